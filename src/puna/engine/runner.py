@@ -1,0 +1,214 @@
+"""The seam to engines, at tokens.
+
+Above it: templates, tools, stop strings, thinking, half characters, `n`, echo, usage, dialects. Below it: a loaded model
+that turns token ids into token ids. Whatever an engine cannot do it says in `RunnerInfo.features`, and the caller refuses or
+reports it; an engine never weakens a request in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+from puna.types import Candidate, JsonObject
+
+
+class Feature(str, Enum):
+    """What not every engine can do."""
+
+    CONSTRAINT = "constraint"
+    LOGPROBS = "logprobs"
+    LOGIT_BIAS = "logit_bias"
+    MIROSTAT = "mirostat"
+    EMBED = "embed"
+    SCORE = "score"
+    MEDIA = "media"
+    SAVE = "save"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a Runner is started. None: the engine chooses for the model and the machine.
+
+    `num_ctx` is per slot: each of `slots` requests at once has all of it. `embedding`: loaded to embed, not to generate.
+    """
+
+    num_ctx: int
+    slots: int
+    num_batch: int | None = None
+    num_thread: int | None = None
+    num_gpu: int | None = None
+    main_gpu: int | None = None
+    use_mmap: bool | None = None
+    flash_attention: bool | None = None
+    cache_type: Literal["f16", "q8_0", "q4_0"] | None = None
+    embedding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files of one model, resolved to paths, with what its header said (see `puna.model.gguf`)."""
+
+    weights: Path
+    digest: str
+    architecture: str
+    quantization: str
+    projectors: tuple[Path, ...] = ()
+    adapters: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerInfo:
+    """What a loaded model is. `num_ctx` per slot. `reason`: why this engine was chosen, in words.
+
+    `eos`: ids that end an answer. `add_bos`: a text prompt starts with `bos`. `memory`: bytes, estimated or measured.
+    `seed_exact`: the same request gives the same bytes, alone or in any company, cached or not.
+    """
+
+    engine: str
+    version: str
+    num_ctx: int
+    slots: int
+    vocabulary: int
+    bos: int | None
+    eos: tuple[int, ...]
+    add_bos: bool
+    embedding_length: int
+    seed_exact: bool
+    features: frozenset[Feature]
+    memory: int
+    pid: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids, ready for an engine. With `media`, `text` holds the prompt with a marker for each item instead."""
+
+    tokens: tuple[int, ...]
+    text: str | None = None
+    media: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the next tokens may be: a GBNF grammar whose start rule is `root`."""
+
+    gbnf: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Every setting of one generation, decided. `seed` is 32 bits, unsigned; `max_tokens` at least 1.
+
+    `logprobs` None: none wanted; k: the chosen token's and k alternatives'. Order of samplers (llama.cpp's): bias,
+    penalties, top-k, typical, top-p, min-p, temperature.
+    """
+
+    max_tokens: int
+    seed: int
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    cache_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token. `data`: its bytes, which may end inside a character; empty for a control token."""
+
+    id: int
+    data: bytes
+    logprob: float | None = None
+    top: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why generation ended: `stop` (an end-of-answer token, which is not among the tokens), or `length`.
+
+    `prompt_tokens` is the engine's own count. Durations in nanoseconds. `settings`: what the engine says it used.
+    """
+
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prompt_ns: int = 0
+    decode_ns: int = 0
+    settings: JsonObject = field(default_factory=dict)
+
+
+Step: TypeAlias = Token | End
+
+
+class Runner(Protocol):
+    """One loaded model. Safe to use from many tasks at once; requests over `info.slots` wait inside it.
+
+    Every method raises `RunnerDied` (with the cause) when the process is gone.
+    """
+
+    @property
+    def info(self) -> RunnerInfo: ...
+
+    @property
+    def died(self) -> asyncio.Future[str]:
+        """Done with the cause once the runner has ended, asked or not."""
+        ...
+
+    async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        """Text to ids. `special`: text of control tokens becomes these. `bos`: begin with it if the model does."""
+        ...
+
+    async def detokenize(self, tokens: Sequence[int]) -> bytes:
+        """Ids to bytes; control tokens as their text."""
+        ...
+
+    def generate(
+        self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None
+    ) -> AsyncIterator[Step]:
+        """Tokens as they come, then one End. Closing the iterator stops the work within one step of the engine."""
+        ...
+
+    async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
+        """For each token but the first: its log-probability after those before it, and `top` alternatives."""
+        ...
+
+    async def embed(self, tokens: Sequence[int]) -> list[float]:
+        """One pooled vector, not normalised."""
+        ...
+
+    async def busy(self) -> int:
+        """How many slots work now, as the engine itself sees it."""
+        ...
+
+    async def close(self) -> None:
+        """Ask, wait, kill. Returns when the process is gone. May be called twice."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to start runners."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+        """A ready Runner, or LoadFailed with the cause from the child, or LoadTimeout. Cancel to abort: no child stays."""
+        ...

@@ -1,0 +1,178 @@
+"""Every error that Puna raises on purpose, on one page.
+
+    PunaError                      500  server_error
+    ├── InvalidRequest             400  the caller's mistake; `param` names the field
+    │   ├── ContextLengthExceeded  400  the prompt does not fit the context
+    │   ├── Unsupported            400  the model or the engine cannot do what was asked
+    │   └── InvalidName            400  not a model Name
+    ├── Unauthorized               401  no key, or a wrong one
+    ├── Forbidden                  403  the origin or host is not allowed
+    ├── NotFound                   404  an object that is not there
+    │   └── ModelNotFound          404  a Name without a Manifest
+    ├── MethodNotAllowed           405  the path is right, the verb is not
+    ├── PayloadTooLarge            413  the body is over the limit
+    ├── Overloaded                 503  the queue is full, or memory is
+    ├── Cancelled                  499  the caller went away
+    ├── ModelFileError             400  a model file is damaged, hostile or of an unknown kind
+    ├── StoreError                 500  the models directory cannot be read or written
+    ├── SourceError                502  a registry, an index or a transfer failed
+    │   ├── SourceNotFound         404  the source does not have that model
+    │   └── DigestMismatch         502  bytes arrived that are not what their digest says
+    └── EngineError                500  a runner failed
+        ├── LoadFailed             500  it did not start; carries the cause from its stderr
+        ├── RunnerDied             500  it ended in the middle of work
+        └── LoadTimeout            504  it made no progress in the time allowed
+
+A class holds its HTTP status, its OpenAI `type` and its default string `code`. Dialects render these in one place each
+(`server/errors.py`); nothing else decides a status. An error is raised as its exact class and chained with `from`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PunaError(Exception):
+    """Base of all. `message` is written for the person who reads it; `param` is the request field at fault, if any."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidRequest(PunaError):
+    status = 400
+    type = "invalid_request_error"
+    default_code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """`tokens` were sent (or asked for), `limit` fit."""
+
+    default_code = "context_length_exceeded"
+
+    def __init__(self, tokens: int, limit: int, *, param: str = "messages", what: str = "messages") -> None:
+        super().__init__(
+            f"This model's maximum context length is {limit} tokens. However, your {what} resulted in {tokens} tokens. "
+            f"Please reduce the length of the {what}, or ask for a larger context (num_ctx).",
+            param=param,
+        )
+        self.tokens = tokens
+        self.limit = limit
+
+
+class Unsupported(InvalidRequest):
+    default_code = "unsupported_value"
+
+
+class InvalidName(InvalidRequest):
+    default_code = "invalid_model_name"
+
+
+class Unauthorized(PunaError):
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+
+
+class Forbidden(PunaError):
+    status = 403
+    type = "permission_error"
+    default_code = "forbidden"
+
+
+class NotFound(PunaError):
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """`name` is what the caller wrote."""
+
+    default_code = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model '{name}' not found, try pulling it first: puna pull {name}", param="model")
+        self.name = name
+
+
+class MethodNotAllowed(PunaError):
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_supported"
+
+
+class PayloadTooLarge(PunaError):
+    status = 413
+    type = "invalid_request_error"
+    default_code = "request_too_large"
+
+
+class Overloaded(PunaError):
+    """Worth trying again after `retry_after` seconds."""
+
+    status = 503
+    type = "overloaded_error"
+    default_code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Cancelled(PunaError):
+    status = 499
+    type = "invalid_request_error"
+    default_code = "request_cancelled"
+
+
+class ModelFileError(PunaError):
+    status = 400
+    type = "invalid_request_error"
+    default_code = "invalid_model_file"
+
+
+class StoreError(PunaError):
+    default_code = "store_error"
+
+
+class SourceError(PunaError):
+    status = 502
+    default_code = "source_error"
+
+
+class SourceNotFound(SourceError):
+    status = 404
+    type = "invalid_request_error"
+    default_code = "model_not_found"
+
+
+class DigestMismatch(SourceError):
+    default_code = "digest_mismatch"
+
+
+class EngineError(PunaError):
+    default_code = "engine_error"
+
+
+class LoadFailed(EngineError):
+    default_code = "model_load_failed"
+
+
+class RunnerDied(EngineError):
+    default_code = "runner_died"
+
+
+class LoadTimeout(EngineError):
+    status = 504
+    default_code = "model_load_timeout"

@@ -1,0 +1,239 @@
+"""Settings: one frozen value, built once from the environment and the command line.
+
+Each row of `ROWS` documents a variable; `docs/reference/settings.md` is generated from them. A `PUNA_` name wins over the
+`OLLAMA_` name it equals. A value that cannot be read stops start-up and names the variable and the value: no setting falls
+back to its default in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from puna.errors import PunaError
+
+DEFAULT_PORT = 11434
+
+
+class SettingError(PunaError):
+    """A variable holds a value that cannot be read."""
+
+    def __init__(self, key: str, value: str, expected: str) -> None:
+        super().__init__(f"{key}={value!r}: expected {expected}")
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server listens and where the client calls. `host` '' means all interfaces."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    scheme: Literal["http", "https"] = "http"
+    path: str = ""
+
+    @property
+    def url(self) -> str:
+        """Base URL for a client; an address that means 'all interfaces' is called on loopback."""
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}{self.path}"
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Go's duration text ('300ms', '1h30m', '-1m', '0') to seconds; negative means for ever. ValueError if it is none."""
+    sign, body = (-1.0, text[1:]) if text[:1] == "-" else (1.0, text.removeprefix("+"))
+    if body == "0":
+        return 0.0
+    seconds, end = 0.0, 0
+    for match in _DURATION.finditer(body):
+        if match.start() != end:
+            break
+        seconds += float(match[1]) * _UNIT[match[2]]
+        end = match.end()
+    if not body or end != len(body):
+        if body and body.replace(".", "", 1).isdigit():
+            raise ValueError(f'time: missing unit in duration "{text}"')
+        raise ValueError(f'time: invalid duration "{text}"')
+    return sign * seconds
+
+
+def _duration(text: str) -> float:
+    try:
+        return float(int(text))
+    except ValueError:
+        return parse_duration(text)
+
+
+def _boolean(text: str) -> bool:
+    if text in {"1", "t", "T", "TRUE", "true", "True", "yes", "on"}:
+        return True
+    if text in {"0", "f", "F", "FALSE", "false", "False", "no", "off"}:
+        return False
+    raise ValueError(text)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def parse_address(text: str) -> Address:
+    """The text of PUNA_HOST: 'host', 'host:port', ':port', '[::1]:port', 'http://host/path'. ValueError if it is none."""
+    scheme, sep, rest = text.partition("://")
+    if not sep:
+        scheme, rest, default = "http", text, DEFAULT_PORT
+    elif scheme in {"http", "https"}:
+        default = 443 if scheme == "https" else 80
+    else:
+        raise ValueError(text)
+    if rest.count(":") > 1 and not rest.startswith("["):
+        rest = f"[{rest}]"
+    parts = urlsplit(f"//{rest}")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError(text)
+    port = default if parts.port is None else parts.port
+    return Address(
+        host=parts.hostname or "", port=port, scheme="https" if scheme == "https" else "http", path=parts.path.rstrip("/")
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    import os
+
+    return tuple(Path(item).expanduser() for item in text.split(os.pathsep) if item)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return parse
+
+
+def _default_models() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("puna", appauthor=False) / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One variable: the field it sets, the names it is read under (first wins), how, and what it means."""
+
+    field: str
+    names: tuple[str, ...]
+    parse: Callable[[str], Any]
+    expected: str
+    doc: str
+
+
+ROWS: tuple[Row, ...] = (
+    Row("address", ("PUNA_HOST", "OLLAMA_HOST"), parse_address, "an address such as 127.0.0.1:11434",
+        "Where the server listens, and where the command looks for it. Default 127.0.0.1:11434."),
+    Row("models", ("PUNA_MODELS", "OLLAMA_MODELS"), _path, "a directory",
+        "The models directory, in Ollama's layout; an existing Ollama store can be used in place."),
+    Row("read_only_models", ("PUNA_READ_ONLY_MODELS",), _paths, "directories",
+        "More stores whose models are listed and run but never written (separated like PATH)."),
+    Row("engine", ("PUNA_ENGINE",), _one_of("auto", "cpu", "llama", "llama-server", "scripted"),
+        "auto, cpu, llama, llama-server or scripted",
+        "Which engine runs models. auto (default): the faster one that can; scripted: only when named here."),
+    Row("llama_server", ("PUNA_LLAMA_SERVER",), _path, "the path of a llama-server binary",
+        "A native llama-server for the engine llama-server (GPU builds, faster CPU builds)."),
+    Row("script", ("PUNA_SCRIPT",), _path, "the path of a script (JSON)", "What the scripted engine answers."),
+    Row("keep_alive", ("PUNA_KEEP_ALIVE", "OLLAMA_KEEP_ALIVE"), _duration, "a duration such as 5m, or seconds",
+        "How long a model stays loaded after its last request. Negative: for ever. Default 5m."),
+    Row("context_length", ("PUNA_CONTEXT_LENGTH", "OLLAMA_CONTEXT_LENGTH"), _count, "a number of tokens",
+        "Context of a request, when neither request nor model says one. Default 0: 4096, or the model's own if smaller."),
+    Row("num_parallel", ("PUNA_NUM_PARALLEL", "OLLAMA_NUM_PARALLEL"), _count, "a number of slots",
+        "Requests that one model answers at once, each with its full context. Default 0: as the engine advises."),
+    Row("max_loaded_models", ("PUNA_MAX_LOADED_MODELS", "OLLAMA_MAX_LOADED_MODELS"), _count, "a number of models",
+        "Models kept in memory at once. Default 0: as many as fit."),
+    Row("max_queue", ("PUNA_MAX_QUEUE", "OLLAMA_MAX_QUEUE"), _count, "a number of requests",
+        "Requests that may wait for a model before more are refused with 503. Default 512."),
+    Row("load_timeout", ("PUNA_LOAD_TIMEOUT", "OLLAMA_LOAD_TIMEOUT"), _duration, "a duration such as 5m",
+        "How long a load may take without a sign of life. 0 or negative: for ever. Default 5m."),
+    Row("origins", ("PUNA_ORIGINS", "OLLAMA_ORIGINS"), _names, "origins, separated by commas",
+        "Browser origins that may call the server, besides those of this machine."),
+    Row("api_keys", ("PUNA_API_KEYS",), _names, "keys, separated by commas",
+        "If set, requests need one of these as Bearer token. Default: none, any key is accepted."),
+    Row("no_prune", ("PUNA_NOPRUNE", "OLLAMA_NOPRUNE"), _boolean, "a boolean", "Never remove unused blobs on its own."),
+    Row("flash_attention", ("PUNA_FLASH_ATTENTION", "OLLAMA_FLASH_ATTENTION"), _boolean, "a boolean",
+        "Force flash attention on or off. Default: the engine decides."),
+    Row("kv_cache_type", ("PUNA_KV_CACHE_TYPE", "OLLAMA_KV_CACHE_TYPE"), _one_of("f16", "q8_0", "q4_0"),
+        "f16, q8_0 or q4_0", "Type of the key-value cache, where the engine has a choice."),
+    Row("strict", ("PUNA_STRICT",), _boolean, "a boolean",
+        "Refuse unknown request fields (unknown_parameter) instead of reporting them. Default off."),
+    Row("memory_limit", ("PUNA_MEMORY_LIMIT",), _count, "a number of bytes",
+        "Memory that loaded models may take together. Default 0: what the system has free."),
+    Row("max_body", ("PUNA_MAX_BODY",), _count, "a number of bytes",
+        "Largest request body, except uploads of blobs. Default 67108864 (64 MiB)."),
+    Row("cpu_exact", ("PUNA_CPU_EXACT",), _boolean, "a boolean",
+        "The cpu engine computes as the float32 reference does: no dynamic quantisation, float32 cache. Slower."),
+    Row("debug", ("PUNA_DEBUG", "OLLAMA_DEBUG"), _boolean, "a boolean", "Log at debug level."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """See ROWS for each field. Durations in seconds; negative means for ever."""
+
+    address: Address = Address()
+    models: Path
+    read_only_models: tuple[Path, ...] = ()
+    engine: Literal["auto", "cpu", "llama", "llama-server", "scripted"] = "auto"
+    llama_server: Path | None = None
+    script: Path | None = None
+    keep_alive: float = 300.0
+    context_length: int = 0
+    num_parallel: int = 0
+    max_loaded_models: int = 0
+    max_queue: int = 512
+    load_timeout: float = 300.0
+    origins: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = ()
+    no_prune: bool = False
+    flash_attention: bool | None = None
+    kv_cache_type: Literal["f16", "q8_0", "q4_0"] | None = None
+    strict: bool = False
+    memory_limit: int = 0
+    max_body: int = 64 * 1024 * 1024
+    cpu_exact: bool = False
+    debug: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], **overrides: Any) -> Settings:
+        """Read the rows; an override that is not None wins. Raises SettingError; blank values count as absent."""
+        values: dict[str, Any] = {}
+        for row in ROWS:
+            for name in row.names:
+                text = environment.get(name, "").strip().strip("\"'")
+                if not text:
+                    continue
+                try:
+                    values[row.field] = row.parse(text)
+                except ValueError as error:
+                    raise SettingError(name, text, row.expected) from error
+                break
+        values.update({key: value for key, value in overrides.items() if value is not None})
+        values.setdefault("models", _default_models())
+        return cls(**values)
