@@ -103,7 +103,10 @@ def parse_address(text: str) -> Address:
         raise ValueError(text)
     port = default if parts.port is None else parts.port
     return Address(
-        host=parts.hostname or "", port=port, scheme="https" if scheme == "https" else "http", path=parts.path.rstrip("/")
+        host=parts.hostname or "",
+        port=port,
+        scheme="https" if scheme == "https" else "http",
+        path=parts.path.rstrip("/"),
     )
 
 

@@ -180,9 +180,7 @@ class Runner(Protocol):
         """Ids to bytes; control tokens as their text."""
         ...
 
-    def generate(
-        self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None
-    ) -> AsyncIterator[Step]:
+    def generate(self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None) -> AsyncIterator[Step]:
         """Tokens as they come, then one End. Closing the iterator stops the work within one step of the engine."""
         ...
 
