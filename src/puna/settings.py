@@ -1,8 +1,8 @@
 """Settings: one frozen value, built once from the environment and the command line.
 
-Each row of `ROWS` documents a variable; `docs/reference/settings.md` is generated from them. A `PUNA_` name wins over the
-`OLLAMA_` name it equals. A value that cannot be read stops start-up and names the variable and the value: no setting falls
-back to its default in silence.
+Each row of `ROWS` documents a variable; `docs/reference/settings.md` is generated from them. A `PUNA_` name wins over
+the `OLLAMA_` name it equals. A value that cannot be read stops start-up and names the variable and the value: no setting
+falls back to its default in silence.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0,
 
 
 def parse_duration(text: str) -> float:
-    """Go's duration text ('300ms', '1h30m', '-1m', '0') to seconds; negative means for ever. ValueError if it is none."""
+    """Go's duration text ('300ms', '1h30m', '-1m', '0') to seconds; negative: for ever. ValueError if it is none."""
     sign, body = (-1.0, text[1:]) if text[:1] == "-" else (1.0, text.removeprefix("+"))
     if body == "0":
         return 0.0
@@ -88,7 +88,7 @@ def _count(text: str) -> int:
 
 
 def parse_address(text: str) -> Address:
-    """The text of PUNA_HOST: 'host', 'host:port', ':port', '[::1]:port', 'http://host/path'. ValueError if it is none."""
+    """Text of PUNA_HOST ('host', 'host:port', ':port', '[::1]:port', 'http://host/path') to an Address, or ValueError."""
     scheme, sep, rest = text.partition("://")
     if not sep:
         scheme, rest, default = "http", text, DEFAULT_PORT
@@ -166,7 +166,7 @@ ROWS: tuple[Row, ...] = (
     Row("keep_alive", ("PUNA_KEEP_ALIVE", "OLLAMA_KEEP_ALIVE"), _duration, "a duration such as 5m, or seconds",
         "How long a model stays loaded after its last request. Negative: for ever. Default 5m."),
     Row("context_length", ("PUNA_CONTEXT_LENGTH", "OLLAMA_CONTEXT_LENGTH"), _count, "a number of tokens",
-        "Context of a request, when neither request nor model says one. Default 0: 4096, or the model's own if smaller."),
+        "Context of a request when neither it nor the model says one. Default 0: 4096, or the model's own if smaller."),
     Row("num_parallel", ("PUNA_NUM_PARALLEL", "OLLAMA_NUM_PARALLEL"), _count, "a number of slots",
         "Requests that one model answers at once, each with its full context. Default 0: as the engine advises."),
     Row("max_loaded_models", ("PUNA_MAX_LOADED_MODELS", "OLLAMA_MAX_LOADED_MODELS"), _count, "a number of models",

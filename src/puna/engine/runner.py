@@ -1,8 +1,8 @@
 """The seam to engines, at tokens.
 
-Above it: templates, tools, stop strings, thinking, half characters, `n`, echo, usage, dialects. Below it: a loaded model
-that turns token ids into token ids. Whatever an engine cannot do it says in `RunnerInfo.features`, and the caller refuses or
-reports it; an engine never weakens a request in silence.
+Above it: templates, tools, stop strings, thinking, half characters, `n`, echo, usage, dialects. Below it: a loaded
+model that turns token ids into token ids. Whatever an engine cannot do it says in `RunnerInfo.features`, and the caller
+refuses or reports it; an engine never weakens a request in silence.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Feature(str, Enum):
 class LoadOptions:
     """How a Runner is started. None: the engine chooses for the model and the machine.
 
-    `num_ctx` is per slot: each of `slots` requests at once has all of it. `embedding`: loaded to embed, not to generate.
+    `num_ctx` is per slot: each of `slots` requests at once has all of it. `embedding`: loaded to embed, not to
+    generate.
     """
 
     num_ctx: int
@@ -208,5 +209,5 @@ class Engine(Protocol):
     def name(self) -> str: ...
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
-        """A ready Runner, or LoadFailed with the cause from the child, or LoadTimeout. Cancel to abort: no child stays."""
+        """A ready Runner, or LoadFailed with the cause from the child, or LoadTimeout. Cancelled: no child stays."""
         ...
