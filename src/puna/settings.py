@@ -1,8 +1,8 @@
 """Settings: one frozen value, built once from the environment and the command line.
 
 Each row of `ROWS` documents a variable; `docs/reference/settings.md` is generated from them. A `PUNA_` name wins over
-the `OLLAMA_` name it equals. A value that cannot be read stops start-up and names the variable and the value: no setting
-falls back to its default in silence.
+the `OLLAMA_` name it equals. A value that cannot be read stops start-up and names the variable and the value: no
+setting falls back to its default in silence.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _count(text: str) -> int:
 
 
 def parse_address(text: str) -> Address:
-    """Text of PUNA_HOST ('host', 'host:port', ':port', '[::1]:port', 'http://host/path') to an Address, or ValueError."""
+    """PUNA_HOST ('host', 'host:port', ':port', '[::1]:port', 'http://host/path') as an Address. ValueError if none."""
     scheme, sep, rest = text.partition("://")
     if not sep:
         scheme, rest, default = "http", text, DEFAULT_PORT
