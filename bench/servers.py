@@ -1,0 +1,109 @@
+"""Start and stop what is measured: `puna serve`, and the bare engine with the very child process that Puna starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from load import Target
+
+THREADS = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> float:
+    """Seconds until `url` answers 200. RuntimeError if the process ends first."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url) as answer:
+            if answer.status == 200:
+                return time.perf_counter() - began
+        time.sleep(0.005)
+    raise RuntimeError(f"{url} did not answer in {seconds} s")
+
+
+def memory(pids: tuple[int, ...]) -> tuple[int, int]:
+    """(resident, anonymous) bytes of these processes and their children."""
+    resident = anonymous = 0
+    for pid in pids:
+        parent = psutil.Process(pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            full = process.memory_full_info()
+            resident += full.rss
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup")
+            if rollup.exists():
+                lines = dict(line.split(":", 1) for line in rollup.read_text().splitlines()[1:] if ":" in line)
+                anonymous += int(lines["Anonymous"].split()[0]) * 1024
+    return resident, anonymous
+
+
+@contextlib.contextmanager
+def stopped_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def puna(name: str, model: str, models: Path, engine: str, parallel: int, context: int) -> Iterator[tuple[Target, float]]:
+    """`puna serve` over the store `models`, and the seconds from its start to ready."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PUNA_HOST": f"127.0.0.1:{port}",
+        "PUNA_MODELS": str(models),
+        "PUNA_ENGINE": engine,
+        "PUNA_NUM_PARALLEL": str(parallel),
+        "PUNA_CONTEXT_LENGTH": str(context),
+        "PUNA_KEEP_ALIVE": "-1",
+    }
+    log = (models / f"{name}.log").open("wb")
+    with log, stopped_at_end(
+        subprocess.Popen([sys.executable, "-m", "puna", "serve"], env=environment, stdout=log, stderr=log)
+    ) as process:
+        ready = wait_until_up(f"http://127.0.0.1:{port}/", process)
+        yield (
+            Target(name, model, f"http://127.0.0.1:{port}", pids=(process.pid,), extra=(("ignore_eos", True),)),
+            ready,
+        )
+
+
+@contextlib.contextmanager
+def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) -> Iterator[Target]:
+    """A real Ollama over the same store."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_MODELS": str(models),
+        "OLLAMA_NUM_PARALLEL": str(parallel),
+        "OLLAMA_CONTEXT_LENGTH": str(context),
+        "OLLAMA_NOPRUNE": "1",
+    }
+    with stopped_at_end(
+        subprocess.Popen([str(binary), "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ) as process:
+        wait_until_up(f"http://127.0.0.1:{port}/", process)
+        yield Target("ollama", model, f"http://127.0.0.1:{port}", pids=(process.pid,))
