@@ -52,7 +52,11 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files of one model, resolved to paths, with what its header said (see `puna.model.gguf`)."""
+    """The files of one model, resolved to paths, with what its header said (see `puna.model.gguf`).
+
+    `name`: the Name it was first asked for under; for logs and scripts only. `pooled`: the header says how the model
+    pools embeddings.
+    """
 
     weights: Path
     digest: str
@@ -60,6 +64,8 @@ class ModelFiles:
     quantization: str
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
+    name: str = ""
+    pooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
