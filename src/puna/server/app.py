@@ -1,0 +1,50 @@
+"""The whole server in one visible place: every route, and what each request passes before it."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
+from puna.server import ollama, openai
+from puna.server.errors import error_response
+from puna.server.middleware import BodyLimit, Hosts, Identify, Keys, Origins
+from puna.server.services import Services
+
+
+def create_app(services: Services) -> Starlette:
+    settings = services.settings
+    return Starlette(
+        routes=[*openai.routes.routes(services), *ollama.routes.routes(services)],
+        middleware=[
+            Middleware(Identify),
+            Middleware(Origins, settings.origins),
+            Middleware(Hosts, settings.address.host),
+            Middleware(Keys, settings.api_keys),
+            Middleware(BodyLimit, settings.max_body),
+        ],
+        exception_handlers={HTTPException: _unroutable},
+    )
+
+
+async def _unroutable(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no such path, not this verb) in the dialect of the path."""
+    assert isinstance(error, HTTPException)
+    response = error_response(_refusal(request, error), request.url.path)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _refusal(request: Request, error: HTTPException) -> PunaError:
+    what = f"{request.method} {request.url.path}"
+    match error.status_code:
+        case 404:
+            return NotFound(f"Unknown request URL: {what}. This server does not offer it.", code="unknown_url")
+        case 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            return MethodNotAllowed(f"Not allowed: {what}. The methods of this path are {allowed}.")
+        case _:
+            return InvalidRequest(error.detail)

@@ -1,0 +1,102 @@
+"""JSON in, JSON out. Whatever a client sends as a body ends as a value or as a 400 that says where it is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import cast
+
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from puna.errors import InvalidRequest
+from puna.types import JsonObject, JsonValue
+
+# Numbers that a float cannot hold are rare, so the walk over the value is made only when the text could hold one.
+_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{309}")
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+dump_text = _ENCODER.encode
+"""A JSON value as text. Characters are kept, not escaped. ValueError for infinity and NaN."""
+
+
+def dump(value: JsonValue) -> bytes:
+    """A JSON value as UTF-8; half a surrogate pair, which UTF-8 cannot hold, becomes '?'."""
+    return dump_text(value).encode("utf-8", "replace")
+
+
+class JsonReply(Response):
+    """A JSON answer."""
+
+    media_type = "application/json"
+
+    def __init__(self, value: JsonValue, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(dump(value), status_code=status, headers=headers)
+
+
+def parse_json(body: bytes) -> JsonValue:
+    """The value of a JSON text. Refused: bad syntax, bad UTF-8, lone surrogates, NaN, infinite numbers, nesting over
+    200 levels, integers of over 4300 digits. A byte order mark is skipped."""
+    if not body.strip():
+        raise _unreadable("the body is empty")
+    try:
+        value = cast(JsonValue, from_json(body.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False, cache_strings="keys"))
+    except ValueError as error:
+        raise _unreadable(str(error)) from error
+    if _HUGE.search(body) and not _finite(value):
+        raise _unreadable("a number is too large")
+    return value
+
+
+async def read_object(request: Request) -> JsonObject:
+    """The JSON object in the body of `request`, whatever its content type says (curl's default is a form)."""
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise InvalidRequest(
+            f"Content-Encoding '{encoding}' is not supported: send the body as it is.", code="unsupported_encoding"
+        )
+    value = parse_json(await request.body())
+    if not isinstance(value, dict):
+        raise _unreadable(f"expected an object, but got {kind(value)}")
+    return value
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, with its article, in the words of OpenAI's errors."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a decimal number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def _finite(value: JsonValue) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case list():
+            return all(map(_finite, value))
+        case dict():
+            return all(map(_finite, value.values()))
+        case _:
+            return True
+
+
+def _unreadable(cause: str) -> InvalidRequest:
+    error = InvalidRequest(f"We could not parse the JSON body of your request: {cause}.")
+    error.code = None
+    return error

@@ -1,0 +1,18 @@
+"""What routes need, built once by `run` (or a test) and handed to them by closure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from puna.inference import Inference
+from puna.scheduler.scheduler import Scheduler
+from puna.settings import Settings
+from puna.store.library import Library
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    library: Library
+    scheduler: Scheduler
+    inference: Inference
