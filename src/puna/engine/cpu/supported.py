@@ -1,0 +1,148 @@
+"""What the CPU engine can run: families, tensor types, tokenizers, machines. Data and pure functions; imports nothing heavy.
+
+`why_not` is the whole rule. Whatever it turns down, llama.cpp serves, and its words are shown as the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Rotary(Enum):
+    """How a file keeps the two halves of a rotary pair: next to each other, or half a head apart."""
+
+    INTERLEAVED = "interleaved"
+    HALVES = "halves"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture. `module` builds its graph (in `puna.engine.cpu.families`); `rope_scaling`: kinds it may name."""
+
+    module: str
+    rotary: Rotary
+    rope_scaling: frozenset[str]
+
+
+_NO_SCALING = frozenset({"none"})
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family("llama", Rotary.INTERLEAVED, _NO_SCALING | {"linear", "yarn"}),
+    "qwen2": Family("qwen2", Rotary.HALVES, _NO_SCALING | {"linear", "yarn"}),
+    "qwen3": Family("qwen3", Rotary.HALVES, _NO_SCALING | {"linear", "yarn"}),
+    "gemma3": Family("gemma3", Rotary.HALVES, _NO_SCALING | {"linear"}),
+    "phi3": Family("phi3", Rotary.HALVES, _NO_SCALING | {"linear", "yarn", "longrope"}),
+}
+"""By `general.architecture`."""
+
+TYPES: frozenset[str] = frozenset({
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
+})  # fmt: skip
+"""Tensor types that can be unpacked."""
+
+TOKENIZERS: frozenset[str] = frozenset({"gpt2", "llama"})
+"""`tokenizer.ggml.model`: byte-level BPE, and SentencePiece's BPE with scores."""
+
+PRE_TOKENIZERS: frozenset[str] = frozenset({
+    "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "smaug-bpe", "dbrx",
+    "gpt-2", "phi-2", "olmo", "mpt", "jais",
+    "smollm", "starcoder", "refact", "command-r", "exaone", "codeshell",
+    "qwen2", "deepseek-r1-qwen", "stablelm2", "megrez",
+    "deepseek-llm", "deepseek-coder", "deepseek-v3",
+    "tekken", "gpt-4o", "llama4",
+})  # fmt: skip
+"""`tokenizer.ggml.pre` of byte-level BPE: how text is cut into words before merging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The processor, as `platform.system()`, `platform.machine()` and the flags the system tells (empty: it does not)."""
+
+    system: str
+    processor: str
+    flags: frozenset[str] = frozenset()
+
+
+def here() -> Machine:
+    """This machine."""
+    import platform
+    from pathlib import Path
+
+    flags: frozenset[str] = frozenset()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("flags"):
+                flags = frozenset(line.partition(":")[2].split())
+                break
+    return Machine(platform.system(), platform.machine().lower(), flags)
+
+
+def why_not(
+    architecture: str, types: Collection[str], machine: Machine, metadata: Mapping[str, object] | None = None
+) -> str | None:
+    """Why this engine cannot run such a file on such a machine, in words; None if it can.
+
+    `types`: names of the tensor types that occur. `metadata`: the header's scalars; without it they are not looked at.
+    """
+    return (
+        _why_not_machine(machine)
+        or _why_not_architecture(architecture)
+        or _why_not_types(types)
+        or (_why_not_metadata(architecture, metadata) if metadata is not None else None)
+    )
+
+
+def _why_not_machine(machine: Machine) -> str | None:
+    if machine.processor not in {"x86_64", "amd64"}:
+        return f"the cpu engine needs an x86-64 processor, this one is {machine.processor or 'unknown'}"
+    if machine.system not in {"Linux", "Windows"}:
+        return f"the cpu engine does not run on {machine.system}"
+    if machine.flags and "avx2" not in machine.flags:
+        return "the cpu engine needs a processor with AVX2"
+    return None
+
+
+def _why_not_architecture(architecture: str) -> str | None:
+    if architecture in FAMILIES:
+        return None
+    return f"the cpu engine has no family '{architecture}' (it has {', '.join(sorted(FAMILIES))})"
+
+
+def _why_not_types(types: Collection[str]) -> str | None:
+    unknown = sorted(set(types) - TYPES)
+    return f"the cpu engine cannot unpack {', '.join(unknown)}" if unknown else None
+
+
+def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str | None:
+    family = FAMILIES[architecture]
+
+    def of(key: str) -> object:
+        return metadata.get(f"{architecture}.{key}")
+
+    if of("expert_count"):
+        return "the cpu engine does not run mixtures of experts"
+    if of("attention.causal") is False:
+        return "the cpu engine runs causal attention only"
+    if of("final_logit_softcapping") or of("attn_logit_softcapping"):
+        return "the cpu engine has no soft capping of logits"
+    scaling = of("rope.scaling.type")
+    if scaling is not None and scaling not in family.rope_scaling:
+        return f"the cpu engine has no rope scaling '{scaling}' for the family '{architecture}'"
+    keys, values = of("attention.key_length"), of("attention.value_length")
+    if keys != values:
+        return "the cpu engine needs keys and values of one length"
+    return _why_not_tokenizer(metadata)
+
+
+def _why_not_tokenizer(metadata: Mapping[str, object]) -> str | None:
+    model = metadata.get("tokenizer.ggml.model")
+    if model not in TOKENIZERS:
+        return f"the cpu engine has no tokenizer of the kind '{model}'"
+    pre = metadata.get("tokenizer.ggml.pre")
+    if model == "gpt2" and pre not in PRE_TOKENIZERS:
+        return f"the cpu engine has no pre-tokenizer '{pre}'"
+    return None
