@@ -1,0 +1,86 @@
+"""Which engine runs a model. Pure: sees Facts; probes no machine and imports no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from puna.errors import Unsupported
+
+Wish: TypeAlias = Literal["auto", "cpu", "llama", "llama-server", "scripted"]
+
+Objection: TypeAlias = "Callable[[Facts], str | None]"
+"""Why an engine cannot run a model, in words; None: it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of the model, the request and the machine.
+
+    `wish`: the setting. `engines`: those that are installed here. `machine` as `platform.machine()` has it.
+    `embedding`: loaded to embed. `gpu_layers`: what the request says of offloading, None if nothing.
+    """
+
+    wish: Wish
+    engines: frozenset[str]
+    machine: str
+    architecture: str
+    tensor_types: frozenset[str]
+    projectors: int = 0
+    adapters: int = 0
+    embedding: bool = False
+    gpu_layers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`reason` is shown to users. `slots`: how many requests at once the engine does well."""
+
+    engine: str
+    reason: str
+    slots: int
+
+
+SLOTS = {"cpu": 16}
+DEFAULT_SLOTS = 4
+
+
+def choose(facts: Facts, cpu_objection: Objection) -> Choice:
+    """The engine that was named, or of those installed the faster one that can. Unsupported says why none can."""
+    if facts.wish != "auto":
+        return _named(facts, cpu_objection)
+    objection = _cpu(facts, cpu_objection)
+    if objection is None:
+        return _choice("cpu", f"the cpu engine knows {facts.architecture} and its tensor types")
+    if "llama" not in facts.engines:
+        raise Unsupported(f"no engine can run this model here: cpu: {objection}; llama: not installed", param="model")
+    return _choice("llama", objection)
+
+
+def _named(facts: Facts, cpu_objection: Objection) -> Choice:
+    if facts.wish not in facts.engines:
+        raise Unsupported(f"the engine {facts.wish} was named (PUNA_ENGINE) but is not installed here", param="model")
+    if facts.wish == "cpu" and (objection := _cpu(facts, cpu_objection)) is not None:
+        raise Unsupported(
+            f"the engine cpu was named (PUNA_ENGINE) but cannot run this model: {objection}", param="model"
+        )
+    return _choice(facts.wish, "named by PUNA_ENGINE")
+
+
+def _cpu(facts: Facts, objection: Objection) -> str | None:
+    if "cpu" not in facts.engines:
+        return "the cpu engine is not installed"
+    if facts.projectors:
+        return "it has a projector"
+    if facts.adapters:
+        return "it has adapters"
+    if facts.embedding:
+        return "it is to embed"
+    if facts.gpu_layers:
+        return "layers are to go to a GPU (num_gpu)"
+    return objection(facts)
+
+
+def _choice(engine: str, reason: str) -> Choice:
+    return Choice(engine, reason, SLOTS.get(engine, DEFAULT_SLOTS))

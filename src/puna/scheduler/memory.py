@@ -1,0 +1,88 @@
+"""How much memory a loaded model takes. Pure arithmetic on what its header says; opens no file, asks no machine.
+
+An estimate, meant to be a little high: weights as they lie in the file, a key and a value for each layer and place of
+the context, and the engine's own buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from puna.engine.runner import LoadOptions
+
+BASE = 64 * 1024 * 1024
+"""Bytes of a runner's process without a model."""
+
+BATCH = 512
+"""Tokens computed at once, when nothing else is said."""
+
+BYTES_PER_VALUE = {None: 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The numbers of a header that decide. `kv_heads`: one number a layer. `key`, `value`: lengths of one head's."""
+
+    weights: int
+    vocabulary: int
+    embedding: int
+    kv_heads: tuple[int, ...]
+    key: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes."""
+
+    weights: int
+    cache: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.compute
+
+
+def shape(
+    *,
+    weights: int,
+    vocabulary: int,
+    embedding: int,
+    blocks: int,
+    heads: int,
+    kv_heads: int | Sequence[int] | None,
+    key: int | None = None,
+    value: int | None = None,
+) -> Shape:
+    """A Shape, with what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too."""
+    each = (kv_heads or heads,) * blocks if kv_heads is None or isinstance(kv_heads, int) else tuple(kv_heads)
+    head = embedding // heads if heads else embedding
+    return Shape(
+        weights=weights,
+        vocabulary=vocabulary,
+        embedding=embedding,
+        kv_heads=each or (1,) * blocks,
+        key=key or head,
+        value=value or head,
+    )
+
+
+def estimate(shape: Shape, load: LoadOptions) -> Estimate:
+    """What a runner so loaded takes."""
+    places = load.num_ctx * load.slots
+    values = sum(shape.kv_heads) * (shape.key + shape.value) * places
+    batch = min(load.num_batch or BATCH, BATCH)
+    compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
+    return Estimate(shape.weights, int(values * BYTES_PER_VALUE[load.cache_type]), BASE + compute)
+
+
+def sizes(shape: Shape, load: LoadOptions) -> tuple[tuple[int, int], ...]:
+    """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
+    steps: list[tuple[int, int]] = []
+    slots = load.slots
+    while slots:
+        steps.append((slots, estimate(shape, replace(load, slots=slots)).total))
+        slots //= 2
+    return tuple(steps)

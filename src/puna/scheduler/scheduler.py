@@ -1,0 +1,505 @@
+"""Runners, lent out. One event loop owns all state here: it changes only in methods that do not await.
+
+A request takes a Lease. `policy.decide` says what has to happen for it; this module does that, and asks again whenever
+something changed: a load ended, a lease ended, a runner went. Requests whose model is loaded go straight through; the
+others wait in line, and the first of them that has to wait for memory holds back those behind it that need some too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import platform
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from math import inf
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import psutil
+import structlog
+
+from puna.engine.choose import Choice, Facts, choose
+from puna.engine.runner import Engine, LoadOptions, ModelFiles, Runner, RunnerInfo
+from puna.errors import InvalidRequest, LoadFailed, Overloaded
+from puna.scheduler import memory, policy
+from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
+from puna.settings import Settings
+from puna.types import Options
+
+if TYPE_CHECKING:
+    from puna.model.model import Model
+    from puna.model.name import Name
+
+DEFAULT_CONTEXT = 4096
+
+_LOAD_FIELDS = frozenset(item.name for item in fields(LoadOptions)) & frozenset(item.name for item in fields(Options))
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to use `runner` for one request. `load_ns`: how long the request waited for it."""
+
+    runner: Runner
+    load_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory. `size` in bytes; `expires_at` None: never."""
+
+    model: Model
+    info: RunnerInfo
+    size: int
+    expires_at: datetime | None
+
+    @property
+    def num_ctx(self) -> int:
+        return self.info.num_ctx
+
+    @property
+    def engine(self) -> str:
+        return self.info.engine
+
+    @property
+    def reason(self) -> str:
+        return self.info.reason
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """A runner from the start of its load until it is gone, and who uses it. Times are the event loop's."""
+
+    id: int
+    key: Key
+    load: LoadOptions
+    size: int
+    model: Model
+    names: set[Name]
+    keep_alive: float
+    used: float
+    loading: asyncio.Task[Runner]
+    users: int = 0
+    leaving: bool = False
+    timer: asyncio.TimerHandle | None = None
+    closing: asyncio.Task[None] | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def runner(self) -> Runner | None:
+        done = self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
+        return self.loading.result() if done else None
+
+    def expires(self, now: float) -> float:
+        """As if its last request ended now, while it has any."""
+        return inf if self.keep_alive < 0 else (now if self.users else self.used) + self.keep_alive
+
+    def held(self, now: float) -> Held:
+        return Held(
+            id=self.id,
+            key=self.key,
+            load=self.load,
+            size=self.size,
+            users=self.users,
+            loading=not self.loading.done(),
+            leaving=self.leaving,
+            expires=self.expires(now),
+            used=self.used,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A request's Wish, with what it takes to fulfil it."""
+
+    wish: Wish
+    model: Model
+    choice: Choice
+    files: ModelFiles
+    keep_alive: float | None
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    """A request in line."""
+
+    order: _Order
+    place: asyncio.Future[_Place]
+
+
+class Scheduler:
+    """Use it as an async context manager: leaving it closes every runner.
+
+    `free_memory`: bytes the system could give now; to be replaced where a test has to decide.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        settings: Settings,
+        *,
+        free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
+    ) -> None:
+        self._engines = engines
+        self._settings = settings
+        self._free_memory = free_memory
+        self._places: dict[int, _Place] = {}
+        self._line: list[_Ticket] = []
+        self._ids = count(1)
+        self._closed = False
+
+    async def __aenter__(self) -> Scheduler:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def lease(
+        self, model: Model, options: Options, *, keep_alive: float | None = None, embedding: bool = False
+    ) -> AsyncIterator[Lease]:
+        """A ready runner of `model`. Raises InvalidRequest (num_ctx), Overloaded, Unsupported, LoadFailed, LoadTimeout.
+
+        `keep_alive` seconds after the last request (0: none, negative: for ever); None keeps what was last set.
+        """
+        began = time.perf_counter_ns()
+        order = self._order(model, options, keep_alive, embedding)
+        place = await self._acquire(order)
+        try:
+            runner = await self._ready(place)
+            yield Lease(runner, time.perf_counter_ns() - began)
+        finally:
+            self._release(place)
+
+    def loaded(self) -> tuple[Loaded, ...]:
+        """The models in memory, the one that leaves last first."""
+        now = self._now()
+        places = sorted(self._places.values(), key=lambda place: place.expires(now), reverse=True)
+        return tuple(
+            Loaded(place.model, place.runner.info, place.size, _date(place.expires(now) - now))
+            for place in places
+            if place.runner is not None
+        )
+
+    async def unload(self, name: Name) -> bool:
+        """Unload what runs under `name`: at once if idle, else when its requests are done. False: nothing did."""
+        places = [place for place in self._places.values() if name in place.names]
+        for place in places:
+            self._leave(place)
+        idle = [place.gone.wait() for place in places if not place.users]
+        await asyncio.gather(*idle)
+        return bool(places)
+
+    async def close(self) -> None:
+        """Refuse what waits, end every runner, return when all are gone. May be called twice."""
+        self._closed = True
+        for ticket in self._line:
+            if not ticket.place.done():
+                ticket.place.set_exception(_stopping())
+        places = list(self._places.values())
+        for place in places:
+            self._leave(place, now=True)
+        await asyncio.gather(*(place.gone.wait() for place in places))
+
+    # ------------------------------------------------------------------------------------------------ one request
+
+    def _order(self, model: Model, options: Options, keep_alive: float | None, embedding: bool) -> _Order:
+        """What the request needs, in the words of the policy."""
+        choice = choose(self._facts(model, options, embedding), _cpu_objection)
+        load = self._load_options(model, options, choice, embedding)
+        key = Key(
+            weights=str(model.weights_digest),
+            adapters=tuple(str(path) for path in model.adapters),
+            projectors=tuple(str(path) for path in model.projectors),
+            embedding=embedding,
+        )
+        sizes = memory.sizes(_shape(model), load)
+        said = frozenset(name for name in _LOAD_FIELDS if getattr(options, name) is not None)
+        wish = Wish(key, load, said, sizes[:1] if self._settings.num_parallel else sizes)
+        return _Order(wish, model, choice, _files(model), keep_alive)
+
+    def _facts(self, model: Model, options: Options, embedding: bool) -> Facts:
+        return Facts(
+            wish=self._settings.engine,
+            engines=frozenset(self._engines),
+            machine=platform.machine(),
+            architecture=model.header.architecture,
+            tensor_types=frozenset(tensor.type.name for tensor in model.header.tensors),
+            projectors=len(model.projectors),
+            adapters=len(model.adapters),
+            embedding=embedding,
+            gpu_layers=options.num_gpu,
+        )
+
+    def _load_options(self, model: Model, options: Options, choice: Choice, embedding: bool) -> LoadOptions:
+        settings = self._settings
+        return LoadOptions(
+            num_ctx=_context(options.num_ctx, settings.context_length, model.header.context_length),
+            slots=1 if embedding else settings.num_parallel or choice.slots,
+            num_batch=options.num_batch,
+            num_thread=options.num_thread,
+            num_gpu=options.num_gpu,
+            main_gpu=options.main_gpu,
+            use_mmap=options.use_mmap,
+            flash_attention=settings.flash_attention,
+            cache_type=settings.kv_cache_type,
+            embedding=embedding,
+        )
+
+    async def _acquire(self, order: _Order) -> _Place:
+        """A place with this request counted among its users."""
+        if self._closed:
+            raise _stopping()
+        ticket = _Ticket(order, asyncio.get_running_loop().create_future())
+        if len(self._line) >= max(self._settings.max_queue, 1) and not self._serve(ticket, may_act=False):
+            raise _full()
+        if not ticket.place.done():
+            self._line.append(ticket)
+            self._advance()
+        try:
+            return await ticket.place
+        except asyncio.CancelledError:
+            if ticket.place.done() and not ticket.place.cancelled() and ticket.place.exception() is None:
+                self._release(ticket.place.result())
+            raise
+        finally:
+            if ticket in self._line:
+                self._line.remove(ticket)
+            self._advance()
+
+    async def _ready(self, place: _Place) -> Runner:
+        """Wait for the load, which others may have begun; their going away does not end it while one waits."""
+        await asyncio.wait({place.loading})
+        if place.loading.cancelled():
+            raise _stopping()
+        return place.loading.result()
+
+    def _release(self, place: _Place) -> None:
+        place.users -= 1
+        place.used = self._now()
+        if place.users:
+            return
+        if place.leaving or place.keep_alive == 0 or not place.loading.done():
+            self._leave(place)
+        elif not place.gone.is_set():
+            self._arm(place)
+        self._advance()
+
+    # --------------------------------------------------------------------------------------------------- the line
+
+    def _advance(self) -> None:
+        """Serve the line. Who has to wait for memory holds back those behind who need some."""
+        may_act = True
+        for ticket in [*self._line]:
+            if not ticket.place.done():
+                may_act = self._serve(ticket, may_act=may_act) and may_act
+
+    def _serve(self, ticket: _Ticket, *, may_act: bool) -> bool:
+        """Give the ticket its place if it can be had now; `may_act`: by starting and evicting too. False: it waits."""
+        while True:
+            decision = policy.decide(ticket.order.wish, self._snapshot())
+            if isinstance(decision, Reuse):
+                ticket.place.set_result(self._take(self._places[decision.id], ticket.order))
+                return True
+            if isinstance(decision, Full):
+                ticket.place.set_exception(_full())
+                return True
+            if isinstance(decision, Wait) or not may_act:
+                return False
+            if isinstance(decision, TooLarge):
+                ticket.place.set_exception(_too_large(ticket.order, decision))
+                return True
+            if isinstance(decision, Start):
+                place = self._start(ticket.order, decision)
+                ticket.place.set_result(self._take(place, ticket.order))
+                return True
+            self._evict(decision)
+
+    def _snapshot(self) -> Snapshot:
+        now = self._now()
+        return Snapshot(
+            held=tuple(place.held(now) for place in self._places.values()),
+            free=self._free_memory(),
+            limit=self._settings.memory_limit,
+            most=self._settings.max_loaded_models,
+            queue=self._settings.max_queue,
+        )
+
+    def _take(self, place: _Place, order: _Order) -> _Place:
+        place.users += 1
+        place.names.add(order.model.name)
+        if order.keep_alive is not None:
+            place.keep_alive = order.keep_alive
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        return place
+
+    # ------------------------------------------------------------------------------------------ a runner's life
+
+    def _start(self, order: _Order, start: Start) -> _Place:
+        load = replace(order.wish.load, slots=start.slots)
+        engine = self._engines[order.choice.engine]
+        reason = order.choice.reason
+        if start.slots < order.wish.load.slots:
+            reason += f"; {start.slots} of {order.wish.load.slots} slots for lack of memory"
+        place = _Place(
+            id=next(self._ids),
+            key=order.wish.key,
+            load=load,
+            size=start.size,
+            model=order.model,
+            names={order.model.name},
+            keep_alive=self._settings.keep_alive,
+            used=self._now(),
+            loading=asyncio.create_task(_load(engine, order.files, load, reason)),
+        )
+        self._places[place.id] = place
+        place.loading.add_done_callback(lambda _: self._loaded(place))
+        _log.info("loading", model=order.model.name.short, engine=engine.name, num_ctx=load.num_ctx, slots=load.slots)
+        return place
+
+    def _loaded(self, place: _Place) -> None:
+        """The load ended, one way or the other."""
+        runner = place.runner
+        if runner is None:
+            self._gone(place)
+            return
+        place.size = runner.info.memory or place.size
+        runner.died.add_done_callback(lambda died: self._died(place, died))
+        if not place.users:
+            self._leave(place)
+        self._advance()
+
+    def _died(self, place: _Place, died: asyncio.Future[str]) -> None:
+        if not place.leaving:
+            _log.warning("runner died", model=place.model.name.short, cause=died.result())
+            self._leave(place, now=True)
+
+    def _arm(self, place: _Place) -> None:
+        """Start the keep-alive timer."""
+        if place.keep_alive > 0:
+            place.timer = asyncio.get_running_loop().call_later(place.keep_alive, self._expire, place)
+
+    def _expire(self, place: _Place) -> None:
+        _log.info("unloading", model=place.model.name.short, keep_alive=place.keep_alive)
+        self._leave(place)
+
+    def _evict(self, decision: Evict) -> None:
+        place = self._places[decision.id]
+        _log.info("making room", model=place.model.name.short, users=place.users)
+        self._leave(place)
+
+    def _leave(self, place: _Place, *, now: bool = False) -> None:
+        """Let it take no more requests, and end it as soon as it has none (`now`: at once)."""
+        place.leaving = True
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        if place.users and not now:
+            return
+        if not place.loading.done():
+            place.loading.cancel()
+        elif place.runner is not None and place.closing is None:
+            place.closing = asyncio.create_task(self._close(place, place.runner))
+
+    async def _close(self, place: _Place, runner: Runner) -> None:
+        try:
+            await runner.close()
+        finally:
+            self._gone(place)
+
+    def _gone(self, place: _Place) -> None:
+        self._places.pop(place.id, None)
+        place.gone.set()
+        self._advance()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+async def _load(engine: Engine, files: ModelFiles, load: LoadOptions, reason: str) -> Runner:
+    return await engine.start(files, load, reason=reason)
+
+
+def _context(said: int | None, default: int, trained: int | None) -> int:
+    """Tokens per slot. A request may not ask for more than the model was trained on; a default never does."""
+    if said is not None:
+        if said < 1:
+            raise InvalidRequest("num_ctx must be at least 1", param="num_ctx")
+        if trained and said > trained:
+            raise InvalidRequest(
+                f"num_ctx {said} is more than the {trained} tokens this model was trained on", param="num_ctx"
+            )
+        return said
+    wanted = default or DEFAULT_CONTEXT
+    return min(wanted, trained) if trained else wanted
+
+
+def _shape(model: Model) -> memory.Shape:
+    header = model.header
+    lengths = {name: header.metadata.get(f"{header.architecture}.attention.{name}_length") for name in ("key", "value")}
+    over = sum(path.stat().st_size for path in (*model.projectors, *model.adapters))
+    return memory.shape(
+        weights=sum(tensor.size for tensor in header.tensors) + over,
+        vocabulary=header.vocabulary_size or 0,
+        embedding=header.embedding_length or 0,
+        blocks=header.block_count or 0,
+        heads=header.head_count or 0,
+        kv_heads=header.head_count_kv,
+        key=lengths["key"] if isinstance(lengths["key"], int) else None,
+        value=lengths["value"] if isinstance(lengths["value"], int) else None,
+    )
+
+
+def _files(model: Model) -> ModelFiles:
+    return ModelFiles(
+        weights=model.weights,
+        digest=model.weights_digest.hex,
+        architecture=model.header.architecture,
+        quantization=model.header.quantization,
+        projectors=model.projectors,
+        adapters=model.adapters,
+        name=model.name.short,
+        pooled=model.header.pooling_type is not None,
+    )
+
+
+def _cpu_objection(facts: Facts) -> str | None:
+    """What the cpu engine says of a model; asked only when it is installed."""
+    if importlib.util.find_spec("puna.engine.cpu.supported") is None:
+        return "the cpu engine is not part of this build"
+    from puna.engine.cpu.supported import objection
+
+    return objection(facts.architecture, facts.tensor_types, facts.machine)
+
+
+def _date(seconds: float) -> datetime | None:
+    return None if seconds == inf else datetime.now(timezone.utc) + timedelta(seconds=seconds)
+
+
+def _full() -> Overloaded:
+    return Overloaded("server busy: too many requests wait already (PUNA_MAX_QUEUE)", retry_after=1.0)
+
+
+def _stopping() -> Overloaded:
+    return Overloaded("the server is stopping", retry_after=5.0)
+
+
+def _too_large(order: _Order, decision: TooLarge) -> LoadFailed:
+    return LoadFailed(
+        f"{order.model.name.short} with num_ctx {order.wish.load.num_ctx} needs about {_gib(decision.need)} of memory, "
+        f"of which {_gib(decision.free)} could be had; ask for a smaller num_ctx, or set PUNA_MEMORY_LIMIT",
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
