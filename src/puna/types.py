@@ -188,6 +188,8 @@ class ChatRequest:
     `truncate`: when the messages do not fit the context, old turns may be left out (Ollama's native rule); the answer
     then says so (`Started.dropped_messages`). False: refuse with ContextLengthExceeded.
     `prefill`: the last assistant message is continued, not answered.
+    `context`: token ids of an earlier prompt and answer, put before this prompt; the model's stored messages are then
+    left out (Ollama's `generate`).
     """
 
     model: str
@@ -206,6 +208,7 @@ class ChatRequest:
     cache_key: str | None = None
     template_arguments: Mapping[str, JsonValue] = field(default_factory=dict)
     template: str | None = None  # replaces the model's own for this request
+    context: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,11 +361,12 @@ Event: TypeAlias = Started | TextDelta | ThinkingDelta | ToolCallStart | ToolCal
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """One L2-normalised vector an input, in order."""
+    """One L2-normalised vector an input, in order. `truncated`: indexes of the inputs that were cut to the limit."""
 
     vectors: tuple[tuple[float, ...], ...]
     prompt_tokens: int
     timings: Timings
+    truncated: tuple[int, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------- progress
