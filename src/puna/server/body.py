@@ -44,7 +44,9 @@ def parse_json(body: bytes) -> JsonValue:
     if not body.strip():
         raise _unreadable("the body is empty")
     try:
-        value = cast(JsonValue, from_json(body.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False, cache_strings="keys"))
+        value = cast(
+            JsonValue, from_json(body.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False, cache_strings="keys")
+        )
     except ValueError as error:
         raise _unreadable(str(error)) from error
     if _HUGE.search(body) and not _finite(value):

@@ -41,7 +41,9 @@ class Identify:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(16)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        # `response_headers`: what any layer further in wants on the answer, errors included.
+        shared: dict[str, str] = {}
+        scope.setdefault("state", {}).update(request_id=request_id, response_headers=shared)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = time.perf_counter()
         status = 0
@@ -53,6 +55,7 @@ class Identify:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
+                headers.update(shared)
             await send(message)
 
         path: str = scope["path"]
@@ -150,20 +153,11 @@ class Origins:
             await answer(scope, receive, send)
             return
 
-        async def shared(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                out = MutableHeaders(scope=message)
-                out["access-control-allow-origin"] = granted
-                out["access-control-expose-headers"] = _EXPOSED
-                if granted != "*":
-                    out.add_vary_header("Origin")
-            await send(message)
-
-        try:
-            await self._app(scope, receive, shared)
-        except PunaError as error:
-            # Rendered here, since a page may read an error only under these headers; ours are added further out.
-            await error_response(error, scope["path"])(scope, receive, shared)
+        shared = {"access-control-allow-origin": granted, "access-control-expose-headers": _EXPOSED}
+        if not self._any:
+            shared["vary"] = "Origin"
+        scope["state"]["response_headers"].update(shared)
+        await self._app(scope, receive, send)
 
 
 class Hosts:

@@ -1,0 +1,163 @@
+"""Pydantic's errors in OpenAI's words: message, `param` and a string `code`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from puna.errors import InvalidRequest
+from puna.server.body import kind
+from puna.types import JsonValue
+
+_EXPECTED: Mapping[str, str] = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a decimal",
+    "bool_type": "a boolean",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+UNION = "one_of"
+"""The error type of a union that no choice fits; its message says what is expected."""
+
+
+def invalid_request(error: ValidationError, data: JsonValue) -> InvalidRequest:
+    """The first fault of a request, as its client should read it."""
+    first = error.errors(include_url=False)[0]
+    return _render(first, path_of(first["loc"], data, missing=first["type"] == "missing"))
+
+
+def path_of(location: tuple[int | str, ...], data: JsonValue, *, missing: bool = False) -> str:
+    """'messages[0].content' from Pydantic's location, which also holds the names of union choices: those are no keys of
+    `data`. `missing`: the last item is a key that is not there."""
+    path, here = "", data
+    for position, item in enumerate(location):
+        if isinstance(here, list) and isinstance(item, int) and item < len(here):
+            path, here = f"{path}[{item}]", here[item]
+        elif isinstance(here, dict) and isinstance(item, str) and item in here:
+            path, here = _join(path, item), here[item]
+        elif missing and position == len(location) - 1:
+            path = _join(path, str(item))
+    return path
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _render(error: ErrorDetails, path: str) -> InvalidRequest:
+    type_, context, value = error["type"], error.get("ctx", {}), error["input"]
+    if type_ in _EXPECTED or type_ == UNION:
+        expected = _EXPECTED.get(type_, error["msg"])
+        return _fault(
+            path, f"Invalid type for '{path}': expected {expected}, but got {kind(value)} instead.", "invalid_type"
+        )
+    rule = _RULES.get(type_)
+    if rule is None:
+        return _fault(path, f"Invalid '{path}': {error['msg']}.", "invalid_value")
+    return rule(path, context, value)
+
+
+def _fault(path: str, message: str, code: str) -> InvalidRequest:
+    return InvalidRequest(message, param=path or None, code=code)
+
+
+def _missing(path: str, _context: dict[str, Any], _value: object) -> InvalidRequest:
+    return _fault(path, f"Missing required parameter: '{path}'.", "missing_required_parameter")
+
+
+def _no_tag(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:
+    return _missing(_join(path, context["discriminator"].strip("'")), {}, None)
+
+
+def _wrong_tag(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
+    key = context["discriminator"].strip("'")
+    given = value.get(key) if isinstance(value, dict) else value
+    return _choice(_join(path, key), _listed(context["expected_tags"].split(", ")), given)
+
+
+def _literal(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
+    return _choice(path, _listed(context["expected"].replace(" or ", ", ").split(", ")), value)
+
+
+def _choice(path: str, supported: str, value: object) -> InvalidRequest:
+    if not isinstance(value, str):
+        message = f"Invalid type for '{path}': expected one of {supported}, but got {kind(value)} instead."
+        return _fault(path, message, "invalid_type")
+    return _fault(path, f"Invalid value: '{value[:100]}'. Supported values are: {supported}.", "invalid_value")
+
+
+def _listed(items: list[str]) -> str:
+    if len(items) <= 2:
+        return " and ".join(items)
+    return f"{', '.join(items[:-1])}, and {items[-1]}"
+
+
+def _bound(word: str, side: str, sign: str, key: str) -> Callable[[str, dict[str, Any], object], InvalidRequest]:
+    """`word` 'minimum', `side` 'below', `sign` '>=', `key` of the bound in Pydantic's context."""
+
+    def render(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
+        bound = context[key]
+        number = "decimal" if isinstance(bound, float) else "integer"
+        shown = f"{value}" if len(f"{value}") <= 30 else f"a number of {len(f'{value}')} digits"
+        message = f"Invalid '{path}': {number} {side} {word} value. Expected a value {sign} {f'{bound:g}' if isinstance(bound, float) else bound}, but got {shown} instead."
+        return _fault(path, message, f"{number}_{side}_{word[:3]}_value")
+
+    return render
+
+
+def _short(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:
+    least, size = context["min_length"], context["actual_length"]
+    if size == 0:
+        message = f"Invalid '{path}': empty array. Expected an array with minimum length {least}, but got an empty array instead."
+        return _fault(path, message, "empty_array")
+    message = f"Invalid '{path}': array too short. Expected an array with minimum length {least}, but got one of {size} instead."
+    return _fault(path, message, "array_below_min_length")
+
+
+def _long(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
+    most = context["max_length"]
+    if isinstance(value, dict):
+        message = f"Invalid '{path}': too many properties. Expected an object with at most {most}, but got {len(value)} instead."
+        return _fault(path, message, "object_above_max_properties")
+    size = len(value) if isinstance(value, list) else context["actual_length"]
+    message = f"Invalid '{path}': array too long. Expected an array with maximum length {most}, but got one of {size} instead."
+    return _fault(path, message, "array_above_max_length")
+
+
+def _short_string(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:
+    least = context["min_length"]
+    message = f"Invalid '{path}': string too short. Expected a string with minimum length {least}."
+    return _fault(path, message, "string_below_min_length")
+
+
+def _long_string(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
+    most, size = context["max_length"], len(str(value))
+    message = f"Invalid '{path}': string too long. Expected a string with maximum length {most}, but got one of {size} instead."
+    return _fault(path, message, "string_above_max_length")
+
+
+def _pattern(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:
+    message = f"Invalid '{path}': string does not match pattern. Expected a string that matches '{context['pattern']}'."
+    return _fault(path, message, "invalid_value")
+
+
+_RULES: Mapping[str, Callable[[str, dict[str, Any], object], InvalidRequest]] = {
+    "missing": _missing,
+    "union_tag_not_found": _no_tag,
+    "union_tag_invalid": _wrong_tag,
+    "literal_error": _literal,
+    "greater_than_equal": _bound("minimum", "below", ">=", "ge"),
+    "less_than_equal": _bound("maximum", "above", "<=", "le"),
+    "too_short": _short,
+    "too_long": _long,
+    "string_too_short": _short_string,
+    "string_too_long": _long_string,
+    "string_pattern_mismatch": _pattern,
+}
