@@ -1,0 +1,185 @@
+"""The cache's bookkeeping, against a model that knows what every block holds."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from puna.engine.cpu.cache import BLOCK, Cache, Table, Wait, blocks_for, prompt_keys
+
+
+def shareable(prompt: list[int]) -> int:
+    return max(len(prompt) - 2, 0) // BLOCK
+
+
+def admit(cache: Cache, prompt: list[int], answer: int = 10) -> Table | Wait:
+    return cache.admit(prompt_keys(prompt), len(prompt) + answer, shareable(prompt))
+
+
+def admitted(cache: Cache, prompt: list[int], answer: int = 10) -> Table:
+    table = admit(cache, prompt, answer)
+    assert isinstance(table, Table)
+    return table
+
+
+def computed(cache: Cache, prompt: list[int], answer: int = 10) -> Table:
+    table = admitted(cache, prompt, answer)
+    cache.extend(table, len(prompt))
+    cache.publish(table, len(prompt))
+    return table
+
+
+def test_keys_stand_for_a_block_and_all_before_it() -> None:
+    a, b = prompt_keys([1] * 64 + [2] * 40), prompt_keys([1] * 32 + [3] * 32 + [2] * 32)
+    assert len(a) == len(b) == 3
+    assert a[0] == b[0]
+    assert a[1] != b[1]
+    assert a[2] != b[2]
+    assert prompt_keys([1] * 31) == ()
+
+
+def test_a_prompt_is_found_again() -> None:
+    cache, prompt = Cache(20), list(range(100))
+    first = computed(cache, prompt)
+    blocks = list(first.blocks)
+    cache.release(first)
+    again = admitted(cache, prompt)
+    assert again.cached == 3
+    assert again.blocks == blocks[:3]
+
+
+def test_two_tokens_or_more_are_left_to_compute() -> None:
+    cache, prompt = Cache(20), list(range(65))
+    cache.release(computed(cache, prompt))
+    assert admitted(cache, prompt).cached == 1
+
+
+def test_a_prompt_being_computed_is_waited_for_and_then_shared() -> None:
+    cache, prompt = Cache(40), list(range(100))
+    first = admitted(cache, prompt)
+    assert admit(cache, prompt) is Wait.PROMPT
+    cache.extend(first, 64)
+    cache.publish(first, 64)
+    assert admit(cache, prompt) is Wait.PROMPT
+    cache.extend(first, 100)
+    cache.publish(first, 100)
+    second = admitted(cache, prompt)
+    assert second.blocks == first.blocks[:3]
+
+
+def test_who_gives_up_lets_the_others_go_on() -> None:
+    cache, prompt = Cache(40), list(range(100))
+    first = admitted(cache, prompt)
+    cache.extend(first, 32)
+    cache.publish(first, 32)
+    cache.release(first)
+    second = admitted(cache, prompt)
+    assert second.cached == 1
+    assert admit(cache, prompt) is Wait.PROMPT
+
+
+def test_all_that_may_be_needed_is_promised_at_the_start() -> None:
+    cache = Cache(11)
+    first = admitted(cache, [1] * 10, answer=150)
+    assert first.promised == 5
+    assert cache.open == 5
+    assert admit(cache, [2] * 10, answer=151) is Wait.ROOM
+    second = admitted(cache, [2] * 10, answer=150)
+    for table in (first, second):
+        cache.extend(table, 160)
+    assert sorted(first.blocks + second.blocks) == list(range(1, 11))
+
+
+def test_the_prompt_left_unused_for_longest_is_evicted_from_its_end() -> None:
+    cache = Cache(7)
+    old, new = list(range(96)), list(range(500, 596))
+    cache.release(computed(cache, old, answer=0))
+    cache.release(computed(cache, new, answer=0))
+    cache.release(computed(cache, [9] * 20, answer=0))
+    assert cache.kept == 5
+    again = admitted(cache, new, answer=0)
+    assert again.cached == 2
+    cache.release(again)
+    assert admitted(cache, [*old[:64], 7, 7], answer=0).cached == 2
+
+
+def test_a_kept_block_that_a_sequence_begins_with_is_not_also_promised_to_it() -> None:
+    cache, prompt = Cache(4), list(range(66))
+    cache.release(computed(cache, prompt, answer=0))
+    assert (cache.kept, cache.open) == (2, 3)
+    assert admit(cache, prompt, answer=31) is Wait.ROOM
+    assert isinstance(admit(cache, prompt, answer=30), Table)
+
+
+def test_forgetting_empties_what_nobody_holds() -> None:
+    cache = Cache(20)
+    cache.release(computed(cache, list(range(100))))
+    held = computed(cache, list(range(200, 300)))
+    cache.forget()
+    assert (cache.kept, cache.used, cache.open) == (0, len(held.blocks), 19 - len(held.blocks) - held.promised)
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Random sequences over few prompts: each block is held by whom the model says, and holds what it should."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = Cache(24)
+        self.running: list[tuple[Table, list[int], int]] = []  # table, prompt, tokens at most
+        self.done: dict[int, int] = {}
+        self.holds: dict[int, tuple[int, ...]] = {}  # block: the whole text up to its end
+
+    @rule(family=st.integers(0, 2), split=st.integers(0, 130), length=st.integers(1, 200), answer=st.integers(0, 100))
+    def start(self, family: int, split: int, length: int, answer: int) -> None:
+        prompt = [family if place < split else 10 + family + split for place in range(length)]
+        table = admit(self.cache, prompt, answer)
+        if isinstance(table, Wait):
+            return
+        for place, block in enumerate(table.blocks):
+            assert self.holds[block] == tuple(prompt[: (place + 1) * BLOCK])
+        self.running.append((table, prompt, length + answer))
+        self.done[id(table)] = table.cached * BLOCK
+
+    @precondition(lambda self: self.running)
+    @rule(which=st.integers(0, 1000), step=st.integers(1, 90))
+    def advance(self, which: int, step: int) -> None:
+        table, prompt, most = self.running[which % len(self.running)]
+        before = self.done[id(table)]
+        after = min(before + step, most)
+        self.cache.extend(table, after)
+        text = (prompt + [-1 - id(table)] * most)[:most]
+        for place in range(before // BLOCK, blocks_for(after)):
+            self.holds[table.blocks[place]] = tuple(text[: min((place + 1) * BLOCK, after)])
+        self.done[id(table)] = after
+        self.cache.publish(table, after)
+
+    @precondition(lambda self: self.running)
+    @rule(which=st.integers(0, 1000))
+    def stop(self, which: int) -> None:
+        table, _, _ = self.running.pop(which % len(self.running))
+        self.cache.release(table)
+
+    @invariant()
+    def no_block_is_written_while_shared(self) -> None:
+        for table, prompt, _ in self.running:
+            for place, block in enumerate(table.blocks[: min(self.done[id(table)], len(prompt)) // BLOCK]):
+                assert self.holds[block] == tuple(prompt[: (place + 1) * BLOCK])
+
+    @invariant()
+    def every_block_is_accounted_for(self) -> None:
+        held = {block for table, _, _ in self.running for block in table.blocks}
+        assert 0 not in held
+        assert self.cache.used == len(held)
+        promised = sum(table.promised for table, _, _ in self.running)
+        assert self.cache.open == self.cache.capacity - len(held) - promised
+        assert self.cache.open >= 0
+
+    def teardown(self) -> None:
+        for table, _, _ in self.running:
+            self.cache.release(table)
+        assert (self.cache.used, self.cache.open) == (0, self.cache.capacity)
+
+
+TestCacheMachine = CacheMachine.TestCase
+TestCacheMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
