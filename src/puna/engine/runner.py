@@ -147,6 +147,16 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The prompt is processed. May come once, before the first Token: without it, what a stop string ends early has no
+    count of cached tokens, because no End comes. Counts and duration as in End."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """Why generation ended: `stop` (an end-of-answer token, which is not among the tokens), or `length`.
 
@@ -162,7 +172,7 @@ class End:
     settings: JsonObject = field(default_factory=dict)
 
 
-Step: TypeAlias = Token | End
+Step: TypeAlias = Prefilled | Token | End
 
 
 class Runner(Protocol):
@@ -188,7 +198,7 @@ class Runner(Protocol):
         ...
 
     def generate(self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None) -> AsyncIterator[Step]:
-        """Tokens as they come, then one End. Closing the iterator stops the work within one step of the engine."""
+        """Perhaps Prefilled, tokens as they come, then one End. Closing the iterator stops the work within one step of the engine."""
         ...
 
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:

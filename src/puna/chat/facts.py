@@ -1,0 +1,53 @@
+"""What a chat template can do, found out by rendering it with marked values and looking for them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from puna.chat.text import ThinkTags
+from puna.types import JsonValue, Message, Tool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateFacts:
+    """What a template makes of what it is given.
+
+    `system`, `tools`, `tool_calls`, `tool_results`: it writes them into the prompt. `parts`: it wants content as a
+    list of parts. `thinking`: the tags around thinking, if the model thinks; `switch`: `enable_thinking` changes the
+    prompt; `effort`: `reasoning_effort` does. `call_open`: the text that a tool call begins with, "" if it is bare
+    JSON, None if it is not known.
+    """
+
+    system: bool
+    tools: bool = False
+    tool_calls: bool = False
+    tool_results: bool = False
+    parts: bool = False
+    thinking: ThinkTags | None = None
+    switch: bool = False
+    effort: bool = False
+    call_open: str | None = None
+
+
+class ChatTemplate(Protocol):
+    """Messages to the text of a prompt, in whichever template language."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def bos(self) -> str: ...
+
+    @property
+    def facts(self) -> TemplateFacts: ...
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, JsonValue] | None = None,
+    ) -> str: ...

@@ -1,0 +1,214 @@
+"""The model's own chat template, in Jinja: messages to the text of a prompt. Pure, and bounded.
+
+A template is part of a model file, so it is not trusted: it runs in `minijinja`, which can reach nothing but the values
+it is given, under a limit of steps that string growth counts against too. What a template can do with messages, tools
+and thinking is found out by trying (`puna.chat.probe`), not by reading it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, NoReturn
+
+import minijinja
+
+from puna.chat.facts import TemplateFacts
+from puna.chat.probe import probe
+from puna.errors import InvalidRequest, ModelFileError
+from puna.types import AudioPart, ImagePart, JsonObject, JsonValue, Message, TextPart, Tool, ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MEDIA_MARKER = "<__media__>"
+"""Stands in a prompt's text for each image or sound, in order (see `puna.engine.runner.Prompt`)."""
+
+MAX_STEPS = 20_000_000
+MAX_SOURCE = 1_000_000
+MAX_OUTPUT = 32_000_000
+RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
+
+_GENERATION = re.compile(r"\{%(-|\+)?\s*(end)?generation\s*(-|\+)?%\}")
+
+
+class Refusal(Exception):
+    """A template's own `raise_exception`."""
+
+
+class JinjaTemplate:
+    """One template text, compiled. Raises ModelFileError if it is none.
+
+    `bos`, `eos`: the text of these tokens. `now` tells the time to templates that write the date.
+    """
+
+    def __init__(
+        self, source: str, *, bos: str = "", eos: str = "", now: Callable[[], datetime] = datetime.now
+    ) -> None:
+        if len(source) > MAX_SOURCE:
+            raise ModelFileError(f"the chat template is longer than {MAX_SOURCE} characters")
+        self.source = source
+        self.bos = bos
+        self.eos = eos
+        self._environment = minijinja.Environment(
+            templates={"chat": _without_generation_blocks(source)},
+            filters={"tojson": _tojson},
+            globals={"raise_exception": _refuse, "strftime_now": lambda form: now().strftime(str(form))},
+            fuel=MAX_STEPS,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_escape_callback=lambda _name: False,
+        )
+
+    @cached_property
+    def facts(self) -> TemplateFacts:
+        return probe(self)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, JsonValue] | None = None,
+    ) -> str:
+        """The prompt's text. `arguments` are the template's own variables.
+
+        InvalidRequest when the template refuses these messages, ModelFileError when it is broken or never ends.
+        """
+        parts = self.facts.parts
+        taken = RESERVED & set(arguments or {})
+        if taken:
+            raise InvalidRequest(f"'{min(taken)}' is no template argument of yours", param="chat_template_kwargs")
+        return self.render_json(
+            [message_json(message, parts=parts) for message in messages],
+            [tool_json(tool) for tool in tools] or None,
+            add_generation_prompt=add_generation_prompt,
+            arguments=arguments or {},
+        )
+
+    def render_json(
+        self,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] | None,
+        *,
+        add_generation_prompt: bool,
+        arguments: Mapping[str, JsonValue],
+    ) -> str:
+        """The same with messages and tools in the shape that templates read."""
+        context: dict[str, object] = {
+            **arguments,
+            "messages": messages,
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+        }
+        if tools:
+            # Left undefined without tools: templates ask `is defined` as well as `is not none`.
+            context["tools"] = tools
+        try:
+            text: str = self._environment.render_template("chat", **context)
+        except Refusal as error:
+            raise InvalidRequest(f"the model's chat template refuses: {error}", param="messages") from error
+        except minijinja.TemplateError as error:
+            raise _broken(error) from error
+        except (AttributeError, TypeError, ValueError, LookupError, RecursionError) as error:
+            # A method of a value in the messages was called wrongly: the message, not the kind, tells why.
+            raise ModelFileError(f"the model's chat template failed: {error}") from error
+        if len(text) > MAX_OUTPUT:
+            raise InvalidRequest(f"the prompt is longer than {MAX_OUTPUT} characters", param="messages")
+        return text
+
+
+def _without_generation_blocks(source: str) -> str:
+    """`{% generation %}` only marks what an assistant said; as a condition it keeps the white space rules."""
+
+    def condition(match: re.Match[str]) -> str:
+        left, end, right = match[1] or "", match[2], match[3] or ""
+        return f"{{%{left} {'endif' if end else 'if true'} {right}%}}"
+
+    return _GENERATION.sub(condition, source)
+
+
+def _refuse(message: object) -> NoReturn:
+    raise Refusal(str(message))
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: Sequence[str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As templates are written for: Python's spacing, other scripts as they are, nothing escaped for HTML."""
+    pair = None if separators is None else (str(separators[0]), str(separators[1]))
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=pair, sort_keys=sort_keys)
+
+
+def _broken(error: minijinja.TemplateError) -> ModelFileError:
+    detail = error.detail or error.message
+    if error.kind == "OutOfFuel":
+        return ModelFileError(f"the model's chat template takes more than {MAX_STEPS} steps")
+    where = f" (line {error.line})" if error.line else ""
+    return ModelFileError(f"the model's chat template failed{where}: {detail}")
+
+
+# -------------------------------------------------------------------------------------------- what templates read
+
+
+def message_json(message: Message, *, parts: bool = False) -> JsonObject:
+    """A message as templates know it. Media stand as `MEDIA_MARKER` in the text."""
+    shape: JsonObject = {"role": message.role, "content": _parts(message) if parts else content_text(message)}
+    if message.name is not None:
+        shape["name"] = message.name
+    if message.thinking:
+        shape["reasoning_content"] = message.thinking
+        shape["thinking"] = message.thinking
+    if message.tool_calls:
+        shape["tool_calls"] = [_call_json(call) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        shape["tool_call_id"] = message.tool_call_id
+    return shape
+
+
+def content_text(message: Message) -> str:
+    """All parts as one text, a line each."""
+    return "\n".join(_part_text(part) for part in message.content)
+
+
+def _part_text(part: TextPart | ImagePart | AudioPart) -> str:
+    return part.text if isinstance(part, TextPart) else MEDIA_MARKER
+
+
+def _parts(message: Message) -> list[JsonValue]:
+    return [{"type": "text", "text": _part_text(part)} for part in message.content]
+
+
+def _call_json(call: ToolCall) -> JsonObject:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments_json(call)}}
+
+
+def arguments_json(call: ToolCall) -> JsonValue:
+    """A call's arguments as the object that templates walk through; text that is none stays text."""
+    if call.kind == "custom":
+        return {"input": call.arguments}
+    try:
+        value: JsonValue = json.loads(call.arguments or "{}")
+    except ValueError:
+        return call.arguments
+    return value if isinstance(value, dict) else call.arguments
+
+
+def tool_json(tool: Tool) -> JsonObject:
+    """A tool as OpenAI writes it. A custom tool is a function of one text."""
+    parameters: JsonObject = tool.parameters or {"type": "object", "properties": {}}
+    if tool.kind == "custom":
+        parameters = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
+    }

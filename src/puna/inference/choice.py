@@ -1,0 +1,127 @@
+"""One choice: its tokens to Events. Pure; knows no engine and no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from puna.chat.text import Ledger, Piece, TextStream
+from puna.engine.runner import Token
+from puna.types import (
+    Candidate,
+    Event,
+    Finished,
+    FinishReason,
+    TextDelta,
+    ThinkingDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStart,
+)
+
+if TYPE_CHECKING:
+    from puna.chat.calls import CallParser, PieceCallArguments, PieceCallStart, PieceText
+
+
+class Choice:
+    """Fed with tokens in order, then ended once.
+
+    `controls`: bytes that stand for control tokens which the text needs (a stop string, a tag), since a Runner gives
+    those without bytes. `parser`: reads tool calls out of the answer. `logprobs`: whether entries go with the text.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        stream: TextStream,
+        *,
+        parser: CallParser | None = None,
+        controls: Mapping[int, bytes] | None = None,
+        logprobs: bool = False,
+    ) -> None:
+        self.index = index
+        self.tokens: list[int] = []
+        self.reasoning = 0
+        self._stream = stream
+        self._parser = parser
+        self._controls = controls or {}
+        self._ledger = Ledger() if logprobs else None
+        self._shown = 0
+        self._calls = 0
+        self.logprob_sum = 0.0
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string came: feed no more."""
+        return self._stream.stop is not None
+
+    def feed(self, token: Token) -> Sequence[Event]:
+        """What one more token lets show."""
+        self.tokens.append(token.id)
+        stream = self._stream
+        if self._ledger is not None:
+            self._ledger.add(stream.decoded, self._entry(token))
+        thinking = stream.thinking
+        pieces = stream.feed(token.data or self._controls.get(token.id, b""))
+        if thinking or stream.thinking:
+            self.reasoning = len(self.tokens)
+        if not pieces:
+            return ()
+        if self._parser is None and self._ledger is None and len(pieces) == 1 and not pieces[0].thinking:
+            return (TextDelta(self.index, pieces[0].text),)
+        return [event for piece in pieces for event in self._events(piece)]
+
+    def finish(self, reason: FinishReason) -> Sequence[Event]:
+        """What was held back, then Finished. `reason` is the engine's; a stop string or a call changes it."""
+        events = [event for piece in self._stream.finish() for event in self._events(piece)]
+        if self._parser is not None:
+            for part in self._parser.finish():
+                events += self._part(part)
+        events += self._last_entries()
+        if self.stopped:
+            reason = "stop"
+        if self._calls and reason == "stop":
+            reason = "tool_calls"
+        error = None if self._parser is None else self._parser.parse_error
+        return [*events, Finished(self.index, reason, tuple(self.tokens), self._stream.stop, error)]
+
+    def _entry(self, token: Token) -> TokenLogprob:
+        logprob = 0.0 if token.logprob is None else token.logprob
+        self.logprob_sum += logprob
+        return TokenLogprob(Candidate(token.id, token.data, logprob), token.top)
+
+    def _take(self, position: int) -> tuple[TokenLogprob, ...]:
+        return () if self._ledger is None else self._ledger.take(position)
+
+    def _events(self, piece: Piece) -> list[Event]:
+        if piece.thinking:
+            return [ThinkingDelta(self.index, piece.text, self._take(piece.position))]
+        begin = piece.position - len(piece.text)
+        # Tokens of the tags around the thinking: they belong to no text of the answer.
+        tags = self._take(begin)
+        events: list[Event] = [ThinkingDelta(self.index, "", tags)] if tags else []
+        if self._parser is None:
+            return [*events, TextDelta(self.index, piece.text, self._take(piece.position))]
+        if not self._shown:
+            self._shown = begin
+        for part in self._parser.feed(piece.text):
+            events += self._part(part)
+        return events
+
+    def _part(self, part: PieceText | PieceCallStart | PieceCallArguments) -> list[Event]:
+        from puna.chat.calls import PieceCallStart, PieceText
+
+        if isinstance(part, PieceText):
+            self._shown += len(part.text)
+            return [TextDelta(self.index, part.text, self._take(self._shown))]
+        if isinstance(part, PieceCallStart):
+            self._calls += 1
+            return [ToolCallStart(self.index, self._calls - 1, part.id, part.name, part.kind)]
+        return [ToolCallDelta(self.index, self._calls - 1, part.text)]
+
+    def _last_entries(self) -> list[Event]:
+        """Tokens at the end that wrote no text; those of a stop string or a call are not shown."""
+        if self._ledger is None or self.stopped or self._calls:
+            return []
+        entries = self._ledger.take(self._stream.decoded + 1)
+        return [TextDelta(self.index, "", entries)] if entries else []

@@ -1,0 +1,147 @@
+"""A chat request to the prompt of a Runner: which template, which messages, how many tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from puna.chat.facts import ChatTemplate
+from puna.chat.fit import check_fit, kept_from
+from puna.chat.render import JinjaTemplate
+from puna.chat.text import ThinkTags
+from puna.engine.runner import Prompt, Runner
+from puna.model.capabilities import template_kind
+from puna.model.model import Model
+from puna.types import AudioPart, ChatRequest, ImagePart, JsonValue, Message, Tool
+
+PLAIN_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
+"""For a model without any template: ChatML, as llama.cpp and Ollama do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateKey:
+    """What a compiled template depends on."""
+
+    language: str
+    source: str
+    bos: str
+    eos: str
+
+
+def template_key(model: Model, override: str | None = None) -> TemplateKey:
+    """The template that makes this model's prompts. `override`: a caller's own, in either language."""
+    bos, eos = model.header.bos_token or "", model.header.eos_token or ""
+    if override is not None:
+        return TemplateKey("jinja" if "{%" in override else "go", override, bos, eos)
+    kind = template_kind(model.go_template, model.chat_template)
+    source = {"go": model.go_template, "jinja": model.chat_template}.get(kind) or PLAIN_TEMPLATE
+    return TemplateKey("go" if kind == "go" else "jinja", source, bos, eos)
+
+
+def compile_template(key: TemplateKey) -> ChatTemplate:
+    """Raises ModelFileError."""
+    return JinjaTemplate(key.source, bos=key.bos, eos=key.eos)
+
+
+def whole_messages(model: Model, request: ChatRequest) -> tuple[Message, ...]:
+    """The model's own system message and stored messages, then the request's."""
+    messages = request.messages if request.context else (*model.messages, *request.messages)
+    if model.system and not (request.messages and request.messages[0].role == "system"):
+        return (Message.of("system", model.system), *messages)
+    return messages
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How messages become text; all but the messages, which fitting varies."""
+
+    template: ChatTemplate
+    tools: tuple[Tool, ...]
+    arguments: Mapping[str, JsonValue]
+    prefill: bool
+
+    def text(self, messages: Sequence[Message]) -> str:
+        if not self.prefill:
+            return self.template.render(messages, tools=self.tools, arguments=self.arguments)
+        *before, last = messages
+        return self.template.render(before, tools=self.tools, arguments=self.arguments) + self._begun(last)
+
+    def _begun(self, last: Message) -> str:
+        """The beginning of the answer, as the model would have written it."""
+        tags = self.template.facts.thinking
+        if tags is None or not last.thinking:
+            return last.text
+        closed = tags.close if last.content else ""
+        return f"{tags.open}{last.thinking}{closed}{last.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """`dropped`: how many messages were left out. `inside`: the prompt has opened the thinking."""
+
+    prompt: Prompt
+    dropped: int
+    inside: bool
+
+
+async def chat_prompt(
+    runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest
+) -> ChatPrompt:
+    """Render, tokenise, fit. Raises ContextLengthExceeded; with `truncate` only when the last message is too long."""
+    num_ctx = runner.info.num_ctx
+    built = await _build(runner, rendering, messages, request)
+    kept = messages
+    if request.truncate and len(built.prompt.tokens) >= num_ctx:
+        built, kept = await _shortened(runner, rendering, messages, request)
+    check_fit(len(built.prompt.tokens), num_ctx)
+    return ChatPrompt(built.prompt, len(messages) - len(kept), built.inside)
+
+
+async def _shortened(
+    runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest
+) -> tuple[ChatPrompt, Sequence[Message]]:
+    """The most that fits, by halving: the more messages are dropped, the shorter the prompt."""
+    low, high = 1, max(len(messages) - 1, 0)
+    kept = kept_from(messages, high)
+    best = await _build(runner, rendering, kept, request)
+    while low < high:
+        middle = (low + high) // 2
+        candidate = kept_from(messages, middle)
+        built = await _build(runner, rendering, candidate, request)
+        if len(built.prompt.tokens) < runner.info.num_ctx:
+            high, best, kept = middle, built, candidate
+        else:
+            low = middle + 1
+    return best, kept
+
+
+async def _build(runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest) -> ChatPrompt:
+    text = rendering.text(messages)
+    media = tuple(
+        part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
+    )
+    tokens = await tokenize_prompt(runner, text, rendering.template.bos, begun=bool(request.context))
+    prompt = Prompt((*request.context, *tokens), text if media else None, media)
+    return ChatPrompt(prompt, 0, _inside(text, rendering.template.facts.thinking, rendering.prefill))
+
+
+async def tokenize_prompt(runner: Runner, text: str, bos: str, *, begun: bool = False) -> list[int]:
+    """Control tokens' text counts as these. A prompt begins with one `bos` if the model wants it, however it came."""
+    written = bool(bos) and text.startswith(bos)
+    return await runner.tokenize(text, special=True, bos=not (written or begun))
+
+
+def _inside(text: str, tags: ThinkTags | None, prefill: bool) -> bool:
+    if tags is None:
+        return False
+    if prefill:
+        return text.rfind(tags.open) > text.rfind(tags.close)
+    return text.rstrip().endswith(tags.open)
