@@ -25,6 +25,7 @@ from puna.model.ggml import FILE_TYPES, TensorType
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 
+MAX_HEADER_BYTES = 1 << 30
 MAX_PAIRS = 1 << 16
 MAX_TENSORS = 1 << 16
 MAX_KEY_BYTES = 1 << 16
@@ -341,6 +342,8 @@ class _Cursor:
     def _check(self, count: int) -> None:
         if self.position + count > self.size:
             raise _Damaged(f"truncated or damaged: {count} more bytes are named at byte {self.position} of {self.size}")
+        if self.position + count > MAX_HEADER_BYTES:
+            raise _Damaged(f"its header is larger than {MAX_HEADER_BYTES} bytes")
 
     def _need(self, count: int) -> None:
         if self._at + count <= len(self._buffer):

@@ -1,0 +1,128 @@
+"""Capability: what a model can do, told from its header and templates. Pure.
+
+A template is only looked at, never run: the words it mentions tell what it was written for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import Literal
+
+from puna.model.gguf import Header
+
+
+class Capability(str, Enum):
+    COMPLETION = "completion"
+    TOOLS = "tools"
+    INSERT = "insert"
+    THINKING = "thinking"
+    VISION = "vision"
+    AUDIO = "audio"
+    EMBEDDING = "embedding"
+
+
+EMBEDDING_ARCHITECTURES = frozenset(
+    {
+        "bert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+    }
+)
+"""Encoders: they cannot generate, whatever else their header says."""
+
+
+def capabilities(
+    header: Header, go_template: str | None = None, projectors: Iterable[Header] = ()
+) -> frozenset[Capability]:
+    """All of them. `go_template`: the template layer, if there is one; `projectors`: headers of projector layers."""
+    if header.pooling_type is not None or header.architecture in EMBEDDING_ARCHITECTURES:
+        return frozenset({Capability.EMBEDDING})
+    kind = template_kind(go_template, header.chat_template)
+    found = {Capability.COMPLETION}
+    if kind == "go" and go_template is not None:
+        found |= go_capabilities(go_template)
+    elif kind == "jinja" and header.chat_template is not None:
+        found |= jinja_capabilities(header.chat_template)
+    if header.architecture in {"gptoss", "gpt-oss"}:
+        found.add(Capability.THINKING)
+    return frozenset(found | _media(header, projectors))
+
+
+TemplateKind = Literal["go", "jinja", "none"]
+
+
+def template_kind(go_template: str | None, jinja: str | None) -> TemplateKind:
+    """Which template makes the prompts: the Go one, unless the Jinja one knows more of tools and thought."""
+    if go_template is None:
+        return "none" if jinja is None else "jinja"
+    if jinja is None:
+        return "go"
+    of_go, of_jinja = go_capabilities(go_template), jinja_capabilities(jinja)
+    go_returns, jinja_returns = _go_takes_results(go_template), _jinja_takes_results(jinja)
+    knows_more = of_jinja > of_go and (jinja_returns or not go_returns)
+    returns_more = of_jinja == of_go and Capability.TOOLS in of_go and jinja_returns and not go_returns
+    return "jinja" if knows_more or returns_more else "go"
+
+
+def go_capabilities(template: str) -> frozenset[Capability]:
+    """Of a Go template: tools, insert and thinking, by the variables that it mentions."""
+    mentioned = {"tools": Capability.TOOLS, "suffix": Capability.INSERT, "thinking": Capability.THINKING}
+    words = _go_words(template)
+    return frozenset(capability for word, capability in mentioned.items() if word in words)
+
+
+def jinja_capabilities(template: str) -> frozenset[Capability]:
+    """Of a Jinja template: tools and thinking."""
+    found: set[Capability] = set()
+    if "tools" in template or "tool_call" in template:
+        found.add(Capability.TOOLS)
+    splits = "</think>" in template and ".split(" in template and "reasoning_content" not in template
+    if splits or ("<think>" in template and "</think>" in template):
+        found.add(Capability.THINKING)
+    return frozenset(found)
+
+
+_ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_NOISE = re.compile(r"/\*.*?\*/|\"(?:\\.|[^\"\\])*\"|`[^`]*`", re.DOTALL)
+_VARIABLE = re.compile(r"[.$][A-Za-z_][A-Za-z0-9_]*")
+
+
+def _go_words(template: str) -> frozenset[str]:
+    """Every field and variable of a Go template's actions, in lower case."""
+    actions = (_NOISE.sub(" ", action) for action in _ACTION.findall(template))
+    return frozenset(word[1:].lower() for action in actions for word in _VARIABLE.findall(action))
+
+
+def _go_takes_results(template: str) -> bool:
+    named = re.search(r"eq\s+\$?[.\w]*\.Role\s+[\"`]tool[\"`]", template) is not None
+    return {"tools", "toolcalls"} <= _go_words(template) and (
+        named or "tool_response" in template or "TOOL_RESULTS" in template
+    )
+
+
+def _jinja_takes_results(template: str) -> bool:
+    calls = "tool_calls" in template or "assistant_tool_call" in template
+    results = any(word in template for word in ("tool_response", "tool_results", "ipython"))
+    named = re.search(r"role(?:['\"]\])?\s*==\s*['\"]tool['\"]", template) is not None
+    return "tools" in template and calls and (results or named)
+
+
+def _media(header: Header, projectors: Iterable[Header]) -> set[Capability]:
+    found: set[Capability] = set()
+    if header.number(f"{header.architecture}.vision.block_count"):
+        found.add(Capability.VISION)
+    if header.number(f"{header.architecture}.audio.block_count"):
+        found.add(Capability.AUDIO)
+    for projector in projectors:
+        hears = projector.metadata.get("clip.has_audio_encoder") is True
+        # Projectors from before there were others say neither: they see.
+        sees = projector.metadata.get("clip.has_vision_encoder", not hears) is True
+        found |= ({Capability.AUDIO} if hears else set()) | ({Capability.VISION} if sees else set())
+    return found

@@ -1,0 +1,63 @@
+"""Model: a Manifest resolved to files and facts; what everything above the store works with. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from puna.model.capabilities import Capability
+from puna.model.digest import Digest
+from puna.model.gguf import Header
+from puna.model.manifest import Config, Manifest
+from puna.model.name import Name
+from puna.types import Message, Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """`digest`: 64 hex digits of the manifest's bytes. `size`: bytes of all blobs. `modified`: UTC.
+
+    `go_template`: the template layer; None: the model has only its Jinja template, or none.
+    `ignored_parameters`: stored parameters without effect. `read_only`: it lies in a store that is only read.
+    """
+
+    name: Name
+    digest: str
+    manifest: Manifest
+    config: Config
+    header: Header
+    weights: Path
+    weights_digest: Digest
+    projectors: tuple[Path, ...] = ()
+    adapters: tuple[Path, ...] = ()
+    go_template: str | None = None
+    system: str | None = None
+    options: Options = field(default_factory=Options)
+    ignored_parameters: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    licenses: tuple[str, ...] = ()
+    capabilities: frozenset[Capability] = frozenset()
+    size: int = 0
+    modified: datetime
+    read_only: bool = False
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of the weights."""
+        return self.header.chat_template
+
+
+def size_text(parameters: int) -> str:
+    """A count of parameters as Ollama writes it: '134.52M', '1.2B', and '7B' when it is whole."""
+    if parameters >= 1_000_000_000:
+        return _scaled(parameters / 1e9, 1) + "B"
+    if parameters >= 1_000_000:
+        return _scaled(parameters / 1e6, 2) + "M"
+    if parameters >= 1_000:
+        return f"{parameters / 1e3:.0f}K"
+    return str(parameters)
+
+
+def _scaled(value: float, decimals: int) -> str:
+    return f"{value:.0f}" if value.is_integer() else f"{value:.{decimals}f}"

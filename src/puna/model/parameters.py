@@ -1,0 +1,192 @@
+"""Parameters: Ollama's names for Options, as JSON and as Modelfile text. Pure.
+
+One table row a parameter: its kind and its bounds. A wrong type or a value out of bounds is an InvalidRequest
+that names it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from puna.errors import InvalidRequest
+from puna.types import JsonObject, JsonValue, Options
+
+Kind = Literal["int", "float", "bool", "texts"]
+
+_INT32 = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """Bounds are inclusive."""
+
+    name: str
+    kind: Kind
+    least: float = -math.inf
+    most: float = math.inf
+
+
+_ROWS = (
+    Parameter("num_ctx", "int", 1, _INT32),
+    Parameter("num_batch", "int", 1, _INT32),
+    Parameter("num_thread", "int", 0, 4096),
+    Parameter("num_gpu", "int", -1, _INT32),
+    Parameter("main_gpu", "int", 0, _INT32),
+    Parameter("use_mmap", "bool"),
+    Parameter("num_predict", "int", -2, _INT32),
+    Parameter("num_keep", "int", -1, _INT32),
+    Parameter("stop", "texts"),
+    Parameter("seed", "int", -(2**63), 2**64 - 1),
+    Parameter("temperature", "float", 0),
+    Parameter("top_k", "int", -1, _INT32),
+    Parameter("top_p", "float", 0, 1),
+    Parameter("min_p", "float", 0, 1),
+    Parameter("typical_p", "float", 0, 1),
+    Parameter("repeat_last_n", "int", -1, _INT32),
+    Parameter("repeat_penalty", "float", 0),
+    Parameter("presence_penalty", "float"),
+    Parameter("frequency_penalty", "float"),
+    Parameter("mirostat", "int", 0, 2),
+    Parameter("mirostat_tau", "float", 0),
+    Parameter("mirostat_eta", "float", 0),
+)
+
+PARAMETERS: Mapping[str, Parameter] = {row.name: row for row in _ROWS}
+"""Every parameter that has an effect. The names are those of fields of Options."""
+
+OBSOLETE = frozenset(
+    {
+        *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "embedding_only"),
+        *("numa", "num_gqa", "rope_frequency_base", "rope_frequency_scale", "tfs_z", "draft_num_predict"),
+    }
+)
+"""Names that Ollama knows or knew, and that have no effect here: accepted and reported, never refused."""
+
+
+def parse_parameter(name: str, text: str) -> JsonValue:
+    """The JSON value of a Modelfile's `PARAMETER name text`; for `stop` a list of one.
+
+    An unknown name or a value of another kind is an InvalidRequest. An OBSOLETE name gives its text unread.
+    """
+    if name in OBSOLETE:
+        return text
+    row = PARAMETERS.get(name)
+    if row is None:
+        raise InvalidRequest(f"unknown parameter '{name}'", param=name)
+    try:
+        value = _PARSERS[row.kind](text)
+    except ValueError as error:
+        raise InvalidRequest(f"invalid {row.kind} value [{text}] of parameter '{name}'", param=name) from error
+    _checked(row, value, name)
+    return value
+
+
+def options_from_json(shape: Mapping[str, JsonValue], *, param: str = "options") -> tuple[Options, tuple[str, ...]]:
+    """Options, and the names that have no effect (unknown or obsolete), sorted. Nulls count as absent.
+
+    InvalidRequest names the field, such as `options.num_ctx`.
+    """
+    said: dict[str, bool | int | float | tuple[str, ...]] = {}
+    ignored: list[str] = []
+    for name, value in shape.items():
+        row = PARAMETERS.get(name)
+        if row is None:
+            ignored.append(name)
+        elif value is not None:
+            said[name] = _checked(row, value, f"{param}.{name}")
+    return _options(said), tuple(sorted(ignored))
+
+
+def stored_options(shape: Mapping[str, JsonValue]) -> tuple[Options, tuple[str, ...]]:
+    """Like `options_from_json`, for a model that is already stored: what cannot be used is named, never refused."""
+    said: dict[str, bool | int | float | tuple[str, ...]] = {}
+    ignored: list[str] = []
+    for name, value in shape.items():
+        row = PARAMETERS.get(name)
+        try:
+            if row is None:
+                ignored.append(name)
+            elif value is not None:
+                said[name] = _checked(row, value, name)
+        except InvalidRequest:
+            ignored.append(name)
+    return _options(said), tuple(sorted(ignored))
+
+
+def options_to_json(options: Options) -> JsonObject:
+    """What was said, under Ollama's names. Fields that it has no name for are left out."""
+    shape: JsonObject = {}
+    for name in PARAMETERS:
+        value = getattr(options, name)
+        if value is not None:
+            shape[name] = list(value) if isinstance(value, tuple) else value
+    return shape
+
+
+def _options(said: Mapping[str, bool | int | float | tuple[str, ...]]) -> Options:
+    known = {field.name for field in fields(Options)}
+    assert said.keys() <= known
+    return Options(**said)  # type: ignore[arg-type]  # each row's kind is that of its field; a test holds them together
+
+
+def _checked(row: Parameter, value: JsonValue, param: str) -> bool | int | float | tuple[str, ...]:
+    match row.kind:
+        case "bool":
+            if isinstance(value, bool):
+                return value
+            raise _wrong(param, value, "a boolean")
+        case "texts":
+            return _texts(value, param)
+        case "int":
+            return _within(row, _whole(value, param), param)
+        case "float":
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise _wrong(param, value, "a number")
+            return float(_within(row, value, param))
+
+
+def _whole(value: JsonValue, param: str) -> int:
+    """JavaScript clients send 4096.0 for 4096; a real fraction is refused."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(param, value, "a whole number")
+    return value
+
+
+def _within(row: Parameter, value: float, param: str) -> int | float:
+    if value in {math.inf, -math.inf} or not row.least <= value <= row.most:
+        low = "" if row.least == -math.inf else f" of at least {row.least:g}"
+        high = "" if row.most == math.inf else f" and at most {row.most:g}"
+        raise _wrong(param, value, f"a number{low}{high}")
+    return value
+
+
+def _texts(value: JsonValue, param: str) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+        raise _wrong(param, value, "a text or a list of texts, none of them empty")
+    return tuple(str(item) for item in items)
+
+
+def _wrong(param: str, value: object, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"invalid value {value!r:.100} for {param}: expected {expected}", param=param)
+
+
+def _parse_bool(text: str) -> bool:
+    if text in {"1", "t", "T", "TRUE", "true", "True"}:
+        return True
+    if text in {"0", "f", "F", "FALSE", "false", "False"}:
+        return False
+    raise ValueError(text)
+
+
+_PARSERS: Mapping[Kind, Callable[[str], JsonValue]] = {
+    "int": int,
+    "float": float,
+    "bool": _parse_bool,
+    "texts": lambda text: [text],
+}

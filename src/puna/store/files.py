@@ -1,0 +1,64 @@
+"""Writing files so that they are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from puna.errors import StoreError
+
+
+@contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """Turns an OSError into a StoreError that says what was being done, and whether the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StoreError(f"{doing}: no space left on the disk", code="disk_full") from error
+        raise StoreError(f"{doing}: {error.strerror or error}") from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Put `data` at `path` in one step: a crash leaves the old file or the new one. Makes the directory. OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `write_file` named it."""
+    return path.name.startswith(".") and path.suffix == ".tmp" and path.is_file()
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename in `path` last. Does nothing where directories cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_empty(path: Path, *, up_to: Path) -> None:
+    """Remove `path` and its parents below `up_to` as long as they are empty."""
+    with suppress(OSError):
+        while path != up_to:
+            path.rmdir()
+            path = path.parent

@@ -1,0 +1,373 @@
+"""Library: the models directory as a whole, Names to Models.
+
+One store of our own and any number of read-only ones beside it, each in Ollama's layout. A Name is looked for in the
+own store first. What is resolved is remembered until a file of it changes, so that resolving costs a few `stat`s.
+Blocking and safe to call from several threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import link
+from pathlib import Path
+
+import structlog
+
+from puna.errors import ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
+from puna.model.capabilities import capabilities
+from puna.model.digest import Digest
+from puna.model.gguf import Header, read_header
+from puna.model.manifest import (
+    ADAPTER_TYPE,
+    LICENSE_TYPE,
+    MAX_MANIFEST_BYTES,
+    MESSAGES_TYPE,
+    MODEL_TYPE,
+    PARAMS_TYPE,
+    PROJECTOR_TYPE,
+    PROMPT_TYPE,
+    SYSTEM_TYPE,
+    TEMPLATE_TYPE,
+    Layer,
+    Manifest,
+    parse_config,
+    parse_manifest,
+)
+from puna.model.messages import messages_from_json
+from puna.model.model import Model
+from puna.model.name import Name
+from puna.model.parameters import stored_options
+from puna.store.blobs import Blobs
+from puna.store.files import remove_empty, store_errors
+from puna.store.manifests import Manifests, Stamp
+from puna.store.transfers import Transfers
+from puna.types import JsonValue, Message, Options
+
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+"""Of a template, system, params, messages or license layer."""
+PRUNE_AGE = 3600.0
+"""Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
+_REMEMBERED = 512
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    root: Path
+    manifests: Manifests
+    blobs: Blobs
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    manifest: Stamp
+    weights: Stamp
+    model: Model
+
+
+class Library:
+    """See the module. `blobs` are the own store's, finding those of the others too; `transfers`: pulls under way."""
+
+    def __init__(self, own: _Store, others: Sequence[_Store], no_prune: bool) -> None:
+        self.blobs = own.blobs
+        self.transfers = Transfers()
+        self._own = own
+        self._stores = (own, *others)
+        self._no_prune = no_prune
+        self._known: dict[Path, _Known] = {}
+        self._headers: dict[Path, tuple[Stamp, Header]] = {}
+        self._unreadable: dict[Path, Stamp] = {}
+        self._writing = threading.RLock()
+
+    @classmethod
+    def open(cls, models: Path, *, read_only: Sequence[Path] = (), no_prune: bool = False) -> Library:
+        """Makes nothing on the disk. StoreError when a path is no directory, or a read-only one is missing."""
+        if models.exists() and not models.is_dir():
+            raise StoreError(f"the models directory {models} is not a directory")
+        missing = next((path for path in read_only if not path.is_dir()), None)
+        if missing is not None:
+            raise StoreError(f"the read-only models directory {missing} is not a directory")
+        others = [_Store(path, Manifests(path / "manifests"), Blobs(path / "blobs"), True) for path in read_only]
+        blobs = Blobs(models / "blobs", [path / "blobs" for path in read_only])
+        return cls(_Store(models, Manifests(models / "manifests"), blobs, False), others, no_prune)
+
+    @property
+    def root(self) -> Path:
+        """The own models directory."""
+        return self._own.root
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    def resolve(self, name: Name) -> Model:
+        """ModelNotFound, or ModelFileError or StoreError when it is there but not usable."""
+        store, spelled, stamp = self._find(name)
+        return self._model(store, spelled, stamp)
+
+    def has(self, name: Name) -> bool:
+        """Whether there is a manifest under that Name, usable or not."""
+        try:
+            self._find(name)
+        except ModelNotFound:
+            return False
+        return True
+
+    def models(self) -> list[Model]:
+        """All that can be read, newest first. Each other is logged once."""
+        found: dict[tuple[str, str, str, str], Model] = {}
+        for store in self._stores:
+            for name in store.manifests.names():
+                stamp = store.manifests.stamp(name)
+                if stamp is None or name.folded in found:
+                    continue
+                try:
+                    found[name.folded] = self._model(store, name, stamp)
+                except PunaError as error:
+                    self._warn(store.manifests.path(name), stamp, name, error)
+        return sorted(found.values(), key=lambda model: model.modified, reverse=True)
+
+    def manifest_bytes(self, name: Name) -> bytes:
+        store, spelled, _ = self._find(name)
+        return store.manifests.read(spelled)
+
+    def spelled(self, name: Name) -> Name:
+        """The Name as it is stored, where case differs; as it is given, where nothing like it is."""
+        return self._own.manifests.spelled(name)
+
+    def header(self, path: Path) -> Header:
+        """The header of a GGUF file, remembered until the file changes."""
+        with store_errors("reading a model file"):
+            stamp = Stamp.of(path)
+            known = self._headers.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            header = read_header(path)
+        _bound(self._headers)
+        self._headers[path] = (stamp, header)
+        return header
+
+    # ---------------------------------------------------------------------------------------------------- writing
+
+    def write_manifest(self, name: Name, manifest: Manifest | bytes) -> tuple[Digest, ...]:
+        """List a model, or replace one. Bytes are kept as they are. Gives the blobs removed as no longer used.
+
+        StoreError when a blob of it is missing or has another size: what is listed is whole.
+        """
+        data = manifest if isinstance(manifest, bytes) else manifest.dump()
+        parsed = parse_manifest(data)
+        with self._writing:
+            for layer in parsed.blobs:
+                if self.blobs.size(layer.digest) != layer.size:
+                    raise StoreError(f"blob {layer.digest} does not have the {layer.size} bytes its manifest says")
+            name = self._own.manifests.spelled(name)
+            before = self._blobs_of(name)
+            self._own.manifests.write(name, data)
+            return () if self._no_prune else self._remove_unused(before)
+
+    def copy(self, source: Name, destination: Name) -> None:
+        """The same manifest under another Name. ModelNotFound when there is no source."""
+        with self._writing:
+            store, spelled, _ = self._find(source)
+            data = store.manifests.read(spelled)
+            if store.read_only:
+                self._adopt(parse_manifest(data))
+            if not store.read_only and self._own.manifests.spelled(destination) == spelled:
+                return
+            self.write_manifest(destination, data)
+
+    def delete(self, name: Name) -> None:
+        """Remove the manifest and the blobs that nothing else uses.
+
+        ModelNotFound; Unsupported when the model lies in a read-only store.
+        """
+        with self._writing:
+            spelled = self._own.manifests.spelled(name)
+            if self._own.manifests.stamp(spelled) is None:
+                store, _, _ = self._find(name)
+                raise Unsupported(f"model '{name.short}' lies in the read-only store {store.root}", param="model")
+            before = self._blobs_of(spelled)
+            self._known.pop(self._own.manifests.path(spelled), None)
+            self._own.manifests.remove(spelled)
+            self._remove_unused(before)
+
+    def prune(self, *, now: float | None = None) -> tuple[str, ...]:
+        """Remove what is left over in the own store: blobs that no manifest uses, temporary files. Gives their names.
+
+        Younger than PRUNE_AGE is left alone. Nothing is removed when `no_prune` was said, or when a manifest cannot be
+        read: then nobody can tell what is in use.
+        """
+        if self._no_prune:
+            return ()
+        with self._writing:
+            used = self._used()
+            if used is None or self._own.manifests.has_strays():
+                _log.warning("store not pruned: a manifest cannot be read", models=str(self.root))
+                return ()
+            return self._prune_blobs(used, (time.time() if now is None else now) - PRUNE_AGE)
+
+    def _prune_blobs(self, used: frozenset[Digest], before: float) -> tuple[str, ...]:
+        names = {name for digest in used for name in (digest.filename, str(digest))}
+        removed: list[str] = []
+        directory = self.blobs.directory
+        with store_errors("pruning the store"):
+            files = [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
+            for path in (*files, *self._own.manifests.temporary()):
+                status = path.lstat()
+                # A hard link keeps the old date of the file it came from; its last change of status is the linking.
+                if path.name not in names and max(status.st_mtime, status.st_ctime) < before:
+                    path.unlink(missing_ok=True)
+                    removed.append(path.name)
+        for path in sorted(self._own.manifests.directory.glob("**/"), reverse=True):
+            remove_empty(path, up_to=self._own.manifests.directory)
+        return tuple(removed)
+
+    def _adopt(self, manifest: Manifest) -> None:
+        """Link the blobs of another store into the own one where that costs nothing; else they are used there."""
+        for layer in manifest.blobs:
+            path = self.blobs.find(layer.digest)
+            own = self.blobs.directory / layer.digest.filename
+            if path is None or own.exists():
+                continue
+            with store_errors("making the blob directory"):
+                own.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                link(path, own)
+            except OSError as error:
+                _log.info("blob stays in its read-only store", digest=str(layer.digest), reason=str(error))
+
+    def _blobs_of(self, name: Name) -> frozenset[Digest]:
+        """Empty when there is no such manifest, or when it cannot be read."""
+        if self._own.manifests.stamp(name) is None:
+            return frozenset()
+        try:
+            return frozenset(layer.digest for layer in parse_manifest(self._own.manifests.read(name)).blobs)
+        except ModelFileError:
+            return frozenset()
+
+    def _used(self) -> frozenset[Digest] | None:
+        """Every digest that a manifest of the own store names; None when one cannot be read."""
+        try:
+            manifests = [parse_manifest(self._own.manifests.read(name)) for name in self._own.manifests.names()]
+        except (ModelFileError, StoreError):
+            return None
+        return frozenset(layer.digest for manifest in manifests for layer in manifest.blobs)
+
+    def _remove_unused(self, candidates: frozenset[Digest]) -> tuple[Digest, ...]:
+        used = self._used() if candidates else None
+        if used is None:
+            return ()
+        unused = tuple(sorted(candidates - used, key=str))
+        for digest in unused:
+            self.blobs.remove(digest)
+        return unused
+
+    # -------------------------------------------------------------------------------------------------- resolving
+
+    def _find(self, name: Name) -> tuple[_Store, Name, Stamp]:
+        for store in self._stores:
+            spelled = store.manifests.spelled(name)
+            stamp = store.manifests.stamp(spelled)
+            if stamp is not None:
+                return store, spelled, stamp
+        raise ModelNotFound(name.short)
+
+    def _model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
+        path = store.manifests.path(name)
+        known = self._known.get(path)
+        if known is not None and known.manifest == stamp and _stamp(known.model.weights) == known.weights:
+            return known.model
+        model = self._read_model(store, name, stamp)
+        _bound(self._known)
+        self._known[path] = _Known(stamp, Stamp.of(model.weights), model)
+        return model
+
+    def _read_model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
+        data = store.manifests.read(name)
+        manifest = parse_manifest(data)
+        config = parse_config(store.blobs.read(manifest.config.digest, limit=MAX_MANIFEST_BYTES))
+        weights = manifest.of_type(MODEL_TYPE)
+        if not weights:
+            where = f"it runs on {config.remote_host}" if config.remote_host else f"its format is {config.model_format}"
+            raise Unsupported(f"model '{name.short}' has no GGUF weights here: {where}", param="model")
+        header = self.header(self._file(store, weights[-1]))
+        projectors = tuple(self._file(store, layer) for layer in manifest.of_type(PROJECTOR_TYPE))
+        go_template = self._text(store, manifest, TEMPLATE_TYPE, PROMPT_TYPE)
+        options, ignored = self._options(store, manifest)
+        return Model(
+            name=name,
+            digest=hashlib.sha256(data).hexdigest(),
+            manifest=manifest,
+            config=config,
+            header=header,
+            weights=self._file(store, weights[-1]),
+            weights_digest=weights[-1].digest,
+            projectors=projectors,
+            adapters=tuple(self._file(store, layer) for layer in manifest.of_type(ADAPTER_TYPE)),
+            go_template=go_template,
+            system=self._text(store, manifest, SYSTEM_TYPE),
+            options=options,
+            ignored_parameters=ignored,
+            messages=self._messages(store, manifest),
+            licenses=tuple(self._layer_text(store, layer) for layer in manifest.of_type(LICENSE_TYPE)),
+            capabilities=capabilities(header, go_template, [self.header(path) for path in projectors]),
+            size=manifest.size,
+            modified=stamp.modified,
+            read_only=store.read_only,
+        )
+
+    def _file(self, store: _Store, layer: Layer) -> Path:
+        path = store.blobs.find(layer.digest)
+        if path is None:
+            raise StoreError(f"blob {layer.digest} is missing: pull or create the model again")
+        return path
+
+    def _text(self, store: _Store, manifest: Manifest, *types: str) -> str | None:
+        layers = manifest.of_type(*types)
+        return self._layer_text(store, layers[-1]) if layers else None
+
+    def _layer_text(self, store: _Store, layer: Layer) -> str:
+        return store.blobs.read(layer.digest, limit=MAX_TEXT_BYTES).decode("utf-8", "replace")
+
+    def _json(self, store: _Store, manifest: Manifest, media_type: str) -> JsonValue:
+        text = self._text(store, manifest, media_type)
+        try:
+            value: JsonValue = json.loads(text) if text else None
+        except (ValueError, RecursionError) as error:
+            raise ModelFileError(f"the {media_type.rpartition('.')[2]} layer is not JSON: {error}") from error
+        return value
+
+    def _options(self, store: _Store, manifest: Manifest) -> tuple[Options, tuple[str, ...]]:
+        value = self._json(store, manifest, PARAMS_TYPE)
+        if value is None:
+            return Options(), ()
+        if not isinstance(value, dict):
+            raise ModelFileError("the params layer is not an object")
+        return stored_options(value)
+
+    def _messages(self, store: _Store, manifest: Manifest) -> tuple[Message, ...]:
+        value = self._json(store, manifest, MESSAGES_TYPE)
+        return () if value is None else messages_from_json(value)
+
+    def _warn(self, path: Path, stamp: Stamp, name: Name, error: PunaError) -> None:
+        if self._unreadable.get(path) != stamp:
+            self._unreadable[path] = stamp
+            _log.warning("model left out of the list", model=name.short, reason=str(error))
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        return Stamp.of(path)
+    except OSError:
+        return None
+
+
+def _bound(cache: dict[Path, object] | dict[Path, _Known] | dict[Path, tuple[Stamp, Header]]) -> None:
+    """Forget the oldest when there are too many."""
+    while len(cache) >= _REMEMBERED:
+        cache.pop(next(iter(cache)))

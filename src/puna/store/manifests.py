@@ -1,0 +1,100 @@
+"""Manifests: the directory that maps a Name to its manifest's bytes, `<host>/<namespace>/<model>/<tag>`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from puna.errors import InvalidName, StoreError
+from puna.model.manifest import MAX_MANIFEST_BYTES
+from puna.model.name import Name
+from puna.store.files import is_temporary, remove_empty, store_errors, write_file
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Changes when a file is replaced or written to."""
+
+    inode: int
+    modified_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """OSError if it is not there."""
+        status = path.stat()
+        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
+
+    @property
+    def modified(self) -> datetime:
+        return datetime.fromtimestamp(self.modified_ns / 1e9, timezone.utc)
+
+
+class Manifests:
+    """The manifests of one store. Names are looked up exactly; `spelled` finds the spelling that is stored."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, name: Name) -> Path:
+        return self.directory.joinpath(*name.parts)
+
+    def stamp(self, name: Name) -> Stamp | None:
+        """None when there is no such manifest."""
+        path = self.path(name)
+        with store_errors(f"looking for the manifest of {name.short}"):
+            return Stamp.of(path) if path.is_file() else None
+
+    def read(self, name: Name) -> bytes:
+        """StoreError when it cannot be read or is too large to be one."""
+        with store_errors(f"reading the manifest of {name.short}"), self.path(name).open("rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise StoreError(f"the manifest of {name.short} is larger than {MAX_MANIFEST_BYTES} bytes")
+        return data
+
+    def write(self, name: Name, data: bytes) -> None:
+        """In one step."""
+        with store_errors(f"writing the manifest of {name.short}"):
+            write_file(self.path(name), data)
+
+    def remove(self, name: Name) -> None:
+        """And the directories that are empty then."""
+        with store_errors(f"removing the manifest of {name.short}"):
+            self.path(name).unlink()
+        remove_empty(self.path(name).parent, up_to=self.directory.parent)
+
+    def names(self) -> list[Name]:
+        """All, in no order. What is not four levels deep or no Name is skipped."""
+        return list(self._names())
+
+    def has_strays(self) -> bool:
+        """Whether a file lies among the manifests that is none: then nobody can tell what is in use."""
+        files = (path for path in self.directory.rglob("*") if path.is_file() and not is_temporary(path))
+        known = {self.path(name) for name in self._names()}
+        return any(path not in known for path in files)
+
+    def temporary(self) -> list[Path]:
+        """What a crash while writing left behind, or another process is writing now."""
+        return [path for path in self.directory.rglob(".*") if is_temporary(path)]
+
+    def spelled(self, name: Name) -> Name:
+        """The stored Name that is the same but for case; else each part as a stored manifest spells it, if one does."""
+        if self.stamp(name) is not None:
+            return name
+        stored = self.names()
+        same = next((other for other in stored if other.folded == name.folded), None)
+        if same is not None:
+            return same
+        spellings = ({other.folded[i]: other.parts[i] for other in stored} for i in range(4))
+        return Name.of(*(known.get(part.lower(), part) for part, known in zip(name.parts, spellings, strict=True)))
+
+    def _names(self) -> Iterator[Name]:
+        for path in self.directory.glob("*/*/*/*"):
+            with suppress(InvalidName):
+                name = Name.of(*path.relative_to(self.directory).parts)
+                if path.is_file():
+                    yield name

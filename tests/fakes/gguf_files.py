@@ -1,0 +1,186 @@
+"""Writes small GGUF files: any metadata, a vocabulary, a chat template, tensors. No numpy; values are typed by their kind.
+
+`write_gguf` writes what it is told, sensible or not. `write_tiny_llama` writes a model that engines can load: random weights,
+a byte vocabulary, ChatML's special tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from puna.model.ggml import TensorType
+
+Value = bool | int | float | str | Sequence[bool | int | float | str]
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+_UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _UINT64, _INT64 = 4, 5, 6, 7, 8, 9, 10, 11
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """`data` None: zeros of the right length. `offset` None: the next free one."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType = TensorType.F32
+    data: bytes | None = None
+    offset: int | None = None
+
+    @property
+    def bytes(self) -> bytes:
+        return bytes(self.type.bytes_of(math.prod(self.shape))) if self.data is None else self.data
+
+
+def gguf_bytes(
+    *,
+    architecture: str = "llama",
+    metadata: Mapping[str, Value] | None = None,
+    chat_template: str | None = None,
+    tokens: Sequence[str] | None = None,
+    tensors: Sequence[Tensor] = (),
+    version: int = 3,
+    alignment: int = 32,
+) -> bytes:
+    """A whole file. `metadata` wins over what the other arguments make; keys are written in its order after theirs."""
+    pairs: dict[str, Value] = {"general.architecture": architecture}
+    if alignment != 32:
+        pairs["general.alignment"] = alignment
+    if tokens is not None:
+        pairs["tokenizer.ggml.tokens"] = list(tokens)
+    if chat_template is not None:
+        pairs["tokenizer.chat_template"] = chat_template
+    pairs.update(metadata or {})
+    infos, data = _tensors(tensors, alignment)
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
+    head += b"".join(_text(key) + _typed(value) for key, value in pairs.items()) + infos
+    return head + bytes(-len(head) % alignment) + data if tensors else head
+
+
+def write_gguf(path: Path, **arguments: object) -> Path:
+    """`gguf_bytes` to a file."""
+    path.write_bytes(gguf_bytes(**arguments))  # type: ignore[arg-type]
+    return path
+
+
+def write_tiny_llama(
+    path: Path,
+    *,
+    chat_template: str | None = CHATML,
+    metadata: Mapping[str, Value] | None = None,
+    seed: int = 0,
+    context_length: int = 512,
+) -> Path:
+    """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary."""
+    width, hidden, layers, heads, heads_kv = 32, 64, 2, 4, 2
+    tokens = byte_tokens()
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, len(tokens)), "output_norm.weight": (width,)}
+    head = width // heads
+    for layer in range(layers):
+        shapes |= {
+            f"blk.{layer}.attn_norm.weight": (width,),
+            f"blk.{layer}.attn_q.weight": (width, width),
+            f"blk.{layer}.attn_k.weight": (width, head * heads_kv),
+            f"blk.{layer}.attn_v.weight": (width, head * heads_kv),
+            f"blk.{layer}.attn_output.weight": (width, width),
+            f"blk.{layer}.ffn_norm.weight": (width,),
+            f"blk.{layer}.ffn_gate.weight": (width, hidden),
+            f"blk.{layer}.ffn_up.weight": (width, hidden),
+            f"blk.{layer}.ffn_down.weight": (hidden, width),
+        }
+    source = random.Random(seed)
+    tensors = [Tensor(name, shape, data=_floats(source, shape, "norm" in name)) for name, shape in shapes.items()]
+    special = len(tokens) - len(SPECIAL_TOKENS)
+    pairs: dict[str, Value] = {
+        "general.name": "Tiny",
+        "general.file_type": 0,
+        "llama.block_count": layers,
+        "llama.context_length": context_length,
+        "llama.embedding_length": width,
+        "llama.feed_forward_length": hidden,
+        "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": heads_kv,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.dimension_count": head,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.token_type": [1] * special + [3] * len(SPECIAL_TOKENS),
+        "tokenizer.ggml.merges": ["Ġ t", "h e"],
+        "tokenizer.ggml.bos_token_id": special + 1,
+        "tokenizer.ggml.eos_token_id": special + 2,
+        "tokenizer.ggml.unknown_token_id": special,
+        "tokenizer.ggml.padding_token_id": special,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    return write_gguf(
+        path, metadata=pairs | dict(metadata or {}), chat_template=chat_template, tokens=tokens, tensors=tensors
+    )
+
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+def byte_tokens() -> list[str]:
+    """The 256 bytes as byte-level BPE writes them, two merges, then SPECIAL_TOKENS."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    letters = [chr(byte if byte in printable else next(others)) for byte in range(256)]
+    return [*letters, "Ġt", "he", *SPECIAL_TOKENS]
+
+
+def _floats(source: random.Random, shape: tuple[int, ...], norm: bool) -> bytes:
+    count = math.prod(shape)
+    return array("f", [1.0] * count if norm else [source.gauss(0, 0.1) for _ in range(count)]).tobytes()
+
+
+def _tensors(tensors: Sequence[Tensor], alignment: int) -> tuple[bytes, bytes]:
+    infos, data = b"", b""
+    for tensor in tensors:
+        offset = len(data) if tensor.offset is None else tensor.offset
+        infos += _text(tensor.name) + struct.pack("<I", len(tensor.shape))
+        infos += struct.pack(f"<{len(tensor.shape)}QIQ", *tensor.shape, tensor.type.value, offset)
+        data += tensor.bytes + bytes(-len(tensor.bytes) % alignment)
+    return infos, data
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _typed(value: Value) -> bytes:
+    number = _type(value)
+    if number != _ARRAY:
+        return struct.pack("<I", number) + _untyped(number, value)
+    assert isinstance(value, Sequence)
+    items = list(value)
+    element = max((_type(item) for item in items), default=_INT32)
+    element = _INT32 if element == _UINT32 else element
+    head = struct.pack("<IIQ", _ARRAY, element, len(items))
+    return head + b"".join(_untyped(element, item) for item in items)
+
+
+def _type(value: Value) -> int:
+    if isinstance(value, bool):
+        return _BOOL
+    if isinstance(value, int):
+        return _INT32 if -(2**31) <= value < 0 else _INT64 if value < 0 else _UINT32 if value < 2**32 else _UINT64
+    if isinstance(value, float):
+        return _FLOAT32
+    return _STRING if isinstance(value, str) else _ARRAY
+
+
+def _untyped(number: int, value: Value) -> bytes:
+    if isinstance(value, str):
+        return _text(value)
+    codes = {_UINT32: "I", _INT32: "i", _FLOAT32: "f", _BOOL: "?", _UINT64: "Q", _INT64: "q"}
+    return struct.pack(f"<{codes[number]}", value)
