@@ -198,7 +198,10 @@ class Runner(Protocol):
         ...
 
     def generate(self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None) -> AsyncIterator[Step]:
-        """Perhaps Prefilled, tokens as they come, then one End. Closing the iterator stops the work within one step of the engine."""
+        """Perhaps Prefilled, tokens as they come, then one End.
+
+        Closing the iterator stops the work within one step of the engine.
+        """
         ...
 
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
