@@ -1,4 +1,4 @@
-"""What the CPU engine can run: families, tensor types, tokenizers, machines. Data and pure functions; imports nothing heavy.
+"""What the CPU engine can run: families, tensor types, tokenizers, machines. Pure; imports nothing heavy.
 
 `why_not` is the whole rule. Whatever it turns down, llama.cpp serves, and its words are shown as the reason.
 """
@@ -19,7 +19,7 @@ class Rotary(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One architecture. `module` builds its graph (in `puna.engine.cpu.families`); `rope_scaling`: kinds it may name."""
+    """One architecture. `module` in `puna.engine.cpu.families` builds it; `rope_scaling`: the kinds it may name."""
 
     module: str
     rotary: Rotary
@@ -59,7 +59,7 @@ PRE_TOKENIZERS: frozenset[str] = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The processor, as `platform.system()`, `platform.machine()` and the flags the system tells (empty: it does not)."""
+    """The processor, as the `platform` module names it, and the flags that the system tells (empty: it does not)."""
 
     system: str
     processor: str
@@ -79,6 +79,10 @@ def here() -> Machine:
                 flags = frozenset(line.partition(":")[2].split())
                 break
     return Machine(platform.system(), platform.machine().lower(), flags)
+
+
+_COUNTS = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+"""What a file may say as one number, or as one for each layer."""
 
 
 def why_not(
@@ -125,6 +129,8 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
 
     if of("expert_count"):
         return "the cpu engine does not run mixtures of experts"
+    if any(not isinstance(of(key) or 0, int) for key in _COUNTS):
+        return "the cpu engine needs layers of one shape"
     if of("attention.causal") is False:
         return "the cpu engine runs causal attention only"
     if of("final_logit_softcapping") or of("attn_logit_softcapping"):

@@ -1,0 +1,185 @@
+"""Forward: token ids of many sequences in, logits of the asked rows out. Owns compile settings and padding.
+
+Knows no requests. The rules that keep a row's bytes the same in any company (all measured):
+
+1. The number of rows chooses the kernel of a multiplication: one row has its own. So a step is padded to two rows.
+2. A prompt's last chunk must not be a single token: it would take the attention kernel of decoding. The caller's to keep.
+3. Except in `exact` mode the cache is kept in bytes, and an open block is quantised again at each write: chunks of a
+   prompt end on block edges. The caller's to keep.
+4. Only blocks of prompts may be shared: decoded keys and values differ in bytes. The caller's to keep.
+5. Precision is float32 with integer dynamic quantisation; `exact` switches that off too. Half precision gives NaN.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.cpu import supported, unpacked, weights
+from puna.engine.cpu.graph import BLOCK_SIZE, STEP_INPUTS, Graph
+from puna.engine.cpu.reader import Tensors
+from puna.engine.cpu.runtime import ov
+from puna.engine.cpu.shape import Shape, read_shape
+from puna.errors import LoadFailed
+from puna.model.gguf import Header
+
+Whole = Sequence[int] | NDArray[np.int32]
+
+_MIN_ROWS = 2
+
+
+class Forward:
+    """One loaded model. Not safe to use from two threads at once."""
+
+    def __init__(
+        self,
+        model_path: Path,
+        header: Header,
+        *,
+        exact: bool = False,
+        threads: int | None = None,
+        cache_dir: Path | None = None,
+        num_ctx: int = 0,
+    ) -> None:
+        """`threads` None: the runtime chooses. `cache_dir`: where unpacked weights are kept, None: in memory only.
+
+        `num_ctx`: the longest a sequence will become; some models turn differently beyond their first context.
+        Raises LoadFailed, or ModelFileError for a file that lacks something.
+        """
+        reason = supported.why_not(header.architecture, {t.type.name for t in header.tensors}, supported.here())
+        if reason is not None:
+            raise LoadFailed(reason)
+        self._shape = read_shape(header)
+        self._tensors = Tensors(model_path, header)
+        workers = threads or os.cpu_count() or 1
+        wanted = unpacked.bundles(header)
+        order = _row_order(self._shape)
+        linears = unpacked.load(
+            cache_dir,
+            unpacked.cache_key(model_path, header, exact=exact, engine=ov.__version__),
+            wanted,
+            lambda bundle: unpacked.unpack(bundle, self._tensors, order, exact=exact),
+            threads=workers,
+        )
+        self._graph = Graph(self._shape, self._tensors, wanted, linears, order, num_ctx)
+        family = supported.FAMILIES[header.architecture].module
+        build = importlib.import_module(f"puna.engine.cpu.families.{family}").build
+        model = self._graph.finish(build(self._graph))
+        compiled = ov.Core().compile_model(model, "CPU", _settings(exact, threads))
+        self._request = compiled.create_infer_request()
+        self._caches = [port for port in compiled.inputs if "_cache." in port.get_any_name()]
+        self._held: list[Any] = []
+        self._scratch = 0
+        self._embedding = self._tensors.rows("token_embd.weight")
+        self._embedding_type = self._tensors.kind("token_embd.weight")
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of one block."""
+        return BLOCK_SIZE
+
+    @property
+    def vocabulary(self) -> int:
+        """Logits in a row."""
+        return len(self._embedding)
+
+    @property
+    def hidden(self) -> int:
+        return self._shape.hidden
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Bytes of one block over all layers."""
+        return sum(_block_shape(port, 1).nbytes for port in self._caches)
+
+    def allocate(self, n_blocks: int) -> None:
+        """Blocks 0 … n_blocks-1 for the caller, empty. One more is kept for padding."""
+        self._held = []
+        for port in self._caches:
+            shape = _block_shape(port, n_blocks + 1)
+            tensor = ov.Tensor(port.element_type, ov.Shape(shape.sizes))
+            tensor.data.reshape(-1).view(np.uint8)[:] = 0
+            self._request.set_tensor(port, tensor)
+            self._held.append(tensor)
+        self._scratch = n_blocks
+
+    def __call__(
+        self,
+        ids: Whole,
+        positions: Whole,
+        past: Whole,
+        begins: Whole,
+        blocks: Whole,
+        block_begins: Whole,
+        rows: Whole,
+    ) -> NDArray[np.float32]:
+        """Logits [len(rows), vocabulary] of the tokens at `rows`. They stay valid until the next call.
+
+        Sequence i has the tokens `begins[i]` … `begins[i+1]` of `ids`, at their `positions`; `past[i]` tokens of it are
+        in the cache, and its blocks, those to be written among them, are `block_begins[i]` … of `blocks`.
+        """
+        ids, positions, past, begins, blocks, block_begins, wanted = (
+            np.asarray(values, np.int32) for values in (ids, positions, past, begins, blocks, block_begins, rows)
+        )
+        longest = int((past + np.diff(begins)).max())
+        while len(ids) < _MIN_ROWS:
+            ids, positions, past = (np.append(values, np.int32(0)) for values in (ids, positions, past))
+            begins = np.append(begins, np.int32(len(ids)))
+            blocks = np.append(blocks, np.int32(self._scratch))
+            block_begins = np.append(block_begins, np.int32(len(blocks)))
+        if len(wanted) < _MIN_ROWS:
+            wanted = np.append(wanted, np.zeros(_MIN_ROWS - len(wanted), np.int32))
+        request = self._request
+        request.set_tensor("embeddings", ov.Tensor(self._embed(ids)))
+        request.set_tensor("positions", ov.Tensor(positions))
+        for name, values in zip(STEP_INPUTS, (past, begins, blocks, block_begins), strict=True):
+            request.set_tensor(name, ov.Tensor(values))
+        request.set_tensor("longest", ov.Tensor(np.array(longest, np.int32)))
+        request.set_tensor("rows", ov.Tensor(wanted))
+        request.infer()
+        logits: NDArray[np.float32] = request.get_tensor("logits").data
+        return logits[: len(rows)]
+
+    def _embed(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        embedded = weights.values(self._embedding_type, self._embedding[ids])
+        if self._shape.architecture == "gemma3":
+            embedded = embedded * np.float32(self._shape.hidden**0.5)
+        return np.ascontiguousarray(embedded)
+
+
+class _block_shape:
+    """Sizes and bytes of a cache of `count` blocks."""
+
+    def __init__(self, port: Any, count: int) -> None:
+        self.sizes = [count, *(dimension.get_length() for dimension in list(port.partial_shape)[1:])]
+        self.nbytes = int(np.prod(self.sizes)) * port.element_type.bitwidth // 8
+
+
+def _settings(exact: bool, threads: int | None) -> dict[str, object]:
+    settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    if exact:
+        settings |= {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    return settings
+
+
+def _row_order(shape: Shape) -> unpacked.RowOrder:
+    """Rows of queries and keys so that the halves of rotary pairs lie apart, as the graph rotates them."""
+    heads_of = {"attn_q": shape.heads, "attn_k": shape.kv_heads}
+    interleaved = supported.FAMILIES[shape.architecture].rotary is supported.Rotary.INTERLEAVED
+
+    def order(name: str) -> NDArray[np.intp] | None:
+        heads = heads_of.get(name.split(".")[-2])
+        if heads is None or not interleaved:
+            return None
+        rows = np.arange(heads * shape.head_size).reshape(heads, shape.head_size // 2, 2)
+        return rows.swapaxes(1, 2).reshape(-1)
+
+    return order

@@ -1,0 +1,249 @@
+"""Graph: the blocks that every family is built of — embedding, projection, norm, rotation, attention — each written once.
+
+Knows the runtime's operations and no family's order. Tensors flow as [tokens, features] in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.cpu.reader import Tensors
+from puna.engine.cpu.rope import Rope, rope
+from puna.engine.cpu.runtime import PagedAttention, ops, ov
+from puna.engine.cpu.shape import Shape
+from puna.engine.cpu.unpacked import Bundle, Linear, RowOrder
+
+Node: TypeAlias = Any
+"""A value in the graph. The runtime has no types of its own for it."""
+
+BLOCK_SIZE = 32
+"""Tokens of one block of keys and values; the runtime's."""
+
+_NO_FACTORS = "none"
+
+
+class Graph:
+    """Builds one model. Make values with its methods, then `finish`; every constant it made must outlive the model."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        tensors: Tensors,
+        bundles: Sequence[Bundle],
+        linears: Mapping[str, Linear],
+        order: RowOrder,
+        num_ctx: int,
+    ) -> None:
+        self.shape = shape
+        self.num_ctx = num_ctx
+        self._tensors = tensors
+        self._order = order
+        self._bundle_of = {tensor.name: bundle for bundle in bundles for tensor in bundle.tensors}
+        self._linears = linears
+        self._kept: list[object] = []
+        self._sums: dict[tuple[str, int, int], Node] = {}
+        self._angles: dict[str, tuple[Node, Node]] = {}
+        self._embeddings = _parameter("embeddings", [-1, shape.hidden], ov.Type.f32)
+        self._positions = _parameter("positions", [-1], ov.Type.i32)
+        self._steps = [_parameter(name, [-1], ov.Type.i32) for name in STEP_INPUTS]
+        self._longest = _parameter("longest", [], ov.Type.i32)
+        self._rows = _parameter("rows", [-1], ov.Type.i32)
+        self._caches: list[Node] = []
+
+    def __contains__(self, tensor: str) -> bool:
+        return tensor in self._tensors
+
+    def vector(self, tensor: str) -> NDArray[np.float32]:
+        """The numbers of a small tensor."""
+        return self._tensors.vector(tensor)
+
+    # ---------------------------------------------------------------------------------------------------- blocks
+
+    def embeddings(self) -> Node:
+        """The tokens' embeddings; they are looked up outside the graph, straight from the model's file."""
+        return self._embeddings
+
+    def norm(self, x: Node, tensor: str) -> Node:
+        """Divide by the root mean square of the last axis, then scale."""
+        mean = ops.reduce_mean(ops.power(x, _floats([2])), _whole([-1]), True)
+        root = ops.sqrt(ops.add(mean, _floats([self.shape.epsilon])))
+        scaled = ops.multiply(x, ops.divide(_floats([1]), root))
+        return ops.multiply(scaled, _floats(self._tensors.vector(tensor)))
+
+    def head_norm(self, x: Node, heads: int, tensor: str) -> Node:
+        """The same for each head by itself."""
+        split = ops.reshape(x, _whole([-1, heads, self.shape.head_size]), False)
+        return ops.reshape(self.norm(split, tensor), _whole([-1, heads * self.shape.head_size]), False)
+
+    def project(self, x: Node, *names: str) -> list[Node]:
+        """Multiply with each named weight, `<name>.weight`, and add `<name>.bias` where there is one."""
+        wanted = [f"{name}.weight" for name in names]
+        made: dict[str, Node] = {}
+        for tensor in wanted:
+            if tensor not in made:
+                made.update(self._projected(x, self._bundle_of[tensor]))
+        return [self._with_bias(made[f"{name}.weight"], f"{name}.bias") for name in names]
+
+    def rotate(self, x: Node, heads: int, rope: Rope, kind: str) -> Node:
+        """Turn the pairs of each head by their position. `kind` names the rope: those of one name share their angles."""
+        cosine, sine = self._angles_of(rope, kind)
+        size, rotary = self.shape.head_size, self.shape.rotary
+        x = ops.reshape(x, _whole([-1, heads, 1, size]), False)
+        rest = None
+        if rotary < size:
+            x, rest = ops.variadic_split(x, _whole(3), _whole([rotary, size - rotary])).outputs()
+        first, second = _slice(x, 0, rotary // 2), _slice(x, rotary // 2, 2**31)
+        turned = ops.concat([ops.multiply(second, _floats([[[[-1]]]])), first], -1)
+        y = ops.add(ops.multiply(x, cosine), ops.multiply(turned, sine))
+        if rest is not None:
+            y = ops.concat([y, rest], -1)
+        return ops.reshape(y, _whole([-1, heads * size]), False)
+
+    def attend(self, query: Node, key: Node, value: Node, *, scale: float, window: int = 0) -> Node:
+        """Attention over the paged cache; the next layer's cache each time it is called. `window` 0: all that was before."""
+        layer = len(self._caches) // 2
+        caches = [_parameter(f"{part}_cache.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for part in ("key", "value")]
+        self._caches += caches
+        integers, floats = ops.constant(np.zeros(0, np.int32)), ops.constant(np.zeros(0, np.float32))
+        off = ops.constant(np.int32(0))
+        # The order is the runtime's, release by release: features not used here (alibi, eviction, cross-attention
+        # scores, sparse prefill, sinks …) are told by empty tensors.
+        inputs = [
+            query, key, value, *caches, *self._steps,
+            ops.constant(np.float32(scale)), ops.constant(np.int32(window)), floats, self._longest,
+            integers, integers, integers, floats, floats, off, off,
+            ops.constant(np.zeros((0, 0, 0, 0), np.float32)), off,
+            integers, integers, integers, integers, ops.constant(np.zeros(0, np.uint8)), integers,
+        ]  # fmt: skip
+        node = PagedAttention([x if isinstance(x, ov.Output) else x.output(0) for x in inputs])
+        information = node.get_rt_info()
+        for part in ("k", "v"):
+            information[f"num_{part}_heads"] = self.shape.kv_heads
+            information[f"{part}_head_size"] = self.shape.head_size
+        return node.output(0)
+
+    def gated(self, gate: Node, up: Node, *, gelu: bool = False) -> Node:
+        """The activated gate times the other half."""
+        return ops.multiply(_gelu(gate) if gelu else ops.swish(gate), up)
+
+    def add(self, x: Node, y: Node) -> Node:
+        return ops.add(x, y)
+
+    def wanted_rows(self, x: Node) -> Node:
+        """Only the rows whose logits are asked for."""
+        return ops.gather(x, self._rows, _whole(0))
+
+    def finish(self, logits: Node) -> Any:
+        """The model."""
+        result = ops.result(logits)
+        result.output(0).get_tensor().set_names({"logits"})
+        inputs = [self._embeddings, self._positions, *self._steps, self._longest, self._rows, *self._caches]
+        return ov.Model([result], inputs, self.shape.architecture)
+
+    def rope(self, base: float, factors: str | None = None, *, scaled: bool = True) -> Rope:
+        """The model's rope. `factors`: a tensor that divides the speeds. `scaled` False: as if nothing were squeezed."""
+        from dataclasses import replace
+
+        scaling = self.shape.rope_scaling
+        if not scaled:
+            scaling = replace(scaling, kind=_NO_FACTORS)
+        return rope(base, self.shape.rotary, scaling, None if factors is None else self.vector(factors))
+
+    # --------------------------------------------------------------------------------------------------- insides
+
+    def _projected(self, x: Node, bundle: Bundle) -> dict[str, Node]:
+        y = self._multiplied(x, self._linears[bundle.name])
+        if len(bundle.tensors) == 1:
+            return {bundle.name: y}
+        counts = [tensor.shape[1] for tensor in bundle.tensors]
+        parts = ops.variadic_split(y, _whole(1), _whole(counts)).outputs()
+        return {tensor.name: part for tensor, part in zip(bundle.tensors, parts, strict=True)}
+
+    def _multiplied(self, x: Node, linear: Linear) -> Node:
+        matrix = self._constant(linear.matrix, linear.type, linear.shape)
+        if linear.scales is None:
+            dense = matrix if linear.type == "f32" else ops.convert(matrix, "f32")
+            return ops.matmul(x, dense, False, True)
+        rows, groups, size = linear.shape
+        numbers = ops.convert(matrix, "f32")
+        if linear.zeros is not None:
+            zeros = self._constant(linear.zeros.reshape(rows, groups, 1))
+            numbers = ops.subtract(numbers, ops.convert(zeros, "f32"))
+        numbers = ops.multiply(numbers, self._constant(linear.scales.reshape(rows, groups, 1)))
+        y = ops.matmul(x, ops.reshape(numbers, _whole([rows, groups * size]), False), False, True)
+        if linear.rests is None:
+            return y
+        return ops.add(y, ops.matmul(self._group_sums(x, groups, size), self._constant(linear.rests), False, True))
+
+    def _group_sums(self, x: Node, groups: int, size: int) -> Node:
+        """The sum of each group of columns, made once for each input."""
+        key = (_identity(x), groups, size)
+        if key not in self._sums:
+            split = ops.reshape(x, _whole([0, groups, size]), True)
+            self._sums[key] = ops.reduce_sum(split, _whole([2]), False)
+        return self._sums[key]
+
+    def _with_bias(self, y: Node, tensor: str) -> Node:
+        if tensor not in self._tensors:
+            return y
+        bias, order = self._tensors.vector(tensor), self._order(tensor)
+        return ops.add(y, _floats(bias if order is None else bias[order]))
+
+    def _angles_of(self, rope: Rope, kind: str) -> tuple[Node, Node]:
+        if kind not in self._angles:
+            positions = ops.convert(ops.reshape(self._positions, _whole([-1, 1, 1, 1]), False), "f32")
+            angles = ops.multiply(positions, _floats(rope.speeds.reshape(1, 1, 1, -1)))
+            angles = ops.concat([angles, angles], -1)
+            cosine, sine = ops.cos(angles), ops.sin(angles)
+            if rope.magnitude != 1:
+                cosine, sine = (ops.multiply(part, _floats([rope.magnitude])) for part in (cosine, sine))
+            self._angles[kind] = cosine, sine
+        return self._angles[kind]
+
+    def _constant(
+        self, array: NDArray[np.generic], type_: str | None = None, shape: tuple[int, ...] | None = None
+    ) -> Node:
+        """Over the array's own memory, which is kept: a tensor over an array that is gone dangles in silence."""
+        array = np.ascontiguousarray(array)
+        if type_ is None or shape is None:
+            tensor = ov.Tensor(array, shared_memory=True)
+        else:
+            tensor = ov.Tensor(array, ov.Shape(shape), getattr(ov.Type, type_))
+        self._kept += [array, tensor]
+        return ops.constant(tensor, shared_memory=True)
+
+
+STEP_INPUTS = ("past", "begins", "blocks", "block_begins")
+"""Inputs that say which rows belong to which sequence, and where its keys and values are."""
+
+
+def _parameter(name: str, shape: list[int], type_: Any) -> Node:
+    parameter = ops.parameter(shape, type_)
+    parameter.output(0).get_tensor().set_names({name})
+    parameter.set_friendly_name(name)
+    return parameter
+
+
+def _identity(x: Node) -> str:
+    node = x.get_node() if isinstance(x, ov.Output) else x
+    return f"{node.get_name()}:{x.get_index() if isinstance(x, ov.Output) else 0}"
+
+
+def _slice(x: Node, start: int, stop: int) -> Node:
+    return ops.slice(x, _whole([start]), _whole([stop]), _whole([1]), _whole([3]))
+
+
+def _gelu(x: Node) -> Node:
+    return ops.gelu(x, "tanh")
+
+
+def _whole(values: int | Sequence[int]) -> Node:
+    return ops.constant(np.array(values, np.int64))
+
+
+def _floats(values: Any) -> Node:
+    return ops.constant(np.array(values, np.float32))
