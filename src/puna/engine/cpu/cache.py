@@ -5,8 +5,8 @@ A block is room for `BLOCK` tokens. Block 0 is scratch for padding and never giv
     free → held by one sequence → held by several that begin with the same prompt → kept, held by none → free
 
 Only whole blocks of a prompt are shared: keys and values of decoded tokens differ in bytes from those of the same
-tokens as a prompt, so sharing them would make a seeded answer depend on what ran before. A shared block is never written
-again, so none is ever copied.
+tokens as a prompt, so sharing them would make a seeded answer depend on what ran before. A shared block is never
+written again, so none is ever copied.
 
 When the cache is full: a sequence is promised at the start all it may need, and waits until that is there; one that
 could never fit is refused at once. So a running sequence always gets its next block: none is dropped or computed twice.

@@ -25,7 +25,7 @@ budgets = st.integers(1, 600)
 def test_chunks_end_on_edges_and_leave_more_than_one_token(left: int, room: int) -> None:
     size = chunk_size(left, room)
     assert 0 <= size <= min(left, room)
-    assert size == left or (size % BLOCK == 0 and left - size != 1)
+    assert size in {0, left} or (size % BLOCK == 0 and left - size != 1)
     assert size or room < SMALLEST
 
 

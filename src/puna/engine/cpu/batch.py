@@ -1,0 +1,80 @@
+"""The arrays that one step hands to the model. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.cpu.cache import blocks_for
+from puna.engine.cpu.plan import Chunk
+from puna.engine.cpu.stream import Stream
+
+
+class Model(Protocol):
+    """Tokens to logits; `puna.engine.cpu.forward.Forward` is one.
+
+    Sequence i of a step has the tokens `ids[begins[i]:begins[i + 1]]` at `positions`, after `past[i]` that are in the
+    cache, in the blocks `blocks[block_begins[i]:block_begins[i + 1]]`. The result holds one row of logits for each of
+    `rows` (places in `ids`), and is valid until the next call.
+    """
+
+    def __call__(  # noqa: PLR0917
+        self,
+        ids: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        past: NDArray[np.int32],
+        begins: NDArray[np.int32],
+        blocks: NDArray[np.int32],
+        block_begins: NDArray[np.int32],
+        rows: NDArray[np.int32],
+    ) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`Model`'s arguments. `wanted`: for each chunk, where its rows begin in the result, and how many they are."""
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    past: NDArray[np.int32]
+    begins: NDArray[np.int32]
+    blocks: NDArray[np.int32]
+    block_begins: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    wanted: tuple[tuple[int, int], ...]
+
+    def run(self, model: Model) -> NDArray[np.float32]:
+        return model(self.ids, self.positions, self.past, self.begins, self.blocks, self.block_begins, self.rows)
+
+
+def batch(chunks: Sequence[Chunk], streams: Sequence[Stream]) -> Batch:
+    """The chunks of a plan, one after the other. An answer wants the row of its last token, a scoring every row."""
+    ids, positions = array("q"), array("q")
+    past, begins, blocks, block_begins, rows = array("i"), array("i", [0]), array("i"), array("i", [0]), array("i")
+    wanted: list[tuple[int, int]] = []
+    for chunk in chunks:
+        stream, end = streams[chunk.index], chunk.start + chunk.count
+        ids.extend(stream.tokens[chunk.start : end])
+        positions.extend(range(chunk.start, end))
+        past.append(chunk.start)
+        begins.append(len(ids))
+        blocks.extend(stream.table.blocks[: blocks_for(end)])
+        block_begins.append(len(blocks))
+        count = chunk.count if stream.scored else int(end == len(stream.tokens))
+        wanted.append((len(rows), count))
+        rows.extend(range(len(ids) - count, len(ids)))
+    return Batch(
+        ids=np.frombuffer(ids, np.int64),
+        positions=np.frombuffer(positions, np.int64),
+        past=np.frombuffer(past, np.int32),
+        begins=np.frombuffer(begins, np.int32),
+        blocks=np.frombuffer(blocks, np.int32),
+        block_begins=np.frombuffer(block_begins, np.int32),
+        rows=np.frombuffer(rows, np.int32) if rows else np.zeros(0, np.int32),
+        wanted=tuple(wanted),
+    )

@@ -1,0 +1,230 @@
+"""The engine's one thread: admit, plan, compute, draw, tell. It alone touches the cache, the streams and the model.
+
+Other threads put work into its inbox and get what happened through `tell`, once a step, for all streams together. A
+request over `slots`, or for which the cache has no room yet, waits here in order of arrival.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.cpu.batch import Batch, Model, batch
+from puna.engine.cpu.cache import BLOCK, Cache, Wait, blocks_for
+from puna.engine.cpu.pace import Pace
+from puna.engine.cpu.plan import Chunk, plan
+from puna.engine.cpu.sampler import Allowed, check
+from puna.engine.cpu.stream import Answer, Event, Matcher, Scoring, Stream
+from puna.engine.runner import Sampling
+from puna.errors import ContextLengthExceeded, InvalidRequest, PunaError
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Answer a prompt. `number` is the caller's, and names the stream in all that is told."""
+
+    number: int
+    tokens: tuple[int, ...]
+    sampling: Sampling
+    matcher: Matcher | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Find the log-probability of each token of a text but the first, and `top` alternatives."""
+
+    number: int
+    tokens: tuple[int, ...]
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody wants the rest of that stream. Nothing more is told of it once this is read."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the thread."""
+
+
+Order: TypeAlias = Generate | Score | Cancel | Stop
+Told: TypeAlias = "list[tuple[int, Event]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the loop keeps to: tokens of prompt and answer together, streams at once, and what ids there are."""
+
+    num_ctx: int
+    slots: int
+    vocabulary: int
+    eos: frozenset[int]
+
+
+class Loop:
+    """`tell` is called in the loop's thread; it must be quick and must not raise."""
+
+    def __init__(self, model: Model, cache: Cache, limits: Limits, tell: Callable[[Told], None]) -> None:
+        if blocks_for(limits.num_ctx) > cache.capacity:
+            raise ValueError(f"a cache of {cache.capacity * BLOCK} tokens for a context of {limits.num_ctx}")
+        self._model = model
+        self._cache = cache
+        self._limits = limits
+        self._tell = tell
+        self._pace = Pace()
+        self._inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._waiting: deque[Stream] = deque()
+        self._running: list[Stream] = []
+        self._told: Told = []
+        self._masks = ThreadPoolExecutor(1, "masks")
+
+    # ------------------------------------------------------------------------------------------- for other threads
+
+    def put(self, order: Order) -> None:
+        """Have something done, before the next step. Any thread."""
+        self._inbox.put(order)
+
+    @property
+    def busy(self) -> int:
+        """How many streams run. Any thread."""
+        return len(self._running)
+
+    # ------------------------------------------------------------------------------------------------- its own thread
+
+    def run(self) -> None:
+        """Work until told to stop; with nothing to do, wait for an order. An error of the model ends it."""
+        try:
+            while self.read(wait=not (self._running or self._waiting)):
+                self.step()
+        finally:
+            self._masks.shutdown()
+
+    def read(self, *, wait: bool = False) -> bool:
+        """Take in all orders that are there, or wait for one. False: stop."""
+        try:
+            while True:
+                order = self._inbox.get(block=wait)
+                wait = False
+                if isinstance(order, Stop):
+                    return False
+                self._obey(order)
+        except queue.Empty:
+            self._flush()
+            return True
+
+    def step(self) -> bool:
+        """Compute one step and tell what came of it. False: there was nothing to compute."""
+        self._admit()
+        chunks = plan([stream.state() for stream in self._running], self._budget())
+        if not chunks:
+            return False
+        for chunk in chunks:
+            self._cache.extend(self._running[chunk.index].table, chunk.start + chunk.count)
+        work = batch(chunks, self._running)
+        masks = self._start_masks(chunks, work)
+        before = time.perf_counter()
+        rows = work.run(self._model)
+        self._pace.took(len(work.ids), time.perf_counter() - before)
+        self._take(chunks, work, rows, masks)
+        self._remove(lambda stream: stream.ended)
+        self._flush()
+        return True
+
+    # ----------------------------------------------------------------------------------------------------- its parts
+
+    def _obey(self, order: Generate | Score | Cancel) -> None:
+        if isinstance(order, Cancel):
+            self._waiting = deque(stream for stream in self._waiting if stream.number != order.number)
+            self._remove(lambda stream: stream.number == order.number)
+            return
+        try:
+            self._waiting.append(self._stream(order))
+        except PunaError as error:
+            self._told.append((order.number, error))
+
+    def _stream(self, order: Generate | Score) -> Stream:
+        limits, length = self._limits, len(order.tokens)
+        if not order.tokens:
+            raise InvalidRequest("the prompt holds no token", param="prompt")
+        if not all(0 <= token < limits.vocabulary for token in order.tokens):
+            raise InvalidRequest(f"the prompt holds a token outside 0 … {limits.vocabulary - 1}", param="prompt")
+        if isinstance(order, Score):
+            if length > limits.num_ctx:
+                raise ContextLengthExceeded(length, limits.num_ctx, param="prompt", what="prompt")
+            return Scoring(order.number, order.tokens, order.top)
+        if length >= limits.num_ctx:
+            raise ContextLengthExceeded(length, limits.num_ctx, param="prompt", what="prompt")
+        check(order.sampling, limits.vocabulary)
+        most = min(order.sampling.max_tokens, limits.num_ctx - length)
+        return Answer(order.number, order.tokens, order.sampling, limit=most, eos=limits.eos, matcher=order.matcher)
+
+    def _admit(self) -> None:
+        """Start who can, oldest first. Who waits for room lets nobody pass; who waits for a shared prompt does."""
+        left: deque[Stream] = deque()
+        while self._waiting and len(self._running) < self._limits.slots:
+            stream = self._waiting.popleft()
+            reason = stream.admit(self._cache)
+            if reason is None:
+                self._running.append(stream)
+                continue
+            left.append(stream)
+            if reason is Wait.ROOM:
+                break
+        self._waiting.extendleft(reversed(left))
+
+    def _budget(self) -> int:
+        return self._pace.budget(sum(stream.decoding for stream in self._running))
+
+    def _start_masks(self, chunks: Sequence[Chunk], work: Batch) -> dict[int, Future[Allowed]]:
+        """What each Constraint allows next depends on no logits: find it out while the model computes them."""
+        masks: dict[int, Future[Allowed]] = {}
+        for chunk, (_, count) in zip(chunks, work.wanted, strict=True):
+            stream = self._running[chunk.index]
+            if count and isinstance(stream, Answer) and stream.matcher is not None:
+                masks[chunk.index] = self._masks.submit(stream.matcher.allowed)
+        return masks
+
+    def _take(
+        self, chunks: Sequence[Chunk], work: Batch, rows: NDArray[np.float32], masks: dict[int, Future[Allowed]]
+    ) -> None:
+        for chunk, (place, count) in zip(chunks, work.wanted, strict=True):
+            stream = self._running[chunk.index]
+            stream.advance(chunk.count)
+            self._cache.publish(stream.table, stream.done)
+            if not count:
+                continue
+            try:
+                mask = masks.get(chunk.index)
+                events = self._events(stream, rows[place : place + count], chunk, mask.result() if mask else None)
+            except PunaError as error:
+                stream.ended = True
+                events = [error]
+            self._told += [(stream.number, event) for event in events]
+
+    @staticmethod
+    def _events(stream: Stream, rows: NDArray[np.float32], chunk: Chunk, allowed: Allowed | None) -> list[Event]:
+        if isinstance(stream, Scoring):
+            return stream.take(rows, chunk.start)
+        assert isinstance(stream, Answer)
+        return stream.take(rows[0], allowed)
+
+    def _remove(self, over: Callable[[Stream], bool]) -> None:
+        for stream in [stream for stream in self._running if over(stream)]:
+            self._running.remove(stream)
+            stream.release(self._cache)
+
+    def _flush(self) -> None:
+        if self._told:
+            told, self._told = self._told, []
+            self._tell(told)

@@ -1,0 +1,40 @@
+"""How many tokens a step may compute, so that a long prompt holds up running answers for a bounded time only.
+
+Only the pace depends on the clock: how a prompt is cut changes no byte of an answer (see `plan`).
+"""
+
+from __future__ import annotations
+
+from puna.engine.cpu.plan import SMALLEST
+
+GOAL = 0.12
+"""Seconds that a step may take while answers run."""
+
+MOST = 512
+"""Tokens of a step at most: beyond, prompts get no faster and memory for the step grows."""
+
+FIRST = 128
+"""Tokens of a step beside running answers before anything was measured."""
+
+TELLING = 64
+"""Steps of fewer tokens cost their weights, not their tokens, and tell nothing about the rate."""
+
+
+class Pace:
+    def __init__(self) -> None:
+        self._rate: float | None = None
+
+    def budget(self, answers: int) -> int:
+        """Tokens of the next step, with so many running answers in it."""
+        if not answers:
+            return MOST
+        if self._rate is None:
+            return FIRST
+        return min(max(int(self._rate * GOAL), SMALLEST + answers), MOST)
+
+    def took(self, tokens: int, seconds: float) -> None:
+        """A step of that many tokens was computed in that time."""
+        if tokens < TELLING or seconds <= 0:
+            return
+        rate = tokens / seconds
+        self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
