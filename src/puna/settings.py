@@ -190,6 +190,8 @@ ROWS: tuple[Row, ...] = (
         "Memory that loaded models may take together. Default 0: what the system has free."),
     Row("max_body", ("PUNA_MAX_BODY",), _count, "a number of bytes",
         "Largest request body, except uploads of blobs. Default 67108864 (64 MiB)."),
+    Row("fetch_private", ("PUNA_FETCH_PRIVATE",), _boolean, "a boolean",
+        "Image URLs of requests may point at private, loopback and link-local addresses. Default off."),
     Row("cpu_exact", ("PUNA_CPU_EXACT",), _boolean, "a boolean",
         "The cpu engine computes as the float32 reference does: no dynamic quantisation, float32 cache. Slower."),
     Row("debug", ("PUNA_DEBUG", "OLLAMA_DEBUG"), _boolean, "a boolean", "Log at debug level."),
@@ -220,6 +222,7 @@ class Settings:
     strict: bool = False
     memory_limit: int = 0
     max_body: int = 64 * 1024 * 1024
+    fetch_private: bool = False
     cpu_exact: bool = False
     debug: bool = False
 
