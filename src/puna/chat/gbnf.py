@@ -1,0 +1,383 @@
+"""GBNF, llama.cpp's grammar notation: expressions as values, named rules, and their text.
+
+Pure. Knows neither JSON nor schemas. What it writes is read alike by llama.cpp and by converters to Lark, so it keeps to what
+both understand: rule names of letters, digits and `-`; no `.`, no `\\u` escapes (characters beyond ASCII stand for
+themselves); in a class every ASCII character but letters and digits as `\\xNN`.
+
+llama.cpp turns a repetition over 2,000 into an endless one without a word, and refuses one of exactly that number; so
+`repeat` builds large counts from blocks. It also refuses left recursion, and would loop on a rule that can never end: `Rules.text`
+leaves out every alternative that has no finite answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+MAX_RULES = 20_000
+MAX_TEXT = 2_000_000
+_BLOCK = 200
+_LAST = 0x10FFFF
+
+
+class GrammarTooLarge(Exception):
+    """The grammar would exceed MAX_RULES rules or MAX_TEXT characters."""
+
+
+class NoAnswer(Exception):
+    """No finite text matches the grammar."""
+
+
+# ---------------------------------------------------------------------------------------------------- expressions
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """These characters."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chars:
+    """One character out of sorted, disjoint, inclusive ranges of code points."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Whatever the rule of this name matches."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    parts: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of these; none at all: nothing matches."""
+
+    options: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """`item` at least `low` times, at most `high` times (None: without end). Made by `Rules.repeat`."""
+
+    item: Expression
+    low: int
+    high: int | None
+
+
+Expression: TypeAlias = Text | Chars | Ref | Sequence | Choice | Repeat
+
+EMPTY = Text("")
+NEVER = Choice(())
+
+
+def seq(*parts: Expression) -> Expression:
+    """All of them in order, neighbouring texts joined."""
+    flat: list[Expression] = []
+    for part in parts:
+        for item in part.parts if isinstance(part, Sequence) else (part,):
+            if item == NEVER:
+                return NEVER
+            if isinstance(item, Text) and flat and isinstance(flat[-1], Text):
+                flat[-1] = Text(flat[-1].text + item.text)
+            elif item != EMPTY:
+                flat.append(item)
+    if not flat:
+        return EMPTY
+    return flat[0] if len(flat) == 1 else Sequence(tuple(flat))
+
+
+def choice(*options: Expression) -> Expression:
+    """Any one of them, duplicates left out."""
+    flat: dict[Expression, None] = {}
+    for option in options:
+        flat.update(dict.fromkeys(option.options if isinstance(option, Choice) else (option,)))
+    return next(iter(flat)) if len(flat) == 1 else Choice(tuple(flat))
+
+
+def optional(item: Expression) -> Expression:
+    if item in (EMPTY, NEVER):
+        return EMPTY
+    return Repeat(item, 0, 1)
+
+
+def chars(characters: str) -> Chars:
+    """One of these characters."""
+    return Chars(union((ord(c), ord(c)) for c in characters))
+
+
+def span(first: str, last: str) -> Chars:
+    return Chars(((ord(first), ord(last)),))
+
+
+def but(excluded: Iterable[tuple[int, int]]) -> Chars:
+    """Any character outside these ranges."""
+    return Chars(complement(union(excluded)))
+
+
+# ------------------------------------------------------------------------------------------- sets of code points
+
+
+def union(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Sorted, disjoint, neighbours joined."""
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+def complement(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """All other code points."""
+    result: list[tuple[int, int]] = []
+    start = 0
+    for low, high in ranges:
+        if start < low:
+            result.append((start, low - 1))
+        start = high + 1
+    if start <= _LAST:
+        result.append((start, _LAST))
+    return tuple(result)
+
+
+def intersection(left: tuple[tuple[int, int], ...], right: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    return complement(union((*complement(left), *complement(right))))
+
+
+def contains(ranges: tuple[tuple[int, int], ...], code: int) -> bool:
+    return any(low <= code <= high for low, high in ranges)
+
+
+# ---------------------------------------------------------------------------------------------------------- rules
+
+
+@dataclass(slots=True)
+class Rules:
+    """Named rules under construction. A name may be reserved first and defined later: that is how recursion is written."""
+
+    _bodies: dict[str, Expression | None] = field(default_factory=dict)
+    _names: dict[Expression, Ref] = field(default_factory=dict)
+
+    def reserve(self, hint: str = "rule") -> Ref:
+        """A new name that begins with `hint` (lower-case letters and `-`)."""
+        if len(self._bodies) >= MAX_RULES:
+            raise GrammarTooLarge
+        name = hint if hint not in self._bodies else f"{hint}-{len(self._bodies)}"
+        self._bodies[name] = None
+        return Ref(name)
+
+    def define(self, ref: Ref, body: Expression) -> Ref:
+        self._bodies[ref.name] = body
+        return ref
+
+    def add(self, body: Expression, hint: str = "rule") -> Ref:
+        """A name for `body`; equal bodies share one."""
+        if isinstance(body, Ref):
+            return body
+        if body not in self._names:
+            self._names[body] = self.define(self.reserve(hint), body)
+        return self._names[body]
+
+    def repeat(self, item: Expression, low: int, high: int | None) -> Expression:
+        """`item` from `low` to `high` times. Unambiguous if `item` is, so that few readings stay open at once."""
+        if high is not None and high < low:
+            return NEVER
+        if high == 0 or item == EMPTY:
+            return EMPTY
+        if item == NEVER:
+            return NEVER if low else EMPTY
+        if (low, high) == (1, 1):
+            return item
+        if not isinstance(item, Ref | Chars) and (low, high) not in ((0, 1), (0, None), (1, None)):
+            item = self.add(item)
+        if high is None:
+            return seq(self._exactly(item, low), Repeat(item, 0, None)) if low > 1 else Repeat(item, low, None)
+        if low == high:
+            return self._exactly(item, low)
+        if high <= _BLOCK:
+            return Repeat(item, low, high)
+        return seq(self._exactly(item, low), self._at_most(item, high - low))
+
+    def _exactly(self, item: Expression, count: int) -> Expression:
+        if count <= _BLOCK:
+            return EMPTY if count == 0 else item if count == 1 else Repeat(item, count, count)
+        blocks, rest = divmod(count, _BLOCK)
+        block = self.add(Repeat(item, _BLOCK, _BLOCK), "block")
+        return seq(self._exactly(block, blocks), self._exactly(item, rest))
+
+    def _at_most(self, item: Expression, count: int) -> Expression:
+        if count <= _BLOCK:
+            return Repeat(item, 0, count)
+        blocks, rest = divmod(count, _BLOCK)
+        block = self.add(Repeat(item, _BLOCK, _BLOCK), "block")
+        some = seq(self._at_most(block, blocks - 1), Repeat(item, 0, _BLOCK - 1))
+        full = seq(self._exactly(block, blocks), Repeat(item, 0, rest) if rest else EMPTY)
+        return self.add(choice(some, full), "count")
+
+    def text(self, root: Expression) -> str:
+        """The grammar whose start rule `root` is this expression: only rules that are used and can end.
+
+        Raises NoAnswer if `root` itself cannot, GrammarTooLarge past MAX_TEXT characters.
+        """
+        ending = self._ending()
+        body = _pruned(root, ending)
+        if body == NEVER:
+            raise NoAnswer
+        lines: dict[str, str] = {}
+        waiting: list[tuple[str, Expression]] = [("root", body)]
+        size = 0
+        while waiting:
+            name, body = waiting.pop()
+            if name in lines:
+                continue
+            lines[name] = f"{name} ::= {_written(body)}\n"
+            size += len(lines[name])
+            if size > MAX_TEXT:
+                raise GrammarTooLarge
+            for used in _references(body):
+                if used not in lines:
+                    waiting.append((used, _pruned(self._body(used), ending)))
+        return "".join(lines.values())
+
+    def can_end(self, root: Expression) -> bool:
+        """Whether any finite text matches."""
+        return _can_end(root, self._ending())
+
+    def _body(self, name: str) -> Expression:
+        body = self._bodies.get(name)
+        return NEVER if body is None else body
+
+    def _ending(self) -> set[str]:
+        """Names of the rules that match at least one finite text: a worklist over who waits for whom."""
+        users: dict[str, set[str]] = {}
+        for name in self._bodies:
+            for used in _references(self._body(name)):
+                users.setdefault(used, set()).add(name)
+        ending: set[str] = set()
+        waiting = list(self._bodies)
+        while waiting:
+            name = waiting.pop()
+            if name not in ending and _can_end(self._body(name), ending):
+                ending.add(name)
+                waiting.extend(users.get(name, ()))
+        return ending
+
+
+def _references(body: Expression) -> Iterator[str]:
+    match body:
+        case Ref(name):
+            yield name
+        case Sequence(items) | Choice(items):
+            for item in items:
+                yield from _references(item)
+        case Repeat(item, _, _):
+            yield from _references(item)
+        case _:
+            pass
+
+
+def _can_end(body: Expression, ending: set[str]) -> bool:
+    match body:
+        case Ref(name):
+            return name in ending
+        case Sequence(parts):
+            return all(_can_end(part, ending) for part in parts)
+        case Choice(options):
+            return any(_can_end(option, ending) for option in options)
+        case Repeat(item, low, _):
+            return low == 0 or _can_end(item, ending)
+        case Chars(ranges):
+            return bool(ranges)
+        case _:
+            return True
+
+
+def _pruned(body: Expression, ending: set[str]) -> Expression:
+    """The same without alternatives that never end; NEVER if nothing is left."""
+    if not _can_end(body, ending):
+        return NEVER
+    match body:
+        case Sequence(parts):
+            return seq(*(_pruned(part, ending) for part in parts))
+        case Choice(options):
+            return choice(*(_pruned(option, ending) for option in options if _can_end(option, ending)))
+        case Repeat(item, low, high):
+            inner = _pruned(item, ending)
+            return EMPTY if inner == NEVER else Repeat(inner, low, high)
+        case _:
+            return body
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+_IN_TEXT: Mapping[str, str] = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def quoted(text: str) -> str:
+    """A GBNF literal."""
+    return '"' + "".join(_IN_TEXT.get(c) or (c if c >= " " else f"\\x{ord(c):02X}") for c in text) + '"'
+
+
+def _in_class(code: int) -> str:
+    char = chr(code)
+    return char if code > 0x7F or (char.isascii() and char.isalnum()) else f"\\x{code:02X}"
+
+
+def _class(ranges: tuple[tuple[int, int], ...]) -> str:
+    negate = ranges[0][0] == 0 or ranges[-1][1] == _LAST
+    listed = _without_surrogates(complement(ranges) if negate else ranges)
+    if not listed:
+        return r"[\x00-\x7F\x80-" + chr(_LAST) + "]"
+    body = "".join(_in_class(low) if low == high else f"{_in_class(low)}-{_in_class(high)}" for low, high in listed)
+    return f"[^{body}]" if negate else f"[{body}]"
+
+
+def _without_surrogates(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Surrogates are no characters of a text, and cannot be written in one."""
+    parts = ((low, min(high, 0xD7FF)) for low, high in ranges), ((max(low, 0xE000), high) for low, high in ranges)
+    return tuple(sorted((low, high) for part in parts for low, high in part if low <= high))
+
+
+def _suffix(low: int, high: int | None) -> str:
+    match low, high:
+        case 0, 1:
+            return "?"
+        case 0, None:
+            return "*"
+        case 1, None:
+            return "+"
+        case _ if low == high:
+            return f"{{{low}}}"
+        case _:
+            return f"{{{low},{'' if high is None else high}}}"
+
+
+def _written(body: Expression) -> str:
+    match body:
+        case Choice(options):
+            return " | ".join(_written(option) for option in options)
+        case Sequence(parts):
+            return " ".join(_atom(part) if isinstance(part, Choice) else _written(part) for part in parts)
+        case Repeat(item, low, high):
+            return _atom(item) + _suffix(low, high)
+        case Text(text):
+            return quoted(text)
+        case Chars(ranges):
+            return _class(ranges)
+        case Ref(name):
+            return name
+
+
+def _atom(body: Expression) -> str:
+    return _written(body) if isinstance(body, Chars | Ref) else f"({_written(body)})"

@@ -1,0 +1,456 @@
+"""Regular expressions, as expressions of a grammar: the part of ECMAScript's syntax that a grammar can hold exactly.
+
+Pure. Handled: characters and escapes, `.`, classes, `\\d \\w \\s` and their opposites, groups, alternation, quantifiers, `^` and
+`$` at the ends. Refused by name: look-around, back-references, word boundaries, flags, `\\p{…}`, anchors elsewhere.
+
+Dialects differ in what `\\d`, `\\w` and `\\s` hold beyond ASCII. A grammar writes only characters that all of them agree on,
+so a text that it allows matches in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from puna.chat.gbnf import (
+    Chars,
+    Expression,
+    Repeat,
+    Rules,
+    choice,
+    complement,
+    intersection,
+    seq,
+    union,
+)
+
+MAX_PATTERN = 4_000
+MAX_COUNT = 100_000
+_MAX_NESTING = 40
+
+Ranges: TypeAlias = tuple[tuple[int, int], ...]
+
+
+class PatternError(Exception):
+    """Why a pattern cannot be held: a short phrase."""
+
+
+# ------------------------------------------------------------------------------------------------------------ tree
+
+
+@dataclass(frozen=True, slots=True)
+class One:
+    """One character: surely in the set in every dialect (`sure`), or in some (`maybe`)."""
+
+    sure: Ranges
+    maybe: Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`^` (start) or `$`."""
+
+    start: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    options: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    item: Node
+    low: int
+    high: int | None
+
+
+Node: TypeAlias = One | Edge | Row | Either | Times
+
+NOTHING = Row(())
+
+
+def _range(low: str, high: str) -> tuple[int, int]:
+    return ord(low), ord(high)
+
+
+_DIGITS: Ranges = (_range("0", "9"),)
+_WORD: Ranges = union((_range("0", "9"), _range("A", "Z"), _range("a", "z"), _range("_", "_")))
+_SPACE: Ranges = union((_range("\t", "\r"), _range(" ", " ")))
+_BEYOND_ASCII: Ranges = ((0x80, 0x10FFFF),)
+_MAYBE_SPACE: Ranges = union(
+    (
+        *_SPACE,
+        (0x1C, 0x1F),
+        (0x85, 0x85),
+        (0xA0, 0xA0),
+        (0x1680, 0x1680),
+        (0x180E, 0x180E),
+        (0x2000, 0x200B),
+        (0x2028, 0x2029),
+        (0x202F, 0x202F),
+        (0x205F, 0x205F),
+        (0x3000, 0x3000),
+        (0xFEFF, 0xFEFF),
+    )
+)
+# Blocks without a digit in any script: Latin, Greek, Cyrillic, Armenian, Hebrew; CJK ideographs; kana; emoji.
+_NO_DIGITS: Ranges = ((0x80, 0x5FF), (0x3041, 0x30FF), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF))
+_MAYBE_DIGITS: Ranges = union((*_DIGITS, *intersection(_BEYOND_ASCII, complement(_NO_DIGITS))))
+
+_SHORTHANDS: dict[str, One] = {
+    "d": One(_DIGITS, _MAYBE_DIGITS),
+    "w": One(_WORD, union((*_WORD, *_BEYOND_ASCII))),
+    "s": One(_SPACE, _MAYBE_SPACE),
+}
+_CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
+_NEWLINES: Ranges = union(_range(c, c) for c in "\n\r\u2028\u2029")
+_ANY = One(complement(union((*_NEWLINES, (0x85, 0x85)))), complement(_NEWLINES[:1]))
+_CONTROL: Ranges = ((0, 8), (0x0B, 0x1F), (0x7F, 0x9F))
+ANYTHING = One(complement(_CONTROL), complement(()))
+"""Any text around a match; without control characters, which nobody means to write."""
+
+
+def _exactly(code: int) -> One:
+    return One(((code, code),), ((code, code),))
+
+
+def _opposite(one: One) -> One:
+    return One(complement(one.maybe), complement(one.sure))
+
+
+# ---------------------------------------------------------------------------------------------------------- parser
+
+
+class _Parser:
+    """Recursive descent over one pattern."""
+
+    def __init__(self, pattern: str) -> None:
+        self.text = pattern
+        self.at = 0
+        self.depth = 0
+
+    def parse(self) -> Node:
+        node = self.alternatives()
+        if self.at < len(self.text):
+            raise PatternError(f"unbalanced ')' at {self.at}")
+        return node
+
+    def peek(self) -> str:
+        return self.text[self.at : self.at + 1]
+
+    def take(self) -> str:
+        char = self.peek()
+        if not char:
+            raise PatternError("it ends too early")
+        self.at += 1
+        return char
+
+    def skip(self, word: str) -> bool:
+        if self.text.startswith(word, self.at):
+            self.at += len(word)
+            return True
+        return False
+
+    def alternatives(self) -> Node:
+        options = [self.row()]
+        while self.skip("|"):
+            options.append(self.row())
+        return options[0] if len(options) == 1 else Either(tuple(options))
+
+    def row(self) -> Node:
+        parts: list[Node] = []
+        while self.peek() not in ("", "|", ")"):
+            parts.append(self.quantified(self.atom()))
+        return parts[0] if len(parts) == 1 else Row(tuple(parts))
+
+    def quantified(self, node: Node) -> Node:
+        counts = self.counts()
+        if counts is None:
+            return node
+        if isinstance(node, Edge):
+            raise PatternError("a quantifier after an anchor")
+        low, high = counts
+        self.skip("?")
+        if self.peek() == "+" or self.counts() is not None:
+            raise PatternError("a quantifier after a quantifier")
+        if max(low, high or 0) > MAX_COUNT:
+            raise PatternError(f"a count over {MAX_COUNT}")
+        if high is not None and low > high:
+            raise PatternError(f"the counts {{{low},{high}}} are out of order")
+        return Times(node, low, high)
+
+    def counts(self) -> tuple[int, int | None] | None:
+        for sign, counts in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):
+            if self.skip(sign):
+                return counts
+        if self.peek() != "{":
+            return None
+        end = self.text.find("}", self.at)
+        low, comma, high = self.text[self.at + 1 : max(end, 0)].partition(",")
+        if not _number(low) or (high and not _number(high)):
+            return None
+        self.at = end + 1
+        return int(low), (int(high) if high else None) if comma else int(low)
+
+    def atom(self) -> Node:
+        char = self.take()
+        match char:
+            case "(":
+                return self.group()
+            case "[":
+                return self.character_class()
+            case ".":
+                return _ANY
+            case "^" | "$":
+                return Edge(char == "^")
+            case "\\":
+                return self.escape()
+            case "*" | "+" | "?":
+                raise PatternError(f"nothing to repeat at {self.at - 1}")
+            case _:
+                return _exactly(ord(char))
+
+    def group(self) -> Node:
+        if self.skip("?"):
+            for mark, what in (("=", "look-ahead"), ("!", "look-ahead"), ("<=", "look-behind"), ("<!", "look-behind")):
+                if self.skip(mark):
+                    raise PatternError(what)
+            if self.skip("P<") or self.skip("<"):
+                while self.take() != ">":
+                    pass
+            elif not self.skip(":"):
+                raise PatternError(f"the group '(?{self.peek()}'")
+        self.depth += 1
+        if self.depth > _MAX_NESTING:
+            raise PatternError(f"more than {_MAX_NESTING} groups inside each other")
+        node = self.alternatives()
+        self.depth -= 1
+        if not self.skip(")"):
+            raise PatternError("a group that is not closed")
+        return node
+
+    def escape(self) -> One:
+        char = self.take()
+        if char.lower() in _SHORTHANDS:
+            one = _SHORTHANDS[char.lower()]
+            return one if char.islower() else _opposite(one)
+        if char in _CONTROLS and not (char == "0" and self.peek().isdigit()):
+            return _exactly(ord(_CONTROLS[char]))
+        if char in "xu":
+            return _exactly(self.hexadecimal(2 if char == "x" else 4))
+        if char in "bB":
+            raise PatternError("a word boundary")
+        if char in "kK" or char.isdigit():
+            raise PatternError("a back-reference")
+        if char in "pP":
+            raise PatternError(f"the class \\{char}")
+        if char.isalnum():
+            raise PatternError(f"the escape \\{char}")
+        return _exactly(ord(char))
+
+    def hexadecimal(self, width: int) -> int:
+        digits = self.text[self.at : self.at + width]
+        if len(digits) != width or any(c not in "0123456789abcdefABCDEF" for c in digits):
+            raise PatternError("an escape without its hexadecimal digits")
+        self.at += width
+        code = int(digits, 16)
+        if 0xD800 <= code <= 0xDFFF:
+            raise PatternError("half a surrogate pair")
+        return code
+
+    def character_class(self) -> One:
+        negate = self.skip("^")
+        members: list[One] = []
+        while self.peek() != "]":
+            first = self.member()
+            if self.peek() == "-" and self.text[self.at + 1 : self.at + 2] not in ("]", ""):
+                self.at += 1
+                members.append(_between(first, self.member()))
+            else:
+                members.append(first)
+        self.at += 1
+        together = One(
+            union(part for one in members for part in one.sure), union(part for one in members for part in one.maybe)
+        )
+        return _opposite(together) if negate else together
+
+    def member(self) -> One:
+        char = self.take()
+        if char == "[" and self.peek() == ":":
+            raise PatternError("a named class [:…:]")
+        if char != "\\":
+            return _exactly(ord(char))
+        return _exactly(8) if self.skip("b") else self.escape()
+
+
+def _number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
+
+
+def _between(first: One, last: One) -> One:
+    low, high = first.sure[0][0], last.sure[-1][1]
+    if first != _exactly(low) or last != _exactly(high):
+        raise PatternError("a range that begins or ends with a class")
+    if low > high:
+        raise PatternError(f"the range {chr(low)}-{chr(high)} is out of order")
+    return One(((low, high),), ((low, high),))
+
+
+# --------------------------------------------------------------------------------------------------- from tree to grammar
+
+
+def parse(pattern: str) -> Node:
+    """PatternError says what of it cannot be held."""
+    if len(pattern) > MAX_PATTERN:
+        raise PatternError(f"more than {MAX_PATTERN} characters")
+    return _Parser(pattern).parse()
+
+
+def searched(node: Node) -> Node:
+    """A tree for the whole text, from one that need only match somewhere in it: anchors become plain ends."""
+    rest = Times(ANYTHING, 0, None)
+    options = tuple(
+        Row((*(() if start else (rest,)), body, *(() if end else (rest,)))) for start, body, end in _ends(node)
+    )
+    for option in options:
+        _no_edges(option)
+    return options[0] if len(options) == 1 else Either(options)
+
+
+def whole(node: Node) -> Node:
+    """A tree for the whole text, from one that must match all of it: anchors at its ends mean nothing more."""
+    options = tuple(body for _, body, _ in _ends(node))
+    for option in options:
+        _no_edges(option)
+    return options[0] if len(options) == 1 else Either(options)
+
+
+def _ends(node: Node) -> list[tuple[bool, Node, bool]]:
+    """The alternatives of a tree, without the anchors at their ends, and whether there were any."""
+    match node:
+        case Either(options):
+            return [end for option in options for end in _ends(option)]
+        case Edge(start):
+            return [(start, NOTHING, not start)]
+        case Row((first, *middle)) if middle and _has_edge(first):
+            return [
+                (start, Row((body, rest)), end)
+                for start, body, first_end in _ends(first)
+                for rest_start, rest, end in _ends(Row(tuple(middle)))
+                if _not_inside(first_end or rest_start)
+            ]
+        case Row((*middle, last)) if middle and _has_edge(last):
+            return [
+                (start, Row((body, rest)), end)
+                for start, body, _ in _ends(Row(tuple(middle)))
+                for last_start, rest, end in _ends(last)
+                if _not_inside(last_start)
+            ]
+        case Row((only,)):
+            return _ends(only)
+        case _:
+            return [(False, node, False)]
+
+
+def _not_inside(edge: bool) -> bool:
+    if edge:
+        raise PatternError("an anchor in the middle")
+    return True
+
+
+def _has_edge(node: Node) -> bool:
+    match node:
+        case Edge():
+            return True
+        case Row(items) | Either(items):
+            return any(_has_edge(item) for item in items)
+        case Times(item, _, _):
+            return _has_edge(item)
+        case _:
+            return False
+
+
+def _no_edges(node: Node) -> None:
+    if _has_edge(node):
+        raise PatternError("an anchor in the middle")
+
+
+def lengths(node: Node) -> tuple[int, int | None]:
+    """The shortest and the longest text it matches (None: without end)."""
+    match node:
+        case Row(parts):
+            found = [lengths(part) for part in parts]
+            highs = [high for _, high in found]
+            return sum(low for low, _ in found), None if None in highs else sum(h for h in highs if h is not None)
+        case Either(options):
+            found = [lengths(option) for option in options]
+            highs = [high for _, high in found]
+            shortest = min((low for low, _ in found), default=1)
+            return shortest, None if None in highs else max((h for h in highs if h is not None), default=1)
+        case Times(item, low, high):
+            shortest, longest = lengths(item)
+            if longest == 0 or high == 0:
+                return shortest * low, 0
+            return shortest * low, None if longest is None or high is None else longest * high
+        case Edge():
+            return 0, 0
+        case _:
+            return 1, 1
+
+
+def within(node: Node, low: int, high: int | None) -> Node:
+    """The texts of it that have at least `low` and at most `high` characters. PatternError if that cannot be written."""
+    shortest, longest = lengths(node)
+    if shortest >= low and (high is None or (longest is not None and longest <= high)):
+        return node
+    match node:
+        case Row((only,)):
+            return within(only, low, high)
+        case Either(options):
+            return Either(tuple(within(option, low, high) for option in options))
+        case Times(One() as item, least, most):
+            top = most if high is None else high if most is None else min(most, high)
+            return Times(item, max(least, low), top) if top is None or max(least, low) <= top else Either(())
+        case _:
+            raise PatternError("together with a length")
+
+
+def _something(node: Node) -> Node:
+    """The same without the empty text."""
+    if lengths(node)[0] > 0:
+        return node
+    match node:
+        case Row(parts):
+            return Either(tuple(Row((_something(part), *parts[i + 1 :])) for i, part in enumerate(parts)))
+        case Either(options):
+            return Either(tuple(_something(option) for option in options))
+        case Times(item, _, high):
+            return Times(_something(item), 1, high)
+        case _:
+            return Either(())
+
+
+def expression(node: Node, rules: Rules, written: Callable[[Chars], Expression]) -> Expression:
+    """`written` gives the notation of one character out of a set, where the text stands (raw, or in a JSON string)."""
+    match node:
+        case One(sure, _):
+            return written(Chars(sure))
+        case Row(parts):
+            return seq(*(expression(part, rules, written) for part in parts))
+        case Either(options):
+            return choice(*(expression(option, rules, written) for option in options))
+        case Times(item, low, high):
+            if lengths(item)[0] == 0:
+                # A repetition of what may be nothing is left recursion to llama.cpp: repeat what is something.
+                item, low = _something(item), 0
+            inner = expression(item, rules, written)
+            return rules.repeat(rules.add(inner, "part") if isinstance(inner, Repeat) else inner, low, high)
+        case Edge():
+            raise PatternError("an anchor in the middle")

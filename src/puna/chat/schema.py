@@ -1,0 +1,649 @@
+"""JSON Schema to a grammar, and the check of what came out.
+
+Pure. `schema_to_gbnf` writes a grammar whose every text is valid under the schema; what it cannot hold exactly it refuses by keyword
+and path (`puna.chat.shapes` reads the keywords). It may allow less than the schema does, never more:
+
+- an object with `properties` and without a word on others gets only those listed, in their order;
+- where no `type` is named, the keywords that are there tell it;
+- white space is bounded, numbers have bounded length, JSON of free form is nested at most FREE_DEPTH levels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING
+
+from puna.chat import numbers, pattern
+from puna.chat.formats import STRING_FORMATS
+from puna.chat.gbnf import (
+    EMPTY,
+    NEVER,
+    Chars,
+    Expression,
+    GrammarTooLarge,
+    NoAnswer,
+    Ref,
+    Rules,
+    Text,
+    but,
+    chars,
+    choice,
+    intersection,
+    optional,
+    seq,
+    span,
+)
+from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
+from puna.errors import InvalidRequest
+from puna.types import JsonObject, JsonValue
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+FREE_DEPTH = 8
+CODE = "invalid_json_schema"
+_ANY_ORDER = 6
+_MAX_OPTIONS = 500
+
+
+# ------------------------------------------------------------------------------------------------------ public parts
+
+
+def check_schema(schema: JsonValue, *, param: str) -> None:
+    """Raise InvalidRequest, naming keyword and path, if answers cannot be held to `schema`."""
+    schema_to_gbnf(schema, param=param)
+
+
+def schema_to_gbnf(schema: JsonValue, *, param: str = "response_format") -> str:
+    """A GBNF grammar of JSON texts valid under `schema`; None: of any JSON object. InvalidRequest if there is none."""
+    rules = Rules()
+    try:
+        return rules.text(json_value(rules, schema, param=param))
+    except NoAnswer as error:
+        raise _refusal("#: no value can satisfy it", param) from error
+    except GrammarTooLarge as error:
+        raise _refusal("#: its grammar would be too large", param) from error
+
+
+def json_value(rules: Rules, schema: JsonValue, *, param: str) -> Expression:
+    """The same as an expression over `rules`, to be part of a larger grammar. Raises InvalidRequest and GrammarTooLarge."""
+    try:
+        if schema is None:
+            return Writer(rules, {}).free_object()
+        measure(schema)
+        writer = Writer(rules, schema)
+        value = writer.value((Located(schema, "#"),))
+        if not rules.can_end(value):
+            reason = writer.impossible[0] if writer.impossible else "#: it contains itself without end"
+            raise _refusal(f"no value can satisfy it: {reason}", param)
+        return value
+    except SchemaError as error:
+        raise _refusal(str(error), param) from error
+
+
+def conforms(text: str, schema: JsonValue) -> str | None:
+    """What is wrong with `text` as JSON valid under `schema` (None: any object); None if nothing is."""
+    try:
+        value: JsonValue = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    if schema is None:
+        return None if isinstance(value, dict) else "not an object"
+    from puna.chat.validation import first_error
+
+    return first_error(value, schema)
+
+
+def _no_constant(name: str) -> JsonValue:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refusal(reason: str, param: str) -> InvalidRequest:
+    return InvalidRequest(f"This JSON schema cannot be enforced. {reason}", param=param, code=CODE)
+
+
+# --------------------------------------------------------------------------------------------------- characters of JSON
+
+_HEX = chars("0123456789abcdefABCDEF")
+_PLAIN = but([(0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)])
+_SHORT_ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 8: "\\b", 9: "\\t", 10: "\\n", 12: "\\f", 13: "\\r"}
+
+
+def json_characters(allowed: Chars) -> Expression:
+    """One of these characters, as it is written inside a JSON string."""
+    raw = intersection(allowed.ranges, _PLAIN.ranges)
+    options: list[Expression] = [Chars(raw)] if raw else []
+    for low, high in intersection(allowed.ranges, ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))):
+        options += [Text(_SHORT_ESCAPES.get(code) or f"\\u{code:04x}") for code in range(low, high + 1)]
+    return choice(*options)
+
+
+def json_text(value: JsonValue) -> Text:
+    return Text(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+# -------------------------------------------------------------------------------------------------------------- writer
+
+
+class Writer:
+    """Writes the rules for places of one root schema. Equal places share a rule, so recursion ends."""
+
+    def __init__(self, rules: Rules, root: JsonValue) -> None:
+        self.rules = rules
+        self.root = root
+        self.reader = Reader(root)
+        self.impossible: list[str] = []
+        self._known: dict[str, Ref] = {}
+        self._named: dict[str, Ref] = {}
+
+    # -- values of any kind
+
+    def value(self, places: tuple[Located, ...]) -> Expression:
+        """A value valid in all `places`; NEVER if there is none (`impossible` then says why)."""
+        key = json.dumps(sorted({json.dumps(place.schema) for place in places} - {"true", "{}"}))
+        if key in self._known:
+            return self._known[key]
+        ref = self._known[key] = self.rules.reserve("value")
+        self.rules.define(ref, self._of(places))
+        return ref
+
+    def _of(self, places: tuple[Located, ...]) -> Expression:
+        shape = self.reader.read(places)
+        if shape is None:
+            return self._never(f"{places[0].path}: nothing is allowed here")
+        if shape.values is not None:
+            return self._listed(shape)
+        if shape.groups:
+            return self._alternatives(shape)
+        if shape.types == frozenset():
+            return self._never(f"{shape.where}: type: no type is left")
+        if shape.types is None and not shape.implied:
+            return self.free_value(FREE_DEPTH)
+        return choice(*(self._typed(shape, name) for name in sorted(shape.written)))
+
+    def _typed(self, shape: Shape, name: str) -> Expression:
+        match name:
+            case "object":
+                return self._object(shape)
+            case "array":
+                return self._array(shape)
+            case "string":
+                return self._string(shape)
+            case "number":
+                return self._number(shape)
+            case "integer":
+                return self._integer(shape)
+            case "boolean":
+                return self.named("boolean", choice(Text("true"), Text("false")))
+            case _:
+                return self.named("null", Text("null"))
+
+    def _never(self, reason: str) -> Expression:
+        self.impossible.append(reason)
+        return NEVER
+
+    def named(self, name: str, body: Expression) -> Ref:
+        if name not in self._named:
+            self._named[name] = self.rules.add(body, name)
+        return self._named[name]
+
+    def _listed(self, shape: Shape) -> Expression:
+        """Those of the values of an `enum` or `const` that satisfy everything else said of them."""
+        values = self.allowed_values(shape)
+        if not values:
+            return self._never(f"{shape.where}: enum: none of its values satisfies the rest")
+        return choice(*(json_text(value) for value in values))
+
+    def allowed_values(self, shape: Shape) -> list[JsonValue]:
+        """Of a Shape with `values`: those valid under all it was read from."""
+        checks = [self._check(place) for place in shape.plain if _says_more_than_values(place, shape)]
+        checks += [partial(self._in_group, group) for group in shape.groups]
+        return [value for value in shape.values or [] if all(check(value) for check in checks)]
+
+    def _check(self, place: Located) -> Callable[[JsonValue], bool]:
+        from puna.chat.validation import validator
+
+        found: Validator = validator(self.root).evolve(schema=place.schema)
+        return lambda value: bool(found.is_valid(value))
+
+    def _in_group(self, group: Group, value: JsonValue) -> bool:
+        valid = [self._check(option)(value) for option in group.options]
+        return sum(valid) == 1 if group.keyword == "oneOf" else any(valid)
+
+    # -- anyOf, oneOf
+
+    def _alternatives(self, shape: Shape) -> Expression:
+        group, *others = shape.groups
+        base = (*shape.plain, *(_again(other) for other in others))
+        if len(group.options) > _MAX_OPTIONS:
+            raise SchemaError(group.path, None, f"more than {_MAX_OPTIONS} alternatives")
+        if group.keyword == "oneOf":
+            self._must_be_disjoint(group, base)
+        return choice(*(self.value((*base, option)) for option in group.options))
+
+    def _must_be_disjoint(self, group: Group, base: tuple[Located, ...]) -> None:
+        options = group.options
+        for index, one in enumerate(options):
+            for other in options[index + 1 :]:
+                if self._may_meet((*base, one), (*base, other), 0) or self._may_meet((*base, other), (*base, one), 0):
+                    raise SchemaError(
+                        group.path.rpartition("/")[0] or "#",
+                        "oneOf",
+                        f"{one.path} and {other.path} are not certain to exclude each other; say anyOf, "
+                        "or tell them apart by a required property with a const",
+                    )
+
+    def _may_meet(self, writing: tuple[Located, ...], reading: tuple[Located, ...], depth: int) -> bool:
+        """Whether a value written for the first could be valid under the second. False only where that is certain."""
+        if depth > 4:
+            return True
+        left, right = self.reader.read(writing), self.reader.read(reading)
+        if left is None or right is None:
+            return False
+        if left.values is not None:
+            return any(self._valid(value, right) for value in self.allowed_values(left))
+        if right.values is not None:
+            return any(self._valid(value, left) for value in self.allowed_values(right))
+        for shape, turned in ((left, False), (right, True)):
+            if shape.groups:
+                group, *others = shape.groups
+                base = (*shape.plain, *(_again(other) for other in others))
+                return any(
+                    self._may_meet(writing, (*base, option), depth + 1)
+                    if turned
+                    else self._may_meet((*base, option), reading, depth + 1)
+                    for option in group.options
+                )
+        shared = _shared_types(left.written, right.accepted)
+        return any(self._may_share(name, left, right, depth) for name in shared)
+
+    def _valid(self, value: JsonValue, shape: Shape) -> bool:
+        return all(self._check(place)(value) for place in shape.plain) and all(
+            self._in_group(group, value) for group in shape.groups
+        )
+
+    def _may_share(self, name: str, left: Shape, right: Shape, depth: int) -> bool:
+        if name == "number":
+            return not left.bounds.meet(right.bounds).empty
+        if name == "string":
+            return _lengths_meet(left, right)
+        if name != "object":
+            return True
+        for required in right.required:
+            if not self._may_have(left, required):
+                return False
+        for required in left.required:
+            wanted, allowed = self._property(left, required), self._property(right, required)
+            if self._may_meet(wanted, allowed, depth + 1) is False:
+                return False
+        return True
+
+    def _may_have(self, shape: Shape, name: str) -> bool:
+        """Whether an object written for `shape` can have the property."""
+        return name in _declared(shape) or self._extra(shape) is not None
+
+    # -- objects
+
+    def _object(self, shape: Shape) -> Expression:
+        names = _declared(shape)
+        extra = self._extra(shape)
+        members = [
+            (
+                seq(json_text(name), Text(":"), optional(Text(" ")), self.value(self._property(shape, name))),
+                name in shape.required,
+            )
+            for name in names
+        ]
+        if extra is not None and shape.min_properties - len(names) > 1:
+            raise SchemaError(
+                shape.where, "minProperties", "more than one property without a given name; they could be the same"
+            )
+        return self._members(shape, members, extra)
+
+    def _members(self, shape: Shape, members: list[tuple[Expression, bool]], extra: Expression | None) -> Expression:
+        """From `{` to `}`, right to left: after property `index`, with `count` written (kept only as far as it matters)."""
+        low, high = shape.min_properties, shape.max_properties
+        if low <= sum(required for _, required in members):
+            low = 0
+        if high is not None and high >= len(members) and extra is None:
+            high = None
+        most = high + 1 if high is not None else max(low, 1)
+        comma = seq(Text(","), self.gap())
+        close = seq(self.gap(), Text("}"))
+        after: dict[int, Expression] = {
+            count: self._last_members(
+                extra, comma, close, max(low - count, 0), None if high is None else high - count, count
+            )
+            for count in range(most + 1)
+        }
+        for member, required in reversed(members):
+            before: dict[int, Expression] = {}
+            for count in range(most + 1):
+                given = seq(comma if count else EMPTY, member, after[min(count + 1, most)])
+                before[count] = given if required else choice(given, after[count])
+            after = {count: self.rules.add(body, "members") for count, body in before.items()}
+        return seq(Text("{"), self.gap(), after[0])
+
+    def _last_members(
+        self, extra: Expression | None, comma: Expression, close: Expression, low: int, high: int | None, count: int
+    ) -> Expression:
+        if high is not None and high < 0:
+            return NEVER
+        end = close if count else Text("}")
+        if extra is None or high == 0:
+            return end if low == 0 else NEVER
+        more = self.rules.add(seq(comma, extra), "more")
+        if count:
+            return seq(self.rules.repeat(more, low, high), close)
+        first = seq(extra, self.rules.repeat(more, max(low - 1, 0), None if high is None else high - 1), close)
+        return first if low else choice(first, end)
+
+    def _property(self, shape: Shape, name: str) -> tuple[Located, ...]:
+        """All that is said of the property of this name."""
+        places: list[Located] = []
+        for part in shape.properties:
+            said = [part.listed[name]] if name in part.listed else []
+            said += [place for pat, place in part.patterns.items() if _matches(pat, name, place)]
+            places += said or ([part.others] if part.others is not None else [])
+        if shape.names:
+            check = all(self._check(place)(name) for place in shape.names)
+            places += [] if check else [Located(False, shape.where)]
+        return tuple(places)
+
+    def _extra(self, shape: Shape) -> Expression | None:
+        """A member with a name that is not declared, where such are to be written."""
+        names = _declared(shape)
+        patterns = {pat: place for part in shape.properties for pat, place in part.patterns.items()}
+        others = [part.others for part in shape.properties if part.others is not None]
+        if not patterns:
+            if not others and shape.properties:
+                return None
+            key = self._key(shape, names, None)
+            return self._extra_member(key, tuple(others))
+        if len(patterns) > 1 or len(shape.properties) > 1:
+            where = next(iter(patterns.values())).path
+            raise SchemaError(where, "patternProperties", "more than one pattern, or one together with other schemas")
+        [(text, place)] = patterns.items()
+        if any(_matches(text, name, place) for name in names):
+            raise SchemaError(place.path, "patternProperties", "it matches a name of properties too")
+        return self._extra_member(self._key(shape, (), text), (place,))
+
+    def _extra_member(self, key: Expression, places: tuple[Located, ...]) -> Expression | None:
+        value = self.value(places)
+        if any(place.schema is False for place in places):
+            return None
+        return seq(key, Text(":"), optional(Text(" ")), value)
+
+    def _key(self, shape: Shape, names: Iterable[str], text: str | None) -> Expression:
+        """The name of a property that is none of `names`, and matches the pattern `text` if there is one."""
+        if shape.names:
+            if names or text is not None:
+                raise SchemaError(shape.where, "propertyNames", "together with properties or patternProperties")
+            return self.value((*shape.names, Located({"type": "string"}, shape.where)))
+        if text is not None:
+            return self.value((Located({"type": "string", "pattern": text}, shape.where),))
+        if not names:
+            return self.string()
+        return seq(Text('"'), self._other_than(frozenset(names)), Text('"'))
+
+    def _other_than(self, names: frozenset[str]) -> Expression:
+        """The characters of a name, without escapes, that is none of `names`: a tree of their beginnings."""
+        firsts = {name[0] for name in names if name}
+        away = seq(Chars(intersection(_PLAIN.ranges, but((ord(c), ord(c)) for c in firsts).ranges)), self._plain_rest())
+        options: list[Expression] = [away] if "" in names else [EMPTY, away]
+        for first in sorted(firsts):
+            if any(low <= ord(first) <= high for low, high in _PLAIN.ranges):
+                rest = self._other_than(frozenset(name[1:] for name in names if name.startswith(first)))
+                options.append(seq(Text(first), rest))
+        return self.rules.add(choice(*options), "name")
+
+    def _plain_rest(self) -> Expression:
+        return self.named("rest", self.rules.repeat(_PLAIN, 0, None))
+
+    # -- arrays
+
+    def _array(self, shape: Shape) -> Expression:
+        low, high = shape.min_items, shape.max_items
+        if high is not None and low > high:
+            return self._never(f"{shape.where}: minItems is more than maxItems")
+        if shape.unique and (high is None or high > 1):
+            return self._unique(shape, low, high)
+        first = max((len(part.first) for part in shape.items), default=0)
+        comma = seq(Text(","), self.gap())
+        rest = self._item(shape, first)
+        # Listed items alone say nothing of more; only those that must be there are written.
+        closed = first > 0 and all(part.others is None for part in shape.items)
+        more_low, more_high = max(low - first, 0), None if high is None else max(high - first, 0)
+        if closed:
+            more_high = more_low
+        tail = self.rules.repeat(self.rules.add(seq(comma, rest), "more"), more_low, more_high)
+        if first == 0:
+            alone = self.rules.repeat(
+                self.rules.add(seq(comma, rest), "more"), max(low - 1, 0), None if high is None else high - 1
+            )
+            some = seq(rest, alone) if high != 0 else NEVER
+            return self._bracketed(some, empty=low == 0)
+        for index in reversed(range(1, first)):
+            if high is not None and index >= high:
+                tail = EMPTY
+                continue
+            item = seq(comma, self._item(shape, index), tail)
+            tail = item if index < low else choice(EMPTY, item)
+        return self._bracketed(seq(self._item(shape, 0), tail) if high != 0 else NEVER, empty=low == 0)
+
+    def _item(self, shape: Shape, index: int) -> Expression:
+        places: list[Located] = []
+        for part in shape.items:
+            if index < len(part.first):
+                places.append(part.first[index])
+            elif part.others is not None:
+                places.append(part.others)
+        return self.value(tuple(places))
+
+    def _bracketed(self, some: Expression, *, empty: bool) -> Expression:
+        full = seq(Text("["), self.gap(), some, self.gap(), Text("]"))
+        return choice(full, Text("[]")) if empty else full
+
+    def _unique(self, shape: Shape, low: int, high: int | None) -> Expression:
+        """Items all different: possible where they are few and known."""
+        places = tuple(part.others for part in shape.items if part.others is not None)
+        kind = self.reader.read(places)
+        if any(part.first for part in shape.items) or kind is None or kind.values is None:
+            raise SchemaError(
+                shape.unique or shape.where, "uniqueItems", "only items from an enum can be kept different"
+            )
+        values = [json_text(value) for value in self.allowed_values(kind)]
+        if len(values) < low:
+            return self._never(f"{shape.where}: minItems is more than there are different items")
+        most = len(values) if high is None else min(high, len(values))
+        lists = self._any_order if len(values) <= _ANY_ORDER else self._in_order
+        return self._bracketed(lists(values, max(low, 1), most), empty=low == 0)
+
+    def _any_order(self, values: list[Text], low: int, high: int) -> Expression:
+        """Every list of different values: a rule for each set of those still left."""
+        known: dict[frozenset[int], Expression] = {}
+
+        def after(left: frozenset[int]) -> Expression:
+            if left not in known:
+                used = len(values) - len(left)
+                options: list[Expression] = [EMPTY] if used >= low else []
+                if used < high:
+                    comma = seq(Text(","), self.gap()) if used else EMPTY
+                    options += [seq(comma, values[index], after(left - {index})) for index in sorted(left)]
+                known[left] = self.rules.add(choice(*options), "different")
+            return known[left]
+
+        return after(frozenset(range(len(values))))
+
+    def _in_order(self, values: list[Text], low: int, high: int) -> Expression:
+        """Lists of different values in the order of the enum: with many, a rule for each set would be too much."""
+        most = high + 1
+        after: dict[int, Expression] = {count: EMPTY if low <= count <= high else NEVER for count in range(most + 1)}
+        for value in reversed(values):
+            comma = seq(Text(","), self.gap())
+            after = {
+                count: self.rules.add(
+                    choice(seq(comma if count else EMPTY, value, after[min(count + 1, most)]), after[count]),
+                    "different",
+                )
+                for count in range(most + 1)
+            }
+        return after[0]
+
+    # -- texts
+
+    def _string(self, shape: Shape) -> Expression:
+        low, high = shape.min_length, shape.max_length
+        if high is not None and low > high:
+            return self._never(f"{shape.where}: minLength is more than maxLength")
+        wanted = [(text, path, False) for text, path in dict.fromkeys(shape.patterns)]
+        wanted += [(STRING_FORMATS[name], path, True) for name, path in dict.fromkeys(shape.formats)]
+        if not wanted:
+            if (low, high) == (0, None):
+                return self.string()
+            return self.rules.add(seq(Text('"'), self.rules.repeat(self.character(), low, high), Text('"')), "string")
+        if len({text for text, _, _ in wanted}) > 1:
+            raise SchemaError(shape.where, "pattern", "more than one pattern or format for the same text")
+        text, path, is_format = wanted[0]
+        keyword = "format" if is_format else "pattern"
+        try:
+            node = pattern.parse(text)
+            node = pattern.whole(node) if is_format else pattern.searched(node)
+            node = pattern.within(node, low, high)
+            body = pattern.expression(node, self.rules, json_characters)
+        except pattern.PatternError as error:
+            raise SchemaError(path, keyword, str(error)) from error
+        if body == NEVER:
+            return self._never(f"{path}: {keyword}: no text matches it")
+        return self.rules.add(seq(Text('"'), body, Text('"')), "string")
+
+    def string(self) -> Ref:
+        """Any text."""
+        if "string" not in self._named:
+            body = seq(Text('"'), self.rules.repeat(self.character(), 0, None), Text('"'))
+            self._named["string"] = self.rules.add(body, "string")
+        return self._named["string"]
+
+    def character(self) -> Ref:
+        """One character of a string: as it is, or escaped; a character beyond 16 bits by its pair of surrogates."""
+        if "char" not in self._named:
+            low_half = seq(Text("\\u"), chars("dD"), chars("cdefCDEF"), _HEX, _HEX)
+            high_half = seq(chars("dD"), chars("89abAB"), _HEX, _HEX, low_half)
+            one_unit = choice(
+                seq(chars("0123456789abcefABCEF"), _HEX, _HEX, _HEX), seq(chars("dD"), span("0", "7"), _HEX, _HEX)
+            )
+            escaped = seq(Text("\\"), choice(chars('"\\/bfnrt'), seq(Text("u"), choice(one_unit, high_half))))
+            self._named["char"] = self.rules.add(choice(_PLAIN, escaped), "char")
+        return self._named["char"]
+
+    # -- numbers
+
+    def _number(self, shape: Shape) -> Expression:
+        if shape.bounds.empty:
+            return self._never(f"{shape.where}: no number is within its bounds")
+        if shape.step is None:
+            return self._bounded(shape, "number", numbers.decimals(shape.bounds))
+        if shape.step % 1 == 0:
+            return self._integer(shape)
+        return self._bounded(shape, "number", numbers.fractions(shape.bounds, shape.step))
+
+    def _integer(self, shape: Shape) -> Expression:
+        step = shape.step
+        if step is not None and step % 1:
+            if (1 / step) % 1:
+                raise SchemaError(shape.where, "multipleOf", f"{step} for an integer")
+            step = None
+        return self._bounded(shape, "integer", numbers.integers(self.rules, shape.bounds, int(step or Decimal(1))))
+
+    def _bounded(self, shape: Shape, hint: str, body: Expression | None) -> Expression:
+        if body is None:
+            raise SchemaError(
+                shape.where, "multipleOf" if shape.step else "minimum", "this number is too large or too fine"
+            )
+        if body == NEVER:
+            return self._never(f"{shape.where}: no {hint} is within its bounds")
+        return self.rules.add(body, hint)
+
+    # -- JSON of free form
+
+    def gap(self) -> Expression:
+        """White space between parts: none, one blank, or a new line with its indentation."""
+        return optional(self.named("gap", choice(Text(" "), seq(Text("\n"), self.rules.repeat(chars(" "), 0, 20)))))
+
+    def free_value(self, depth: int) -> Ref:
+        """Any JSON value of at most `depth` levels."""
+        name = f"json-{depth}"
+        if name not in self._named:
+            number = numbers.decimals(numbers.Bounds()) or NEVER
+            simple = (self.string(), self.rules.add(number, "number"), Text("true"), Text("false"), Text("null"))
+            if depth:
+                item = self.free_value(depth - 1)
+                more = self.rules.add(seq(Text(","), self.gap(), item), "more")
+                items = seq(item, self.rules.repeat(more, 0, None))
+                self._named[name] = self.rules.add(
+                    choice(*simple, self.free_object(depth), self._bracketed(items, empty=True)), name
+                )
+            else:
+                self._named[name] = self.rules.add(choice(*simple), name)
+        return self._named[name]
+
+    def free_object(self, depth: int = FREE_DEPTH) -> Expression:
+        """Any JSON object of at most `depth` levels."""
+        member = self.rules.add(
+            seq(self.string(), Text(":"), optional(Text(" ")), self.free_value(depth - 1)), "member"
+        )
+        more = self.rules.add(seq(Text(","), self.gap(), member), "more")
+        full = seq(Text("{"), self.gap(), member, self.rules.repeat(more, 0, None), self.gap(), Text("}"))
+        return self.rules.add(choice(full, Text("{}")), "object")
+
+
+def _again(group: Group) -> Located:
+    """A group as a schema of its own, still to be satisfied."""
+    options: list[JsonValue] = [option.schema for option in group.options]
+    schema: JsonObject = {group.keyword: options}
+    through = group.options[0].through
+    return Located(schema, group.path.rpartition("/")[0], through)
+
+
+def _says_more_than_values(place: Located, shape: Shape) -> bool:
+    """Whether the values need checking against this place: not where it only lists them."""
+    schema = place.schema
+    if not isinstance(schema, dict):
+        return True
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    says = {"type", "enum", "const", "format"} & schema.keys() or any(
+        key for key in schema if key not in ("title", "description")
+    )
+    return bool(says) and not (listed == shape.values and schema.keys() <= {"enum", "const", "title", "description"})
+
+
+def _declared(shape: Shape) -> list[str]:
+    """Names of properties that an object of this Shape may be given by name, in order."""
+    names = dict.fromkeys(name for part in shape.properties for name in part.listed)
+    names.update(dict.fromkeys(shape.required))
+    return list(names)
+
+
+def _matches(text: str, name: str, place: Located) -> bool:
+    import re
+
+    try:
+        return re.search(text, name) is not None
+    except re.error as error:
+        raise SchemaError(place.path, "patternProperties", f"{text!r} is not a pattern: {error}") from error
+
+
+def _shared_types(left: frozenset[str], right: frozenset[str]) -> set[str]:
+    numeric = {"number", "integer"}
+    shared = set(left & right) - numeric
+    return shared | {"number"} if left & numeric and right & numeric else shared
+
+
+def _lengths_meet(left: Shape, right: Shape) -> bool:
+    def below(one: Shape, other: Shape) -> bool:
+        return one.max_length is not None and one.max_length < other.min_length
+
+    return not below(left, right) and not below(right, left)
