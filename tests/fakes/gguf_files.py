@@ -1,7 +1,7 @@
-"""Writes small GGUF files: any metadata, a vocabulary, a chat template, tensors. No numpy; values are typed by their kind.
+"""Writes small GGUF files: any metadata, a vocabulary, a chat template, tensors. Values are typed by their kind.
 
-`write_gguf` writes what it is told, sensible or not. `write_tiny_llama` writes a model that engines can load: random weights,
-a byte vocabulary, ChatML's special tokens.
+`write_gguf` writes what it is told, sensible or not. `write_tiny_llama` writes a model that engines can load: random
+weights, a byte vocabulary, ChatML's special tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from puna.model.ggml import TensorType
 Value = bool | int | float | str | Sequence[bool | int | float | str]
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 

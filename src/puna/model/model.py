@@ -48,6 +48,18 @@ class Model:
         return self.header.chat_template
 
 
+def config_of(header: Header) -> Config:
+    """The facts of a header for listings."""
+    return Config(
+        model_family=header.architecture,
+        model_families=(header.architecture,),
+        model_type=size_text(header.parameter_count),
+        file_type=header.quantization,
+        context_length=header.context_length,
+        embedding_length=header.embedding_length,
+    )
+
+
 def size_text(parameters: int) -> str:
     """A count of parameters as Ollama writes it: '134.52M', '1.2B', and '7B' when it is whole."""
     if parameters >= 1_000_000_000:

