@@ -46,7 +46,7 @@ from puna.types import (
     ToolCallStart,
 )
 
-RequestType = TypeVar("RequestType", covariant=True)
+Request_co = TypeVar("Request_co", covariant=True)
 
 MAX_TOP_LOGPROBS = 20
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -54,10 +54,10 @@ _LEVELS = ("high", "medium", "low", "max")
 
 
 @dataclass(frozen=True, slots=True)
-class Converted(Generic[RequestType]):
+class Converted(Generic[Request_co]):
     """A Request, and the fields that have no effect on it."""
 
-    request: RequestType
+    request: Request_co
     ignored: tuple[str, ...] = ()
 
 

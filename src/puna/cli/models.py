@@ -1,0 +1,202 @@
+"""`list`, `ps`, `show`, `cp`, `rm`, `stop` and `--version`: ask the server, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+
+import puna
+from puna.cli.connect import client
+from puna.cli.text import human_bytes, human_past, human_until, processor, section, table
+from puna.client import ModelCard, ModelSummary, RunningModel, ServerRefused, ServerUnreachable
+from puna.errors import InvalidRequest, NotFound
+from puna.model.model import size_text
+from puna.types import JsonObject, JsonValue
+
+SELECTORS = ("license", "modelfile", "parameters", "system", "template")
+"""What `show` can print alone."""
+
+_SHOWN_LINES = 2
+_ARRAY_COLUMNS = 10
+
+
+async def version() -> None:
+    """Ours; and a warning when the running server is another, or none runs."""
+    print(f"puna version is {puna.__version__}")
+    try:
+        async with client() as server:
+            running = await server.version()
+    except ServerUnreachable:
+        print("Warning: could not connect to a running Puna server", file=sys.stderr)
+        return
+    if running != puna.__version__:
+        print(f"Warning: the running server is version {running}", file=sys.stderr)
+
+
+async def list_models(prefix: str) -> None:
+    """The prefix is matched without regard to case."""
+    async with client() as server:
+        models = await server.models()
+    print(models_table([model for model in models if model.name.lower().startswith(prefix.lower())], _now()))
+
+
+async def list_running(prefix: str, *, verbose: bool) -> None:
+    async with client() as server:
+        models = await server.running()
+    print(running_table([model for model in models if model.name.startswith(prefix)], _now(), verbose=verbose))
+
+
+async def show(model: str, selected: Sequence[str], *, verbose: bool) -> None:
+    if len(selected) > 1:
+        *others, last = (f"'--{name}'" for name in SELECTORS)
+        raise InvalidRequest(f"only one of {', '.join(others)}, or {last} can be specified")
+    async with client() as server:
+        card = await server.show(model, verbose=verbose)
+    print(selection(card, selected[0]) if selected else card_text(card, verbose=verbose), end="")
+
+
+async def copy(source: str, destination: str) -> None:
+    async with client() as server:
+        await server.copy(source, destination)
+    print(f"copied '{source}' to '{destination}'")
+
+
+async def remove(models: Sequence[str]) -> None:
+    """One after the other; the first that fails ends it."""
+    async with client() as server:
+        for model in models:
+            await server.delete(model)
+            print(f"deleted '{model}'", flush=True)
+
+
+async def stop(model: str) -> None:
+    async with client() as server:
+        try:
+            await server.unload(model)
+        except ServerRefused as error:
+            if error.http_status == 404:
+                raise NotFound(f'couldn\'t find model "{model}" to stop') from error
+            raise
+
+
+# ----------------------------------------------------------------------------------------------------- what is printed
+
+
+def models_table(models: Sequence[ModelSummary], now: datetime) -> str:
+    rows = [
+        (
+            model.name,
+            model.digest[:12],
+            "-" if model.remote else human_bytes(model.size),
+            human_past(model.modified, now),
+        )
+        for model in models
+    ]
+    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+
+
+def running_table(models: Sequence[RunningModel], now: datetime, *, verbose: bool) -> str:
+    """Ollama's columns; `verbose` adds the engine and why it was chosen."""
+    headers = ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    rows = [
+        [
+            model.name,
+            model.digest[:12],
+            human_bytes(model.size),
+            processor(model.size, model.size_vram),
+            str(model.num_ctx),
+            human_until(model.expires, now),
+        ]
+        for model in models
+    ]
+    if verbose:
+        headers += ["ENGINE", "REASON"]
+        rows = [[*row, model.engine, model.engine_reason] for row, model in zip(rows, models, strict=True)]
+    return table(headers, rows)
+
+
+def selection(card: ModelCard, name: str) -> str:
+    """The text of one selector; system and template are printed as they are."""
+    match name:
+        case "license":
+            return f"{card.license}\n"
+        case "modelfile":
+            return f"{card.modelfile}\n"
+        case "parameters":
+            return f"{card.parameters}\n"
+        case "system":
+            return card.system
+        case _:
+            return card.template
+
+
+def card_text(card: ModelCard, *, verbose: bool) -> str:
+    """All sections of `show` that have something to say."""
+    parts = [section("Model", list(_model_rows(card)))]
+    if card.capabilities:
+        parts.append(section("Capabilities", [(word,) for word in card.capabilities]))
+    if card.projector:
+        parts.append(section("Projector", list(_projector_rows(card.projector))))
+    if card.parameters:
+        parts.append(section("Parameters", [_parameter_row(line) for line in card.parameters.splitlines()]))
+    if verbose:
+        info = sorted(card.info.items())
+        parts.append(section("Metadata", [(key, _metadata_text(value)) for key, value in info]))
+        rows = [(name, kind, "[" + " ".join(map(str, shape)) + "]") for name, kind, shape in card.tensors]
+        parts.append(section("Tensors", rows))
+    for title, text in (("System", card.system), ("License", card.license)):
+        if text:
+            parts.append(section(title, [(line,) for line in _first_lines(text)]))
+    return "".join(parts)
+
+
+def _model_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
+    architecture = str(card.info.get("general.architecture") or card.details.family)
+    yield "architecture", architecture
+    count = card.info.get("general.parameter_count")
+    yield "parameters", size_text(count) if isinstance(count, int) else card.details.parameter_size
+    for label, key in (("context length", "context_length"), ("embedding length", "embedding_length")):
+        value = card.info.get(f"{architecture}.{key}")
+        if value is not None:
+            yield label, str(value)
+    yield "quantization", card.details.quantization_level
+    if card.engine:
+        yield "engine", f"{card.engine} ({card.engine_reason})" if card.engine_reason else card.engine
+
+
+def _projector_rows(projector: JsonObject) -> Iterator[tuple[str, str]]:
+    yield "architecture", str(projector.get("general.architecture", ""))
+    count = projector.get("general.parameter_count")
+    if isinstance(count, int):
+        yield "parameters", size_text(count)
+    for label, key in (
+        ("embedding length", "clip.vision.embedding_length"),
+        ("dimensions", "clip.vision.projection_dim"),
+    ):
+        if key in projector:
+            yield label, str(projector[key])
+
+
+def _parameter_row(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(" ")
+    return name, value.strip()
+
+
+def _metadata_text(value: JsonValue) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if not isinstance(value, list):
+        return "" if value is None else str(value)
+    shown = ", ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value[:_ARRAY_COLUMNS])
+    more = len(value) - _ARRAY_COLUMNS
+    return f"[{shown}, ...+{more} more]" if more > 0 else f"[{shown}]"
+
+
+def _first_lines(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [*lines[:_SHOWN_LINES], "..."] if len(lines) > _SHOWN_LINES else lines
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

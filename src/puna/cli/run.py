@@ -1,0 +1,205 @@
+"""`run`: answer once, hold a conversation, or embed. Brings the model and the server along when they are not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from puna.cli.answer import Printer, Transcript, show, stats_text, tell_notices
+from puna.cli.background import ensure_server
+from puna.cli.connect import client, settings
+from puna.cli.media import Attached, attach
+from puna.cli.progress import error_console, follow, reporter, waiting
+from puna.cli.upload import bring
+from puna.client import Client, ModelCard, ServerRefused
+from puna.errors import InvalidRequest, NotFound
+from puna.settings import parse_duration
+from puna.types import JsonObject, JsonValue
+
+LEVELS = ("high", "medium", "low", "max")
+
+IMPORTED = "local"
+"""The namespace of models that were made from a file: they never stand in the way of a model of the library."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """The arguments of `run`. `piped`: what came on stdin, '' if nothing did."""
+
+    model: str
+    words: tuple[str, ...] = ()
+    piped: str = ""
+    interactive: bool = False
+    keep_alive: str | None = None
+    verbose: bool = False
+    insecure: bool = False
+    word_wrap: bool = True
+    format: str = ""
+    think: str | None = None
+    hide_thinking: bool = False
+    truncate: bool | None = None
+    dimensions: int = 0
+
+    @property
+    def prompt(self) -> str:
+        return " ".join(part for part in (self.piped, " ".join(self.words)) if part)
+
+
+def piped_text() -> str:
+    """All of stdin, unless it is a terminal."""
+    return "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
+
+
+def can_converse() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+async def run(ask: Ask) -> None:
+    shared = shared_fields(ask)
+    values, console = settings(), error_console()
+    path = local_file(ask.model)
+    await ensure_server(values, console)
+    async with client(values) as server:
+        model = await import_file(server, path, console) if path else ask.model
+        card = await present(server, model, console, insecure=ask.insecure)
+        if "embedding" in card.capabilities and "completion" not in card.capabilities:
+            await _embed(server, model, ask)
+        elif ask.interactive and not ask.words:
+            from puna.cli.interactive import converse
+            from puna.cli.session import Session
+
+            await converse(Session(server, model, card, ask, shared), console)
+        else:
+            await _answer_once(server, {"model": model, **shared}, card, ask, console)
+
+
+def shared_fields(ask: Ask) -> JsonObject:
+    """What every request of this run carries. A flag that cannot be read is an InvalidRequest before anything starts."""
+    fields: JsonObject = {}
+    if ask.keep_alive is not None:
+        try:
+            parse_duration(ask.keep_alive)
+        except ValueError as error:
+            raise InvalidRequest(f"invalid value for --keepalive: {error}") from error
+        fields["keep_alive"] = ask.keep_alive
+    if ask.format:
+        fields["format"] = read_format(ask.format)
+    if ask.think is not None:
+        fields["think"] = read_think(ask.think)
+    return fields
+
+
+def read_format(text: str) -> JsonValue:
+    """'json', or a JSON Schema as text."""
+    if text == "json":
+        return "json"
+    try:
+        schema: JsonValue = json.loads(text)
+    except ValueError as error:
+        raise InvalidRequest(f"invalid value for --format: neither json nor a JSON Schema ({error})") from error
+    if not isinstance(schema, dict):
+        raise InvalidRequest("invalid value for --format: a JSON Schema is an object")
+    return schema
+
+
+def read_think(text: str) -> bool | str:
+    if text in {"true", "false"}:
+        return text == "true"
+    if text in LEVELS:
+        return text
+    raise InvalidRequest(f'invalid value for --think: "{text}" (must be true, false, high, medium, low, or max)')
+
+
+def local_file(text: str) -> Path | None:
+    """The path that a model's argument is, or None when it is a Name."""
+    path = Path(text).expanduser()
+    if text.lower().endswith(".gguf") and path.is_file():
+        return path
+    if text.startswith(("./", "../", "/", "~", ".\\")):
+        if path.is_file():
+            return path
+        raise NotFound(f"no such file: {text}")
+    return None
+
+
+def file_name(path: Path) -> str:
+    """The Name under which a file is imported: its own name, in the letters that a Name may have."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-.").lower()
+    return f"{IMPORTED}/{stem[:80] or 'model'}"
+
+
+async def import_file(server: Client, path: Path, console: Console) -> str:
+    name = file_name(path)
+    console.print(f"importing {path} as {name}", markup=False)
+    with reporter(console) as shown:
+        digest = await bring(server, path, shown)
+    await follow(server.create({"model": name, "files": {path.name: digest}}), console)
+    return name
+
+
+async def present(server: Client, model: str, console: Console, *, insecure: bool) -> ModelCard:
+    """What the model is; pulled first when it is not here."""
+    try:
+        return await server.show(model)
+    except ServerRefused as error:
+        if error.http_status != 404:
+            raise
+    await follow(server.pull(model, insecure=insecure), console)
+    return await server.show(model)
+
+
+def with_files(text: str, card: ModelCard) -> Attached:
+    """Paths in a prompt mean files only to a model that can see or hear."""
+    return attach(text) if {"vision", "audio"} & set(card.capabilities) else Attached(text)
+
+
+def printer(ask: Ask) -> Printer:
+    terminal = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if terminal and ask.word_wrap else None
+    return Printer(sys.stdout, columns=columns, colour=terminal, hide_thinking=ask.hide_thinking)
+
+
+async def _answer_once(server: Client, request: JsonObject, card: ModelCard, ask: Ask, console: Console) -> None:
+    attached = with_files(ask.prompt, card)
+    for note in attached.notes:
+        console.print(note, markup=False)
+    if not attached.text and not attached.data:
+        keep_alive = request.get("keep_alive")
+        with waiting(f"loading {ask.model}", console):
+            await server.load(str(request["model"]), str(keep_alive) if keep_alive is not None else None)
+        return
+    request["prompt"] = attached.text
+    if attached.data:
+        request["images"] = list(attached.data)
+    said = Transcript()
+    async with AsyncExitStack() as stack:
+        with waiting(f"loading {ask.model}", console):
+            answer = await stack.enter_async_context(server.generate(request))
+        tell_notices(answer)
+        await show(answer, printer(ask), said)
+    print("\n")
+    if ask.verbose and said.stats is not None:
+        print(stats_text(said.stats), file=sys.stderr)
+
+
+async def _embed(server: Client, model: str, ask: Ask) -> None:
+    if not ask.prompt:
+        raise InvalidRequest(f'embedding models require input text. Usage: puna run {ask.model} "your text here"')
+    request: JsonObject = {"model": model, "input": ask.prompt}
+    if ask.keep_alive is not None:
+        request["keep_alive"] = ask.keep_alive
+    if ask.truncate is not None:
+        request["truncate"] = ask.truncate
+    if ask.dimensions:
+        request["dimensions"] = ask.dimensions
+    embedding = await server.embed(request)
+    if embedding.truncated:
+        print("Warning: the text did not fit into the context and was cut", file=sys.stderr)
+    print(json.dumps(embedding.vector, separators=(",", ":")))

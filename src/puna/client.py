@@ -1,0 +1,547 @@
+"""The command's view of a server: each native route is one typed method. Knows HTTP, and no room of the server.
+
+Answers are converted here: outside, a `ModelSummary` or a `Chunk`, never a dict. Whatever fails is one of two errors:
+`ServerUnreachable` (no server, or the connection broke) and `ServerRefused` (it answered with an error).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+from urllib.parse import quote
+
+import aiohttp
+
+from puna.errors import PunaError
+from puna.settings import Address
+from puna.types import JsonObject, JsonValue, Progress
+
+_CONNECT_TIMEOUT = 10.0
+_LINE_LIMIT = 64 * 1024 * 1024
+_UPLOAD_CHUNK = 1024 * 1024
+_FAILURES = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError, ssl.SSLError)
+
+_T = TypeVar("_T")
+
+
+class ServerUnreachable(PunaError):
+    """Nothing answers at `url`, or the connection broke."""
+
+    default_code = "server_unreachable"
+
+    def __init__(self, url: str, reason: str = "") -> None:
+        detail = f" ({reason})" if reason else ""
+        super().__init__(f"could not connect to a Puna server at {url}{detail}, run 'puna serve' to start it")
+        self.url = url
+
+
+class ConnectionLost(ServerUnreachable):
+    """The connection broke in the middle of an answer."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url)
+        self.message = f"the connection to {url} was lost in the middle of the answer ({reason})"
+
+
+class ServerRefused(PunaError):
+    """The server said no. `http_status` is 200 when it said so in the middle of a stream."""
+
+    def __init__(self, http_status: int, message: str) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What kind of model it is. Texts as the server words them ('134.52M', 'Q4_1')."""
+
+    family: str = ""
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """A line of `puna list`. `digest`: 64 hex characters; `size`: bytes."""
+
+    name: str
+    digest: str
+    size: int
+    modified: datetime
+    details: Details
+    remote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunningModel:
+    """A line of `puna ps`. `engine` and `engine_reason` are empty when the server does not tell."""
+
+    name: str
+    digest: str
+    size: int
+    size_vram: int
+    num_ctx: int
+    expires: datetime
+    engine: str = ""
+    engine_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What `/api/show` tells. `info` holds the file's metadata, with None for arrays that were left out."""
+
+    license: str
+    modelfile: str
+    parameters: str
+    template: str
+    system: str
+    details: Details
+    capabilities: tuple[str, ...]
+    info: JsonObject
+    projector: JsonObject
+    tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
+    messages: tuple[tuple[str, str], ...]
+    engine: str = ""
+    engine_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """`truncated`: the text was cut to what fits."""
+
+    vector: tuple[float, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts in tokens, durations in nanoseconds."""
+
+    total_ns: int
+    load_ns: int
+    prompt_tokens: int
+    prompt_ns: int
+    tokens: int
+    decode_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call that the model made. `arguments`: JSON text."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a streamed answer; the last has `stats`."""
+
+    text: str
+    thinking: str
+    calls: tuple[Call, ...] = ()
+    stats: Stats | None = None
+    done_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A streamed answer. `notices`: what the server reports about the request before it answers."""
+
+    chunks: AsyncIterator[Chunk]
+    notices: tuple[str, ...]
+
+
+class Client:
+    """Use in `async with`. One connection pool; every method may be called many times and at once."""
+
+    def __init__(self, address: Address, *, api_key: str | None = None) -> None:
+        self.url = address.url
+        self.local = address.host in {"", "localhost", "0.0.0.0", "::"} or _is_loopback(address.host)
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Client:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT)
+        # A server on this machine is never behind a proxy, whatever the environment says.
+        self._session = aiohttp.ClientSession(timeout=timeout, headers=self._headers, trust_env=not self.local)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    # ------------------------------------------------------------------------------------------------- the server
+
+    async def check(self) -> None:
+        """Returns if a server answers."""
+        async with self._request("HEAD", "/"):
+            pass
+
+    async def version(self) -> str:
+        """The server's own version, whatever API version it also tells."""
+        answer = await self._json("GET", "/api/version")
+        return _text(answer, "puna") or _text(answer, "version")
+
+    # ----------------------------------------------------------------------------------------------------- models
+
+    async def models(self) -> tuple[ModelSummary, ...]:
+        answer = await self._json("GET", "/api/tags")
+        return tuple(_summary(item) for item in _objects(answer, "models"))
+
+    async def running(self) -> tuple[RunningModel, ...]:
+        answer = await self._json("GET", "/api/ps")
+        return tuple(_running(item) for item in _objects(answer, "models"))
+
+    async def show(self, model: str, *, verbose: bool = False) -> ModelCard:
+        return _card(await self._json("POST", "/api/show", {"model": model, "verbose": verbose}))
+
+    async def copy(self, source: str, destination: str) -> None:
+        async with self._request("POST", "/api/copy", {"source": source, "destination": destination}):
+            pass
+
+    async def delete(self, model: str) -> None:
+        async with self._request("DELETE", "/api/delete", {"model": model}):
+            pass
+
+    async def load(self, model: str, keep_alive: str | None = None, options: JsonObject | None = None) -> None:
+        """Returns when the model is in memory."""
+        body: JsonObject = {"model": model, "stream": False}
+        if keep_alive is not None:
+            body["keep_alive"] = keep_alive
+        if options:
+            body["options"] = options
+        await self._json("POST", "/api/generate", body)
+
+    async def unload(self, model: str) -> None:
+        await self._json("POST", "/api/generate", {"model": model, "stream": False, "keep_alive": 0})
+
+    # -------------------------------------------------------------------------------------------------- long jobs
+
+    def pull(self, model: str, *, insecure: bool = False) -> AsyncIterator[Progress]:
+        return self._progress("/api/pull", {"model": model, "insecure": insecure})
+
+    def push(self, model: str, *, insecure: bool = False) -> AsyncIterator[Progress]:
+        return self._progress("/api/push", {"model": model, "insecure": insecure})
+
+    def create(self, request: JsonObject) -> AsyncIterator[Progress]:
+        """`request` is the body of `/api/create`."""
+        return self._progress("/api/create", request)
+
+    async def has_blob(self, digest: str) -> bool:
+        """`digest`: 'sha256:…'."""
+        try:
+            async with self._request("HEAD", f"/api/blobs/{digest}"):
+                return True
+        except ServerRefused as error:
+            if error.http_status == 404:
+                return False
+            raise
+
+    async def offer_file(self, digest: str, path: Path) -> bool:
+        """Let a server on this machine take the file by its absolute path, without a second copy. False: upload it.
+
+        The digest proves that the caller can read the file; a server that cannot, or will not, refuses with a 4xx.
+        """
+        headers = {"x-puna-local-file": quote(str(path))}
+        try:
+            async with self._request("POST", f"/api/blobs/{digest}", data=b"", headers=headers):
+                return True
+        except ServerRefused as error:
+            if 400 <= error.http_status < 500:
+                return False
+            raise
+
+    async def upload(self, digest: str, path: Path, sent: Callable[[int], None]) -> None:
+        """Send the file's bytes; `sent` is told how many have gone so far."""
+        async with self._request("POST", f"/api/blobs/{digest}", data=_file_chunks(path, sent)):
+            pass
+
+    # -------------------------------------------------------------------------------------------------- inference
+
+    @asynccontextmanager
+    async def generate(self, request: JsonObject) -> AsyncIterator[Answer]:
+        """`request` is the body of `/api/generate`. Leaving the block stops the work on the server."""
+        async with self._request("POST", "/api/generate", {**request, "stream": True}) as response:
+            yield Answer(self._chunks(response, _generate_chunk), _notices(response))
+
+    @asynccontextmanager
+    async def chat(self, request: JsonObject) -> AsyncIterator[Answer]:
+        """`request` is the body of `/api/chat`. Leaving the block stops the work on the server."""
+        async with self._request("POST", "/api/chat", {**request, "stream": True}) as response:
+            yield Answer(self._chunks(response, _chat_chunk), _notices(response))
+
+    async def embed(self, request: JsonObject) -> Embedding:
+        """`request` is the body of `/api/embed` with one input."""
+        answer = await self._json("POST", "/api/embed", request)
+        vectors = answer.get("embeddings")
+        if not isinstance(vectors, list) or not vectors or not isinstance(vectors[0], list):
+            raise self._odd("embeddings")
+        vector = tuple(float(value) for value in vectors[0] if isinstance(value, int | float))
+        return Embedding(vector, truncated=bool(answer.get("truncated")))
+
+    # ---------------------------------------------------------------------------------------------------- plumbing
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        data: bytes | AsyncIterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._session is None:
+            raise RuntimeError("Client is used outside 'async with'")
+        payload = json.dumps(body).encode() if body is not None else data
+        sent = {"content-type": "application/json"} if body is not None else {}
+        try:
+            response = await self._session.request(
+                method, self.url + path, data=payload, headers={**sent, **(headers or {})}
+            )
+        except _FAILURES as error:
+            raise ServerUnreachable(self.url, _reason(error)) from error
+        async with response:
+            if response.status >= 400:
+                raise ServerRefused(response.status, await self._refusal(response))
+            yield response
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> str:
+        try:
+            text = await response.text(errors="replace")
+        except _FAILURES as error:
+            raise ConnectionLost(self.url, _reason(error)) from error
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict) and isinstance(answer.get("error"), str):
+            return str(answer["error"])
+        return text.strip() or f"{response.status} {response.reason or ''}".strip()
+
+    async def _json(self, method: str, path: str, body: JsonObject | None = None) -> JsonObject:
+        async with self._request(method, path, body) as response:
+            try:
+                answer = json.loads(await response.read())
+            except _FAILURES as error:
+                raise ConnectionLost(self.url, _reason(error)) from error
+            except ValueError as error:
+                raise self._odd(path) from error
+        if not isinstance(answer, dict):
+            raise self._odd(path)
+        return answer
+
+    def _odd(self, what: str) -> ServerRefused:
+        return ServerRefused(200, f"the server at {self.url} answered {what} in a way that Puna does not understand")
+
+    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[JsonObject]:
+        """The objects of an NDJSON stream; a line with `error` is raised."""
+        rest = b""
+        try:
+            async for data in response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > _LINE_LIMIT:
+                    raise self._odd("a line over 64 MiB")
+                for line in lines:
+                    if line.strip():
+                        yield self._object(line)
+        except _FAILURES as error:
+            raise ConnectionLost(self.url, _reason(error)) from error
+        if rest.strip():
+            yield self._object(rest)
+
+    def _object(self, line: bytes) -> JsonObject:
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise self._odd("a stream") from error
+        if not isinstance(value, dict):
+            raise self._odd("a stream")
+        if "error" in value:
+            raise ServerRefused(200, str(value["error"]))
+        return value
+
+    async def _progress(self, path: str, body: JsonObject) -> AsyncIterator[Progress]:
+        async with self._request("POST", path, {**body, "stream": True}) as response:
+            status = ""
+            async for item in self._lines(response):
+                status = _text(item, "status")
+                digest = _text(item, "digest") or None
+                yield Progress(status, digest, _integer(item, "total"), _integer(item, "completed"))
+            if status != "success":
+                raise ConnectionLost(self.url, "it ended without success")
+
+    async def _chunks(
+        self, response: aiohttp.ClientResponse, read: Callable[[JsonObject], Chunk]
+    ) -> AsyncIterator[Chunk]:
+        async for item in self._lines(response):
+            chunk = read(item)
+            yield chunk
+            if chunk.stats is not None:
+                return
+        raise ConnectionLost(self.url, "it ended before it was done")
+
+
+# ------------------------------------------------------------------------------------------------- reading answers
+
+
+def _generate_chunk(item: JsonObject) -> Chunk:
+    return _chunk(item, _text(item, "response"), item)
+
+
+def _chat_chunk(item: JsonObject) -> Chunk:
+    message = _object_of(item, "message")
+    return _chunk(item, _text(message, "content"), message)
+
+
+def _chunk(item: JsonObject, text: str, holder: JsonObject) -> Chunk:
+    calls = tuple(_call(_object_of(call, "function")) for call in _objects(holder, "tool_calls"))
+    if not item.get("done"):
+        return Chunk(text, _text(holder, "thinking"), calls)
+    stats = Stats(
+        total_ns=_integer(item, "total_duration") or 0,
+        load_ns=_integer(item, "load_duration") or 0,
+        prompt_tokens=_integer(item, "prompt_eval_count") or 0,
+        prompt_ns=_integer(item, "prompt_eval_duration") or 0,
+        tokens=_integer(item, "eval_count") or 0,
+        decode_ns=_integer(item, "eval_duration") or 0,
+    )
+    return Chunk(text, _text(holder, "thinking"), calls, stats, _text(item, "done_reason"))
+
+
+def _call(function: JsonObject) -> Call:
+    return Call(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
+
+
+def _notices(response: aiohttp.ClientResponse) -> tuple[str, ...]:
+    notices = []
+    if ignored := response.headers.get("x-puna-ignored"):
+        notices.append(f"no effect: {ignored}")
+    if truncated := response.headers.get("x-puna-truncated"):
+        notices.append(f"{truncated} earlier message(s) did not fit into the context and were left out")
+    return tuple(notices)
+
+
+def _summary(item: JsonObject) -> ModelSummary:
+    return ModelSummary(
+        name=_text(item, "name"),
+        digest=_text(item, "digest"),
+        size=_integer(item, "size") or 0,
+        modified=_moment(_text(item, "modified_at")),
+        details=_details(item),
+        remote=bool(_text(item, "remote_model")),
+    )
+
+
+def _running(item: JsonObject) -> RunningModel:
+    return RunningModel(
+        name=_text(item, "name"),
+        digest=_text(item, "digest"),
+        size=_integer(item, "size") or 0,
+        size_vram=_integer(item, "size_vram") or 0,
+        num_ctx=_integer(item, "context_length") or 0,
+        expires=_moment(_text(item, "expires_at")),
+        engine=_text(item, "engine"),
+        engine_reason=_text(item, "engine_reason"),
+    )
+
+
+def _card(answer: JsonObject) -> ModelCard:
+    capabilities = answer.get("capabilities")
+    return ModelCard(
+        license=_text(answer, "license"),
+        modelfile=_text(answer, "modelfile"),
+        parameters=_text(answer, "parameters"),
+        template=_text(answer, "template"),
+        system=_text(answer, "system"),
+        details=_details(answer),
+        capabilities=tuple(str(word) for word in capabilities) if isinstance(capabilities, list) else (),
+        info=_object_of(answer, "model_info"),
+        projector=_object_of(answer, "projector_info"),
+        tensors=tuple(_tensor(item) for item in _objects(answer, "tensors")),
+        messages=tuple((_text(item, "role"), _text(item, "content")) for item in _objects(answer, "messages")),
+        engine=_text(answer, "engine"),
+        engine_reason=_text(answer, "engine_reason"),
+    )
+
+
+def _tensor(item: JsonObject) -> tuple[str, str, tuple[int, ...]]:
+    shape = item.get("shape")
+    sides = tuple(side for side in shape if isinstance(side, int)) if isinstance(shape, list) else ()
+    return _text(item, "name"), _text(item, "type"), sides
+
+
+def _details(holder: JsonObject) -> Details:
+    details = _object_of(holder, "details")
+    return Details(_text(details, "family"), _text(details, "parameter_size"), _text(details, "quantization_level"))
+
+
+def _text(item: JsonObject, key: str) -> str:
+    value = item.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _integer(item: JsonObject, key: str) -> int | None:
+    value = item.get(key)
+    return value if isinstance(value, int) else None
+
+
+def _object_of(item: JsonObject, key: str) -> JsonObject:
+    value: JsonValue = item.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(item: JsonObject, key: str) -> list[JsonObject]:
+    value = item.get(key)
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339, whose nanoseconds Python's own reader before 3.11 does not take."""
+    head, dot, tail = text.partition(".")
+    if dot:
+        digits = len(tail) - len(tail.lstrip("0123456789"))
+        text = f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:]}"
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return datetime.fromtimestamp(0, timezone.utc)
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+# ---------------------------------------------------------------------------------------------------------- details
+
+
+async def _file_chunks(path: Path, sent: Callable[[int], None]) -> AsyncIterator[bytes]:
+    total = 0
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, _UPLOAD_CHUNK):
+            yield chunk
+            total += len(chunk)
+            sent(total)
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return text or type(cause).__name__

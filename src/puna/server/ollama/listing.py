@@ -1,0 +1,129 @@
+"""Models as Ollama's listings show them: `/api/tags`, `/api/ps`, `/api/show`. Pure.
+
+Keys and their order are Ollama's; `engine`, `engine_reason` and `slots` are ours.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+
+from puna.model.capabilities import Capability
+from puna.model.gguf import ArrayInfo, Header
+from puna.model.model import Model, size_text
+from puna.model.modelfile import render_model
+from puna.model.parameters import options_to_json
+from puna.scheduler.scheduler import Loaded
+from puna.types import JsonObject, JsonValue, Options
+
+_FOREVER = timedelta(days=292 * 365)
+"""Ollama writes 'for ever' as its longest duration from now."""
+
+_OUTSIDE_INFO = frozenset({"general.name", "tokenizer.chat_template"})
+
+
+def tag(model: Model) -> JsonObject:
+    """An entry of `/api/tags`."""
+    details = _details(model)
+    if model.header.context_length:
+        details["context_length"] = model.header.context_length
+    if model.header.embedding_length:
+        details["embedding_length"] = model.header.embedding_length
+    return {
+        "name": model.name.short,
+        "model": model.name.short,
+        "modified_at": _rfc3339(model.modified),
+        "size": model.size,
+        "digest": model.digest,
+        "details": details,
+        "capabilities": _capabilities(model),
+    }
+
+
+def running(loaded: Loaded, now: datetime) -> JsonObject:
+    """An entry of `/api/ps`."""
+    model = loaded.model
+    return {
+        "name": model.name.short,
+        "model": model.name.short,
+        "size": loaded.size,
+        "digest": model.digest,
+        "details": _details(model),
+        "expires_at": _rfc3339(loaded.expires_at or now + _FOREVER),
+        "size_vram": 0,
+        "context_length": loaded.num_ctx,
+        "engine": loaded.engine,
+        "engine_reason": loaded.reason,
+        "slots": loaded.info.slots,
+    }
+
+
+def card(model: Model, *, header: Header, loaded: Loaded | None) -> JsonObject:
+    """The answer of `/api/show`. `header`: the model's own, or one with its arrays for a verbose answer."""
+    shape: JsonObject = {}
+    if model.licenses:
+        shape["license"] = "\n".join(model.licenses)
+    shape["modelfile"] = render_model(model)
+    if parameters := parameter_lines(model.options):
+        shape["parameters"] = parameters
+    shape["template"] = model.go_template or model.chat_template or ""
+    if model.system:
+        shape["system"] = model.system
+    shape["details"] = _details(model)
+    if model.messages:
+        shape["messages"] = [{"role": message.role, "content": message.text} for message in model.messages]
+    shape["model_info"] = _info(header)
+    shape["tensors"] = [
+        {"name": tensor.name, "type": tensor.type.name, "shape": list(tensor.shape)} for tensor in header.tensors
+    ]
+    shape["capabilities"] = _capabilities(model)
+    shape["modified_at"] = _rfc3339(model.modified)
+    if model.config.requires:
+        shape["requires"] = model.config.requires
+    if loaded is not None:
+        shape["engine"] = loaded.engine
+        shape["engine_reason"] = loaded.reason
+    return shape
+
+
+def parameter_lines(options: Options) -> str:
+    """One line a value: the name in 30 columns, texts quoted."""
+    return "\n".join(
+        f"{name:<30} {json.dumps(item, ensure_ascii=False)}"
+        for name, value in options_to_json(options).items()
+        for item in (value if isinstance(value, list) else [value])
+    )
+
+
+def _details(model: Model) -> JsonObject:
+    config, header = model.config, model.header
+    family = config.model_family or header.architecture
+    weights = model.manifest.layers[0] if model.manifest.layers else None
+    return {
+        "parent_model": (weights.from_ or "") if weights is not None else "",
+        "format": config.model_format,
+        "family": family,
+        "families": list(config.model_families) or [family],
+        "parameter_size": config.model_type or size_text(header.parameter_count),
+        "quantization_level": config.file_type or header.quantization,
+    }
+
+
+def _capabilities(model: Model) -> list[JsonValue]:
+    return [capability.value for capability in Capability if capability in model.capabilities]
+
+
+def _info(header: Header) -> JsonObject:
+    info: JsonObject = {"general.parameter_count": header.parameter_count}
+    for key, value in header.metadata.items():
+        if key in _OUTSIDE_INFO:
+            continue
+        if isinstance(value, ArrayInfo):
+            info[key] = None
+        else:
+            info[key] = list(value) if isinstance(value, tuple) else value
+    return dict(sorted(info.items()))
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")

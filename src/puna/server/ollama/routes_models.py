@@ -1,0 +1,96 @@
+"""What is here and what is loaded: `/`, and under `/api`: version, status, tags, ps, show, copy, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+import puna
+from puna.errors import InvalidName, InvalidRequest
+from puna.model.gguf import read_header
+from puna.model.name import Name
+from puna.server.body import JsonReply
+from puna.server.ollama import listing
+from puna.server.ollama.exchange import missing_as, read_body, refuse_unknown, report, required
+from puna.server.ollama.schema import CopyBody, DeleteBody, ShowBody
+from puna.server.services import Services
+
+OLLAMA_API = "0.33.0"
+"""The release of Ollama whose API this is. Clients compare it with the least they need; `puna` stands beside it."""
+
+
+class ModelRoutes:
+    def __init__(self, services: Services) -> None:
+        self._library = services.library
+        self._scheduler = services.scheduler
+        self._inference = services.inference
+        self._strict = services.settings.strict
+
+    async def root(self, request: Request) -> Response:
+        """Clients look for exactly this text."""
+        return PlainTextResponse("Ollama is running")
+
+    async def version(self, request: Request) -> Response:
+        return JsonReply({"version": OLLAMA_API, "puna": puna.__version__})
+
+    async def status(self, request: Request) -> Response:
+        """There is no cloud here to be asked."""
+        return JsonReply({"cloud": {"disabled": True, "source": "none"}})
+
+    async def tags(self, request: Request) -> Response:
+        models = await asyncio.to_thread(self._library.models)
+        return JsonReply({"models": [listing.tag(model) for model in models]})
+
+    async def ps(self, request: Request) -> Response:
+        """Those that stay longest come first."""
+        now = datetime.now(timezone.utc)
+        forever = datetime.max.replace(tzinfo=timezone.utc)
+        loaded = sorted(self._scheduler.loaded(), key=lambda item: item.expires_at or forever, reverse=True)
+        return JsonReply({"models": [listing.running(item, now) for item in loaded]})
+
+    async def show(self, request: Request) -> Response:
+        body = await read_body(request, ShowBody)
+        refuse_unknown(body, strict=self._strict)
+        report(request, body.unknown)
+        name = Name.parse(required(body.target))
+        with missing_as(f"model '{name.short}' not found"):
+            model = await asyncio.to_thread(self._library.resolve, name)
+        header = model.header
+        if body.verbose:
+            header = await asyncio.to_thread(read_header, model.weights, arrays=True)
+        loaded = next((item for item in self._scheduler.loaded() if item.model.digest == model.digest), None)
+        return JsonReply(listing.card(model, header=header, loaded=loaded))
+
+    async def copy(self, request: Request) -> Response:
+        body = await read_body(request, CopyBody)
+        refuse_unknown(body, strict=self._strict)
+        report(request, body.unknown)
+        source, destination = _name(body.source, "source"), _name(body.destination, "destination")
+        with missing_as(f'model "{body.source}" not found'):
+            await asyncio.to_thread(self._library.copy, source, destination)
+        return Response()
+
+    async def delete(self, request: Request) -> Response:
+        """Removes the model, and unloads it when nobody uses it any more."""
+        body = await read_body(request, DeleteBody)
+        refuse_unknown(body, strict=self._strict)
+        report(request, body.unknown)
+        target = required(body.target)
+        try:
+            name = Name.parse(target)
+        except InvalidName as error:
+            raise InvalidRequest(f'name "{target}" is invalid', param="model", code="invalid_model_name") from error
+        with missing_as(f"model '{target}' not found"):
+            await self._scheduler.unload(name)
+            await asyncio.to_thread(self._library.delete, name)
+        return Response()
+
+
+def _name(text: str, field: str) -> Name:
+    try:
+        return Name.parse(text, param=field)
+    except InvalidName as error:
+        raise InvalidRequest(f'{field} "{text}" is invalid', param=field, code="invalid_model_name") from error
