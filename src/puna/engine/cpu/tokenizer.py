@@ -1,0 +1,271 @@
+"""Tokenizer: text to ids and back, from what the model file holds and nothing else; equal to llama.cpp's.
+
+Two kinds: byte-level BPE (through the `tokenizers` library) and SentencePiece's (`puna.engine.cpu.pieces`). Texts of
+special tokens are found first, the longest first, whatever the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum
+
+import tokenizers
+from tokenizers import models, pre_tokenizers
+
+from puna.engine.cpu.pieces import SPACE, Merger
+from puna.engine.cpu.words import WORD_RULES, WordRule
+from puna.errors import ModelFileError
+from puna.model.gguf import Header, MetadataValue
+
+_ENDS = frozenset({
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>",
+    "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
+})  # fmt: skip
+"""Texts of tokens that end an answer, whatever the file says of them. Source: llama.cpp."""
+
+_ROLES: Mapping[str, frozenset[str]] = {
+    "fim_pre": frozenset({
+        "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>",
+    }),
+    "fim_suf": frozenset({
+        "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>",
+    }),
+    "fim_mid": frozenset({
+        "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>",
+    }),
+    "fim_pad": frozenset({"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}),
+    "fim_rep": frozenset({"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"}),
+    "fim_sep": frozenset({"<|file_sep|>"}),
+}  # fmt: skip
+"""Texts that have a role where the file names no token for it: they are control tokens then."""
+
+_ENDING_ROLES = ("fim_pad", "fim_rep", "fim_sep")
+
+_ALWAYS_SHOWN = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"})
+
+
+class Kind(IntEnum):
+    """`tokenizer.ggml.token_type`."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+class Tokenizer:
+    """Needs a header read with its arrays. ModelFileError if the vocabulary is missing, damaged or of another kind."""
+
+    def __init__(self, header: Header) -> None:
+        facts = _Facts(header)
+        self._texts = facts.texts("tokens")
+        self._ids = {text: index for index, text in enumerate(self._texts)}
+        self._kinds = facts.kinds(len(self._texts))
+        self._is_bytes = header.text("tokenizer.ggml.model") == "gpt2"
+        rule = facts.rule() if self._is_bytes else WordRule((), add_bos=True)
+        self.bos = facts.token("bos")
+        self.add_bos = facts.flag("add_bos_token", rule.add_bos) and self.bos is not None
+        self.add_eos = facts.flag("add_eos_token", False)
+        self.eos = self._ends(facts)
+        self._space_prefix = facts.flag("add_space_prefix", not self._is_bytes)
+        self._encode_text = self._byte_level(facts, rule) if self._is_bytes else self._sentence_pieces(facts)
+        self._pieces = self._make_pieces()
+        self._specials = self._find_specials()
+        self._eats_space = self._space_eaters((header.name or "").lower())
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return len(self._texts)
+
+    def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        """`special`: texts of control tokens become these. `bos`: begin with it, if the model does."""
+        found = [self.bos] if bos and self.add_bos and self.bos is not None else []
+        after_special = True
+        for part in self._parts(text, special):
+            if isinstance(part, int):
+                found.append(part)
+                after_special = True
+            else:
+                prefix = " " if self._space_prefix and after_special and not self._is_bytes else ""
+                found += self._encode_text(prefix + part)
+                after_special = False
+        return found
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; of a control token its text."""
+        return self._pieces[token]
+
+    def detokenize(self, tokens: Iterable[int]) -> bytes:
+        return b"".join(self._pieces[token] for token in tokens)
+
+    def is_control(self, token: int) -> bool:
+        return self._kinds[token] is Kind.CONTROL or self._kinds[token] is Kind.UNKNOWN
+
+    # -------------------------------------------------------------------------------------------- special tokens
+
+    def _parts(self, text: str, special: bool) -> list[str | int]:
+        """Text cut at special tokens: the longest is looked for first, everywhere."""
+        parts: list[str | int] = [text] if text else []
+        letters = set(text)
+        for token, content in self._specials:
+            if content[0] not in letters or (not special and self._kinds[token] is not Kind.USER_DEFINED):
+                continue
+            if content in text:
+                parts = [piece for part in parts for piece in self._cut(part, token, content)]
+        return parts
+
+    def _cut(self, part: str | int, token: int, content: str) -> list[str | int]:
+        if isinstance(part, int):
+            return [part]
+        first, *others = part.split(content)
+        found: list[str | int] = [first]
+        for other in others:
+            found += [token, other.lstrip(" \t\n\v\f\r") if token in self._eats_space else other]
+        return [item for item in found if item != ""]
+
+    def _find_specials(self) -> list[tuple[int, str]]:
+        wanted = {Kind.CONTROL, Kind.USER_DEFINED, Kind.UNKNOWN}
+        found = [(index, text) for index, text in enumerate(self._texts) if self._kinds[index] in wanted and text]
+        return sorted(found, key=lambda item: -len(item[1].encode()))
+
+    def _space_eaters(self, name: str) -> frozenset[int]:
+        """Tokens that swallow the white space behind them. Files cannot say so; llama.cpp goes by the model's name."""
+        if "phi-3" not in name and "phi3" not in name:
+            return frozenset()
+        keep = {"<unk>", "<s>", "<|endoftext|>"}
+        found = {token for token, text in self._specials if text not in keep}
+        return frozenset(found | ({self._ids["</s>"]} if "</s>" in self._ids else set()))
+
+    def _ends(self, facts: _Facts) -> tuple[int, ...]:
+        """Every token that ends an answer. Texts that always do are made control tokens, as llama.cpp does."""
+        found = {facts.token(role) for role in ("eos", "eot", "eom", *_ENDING_ROLES)}
+        for role, role_texts in _ROLES.items():
+            if facts.token(role) is None:
+                tokens = {self._ids[text] for text in role_texts & self._ids.keys()}
+                self._make_control(tokens)
+                found |= tokens if role in _ENDING_ROLES else set()
+        ends = {self._ids[text] for text in _ENDS & self._ids.keys()}
+        self._make_control(ends)
+        found |= ends
+        for text in _ALWAYS_SHOWN & self._ids.keys():
+            self._kinds[self._ids[text]] = Kind.USER_DEFINED
+        texts = {self._texts[token] for token in found if token is not None}
+        if {"<|return|>", "<|call|>"} <= texts or ({"<|call|>", "<|calls|>"} & texts and "<|flush|>" in texts):
+            found.discard(self._ids.get("<|end|>"))
+        if "<|tool_response>" in texts:
+            found.discard(self._ids.get("</s>"))
+        return tuple(sorted(token for token in found if token is not None))
+
+    def _make_control(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
+            self._kinds[token] = Kind.CONTROL
+
+    # --------------------------------------------------------------------------------------------- the two kinds
+
+    def _byte_level(self, facts: _Facts, rule: WordRule) -> Callable[[str], list[int]]:
+        merges = [tuple(merge.split(" ", 1)) for merge in facts.texts("merges")]
+        known = [
+            (first, second)
+            for first, second in merges
+            if first in self._ids and second in self._ids and first + second in self._ids
+        ]
+        bpe = tokenizers.Tokenizer(models.BPE(vocab=self._ids, merges=known, ignore_merges=rule.whole_words))
+        cuts = [pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in rule.patterns]
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        bpe.pre_tokenizer = pre_tokenizers.Sequence([*cuts, bytes_])
+
+        def encode(text: str) -> list[int]:
+            ids: list[int] = bpe.encode(text, add_special_tokens=False).ids
+            return ids
+
+        return encode
+
+    def _sentence_pieces(self, facts: _Facts) -> Callable[[str], list[int]]:
+        byte_ids = [self._ids.get(f"<0x{byte:02X}>", self._ids.get(chr(byte))) for byte in range(256)]
+        merger = Merger(self._ids, facts.scores(len(self._texts)), byte_ids)
+        return lambda text: merger.encode(text.replace(" ", SPACE))
+
+    def _make_pieces(self) -> list[bytes]:
+        letters = _byte_letters()
+        pieces: list[bytes] = []
+        for text, kind in zip(self._texts, self._kinds, strict=True):
+            if kind in {Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED}:
+                pieces.append(text.encode())
+            elif kind is Kind.BYTE:
+                pieces.append(bytes([int(text[3:5], 16)]))
+            elif kind is not Kind.NORMAL:
+                pieces.append(b"")
+            elif self._is_bytes:
+                pieces.append(b"".join(letters.get(letter) or letter.encode() for letter in text))
+            else:
+                pieces.append(text.replace(SPACE, " ").encode())
+        return pieces
+
+
+_SENTENCE_PIECE_TOKENS: Mapping[str, int] = {"bos": 1, "eos": 2}
+"""What holds for such a vocabulary that does not say."""
+
+
+class _Facts:
+    """Typed look-ups of `tokenizer.ggml.<key>`."""
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+
+    def texts(self, key: str) -> list[str]:
+        return [str(text) for text in self._array(key)]
+
+    def scores(self, count: int) -> Sequence[float]:
+        scores = [float(score) for score in self._array("scores") if isinstance(score, int | float)]
+        if len(scores) < count:
+            raise ModelFileError("the model file's vocabulary has fewer scores than tokens")
+        return scores
+
+    def kinds(self, count: int) -> list[Kind]:
+        if self._value("token_type") is None:
+            return [Kind.NORMAL] * count
+        kinds = [_KINDS.get(kind, Kind.UNUSED) for kind in self._array("token_type")]
+        if len(kinds) < count:
+            raise ModelFileError("the model file's vocabulary has fewer types than tokens")
+        return kinds[:count]
+
+    def rule(self) -> WordRule:
+        name = self._header.text("tokenizer.ggml.pre") or "default"
+        if name not in WORD_RULES:
+            raise ModelFileError(f"no rule for the pre-tokenizer '{name}'")
+        return WORD_RULES[name]
+
+    def token(self, role: str) -> int | None:
+        count = len(self._array("tokens"))
+        token = self._header.number(f"tokenizer.ggml.{role}_token_id")
+        if token is None and self._header.text("tokenizer.ggml.model") == "llama":
+            token = _SENTENCE_PIECE_TOKENS.get(role)
+        return token if token is not None and 0 <= token < count else None
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._value(key)
+        return value if isinstance(value, bool) else default
+
+    def _array(self, key: str) -> tuple[bool | int | float | str, ...]:
+        value = self._value(key)
+        if not isinstance(value, tuple):
+            raise ModelFileError(f"the model file has no usable tokenizer.ggml.{key}")
+        return value
+
+    def _value(self, key: str) -> MetadataValue | None:
+        return self._header.metadata.get(f"tokenizer.ggml.{key}")
+
+
+_KINDS: Mapping[object, Kind] = {kind.value: kind for kind in Kind}
+
+
+def _byte_letters() -> dict[str, bytes]:
+    """The letter that stands for each byte in a byte-level vocabulary: its own if it prints, else one from U+0100."""
+    printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = {chr(byte): bytes([byte]) for byte in printing}
+    others = (byte for byte in range(256) if byte not in printing)
+    return letters | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}

@@ -1,0 +1,78 @@
+"""How text is cut into words before byte-level merging, by the pre-tokenizer's name in the file. Pure data.
+
+A rule is a list of patterns: each cuts what the ones before left, and both matches and gaps are words. Source: the
+patterns that the models' own tokenizers declare, as llama.cpp names and reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_CONTRACTION = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = rf"{_CONTRACTION}|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"
+_QWEN2 = rf"{_CONTRACTION}|{_LETTERS}|\p{{N}}|{_REST}"
+
+# Upper and lower case by ASCII only: so llama.cpp reads the classes of these two.
+_UPPER, _LOWER = r"(?:(?=\p{L})[^a-z])", r"(?:(?=\p{L})[^A-Z])"
+_CASED_REST = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def _cased(tail: str, digits: str) -> str:
+    lead = r"[^\r\n\p{L}\p{N}]?"
+    return rf"{lead}{_UPPER}*{_LOWER}+{tail}|{lead}{_UPPER}+{_LOWER}*{tail}|{digits}|{_CASED_REST}"
+
+
+@dataclass(frozen=True, slots=True)
+class WordRule:
+    """`whole_words`: a word that is a token is not merged. `add_bos`: what holds when the file does not say."""
+
+    patterns: tuple[str, ...]
+    whole_words: bool = False
+    add_bos: bool = False
+
+
+_PLAIN = WordRule((_GPT2,))
+_DIGITS_FIRST = WordRule((r"\p{N}", _GPT2))
+_TRIPLES = WordRule((_LLAMA3,))
+_TRIPLES_WHOLE = WordRule((_LLAMA3,), whole_words=True, add_bos=True)
+_SINGLES = WordRule((_QWEN2,))
+_CASES = WordRule((_cased(f"{_CONTRACTION}?", r"\p{N}{1,3}"),))
+
+WORD_RULES: Mapping[str, WordRule] = {
+    "llama-bpe": _TRIPLES_WHOLE,
+    "llama3": _TRIPLES_WHOLE,
+    "llama-v3": _TRIPLES_WHOLE,
+    "falcon3": _TRIPLES_WHOLE,
+    "pixtral": _TRIPLES_WHOLE,
+    "smaug-bpe": _TRIPLES,
+    "dbrx": _TRIPLES,
+    "gpt-2": _PLAIN,
+    "phi-2": _PLAIN,
+    "olmo": _PLAIN,
+    "mpt": _PLAIN,
+    "jais": _PLAIN,
+    "smollm": _DIGITS_FIRST,
+    "starcoder": _DIGITS_FIRST,
+    "refact": _DIGITS_FIRST,
+    "command-r": _DIGITS_FIRST,
+    "exaone": _DIGITS_FIRST,
+    "codeshell": _DIGITS_FIRST,
+    "qwen2": _SINGLES,
+    "deepseek-r1-qwen": _SINGLES,
+    "stablelm2": _SINGLES,
+    "megrez": _SINGLES,
+    "deepseek-coder": WordRule((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}")),
+    "deepseek-v3": WordRule((
+        r"\p{N}{1,3}",
+        "[一-龥\u3040-ゟ゠-ヿ]+",
+        r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+        r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    )),
+    "tekken": WordRule((_cased("", r"\p{N}"),), whole_words=True, add_bos=True),
+    "gpt-4o": _CASES,
+    "llama4": _CASES,
+}  # fmt: skip
