@@ -10,14 +10,35 @@ from puna.chat.text import ThinkTags
 from puna.types import JsonValue, Message, Tool
 
 
+@dataclass(frozen=True, slots=True)
+class CallSyntax:
+    """How a model writes a tool call: `before`, the name, `between`, the arguments as a JSON object, `after`.
+
+    For instance `<tool_call>{"name": "`, `", "arguments": `, `}</tool_call>`. `array`: the calls of one answer stand
+    in one JSON array, whose brackets are in `before` and `after`. White space is as the template writes it.
+    """
+
+    before: str
+    between: str
+    after: str
+    array: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What a call begins with, up to its JSON or its name; "" when it begins with the JSON."""
+        for end, character in enumerate(self.before):
+            if character == "{" or (character == "[" and self.before[end + 1 :].lstrip().startswith("{")):
+                return self.before[:end].rstrip()
+        return self.before
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateFacts:
     """What a template makes of what it is given.
 
     `system`, `tools`, `tool_calls`, `tool_results`: it writes them into the prompt. `parts`: it wants content as a
     list of parts. `thinking`: the tags around thinking, if the model thinks; `switch`: `enable_thinking` changes the
-    prompt; `effort`: `reasoning_effort` does. `call_open`: the text that a tool call begins with, "" if it is bare
-    JSON, None if it is not known.
+    prompt; `effort`: `reasoning_effort` does. `syntax`: how it writes a tool call, None if that is not to be told.
     """
 
     system: bool
@@ -28,7 +49,7 @@ class TemplateFacts:
     thinking: ThinkTags | None = None
     switch: bool = False
     effort: bool = False
-    call_open: str | None = None
+    syntax: CallSyntax | None = None
 
 
 class ChatTemplate(Protocol):

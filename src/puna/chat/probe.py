@@ -6,10 +6,12 @@ model writes them whether its template shows them or not.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from puna.chat.facts import TemplateFacts
+from puna.chat.facts import CallSyntax, TemplateFacts
 from puna.chat.text import ThinkTags
 from puna.errors import InvalidRequest, ModelFileError
 from puna.types import JsonObject, JsonValue
@@ -48,7 +50,6 @@ def probe(template: Renders) -> TemplateFacts:
     tools = trial.text([user], [_TOOL])
     called = trial.text([user, _CALL], [_TOOL])
     answered = trial.text([user, _CALL, _RESULT], [_TOOL])
-    plain = trial.text([user])
     return TemplateFacts(
         system="PUNA-SYSTEM" in trial.text([_system(parts), user]),
         tools="puna_tool" in tools,
@@ -60,7 +61,7 @@ def probe(template: Renders) -> TemplateFacts:
         != trial.text([user], None, {"enable_thinking": False}),
         effort=trial.text([user], None, {"reasoning_effort": "high"})
         != trial.text([user], None, {"reasoning_effort": "low"}),
-        call_open=_opening(plain, trial.text([user, _CALL])),
+        syntax=_syntax(trial.text([user, _assistant(parts)]), trial.text([user, _CALL])),
     )
 
 
@@ -87,24 +88,26 @@ def _tags(source: str) -> ThinkTags | None:
     return next((tags for tags in KNOWN_TAGS if tags.close in source), None)
 
 
-def _opening(plain: str, called: str) -> str | None:
-    """What a template writes before a call's name: the text after the turn's header, up to the JSON or the name."""
-    if "puna_tool" not in called:
+def _syntax(answered: str, called: str) -> CallSyntax | None:
+    """What the turn of a call has where the turn of an answer has its text."""
+    head, mark, tail = answered.partition(_ANSWER)
+    if not mark or not called.startswith(head) or not called.endswith(tail) or "PUNA-ARGUMENT" not in called:
         return None
-    end = called.find("puna_tool")
-    begin = _shared(plain, called)
-    text = called[begin:end]
-    for stop in ("{", "["):
-        cut = text.find(stop + '"') if stop == "{" else -1
-        if cut >= 0:
-            text = text[:cut]
-    return text.strip()
-
-
-def _shared(first: str, second: str) -> int:
-    """How many characters both begin with."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+    call = called[len(head) : len(called) - len(tail)]
+    begin = call.find("puna_tool")
+    end = begin + len("puna_tool")
+    arguments = call.find("{", end)
+    if begin < 0 or arguments < 0:
+        return None
+    try:
+        value, stop = _JSON.raw_decode(call, arguments)
+    except ValueError:
+        return None
+    if value != {"argument": "PUNA-ARGUMENT"} or "abcdef123" in call[:arguments]:
+        return None
+    before, after = call[:begin].lstrip(), call[stop:].rstrip()
+    array = re.search(r"\[\s*\{[^{]*$", before) is not None and re.match(r"[^\]]*\}\s*\]", after) is not None
+    return CallSyntax(before, call[end:arguments], after, array)
 
 
 # --------------------------------------------------------------------------------------------------- marked values
@@ -140,6 +143,16 @@ _RESULT: JsonObject = {
     "tool_call_id": "abcdef123",
     "content": "PUNA-RESULT",
 }
+
+
+_ANSWER = "\N{INVISIBLE SEPARATOR}PUNA-ANSWER"
+"""Shares no beginning with what a template may write before a call."""
+
+_JSON = json.JSONDecoder()
+
+
+def _assistant(parts: bool) -> JsonObject:
+    return {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}] if parts else _ANSWER}
 
 
 def _user_parts() -> JsonObject:
