@@ -9,16 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
-from puna.server import ollama, openai
 from puna.server.errors import error_response
 from puna.server.middleware import BodyLimit, Hosts, Identify, Keys, Origins
+from puna.server.openai.routes import routes as openai_routes
 from puna.server.services import Services
 
 
 def create_app(services: Services) -> Starlette:
     settings = services.settings
     return Starlette(
-        routes=[*openai.routes.routes(services), *ollama.routes.routes(services)],
+        routes=[*openai_routes(services)],
         middleware=[
             Middleware(Identify),
             Middleware(Origins, settings.origins),

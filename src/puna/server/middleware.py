@@ -41,9 +41,10 @@ class Identify:
             await self._app(scope, receive, send)
             return
         request_id = f"req_{secrets.token_hex(16)}"
-        # `response_headers`: what any layer further in wants on the answer, errors included.
+        # `response_headers`: what any layer further in wants on the answer, errors included, until it is `responded`.
         shared: dict[str, str] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, response_headers=shared)
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, response_headers=shared, responded=False)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = time.perf_counter()
         status = 0
@@ -56,6 +57,7 @@ class Identify:
                 headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - began) * 1000))
                 headers.update(shared)
+                state["responded"] = True
             await send(message)
 
         path: str = scope["path"]
@@ -68,7 +70,7 @@ class Identify:
                 _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
             if status == 0:
                 await error_response(error, path)(scope, receive, identified)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the outermost border: a fault of ours is logged and answered as one
             _log.exception("request failed")
             if status == 0:
                 await error_response(internal_error(request_id), path)(scope, receive, identified)
@@ -86,8 +88,8 @@ class Identify:
 # --------------------------------------------------------------------------------------------------------- browsers
 
 _LOCAL_ORIGINS = (
-    *(f"{scheme}://{host}{port}" for scheme in ("http", "https") for host in ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")
-      for port in ("", ":*")),
+    *(f"{scheme}://{host}{port}" for scheme in ("http", "https")
+      for host in ("localhost", "127.0.0.1", "0.0.0.0", "[::1]") for port in ("", ":*")),
     "app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*",
 )  # fmt: skip
 
@@ -99,7 +101,8 @@ _PREFLIGHT = {
     "access-control-allow-methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
     "access-control-allow-headers": ",".join((
         "Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "X-Api-Key", "Anthropic-Version",
-        "Anthropic-Beta", "Openai-Beta", "Openai-Organization", "Openai-Project", "X-Client-Request-Id", "X-Puna-Strict",
+        "Anthropic-Beta", "Openai-Beta", "Openai-Organization", "Openai-Project", "X-Client-Request-Id",
+        "X-Puna-Strict",
         *(f"X-Stainless-{name}" for name in (
             "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version", "Poll-Helper",
             "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
@@ -115,7 +118,8 @@ _EXPOSED = "x-request-id, openai-processing-ms, retry-after, x-should-retry, x-p
 def parse_origins(origins: Sequence[str]) -> tuple[re.Pattern[str], ...]:
     """Patterns of the origins that may call, those of this machine included. SettingError if one cannot be read.
 
-    One `*` an entry, for any text; after a colon it stands for a port, so `http://localhost:*` is no prefix of another host.
+    One `*` an entry, for any text; after a colon it stands for a port, so that `http://localhost:*` is no prefix of
+    another host.
     """
     for origin in origins:
         scheme, separator, _ = origin.partition("://")
@@ -189,7 +193,7 @@ def is_own_host(header: str) -> bool:
         host = urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return False
-    if host == "" or host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+    if host in {"", "localhost"} or host.endswith((".localhost", ".local", ".internal")):
         return True
     try:
         address = ipaddress.ip_address(host)
@@ -227,12 +231,13 @@ class Keys:
                 "You didn't provide an API key. Send one of this server's keys as 'Authorization: Bearer KEY'."
             )
         # Every key is compared, in constant time: how long this takes tells nothing about them.
-        if not any([hmac.compare_digest(key.encode(), known) for known in self._keys]):
+        matches = [hmac.compare_digest(key.encode(), known) for known in self._keys]
+        if True not in matches:
             raise Unauthorized("Incorrect API key provided.")
 
 
 class BodyLimit:
-    """Refuses a body over `limit` bytes, by its declared length or as soon as it has grown past it. Uploads are exempt."""
+    """Refuses a body over `limit` bytes, by its declared length or once it has grown past it. Uploads are exempt."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app

@@ -1,8 +1,8 @@
 """Streams: frames out as they come, silence filled with comments, work stopped when the client goes away.
 
-The status line waits for the first frame, so that a fault before it is a real 4xx or 5xx; but not for ever: after `GRACE`
-seconds the stream begins with a comment, since clients and proxies give up on a connection that says nothing. From then on
-a fault is an error frame and a clean end.
+The status line waits for the first frame, so that a fault before it is a real 4xx or 5xx; but not for ever: after
+`GRACE` seconds the stream begins with a comment, since clients and proxies give up on a connection that says nothing.
+From then on a fault is an error frame and a clean end.
 """
 
 from __future__ import annotations

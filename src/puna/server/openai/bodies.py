@@ -295,10 +295,10 @@ class TokenizeBody(Shape):
     ] = None
     add_special: Annotated[bool | None, Honoured("The same in llama.cpp's form. Default false.")] = None
     parse_special: Annotated[bool | None, Honoured("Text of control tokens becomes these. Default true.")] = None
-    with_pieces: Annotated[
-        bool | None, Honoured("llama.cpp's form: each token with its text, or bytes that are none.")
+    with_pieces: Annotated[bool | None, Refused("Ask /detokenize for the text of a token.", harmless=(False,))] = None
+    return_token_strs: Annotated[
+        bool | None, Refused("Ask /detokenize for the text of a token.", harmless=(False,))
     ] = None
-    return_token_strs: Annotated[bool | None, Honoured("vLLM's form: the text of each token.")] = None
     add_generation_prompt: Annotated[
         bool | None, Refused("A chat is counted as it would be answered.", harmless=(True,))
     ] = None

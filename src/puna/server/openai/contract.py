@@ -4,8 +4,8 @@
     Refused    it cannot be done here: 400, unless the value asks for nothing (`harmless`)
     Reported   accepted without effect, and named in the `x-puna-ignored` header, unless the value is `harmless`
 
-Requests are checked from these shapes, and `docs/reference/openai.md` is generated from them. A null is an absent field,
-on every level. A field that no shape knows is reported, or refused (`unknown_parameter`) in strict mode.
+Requests are checked from these shapes, and `docs/reference/openai.md` is generated from them. A null is an absent
+field, on every level. A field that no shape knows is reported, or refused (`unknown_parameter`) in strict mode.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Refused(Mark):
 class Shape(BaseModel):
     """One JSON object of a request."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True, protected_namespaces=(), defer_build=True)
+    model_config = ConfigDict(
+        strict=True, extra="allow", allow_inf_nan=False, frozen=True, protected_namespaces=(), defer_build=True
+    )
 
     @model_validator(mode="before")
     @classmethod

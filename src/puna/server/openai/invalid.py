@@ -99,48 +99,48 @@ def _listed(items: list[str]) -> str:
     return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
+def _outside(path: str, fault: str, expected: str, got: str, code: str) -> InvalidRequest:
+    return _fault(path, f"Invalid '{path}': {fault}. Expected {expected}, but got {got} instead.", code)
+
+
 def _bound(word: str, side: str, sign: str, key: str) -> Callable[[str, dict[str, Any], object], InvalidRequest]:
     """`word` 'minimum', `side` 'below', `sign` '>=', `key` of the bound in Pydantic's context."""
 
     def render(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
         bound = context[key]
-        number = "decimal" if isinstance(bound, float) else "integer"
-        shown = f"{value}" if len(f"{value}") <= 30 else f"a number of {len(f'{value}')} digits"
-        message = f"Invalid '{path}': {number} {side} {word} value. Expected a value {sign} {f'{bound:g}' if isinstance(bound, float) else bound}, but got {shown} instead."
-        return _fault(path, message, f"{number}_{side}_{word[:3]}_value")
+        number, shown = ("decimal", f"{bound:g}") if isinstance(bound, float) else ("integer", f"{bound}")
+        got = f"{value}" if len(f"{value}") <= 30 else f"a number of {len(f'{value}')} digits"
+        code = f"{number}_{side}_{word[:3]}_value"
+        return _outside(path, f"{number} {side} {word} value", f"a value {sign} {shown}", got, code)
 
     return render
 
 
 def _short(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:
-    least, size = context["min_length"], context["actual_length"]
+    expected, size = f"an array with minimum length {context['min_length']}", context["actual_length"]
     if size == 0:
-        message = f"Invalid '{path}': empty array. Expected an array with minimum length {least}, but got an empty array instead."
-        return _fault(path, message, "empty_array")
-    message = f"Invalid '{path}': array too short. Expected an array with minimum length {least}, but got one of {size} instead."
-    return _fault(path, message, "array_below_min_length")
+        return _outside(path, "empty array", expected, "an empty array", "empty_array")
+    return _outside(path, "array too short", expected, f"one of length {size}", "array_below_min_length")
 
 
 def _long(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
     most = context["max_length"]
     if isinstance(value, dict):
-        message = f"Invalid '{path}': too many properties. Expected an object with at most {most}, but got {len(value)} instead."
-        return _fault(path, message, "object_above_max_properties")
+        expected = f"an object with at most {most}"
+        return _outside(path, "too many properties", expected, str(len(value)), "object_above_max_properties")
     size = len(value) if isinstance(value, list) else context["actual_length"]
-    message = f"Invalid '{path}': array too long. Expected an array with maximum length {most}, but got one of {size} instead."
-    return _fault(path, message, "array_above_max_length")
+    expected = f"an array with maximum length {most}"
+    return _outside(path, "array too long", expected, f"one of length {size}", "array_above_max_length")
 
 
-def _short_string(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:
-    least = context["min_length"]
-    message = f"Invalid '{path}': string too short. Expected a string with minimum length {least}."
-    return _fault(path, message, "string_below_min_length")
+def _short_string(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
+    expected = f"a string with minimum length {context['min_length']}"
+    return _outside(path, "string too short", expected, f"one of length {len(str(value))}", "string_below_min_length")
 
 
 def _long_string(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
-    most, size = context["max_length"], len(str(value))
-    message = f"Invalid '{path}': string too long. Expected a string with maximum length {most}, but got one of {size} instead."
-    return _fault(path, message, "string_above_max_length")
+    expected = f"a string with maximum length {context['max_length']}"
+    return _outside(path, "string too long", expected, f"one of length {len(str(value))}", "string_above_max_length")
 
 
 def _pattern(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:

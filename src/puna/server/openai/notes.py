@@ -1,0 +1,54 @@
+"""What an answer tells besides itself: fields without effect, and how far a seed can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from starlette.datastructures import State
+
+from puna.types import Started
+
+IGNORED = "x-puna-ignored"
+SEED = "x-puna-seed"
+
+_MOST = 100
+"""Names in the header, at most; the rest is counted."""
+
+
+class Notes:
+    """Writes them to the headers of the answer, whatever it becomes. What is known only after the status line (a stream
+    that began with a comment, since its model took long to load) travels as a comment in the stream.
+
+    `state`: the request's, as `middleware.Identify` made it.
+    """
+
+    def __init__(self, state: State, ignored: Iterable[str] = (), *, seeded: bool = False) -> None:
+        self._headers: dict[str, str] = state.response_headers
+        self._state = state
+        self._seeded = seeded
+        self.ignored: list[str] = []
+        self.add(ignored)
+
+    def add(self, paths: Iterable[str]) -> None:
+        self.ignored += [path for path in dict.fromkeys(paths) if path not in self.ignored]
+        if self.ignored:
+            self._headers[IGNORED] = field_list(self.ignored)
+
+    def start(self, started: Started) -> bytes:
+        """Take what the engine says. Gives the comment that is due if the headers have gone."""
+        before = dict(self._headers)
+        self.add(started.ignored)
+        if self._seeded:
+            self._headers[SEED] = "exact" if started.seed_exact else "best-effort"
+        if not self._state.responded:
+            return b""
+        late = self._headers.items() - before.items()
+        return "".join(f": {name}: {value}\n\n" for name, value in sorted(late)).encode()
+
+
+def field_list(paths: list[str]) -> str:
+    """Paths as a header's value. They come from the client: what a header cannot hold is percent-encoded."""
+    shown = [quote(path, safe="[]$@!#&'*+/")[:200] for path in paths[:_MOST]]
+    more = len(paths) - _MOST
+    return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)

@@ -1,0 +1,241 @@
+"""OpenAI's routes. A handler reads and checks a body, asks `Inference`, and frames what comes; nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from puna.errors import InvalidRequest, Unsupported
+from puna.model.capabilities import Capability
+from puna.model.model import Model
+from puna.model.name import Name
+from puna.server.body import JsonReply, read_object
+from puna.server.openai import chat, convert, legacy, media
+from puna.server.openai.bodies import (
+    ChatCompletionBody,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingBody,
+    TokenizeBody,
+)
+from puna.server.openai.contract import Shape, read_body
+from puna.server.openai.messages import Message
+from puna.server.openai.notes import Notes
+from puna.server.services import Services
+from puna.server.streaming import SSE, EventStream, unless_gone
+from puna.types import Embeddings, JsonObject, JsonValue
+
+STRICT = "x-puna-strict"
+"""Request header, `true` or `false`: refuse unknown fields, or report them, whatever the settings say."""
+
+_FETCHES = 4
+"""Remote images of one request that are fetched at once."""
+
+Handler = Callable[[Request], Awaitable[Response | EventStream]]
+BodyType = TypeVar("BodyType", bound=Shape)
+
+
+def routes(services: Services) -> list[Route]:
+    api = _Api(services)
+    return [
+        _route("/v1/chat/completions", {"POST": api.chat}),
+        _route("/v1/completions", {"POST": api.complete}),
+        _route("/v1/embeddings", {"POST": api.embed}),
+        _route("/v1/models", {"GET": api.models}),
+        _route("/v1/models/{id:path}", {"GET": api.model, "DELETE": api.delete}),
+        _route("/tokenize", {"POST": api.tokenize}),
+        _route("/v1/tokenize", {"POST": api.tokenize}),
+        _route("/detokenize", {"POST": api.detokenize}),
+        _route("/v1/detokenize", {"POST": api.detokenize}),
+        _route("/health", {"GET": api.health}),
+    ]
+
+
+def _route(path: str, handlers: Mapping[str, Handler]) -> Route:
+    async def endpoint(request: Request) -> Response | EventStream:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=[*handlers])
+
+
+class _Api:
+    def __init__(self, services: Services) -> None:
+        self._settings = services.settings
+        self._library = services.library
+        self._scheduler = services.scheduler
+        self._inference = services.inference
+
+    # ---------------------------------------------------------------------------------------------------- generate
+
+    async def chat(self, request: Request) -> Response | EventStream:
+        body, notes = await self._read(request, ChatCompletionBody)
+        images = await self._fetch_images(body.model, body.messages)
+        wanted, ignored = await _aside(convert.has_media(body.messages), lambda: convert.to_chat(body, images))
+        notes.add(ignored)
+        style = chat.Style.of(body)
+        events = self._inference.chat(wanted)
+        if body.stream:
+            return EventStream(chat.stream(events, style, wanted.n, notes), SSE)
+        return JsonReply(await unless_gone(request.receive, chat.gather(events, style, wanted.n, notes)))
+
+    async def complete(self, request: Request) -> Response | EventStream:
+        body, notes = await self._read(request, CompletionBody)
+        wanted, ignored = convert.to_completion(body)
+        notes.add(ignored)
+        style = legacy.Style.of(body, len(wanted.prompts))
+        events = self._inference.complete(wanted)
+        if body.stream:
+            return EventStream(legacy.stream(events, style, notes), SSE)
+        return JsonReply(await unless_gone(request.receive, legacy.gather(events, style, notes)))
+
+    async def embed(self, request: Request) -> Response:
+        body, notes = await self._read(request, EmbeddingBody)
+        wanted, ignored = convert.to_embed(body)
+        notes.add(ignored)
+        embeddings = await unless_gone(request.receive, self._inference.embed(wanted))
+        return JsonReply(embeddings_json(embeddings, body.model, base64_=body.encoding_format == "base64"))
+
+    # ------------------------------------------------------------------------------------------------------ models
+
+    async def models(self, _request: Request) -> Response:
+        found = await asyncio.to_thread(self._library.models)
+        return JsonReply({"object": "list", "data": [model_json(model, model.name.short) for model in found]})
+
+    async def model(self, request: Request) -> Response:
+        id_: str = request.path_params["id"]
+        return JsonReply(model_json(await self._resolve(id_), id_))
+
+    async def delete(self, request: Request) -> Response:
+        id_: str = request.path_params["id"]
+        model = await self._resolve(id_)
+        await self._scheduler.unload(model.name)
+        await asyncio.to_thread(self._library.delete, model.name)
+        return JsonReply({"id": id_, "object": "model", "deleted": True})
+
+    # ------------------------------------------------------------------------------------------------------ tokens
+
+    async def tokenize(self, request: Request) -> Response:
+        body, _ = await self._read(request, TokenizeBody)
+        name = await self._named(body.model)
+        if [body.prompt, body.content, body.messages].count(None) != 2:
+            raise InvalidRequest(
+                "Send one of 'prompt', 'content' and 'messages'.", param="prompt", code="missing_required_parameter"
+            )
+        special = body.parse_special is not False
+        if body.content is not None:
+            tokens = await self._inference.tokenize(name, body.content, special=special, bos=bool(body.add_special))
+            return JsonReply({"tokens": [*tokens]})
+        if body.prompt is not None:
+            bos = body.add_special_tokens is not False
+            tokens = await self._inference.tokenize(name, body.prompt, special=special, bos=bos)
+            counted: JsonObject = {"count": len(tokens), "tokens": [*tokens]}
+        else:
+            images = await self._fetch_images(name, body.messages or [])
+            counted = {"count": await self._inference.count(convert.to_counted_chat(body, name, images))}
+        return JsonReply({**counted, "max_model_len": await self._context(name)})
+
+    async def detokenize(self, request: Request) -> Response:
+        body, _ = await self._read(request, DetokenizeBody)
+        text = await self._inference.detokenize(await self._named(body.model), body.tokens)
+        # vLLM's clients read `prompt`, llama.cpp's `content`.
+        return JsonReply({"prompt": text, "content": text})
+
+    async def health(self, _request: Request) -> Response:
+        return JsonReply({"status": "ok"})
+
+    # ------------------------------------------------------------------------------------------------------ shared
+
+    async def _read(self, request: Request, shape: type[BodyType]) -> tuple[BodyType, Notes]:
+        data = await read_object(request)
+        body, ignored = read_body(shape, data, strict=self._strict(request))
+        return body, Notes(request.state, ignored, seeded=data.get("seed") is not None)
+
+    def _strict(self, request: Request) -> bool:
+        header = request.headers.get(STRICT)
+        match header and header.lower():
+            case None:
+                return self._settings.strict
+            case "true" | "1":
+                return True
+            case "false" | "0":
+                return False
+            case _:
+                raise InvalidRequest(f"Invalid header '{STRICT}': expected true or false.", param=STRICT)
+
+    async def _resolve(self, name: str) -> Model:
+        return await asyncio.to_thread(self._library.resolve, Name.parse(name))
+
+    async def _named(self, model: str | None) -> str:
+        """The model of a request that may leave it out: the only one there is."""
+        if model is not None:
+            return model
+        loaded = {one.model.name.short for one in self._scheduler.loaded()}
+        names = loaded or {one.name.short for one in await asyncio.to_thread(self._library.models)}
+        if len(names) != 1:
+            raise InvalidRequest(
+                "Missing required parameter: 'model'.", param="model", code="missing_required_parameter"
+            )
+        return names.pop()
+
+    async def _context(self, name: str) -> int | None:
+        """The context that the model is loaded with; names that share weights share it."""
+        weights = (await self._resolve(name)).weights
+        return next((one.num_ctx for one in self._scheduler.loaded() if one.model.weights == weights), None)
+
+    async def _fetch_images(self, name: str, conversation: list[Message]) -> dict[str, bytes]:
+        """Remote images by their URL. A model that sees nothing lets nothing be fetched."""
+        wanted = {url: param for param, url in convert.remote_images(conversation)}
+        if not wanted:
+            return {}
+        if Capability.VISION not in (await self._resolve(name)).capabilities:
+            raise Unsupported(f'"{name}" does not support images: it has no vision projector', param="messages")
+        slots = asyncio.Semaphore(_FETCHES)
+
+        async def fetch(url: str, param: str) -> bytes:
+            async with slots:
+                return await media.fetch_image(url, param, private=self._settings.fetch_private)
+
+        fetched = await asyncio.gather(*(fetch(url, param) for url, param in wanted.items()))
+        return dict(zip(wanted, fetched, strict=True))
+
+
+Converted = TypeVar("Converted")
+
+
+async def _aside(slow: bool, work: Callable[[], Converted]) -> Converted:
+    """The result of `work`; in a thread if it is `slow`, so that others are served meanwhile."""
+    return await asyncio.to_thread(work) if slow else work()
+
+
+def model_json(model: Model, id_: str) -> JsonObject:
+    """OpenAI's model object, and what clients otherwise guess: context length, capabilities, size."""
+    capabilities: list[JsonValue] = [one.value for one in sorted(model.capabilities, key=lambda one: one.value)]
+    return {
+        "id": id_,
+        "object": "model",
+        "created": int(model.modified.timestamp()),
+        "owned_by": model.name.namespace,
+        "context_length": model.header.context_length,
+        "capabilities": capabilities,
+        "size": model.size,
+    }
+
+
+def embeddings_json(embeddings: Embeddings, model: str, *, base64_: bool) -> JsonObject:
+    data: list[JsonValue] = [
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if base64_ else [*vector]}
+        for index, vector in enumerate(embeddings.vectors)
+    ]
+    usage: JsonObject = {"prompt_tokens": embeddings.prompt_tokens, "total_tokens": embeddings.prompt_tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
+
+
+def _packed(vector: tuple[float, ...]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
