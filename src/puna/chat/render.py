@@ -18,14 +18,12 @@ import minijinja
 
 from puna.chat.facts import TemplateFacts
 from puna.chat.probe import probe
+from puna.chat.turns import message_json, shaped, tool_json
 from puna.errors import InvalidRequest, ModelFileError
-from puna.types import AudioPart, ImagePart, JsonObject, JsonValue, Message, TextPart, Tool, ToolCall
+from puna.types import JsonObject, JsonValue, Message, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-MEDIA_MARKER = "<__media__>"
-"""Stands in a prompt's text for each image or sound, in order (see `puna.engine.runner.Prompt`)."""
 
 MAX_STEPS = 20_000_000
 MAX_SOURCE = 1_000_000
@@ -84,7 +82,7 @@ class JinjaTemplate:
         if taken:
             raise InvalidRequest(f"'{min(taken)}' is no template argument of yours", param="chat_template_kwargs")
         return self.render_json(
-            [message_json(message, parts=parts) for message in messages],
+            [message_json(message, parts=parts) for message in shaped(messages, self.facts)],
             [tool_json(tool) for tool in tools] or None,
             add_generation_prompt=add_generation_prompt,
             arguments=arguments or {},
@@ -155,60 +153,3 @@ def _broken(error: minijinja.TemplateError) -> ModelFileError:
         return ModelFileError(f"the model's chat template takes more than {MAX_STEPS} steps")
     where = f" (line {error.line})" if error.line else ""
     return ModelFileError(f"the model's chat template failed{where}: {detail}")
-
-
-# -------------------------------------------------------------------------------------------- what templates read
-
-
-def message_json(message: Message, *, parts: bool = False) -> JsonObject:
-    """A message as templates know it. Media stand as `MEDIA_MARKER` in the text."""
-    shape: JsonObject = {"role": message.role, "content": _parts(message) if parts else content_text(message)}
-    if message.name is not None:
-        shape["name"] = message.name
-    if message.thinking:
-        shape["reasoning_content"] = message.thinking
-        shape["thinking"] = message.thinking
-    if message.tool_calls:
-        shape["tool_calls"] = [_call_json(call) for call in message.tool_calls]
-    if message.tool_call_id is not None:
-        shape["tool_call_id"] = message.tool_call_id
-    return shape
-
-
-def content_text(message: Message) -> str:
-    """All parts as one text, a line each."""
-    return "\n".join(_part_text(part) for part in message.content)
-
-
-def _part_text(part: TextPart | ImagePart | AudioPart) -> str:
-    return part.text if isinstance(part, TextPart) else MEDIA_MARKER
-
-
-def _parts(message: Message) -> list[JsonValue]:
-    return [{"type": "text", "text": _part_text(part)} for part in message.content]
-
-
-def _call_json(call: ToolCall) -> JsonObject:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments_json(call)}}
-
-
-def arguments_json(call: ToolCall) -> JsonValue:
-    """A call's arguments as the object that templates walk through; text that is none stays text."""
-    if call.kind == "custom":
-        return {"input": call.arguments}
-    try:
-        value: JsonValue = json.loads(call.arguments or "{}")
-    except ValueError:
-        return call.arguments
-    return value if isinstance(value, dict) else call.arguments
-
-
-def tool_json(tool: Tool) -> JsonObject:
-    """A tool as OpenAI writes it. A custom tool is a function of one text."""
-    parameters: JsonObject = tool.parameters or {"type": "object", "properties": {}}
-    if tool.kind == "custom":
-        parameters = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
-    return {
-        "type": "function",
-        "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
-    }

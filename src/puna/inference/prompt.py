@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from puna.chat.facts import ChatTemplate
 from puna.chat.fit import check_fit, kept_from
+from puna.chat.gotemplate import GoTemplate
 from puna.chat.render import JinjaTemplate
 from puna.chat.text import ThinkTags
 from puna.engine.runner import Prompt, Runner
@@ -48,6 +49,8 @@ def template_key(model: Model, override: str | None = None) -> TemplateKey:
 
 def compile_template(key: TemplateKey) -> ChatTemplate:
     """Raises ModelFileError."""
+    if key.language == "go":
+        return GoTemplate(key.source, bos=key.bos)
     return JinjaTemplate(key.source, bos=key.bos, eos=key.eos)
 
 

@@ -1,0 +1,256 @@
+"""Ollama's Go templates: messages to the text of a prompt. Pure.
+
+The rules are Ollama's. A template that mentions `.Messages` is given them all; an older one is run once for each turn
+over `.System`, `.Prompt` and `.Response`. Messages of one role in a row are joined. JSON is Go's, byte for byte, so
+that prompts and their cached prefixes are the same as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from puna.chat.facts import TemplateFacts
+from puna.chat.goexec import Record, Value, Words, execute
+from puna.chat.goparse import parse
+from puna.chat.probe import probe
+from puna.chat.turns import message_json, shaped, tool_json
+from puna.types import JsonObject, JsonValue, Message, Tool
+
+
+class GoTemplate:
+    """One template text, parsed. Raises ModelFileError if it is none."""
+
+    def __init__(self, source: str, *, bos: str = "", now: Callable[[], datetime] = datetime.now) -> None:
+        self.source = source
+        self.bos = bos
+        self._now = now
+        tree = parse(source)
+        if not tree.fields & {"Messages", "Response"}:
+            tree = parse(source + "{{ .Response }}")
+        self._tree = tree
+
+    @cached_property
+    def facts(self) -> TemplateFacts:
+        return probe(self)
+
+    @property
+    def inserts(self) -> bool:
+        """It can fill in the middle."""
+        return "Suffix" in self._tree.fields
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, JsonValue] | None = None,
+    ) -> str:
+        """The prompt's text. Of `arguments` only `enable_thinking` and `reasoning_effort` mean something here."""
+        return self.render_json(
+            [message_json(message) for message in shaped(messages, self.facts)],
+            [tool_json(tool) for tool in tools],
+            add_generation_prompt=add_generation_prompt,
+            arguments=arguments or {},
+        )
+
+    def render_json(
+        self,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] | None,
+        *,
+        add_generation_prompt: bool,
+        arguments: Mapping[str, JsonValue],
+    ) -> str:
+        """The same with messages and tools in OpenAI's shape."""
+        think = _think(arguments)
+        turns = _collated(messages)
+        if "Messages" not in self._tree.fields:
+            return self._legacy(turns, think)
+        system = "\n\n".join(turn.text for turn in turns if turn.role == "system")
+        root: dict[str, Value] = {
+            **think,
+            "System": system,
+            "Messages": [turn.record for turn in turns],
+            "Tools": _tools(tools or ()),
+            "Response": "",
+        }
+        return execute(self._tree, root, now=self._now)
+
+    def insert(self, prompt: str, suffix: str) -> str:
+        """The text between `prompt` and `suffix` is asked for."""
+        root: dict[str, Value] = {**_think({}), "Prompt": prompt, "Suffix": suffix, "Response": ""}
+        return execute(self._tree, root, now=self._now)
+
+    def _legacy(self, turns: Sequence[_Turn], think: Mapping[str, Value]) -> str:
+        """One run a turn; the last ends right after the answer's place, which a last assistant message begins."""
+        written = ""
+        system = prompt = response = ""
+
+        def run(stop_after: str | None) -> str:
+            root: dict[str, Value] = {**think, "System": system, "Prompt": prompt, "Response": response}
+            return execute(self._tree, root, now=self._now, stop_after=stop_after)
+
+        for turn in turns:
+            if turn.role == "system":
+                if prompt or response:
+                    written += run(None)
+                    system = prompt = response = ""
+                system = turn.text
+            elif turn.role == "user":
+                if response:
+                    written += run(None)
+                    system = prompt = response = ""
+                prompt = turn.text
+            elif turn.role == "assistant":
+                response = turn.text
+        return written + run("Response")
+
+
+def _think(arguments: Mapping[str, JsonValue]) -> dict[str, Value]:
+    think = arguments.get("enable_thinking")
+    level = arguments.get("reasoning_effort")
+    on = bool(think) or isinstance(level, str)
+    return {
+        "Think": on,
+        "ThinkLevel": level if isinstance(level, str) else "medium" if on else "",
+        "IsThinkSet": think is not None or level is not None,
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- messages
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    role: str
+    text: str
+    record: Record
+
+
+def _collated(messages: Sequence[JsonObject]) -> list[_Turn]:
+    """Messages of one role in a row become one; results of tools stay apart."""
+    turns: list[_Turn] = []
+    for message in messages:
+        role, text = str(message["role"]), str(message.get("content") or "")
+        if turns and turns[-1].role == role and role != "tool":
+            last = turns.pop()
+            text = f"{last.text}\n\n{text}"
+            turns.append(_Turn(role, text, Record({**last.record.fields, "Content": text}, None)))
+        else:
+            turns.append(_Turn(role, text, _record(role, text, message)))
+    return turns
+
+
+def _record(role: str, text: str, message: JsonObject) -> Record:
+    calls = message.get("tool_calls")
+    fields: dict[str, Value] = {
+        "Role": role,
+        "Content": text,
+        "Thinking": str(message.get("reasoning_content") or ""),
+        "Images": (),
+        "ToolCalls": [_call(number, call) for number, call in enumerate(calls)] if isinstance(calls, list) else [],
+        "ToolName": str(message.get("name") or ""),
+        "ToolCallID": str(message.get("tool_call_id") or ""),
+    }
+    return Record(fields, None)
+
+
+def _call(number: int, call: JsonValue) -> Record:
+    assert isinstance(call, dict)
+    function = call["function"]
+    assert isinstance(function, dict)
+    name, arguments = str(function["name"]), function.get("arguments")
+    given: JsonObject = arguments if isinstance(arguments, dict) else {}
+    shape: JsonObject = {"index": number, "name": name, "arguments": _sorted(given)}
+    inner = Record({"Index": number, "Name": name, "Arguments": _value(given)}, shape)
+    identity = str(call.get("id") or "")
+    return Record({"ID": identity, "Function": inner}, {"id": identity, "function": shape})
+
+
+def _value(value: JsonValue) -> Value:
+    """JSON to Go's values."""
+    if isinstance(value, dict):
+        return {key: _value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_value(item) for item in value]
+    return value
+
+
+def _sorted(value: JsonValue) -> JsonValue:
+    """Maps in the order that Go prints them."""
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------------ tools
+
+
+def _tools(tools: Sequence[JsonObject]) -> list[Value]:
+    return [_tool(tool) for tool in tools]
+
+
+def _tool(tool: JsonObject) -> Record:
+    function = tool["function"]
+    assert isinstance(function, dict)
+    parameters = _parameters(function.get("parameters"))
+    name, description = str(function["name"]), str(function.get("description") or "")
+    shape: JsonObject = {"name": name}
+    if description:
+        shape["description"] = description
+    shape["parameters"] = parameters.shape
+    inner = Record({"Name": name, "Description": description, "Parameters": parameters}, shape)
+    kind = str(tool.get("type") or "function")
+    return Record({"Type": kind, "Items": None, "Function": inner}, {"type": kind, "function": shape})
+
+
+def _parameters(schema: JsonValue) -> Record:
+    given: JsonObject = schema if isinstance(schema, dict) else {}
+    properties = given.get("properties")
+    known: JsonObject = properties if isinstance(properties, dict) else {}
+    records = {name: _property(item) for name, item in known.items()}
+    required = given.get("required")
+    kind = str(given.get("type") or "object")
+    shape: JsonObject = {"type": kind}
+    if "$defs" in given:
+        shape["$defs"] = _sorted(given["$defs"])
+    if "items" in given:
+        shape["items"] = _sorted(given["items"])
+    if required:
+        shape["required"] = required
+    shape["properties"] = {name: records[name].shape for name in sorted(records)}
+    fields: dict[str, Value] = {
+        "Type": kind,
+        "Defs": _value(given.get("$defs")),
+        "Items": _value(given.get("items")),
+        "Required": _value(required) or [],
+        "Properties": records,
+    }
+    return Record(fields, shape)
+
+
+_PROPERTY_KEYS = ("anyOf", "type", "items", "description", "enum", "properties", "required")
+
+
+def _property(schema: JsonValue) -> Record:
+    given: JsonObject = schema if isinstance(schema, dict) else {}
+    kinds = given.get("type")
+    words = tuple(str(kind) for kind in kinds) if isinstance(kinds, list) else (str(kinds),) if kinds else ()
+    choices, inner = given.get("anyOf"), given.get("properties")
+    fields: dict[str, Value] = {
+        "AnyOf": [_property(choice) for choice in choices] if isinstance(choices, list) else [],
+        "Type": Words(words),
+        "Items": _value(given.get("items")),
+        "Description": str(given.get("description") or ""),
+        "Enum": _value(given.get("enum")) or [],
+        "Properties": {key: _property(item) for key, item in inner.items()} if isinstance(inner, dict) else {},
+        "Required": _value(given.get("required")) or [],
+    }
+    shape: JsonObject = {key: _sorted(given[key]) for key in _PROPERTY_KEYS if given.get(key) not in (None, [], {}, "")}
+    return Record(fields, shape)
