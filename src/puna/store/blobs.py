@@ -85,11 +85,11 @@ class Blobs:
         """A small blob as a Layer."""
         return Layer(media_type, self.add_bytes(data), len(data), from_)
 
-    def add_file(self, path: Path, on_bytes: OnBytes | None = None) -> Digest:
+    def add_file(self, path: Path, on_bytes: OnBytes | None = None, *, expected: Digest | None = None) -> Digest:
         """Take in a file without a second copy where possible: shared blocks, else a hard link, else a copy.
 
         The file must not change meanwhile (StoreError). After a hard link it is the blob: writing into it in place
-        damages the blob, replacing it does not.
+        damages the blob, replacing it does not. DigestMismatch when it is not what was `expected`.
         """
         with store_errors(f"reading {path.name}"):
             source = path.resolve(strict=True)
@@ -97,6 +97,8 @@ class Blobs:
             digest = hash_file(source, on_bytes)
             if _changed(before, source.stat()):
                 raise StoreError(f"{path.name} changed while it was read")
+        if expected is not None and digest.hex != expected.hex.lower():
+            raise _mismatch(expected, digest)
         if not self.has(digest) or self.size(digest) != before.st_size:
             with store_errors(f"storing {path.name}"):
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -176,7 +178,7 @@ class BlobWriter:
 
     def _commit(self) -> None:
         if self._expected is not None and self.digest.hex != self._expected.hex.lower():
-            raise DigestMismatch(f'digest mismatch, expected "{self._expected}", got "{self.digest}"')
+            raise _mismatch(self._expected, self.digest)
         final = self._directory / self.digest.filename
         with store_errors("writing a blob"):
             self._file.flush()
@@ -198,6 +200,10 @@ def hash_file(path: Path, on_bytes: OnBytes | None = None) -> Digest:
             if on_bytes is not None:
                 on_bytes(done)
     return Digest(digest.hexdigest())
+
+
+def _mismatch(expected: Digest, got: Digest) -> DigestMismatch:
+    return DigestMismatch(f'digest mismatch, expected "{expected}", got "{got}"')
 
 
 def _changed(before: os.stat_result, after: os.stat_result) -> bool:

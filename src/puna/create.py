@@ -1,0 +1,287 @@
+"""Create: a base model or files, and what is to be changed about them, become a new manifest.
+
+The base is a model of the library (pulled if it is not there), blobs that were uploaded, or a file of this machine.
+What cannot be done is refused by its name before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from puna.chat.gotemplate import GoTemplate
+from puna.errors import InvalidRequest, ModelFileError, NotFound, Unsupported
+from puna.model.digest import Digest
+from puna.model.gguf import MAGIC, Header, read_header
+from puna.model.manifest import (
+    ADAPTER_TYPE,
+    CONFIG_TYPE,
+    LICENSE_TYPE,
+    MESSAGES_TYPE,
+    MODEL_TYPE,
+    PARAMS_TYPE,
+    PROJECTOR_TYPE,
+    PROMPT_TYPE,
+    SYSTEM_TYPE,
+    TEMPLATE_TYPE,
+    Config,
+    Layer,
+    Manifest,
+)
+from puna.model.messages import messages_to_json
+from puna.model.model import Model, config_of
+from puna.model.modelfile import parse_requires
+from puna.model.name import Name
+from puna.model.parameters import OBSOLETE, options_from_json
+from puna.sources.local_file import add_model_file, media_type_of
+from puna.sources.pull import check_source, pull
+from puna.sources.worker import Report, Worker
+from puna.store.library import MAX_TEXT_BYTES, Library
+from puna.types import JsonObject, JsonValue, Message, Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """`from_`: a model's Name, or the absolute path of a GGUF. `files`, `adapters`: path to digest of uploaded blobs.
+
+    Empty texts leave what the base has. `license` is added to the base's, `parameters` win over the base's key by key,
+    `messages` replace the base's.
+    """
+
+    name: Name
+    from_: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    template: str | None = None
+    system: str | None = None
+    license: Sequence[str] = ()
+    parameters: JsonObject = field(default_factory=dict)
+    messages: Sequence[Message] = ()
+    requires: str | None = None
+    # Refused by name when given.
+    renderer: str | None = None
+    parser: str | None = None
+    quantize: str | None = None
+    draft_quantize: str | None = None
+    draft_files: Mapping[str, str] = field(default_factory=dict)
+    remote_host: str | None = None
+    info: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    config: Config
+    layers: tuple[Layer, ...]
+    parameters: JsonObject
+    header: Header
+
+
+async def create(
+    request: CreateRequest, library: Library, *, local_files: bool = False
+) -> AsyncGenerator[Progress, None]:
+    """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before the first step.
+
+    `local_files`: whether `from_` may be a path of this machine; only for callers who may read its files anyway.
+    """
+    check_request(request)
+    path = _local_path(request, local_files)
+    base_name = None if request.from_ is None or path is not None else Name.parse(request.from_, param="from")
+    if base_name is not None and not library.has(base_name):
+        check_source(base_name)
+        async with aclosing(pull(base_name, library)) as steps:
+            async for progress in steps:
+                if progress.status != "success":
+                    yield progress
+    work = Worker(lambda report: _build(request, base_name, path, library, report))
+    async for progress in work.run():
+        yield progress
+    yield Progress("writing manifest")
+    listing = Worker(lambda _: library.write_manifest(request.name, work.result))
+    async for progress in listing.run():
+        yield progress
+    yield Progress("success")
+
+
+def check_request(request: CreateRequest) -> None:
+    """InvalidRequest or Unsupported, by the request alone. Pure."""
+    _refuse_undone(request)
+    if request.from_ is None and not request.files:
+        raise InvalidRequest("neither 'from' or 'files' was specified", param="from")
+    if request.from_ is not None and request.files:
+        raise InvalidRequest("'from' and 'files' exclude each other", param="files")
+    if len(request.adapters) > 1:
+        raise InvalidRequest("only one adapter is currently supported", param="adapters")
+    for field_name, files in (("files", request.files), ("adapters", request.adapters)):
+        for path, digest in files.items():
+            _check_relative(path, field_name)
+            Digest.parse(digest, param=field_name)
+    if request.template:
+        _check_template(request.template)
+    if request.requires:
+        parse_requires(request.requires)
+    _, ignored = options_from_json(request.parameters, param="parameters")
+    unknown = next((name for name in ignored if name not in OBSOLETE), None)
+    if unknown is not None:
+        raise InvalidRequest(f"unknown parameter '{unknown}'", param=f"parameters.{unknown}")
+
+
+def _refuse_undone(request: CreateRequest) -> None:
+    undone: Mapping[str, object] = {
+        "renderer": request.renderer,
+        "parser": request.parser,
+        "quantize": request.quantize,
+        "draft_quantize": request.draft_quantize,
+        "draft_files": request.draft_files,
+        "remote_host": request.remote_host,
+        "info": request.info,
+    }
+    for param, value in undone.items():
+        if value:
+            raise Unsupported(f"'{param}' is not supported when a model is created", param=param)
+
+
+def _check_template(text: str) -> None:
+    try:
+        GoTemplate(text)
+    except ModelFileError as error:
+        raise InvalidRequest(f"template error: {error}", param="template") from error
+
+
+def _check_relative(path: str, param: str) -> None:
+    pure = PurePosixPath(path)
+    if not path or pure.is_absolute() or any(part in {"", ".", ".."} for part in path.split("/")):
+        raise InvalidRequest(f"file path must be relative: {path!r}", param=param)
+
+
+def _local_path(request: CreateRequest, allowed: bool) -> Path | None:
+    """`from_` as a path, when it is one: no Name begins with a slash, a dot or a tilde, nor with a drive."""
+    if request.from_ is None or not (request.from_.startswith(("/", ".", "~")) or Path(request.from_).drive):
+        return None
+    path = Path(request.from_)
+    if not allowed:
+        raise InvalidRequest("'from' must be a model; upload files as blobs and name them in 'files'", param="from")
+    if not path.is_absolute():
+        raise InvalidRequest(f"'from' must be an absolute path: {request.from_!r}", param="from")
+    return path
+
+
+# ----------------------------------------------------------------------------------------------------------- building
+
+
+def _build(
+    request: CreateRequest, base_name: Name | None, path: Path | None, library: Library, report: Report
+) -> Manifest:
+    """Blocking. All blobs of the manifest are in the store when it returns."""
+    if base_name is not None:
+        base = _from_model(library.resolve(base_name), library)
+    elif path is not None:
+        added = add_model_file(path, library, report)
+        base = _from_files([(added.layer, added.header)])
+    else:
+        report(Progress("parsing GGUF"))
+        base = _from_files([_uploaded(name, digest, "files", library) for name, digest in request.files.items()])
+    layers = [*base.layers, *_adapters(request, base, library)]
+    added_layers = _Adding(library, report, layers)
+    _change(request, base, added_layers)
+    config = replace(base.config, requires=parse_requires(request.requires)) if request.requires else base.config
+    return Manifest(library.blobs.add_layer(CONFIG_TYPE, config.dump()), tuple(added_layers.layers))
+
+
+def _change(request: CreateRequest, base: _Base, to: _Adding) -> None:
+    """In Ollama's order: template, system, licences, parameters, messages."""
+    if request.template:
+        to.replace(request.template.encode(), TEMPLATE_TYPE, PROMPT_TYPE)
+    if request.system:
+        to.replace(request.system.encode(), SYSTEM_TYPE)
+    for text in request.license:
+        to.add(text.encode(), LICENSE_TYPE)
+    for name in sorted(OBSOLETE & request.parameters.keys()):
+        to.report(Progress(f"warning: parameter {name} has no effect"))
+    parameters = {
+        name: value for name, value in request.parameters.items() if name not in OBSOLETE and value is not None
+    }
+    if parameters:
+        to.replace(_json(base.parameters | _listed(parameters)), PARAMS_TYPE)
+    if request.messages:
+        to.replace(_json(messages_to_json(request.messages)), MESSAGES_TYPE)
+
+
+class _Adding:
+    """The layers of the new model so far."""
+
+    def __init__(self, library: Library, report: Report, layers: Sequence[Layer]) -> None:
+        self.layers = list(layers)
+        self.report = report
+        self._library = library
+        for layer in layers:
+            report(Progress(f"using existing layer {layer.digest}"))
+
+    def add(self, data: bytes, media_type: str) -> None:
+        if len(data) > MAX_TEXT_BYTES:
+            what = media_type.rpartition(".")[2]
+            raise InvalidRequest(f"{what}: {len(data)} bytes are more than the {MAX_TEXT_BYTES} allowed", param=what)
+        there = self._library.blobs.has(Digest.of(data))
+        layer = self._library.blobs.add_layer(media_type, data)
+        self.layers.append(layer)
+        self.report(Progress(f"{'using existing' if there else 'creating new'} layer {layer.digest}"))
+
+    def replace(self, data: bytes, media_type: str, *others: str) -> None:
+        """In place of all layers of these types."""
+        self.layers = [layer for layer in self.layers if layer.media_type not in {media_type, *others}]
+        self.add(data, media_type)
+
+
+def _from_model(model: Model, library: Library) -> _Base:
+    layers = tuple(replace(layer, from_=model.name.short) for layer in model.manifest.layers)
+    stored = model.manifest.of_type(PARAMS_TYPE)
+    parameters: JsonValue = json.loads(library.blobs.read(stored[-1].digest, limit=MAX_TEXT_BYTES)) if stored else {}
+    return _Base(model.config, layers, parameters if isinstance(parameters, dict) else {}, model.header)
+
+
+def _from_files(files: Sequence[tuple[Layer, Header]]) -> _Base:
+    """One file of weights, and projectors or adapters beside it."""
+    weights = [(layer, header) for layer, header in files if layer.media_type == MODEL_TYPE]
+    if len(weights) != 1:
+        found = "none" if not weights else "several (a split GGUF must be joined first)"
+        raise Unsupported(f"one GGUF with a model's weights is needed; there are {found}", param="files")
+    ((_, header),) = weights
+    if not header.tensors:
+        raise ModelFileError("the GGUF holds no tensors")
+    shards = header.number("split.count")
+    if shards is not None and shards > 1:
+        raise Unsupported(f"the GGUF is one of {shards} shards, which is not supported: join them first", param="files")
+    order = (MODEL_TYPE, PROJECTOR_TYPE, ADAPTER_TYPE)
+    layers = sorted((layer for layer, _ in files), key=lambda layer: order.index(layer.media_type))
+    return _Base(config_of(header), tuple(layers), {}, header)
+
+
+def _uploaded(name: str, digest_text: str, param: str, library: Library) -> tuple[Layer, Header]:
+    digest = Digest.parse(digest_text, param=param)
+    path = library.blobs.find(digest)
+    if path is None:
+        raise NotFound(f'blob "{digest}" not found: upload it first', param=param)
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+    if start != MAGIC:
+        kind = "converting safetensors is not supported" if name.endswith(".safetensors") else "unknown type"
+        raise Unsupported(f"{name}: {kind}; only GGUF files can be used", param=param)
+    header = read_header(path)
+    return Layer(media_type_of(header), digest, header.size, PurePosixPath(name).name), header
+
+
+def _adapters(request: CreateRequest, base: _Base, library: Library) -> list[Layer]:
+    found = [_uploaded(name, digest, "adapters", library) for name, digest in request.adapters.items()]
+    for layer, header in found:
+        if layer.media_type != ADAPTER_TYPE:
+            raise InvalidRequest(f"{layer.from_} is not an adapter", param="adapters")
+        if header.architecture != base.header.architecture:
+            what = f"an adapter for {header.architecture}, the model is {base.header.architecture}"
+            raise InvalidRequest(f"{layer.from_} is {what}", param="adapters")
+    return [layer for layer, _ in found]
+
+
+def _json(value: JsonValue) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
