@@ -35,7 +35,7 @@ from puna.model.messages import messages_to_json
 from puna.model.model import Model, config_of
 from puna.model.modelfile import parse_requires
 from puna.model.name import Name
-from puna.model.parameters import OBSOLETE, options_from_json
+from puna.model.parameters import OBSOLETE, options_from_json, options_to_json
 from puna.sources.local_file import add_model_file, media_type_of
 from puna.sources.pull import check_source, pull
 from puna.sources.worker import Report, Worker
@@ -200,11 +200,10 @@ def _change(request: CreateRequest, base: _Base, to: _Adding) -> None:
         to.add(text.encode(), LICENSE_TYPE)
     for name in sorted(OBSOLETE & request.parameters.keys()):
         to.report(Progress(f"warning: parameter {name} has no effect"))
-    parameters = {
-        name: value for name, value in request.parameters.items() if name not in OBSOLETE and value is not None
-    }
+    options, _ = options_from_json(request.parameters, param="parameters")
+    parameters = options_to_json(options)
     if parameters:
-        to.replace(_json(base.parameters | _listed(parameters)), PARAMS_TYPE)
+        to.replace(_json(base.parameters | parameters), PARAMS_TYPE)
     if request.messages:
         to.replace(_json(messages_to_json(request.messages)), MESSAGES_TYPE)
 
