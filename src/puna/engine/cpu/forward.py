@@ -3,7 +3,7 @@
 Knows no requests. The rules that keep a row's bytes the same in any company (all measured):
 
 1. The number of rows chooses the kernel of a multiplication: one row has its own. So a step is padded to two rows.
-2. A prompt's last chunk must not be a single token: it would take the attention kernel of decoding. The caller's to keep.
+2. A prompt's last chunk must not be a single token: it would take decoding's attention kernel. The caller's to keep.
 3. Except in `exact` mode the cache is kept in bytes, and an open block is quantised again at each write: chunks of a
    prompt end on block edges. The caller's to keep.
 4. Only blocks of prompts may be shared: decoded keys and values differ in bytes. The caller's to keep.
@@ -13,6 +13,7 @@ Knows no requests. The rules that keep a row's bytes the same in any company (al
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ class Forward:
             lambda bundle: unpacked.unpack(bundle, self._tensors, order, exact=exact),
             threads=workers,
         )
-        self._graph = Graph(self._shape, self._tensors, wanted, linears, order, num_ctx)
+        self._graph = Graph(self._shape, self._tensors, wanted, linears, order=order, num_ctx=num_ctx)
         family = supported.FAMILIES[header.architecture].module
         build = importlib.import_module(f"puna.engine.cpu.families.{family}").build
         model = self._graph.finish(build(self._graph))
@@ -96,20 +97,19 @@ class Forward:
     @property
     def bytes_per_block(self) -> int:
         """Bytes of one block over all layers."""
-        return sum(_block_shape(port, 1).nbytes for port in self._caches)
+        return sum(math.prod(_cache_sizes(port, 1)) * port.element_type.bitwidth // 8 for port in self._caches)
 
     def allocate(self, n_blocks: int) -> None:
         """Blocks 0 … n_blocks-1 for the caller, empty. One more is kept for padding."""
         self._held = []
         for port in self._caches:
-            shape = _block_shape(port, n_blocks + 1)
-            tensor = ov.Tensor(port.element_type, ov.Shape(shape.sizes))
+            tensor = ov.Tensor(port.element_type, ov.Shape(_cache_sizes(port, n_blocks + 1)))
             tensor.data.reshape(-1).view(np.uint8)[:] = 0
             self._request.set_tensor(port, tensor)
             self._held.append(tensor)
         self._scratch = n_blocks
 
-    def __call__(
+    def __call__(  # noqa: PLR0917 - the arrays of one step, in the order of the runtime
         self,
         ids: Whole,
         positions: Whole,
@@ -147,18 +147,12 @@ class Forward:
         return logits[: len(rows)]
 
     def _embed(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        embedded = weights.values(self._embedding_type, self._embedding[ids])
-        if self._shape.architecture == "gemma3":
-            embedded = embedded * np.float32(self._shape.hidden**0.5)
-        return np.ascontiguousarray(embedded)
+        return np.ascontiguousarray(weights.values(self._embedding_type, self._embedding[ids]))
 
 
-class _block_shape:
-    """Sizes and bytes of a cache of `count` blocks."""
-
-    def __init__(self, port: Any, count: int) -> None:
-        self.sizes = [count, *(dimension.get_length() for dimension in list(port.partial_shape)[1:])]
-        self.nbytes = int(np.prod(self.sizes)) * port.element_type.bitwidth // 8
+def _cache_sizes(port: Any, count: int) -> list[int]:
+    """The sizes of a cache of `count` blocks."""
+    return [count, *(dimension.get_length() for dimension in list(port.partial_shape)[1:])]
 
 
 def _settings(exact: bool, threads: int | None) -> dict[str, object]:
@@ -179,7 +173,7 @@ def _row_order(shape: Shape) -> unpacked.RowOrder:
         heads = heads_of.get(name.split(".")[-2])
         if heads is None or not interleaved:
             return None
-        rows = np.arange(heads * shape.head_size).reshape(heads, shape.head_size // 2, 2)
-        return rows.swapaxes(1, 2).reshape(-1)
+        rows = np.arange(heads * shape.head_size, dtype=np.intp).reshape(heads, shape.head_size // 2, 2)
+        return np.swapaxes(rows, 1, 2).reshape(-1)
 
     return order

@@ -1,4 +1,4 @@
-"""Graph: the blocks that every family is built of — embedding, projection, norm, rotation, attention — each written once.
+"""Graph: the blocks that families are built of — projection, norm, rotation, attention … — each written once.
 
 Knows the runtime's operations and no family's order. Tensors flow as [tokens, features] in float32.
 """
@@ -6,6 +6,7 @@ Knows the runtime's operations and no family's order. Tensors flow as [tokens, f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,8 +24,6 @@ Node: TypeAlias = Any
 BLOCK_SIZE = 32
 """Tokens of one block of keys and values; the runtime's."""
 
-_NO_FACTORS = "none"
-
 
 class Graph:
     """Builds one model. Make values with its methods, then `finish`; every constant it made must outlive the model."""
@@ -35,6 +34,7 @@ class Graph:
         tensors: Tensors,
         bundles: Sequence[Bundle],
         linears: Mapping[str, Linear],
+        *,
         order: RowOrder,
         num_ctx: int,
     ) -> None:
@@ -89,7 +89,7 @@ class Graph:
         return [self._with_bias(made[f"{name}.weight"], f"{name}.bias") for name in names]
 
     def rotate(self, x: Node, heads: int, rope: Rope, kind: str) -> Node:
-        """Turn the pairs of each head by their position. `kind` names the rope: those of one name share their angles."""
+        """Turn the pairs of each head by their position. `kind` names the rope; one name, one set of angles."""
         cosine, sine = self._angles_of(rope, kind)
         size, rotary = self.shape.head_size, self.shape.rotary
         x = ops.reshape(x, _whole([-1, heads, 1, size]), False)
@@ -104,7 +104,7 @@ class Graph:
         return ops.reshape(y, _whole([-1, heads * size]), False)
 
     def attend(self, query: Node, key: Node, value: Node, *, scale: float, window: int = 0) -> Node:
-        """Attention over the paged cache; the next layer's cache each time it is called. `window` 0: all that was before."""
+        """Attention over the paged cache, the next layer's each time it is called. `window` 0: over all before."""
         layer = len(self._caches) // 2
         caches = [_parameter(f"{part}_cache.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for part in ("key", "value")]
         self._caches += caches
@@ -133,6 +133,13 @@ class Graph:
     def add(self, x: Node, y: Node) -> Node:
         return ops.add(x, y)
 
+    def multiply(self, x: Node, factor: float) -> Node:
+        return ops.multiply(x, _floats([factor]))
+
+    def split(self, x: Node, widths: Sequence[int]) -> list[Node]:
+        """Columns of the given widths, one after another."""
+        return list(ops.variadic_split(x, _whole(1), _whole(widths)).outputs())
+
     def wanted_rows(self, x: Node) -> Node:
         """Only the rows whose logits are asked for."""
         return ops.gather(x, self._rows, _whole(0))
@@ -145,12 +152,10 @@ class Graph:
         return ov.Model([result], inputs, self.shape.architecture)
 
     def rope(self, base: float, factors: str | None = None, *, scaled: bool = True) -> Rope:
-        """The model's rope. `factors`: a tensor that divides the speeds. `scaled` False: as if nothing were squeezed."""
-        from dataclasses import replace
-
+        """The model's rope. `factors`: a tensor that divides the speeds. `scaled` False: nothing is squeezed."""
         scaling = self.shape.rope_scaling
         if not scaled:
-            scaling = replace(scaling, kind=_NO_FACTORS)
+            scaling = replace(scaling, kind="none")
         return rope(base, self.shape.rotary, scaling, None if factors is None else self.vector(factors))
 
     # --------------------------------------------------------------------------------------------------- insides
@@ -160,8 +165,7 @@ class Graph:
         if len(bundle.tensors) == 1:
             return {bundle.name: y}
         counts = [tensor.shape[1] for tensor in bundle.tensors]
-        parts = ops.variadic_split(y, _whole(1), _whole(counts)).outputs()
-        return {tensor.name: part for tensor, part in zip(bundle.tensors, parts, strict=True)}
+        return {tensor.name: part for tensor, part in zip(bundle.tensors, self.split(y, counts), strict=True)}
 
     def _multiplied(self, x: Node, linear: Linear) -> Node:
         matrix = self._constant(linear.matrix, linear.type, linear.shape)

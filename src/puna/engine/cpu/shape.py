@@ -22,7 +22,8 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Counts and sizes in elements. `rotary`: how many elements of a head are rotated. `window` 0: none.
+    """Counts and sizes in elements. `rotary`: how many elements of a head are rotated. `window` 0: none; else one layer
+    in `window_period` sees all.
 
     `attention_scale` None: the root of the head's size. `feed_forward`: the width between gate and down.
     """
@@ -41,6 +42,7 @@ class Shape:
     rope_base_window: float
     rope_scaling: RopeScaling
     window: int
+    window_period: int
     attention_scale: float | None
 
 
@@ -66,6 +68,7 @@ def read_shape(header: Header) -> Shape:
         rope_base_window=facts.real("rope.freq_base_swa", 10000.0),
         rope_scaling=_rope_scaling(facts, context),
         window=facts.whole("attention.sliding_window", 0),
+        window_period=facts.whole("attention.sliding_window_pattern", 6),
         attention_scale=facts.real("attention.scale", 0.0) or None,
     )
 

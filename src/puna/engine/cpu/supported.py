@@ -81,7 +81,12 @@ def here() -> Machine:
     return Machine(platform.system(), platform.machine().lower(), flags)
 
 
-_COUNTS = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+_COUNTS = (
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.sliding_window_pattern",
+    "feed_forward_length",
+)
 """What a file may say as one number, or as one for each layer."""
 
 
@@ -131,6 +136,8 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
         return "the cpu engine does not run mixtures of experts"
     if any(not isinstance(of(key) or 0, int) for key in _COUNTS):
         return "the cpu engine needs layers of one shape"
+    if architecture == "gemma3" and not of("attention.sliding_window"):
+        return "the cpu engine needs the sliding window of the family 'gemma3'"
     if of("attention.causal") is False:
         return "the cpu engine runs causal attention only"
     if of("final_logit_softcapping") or of("attn_logit_softcapping"):

@@ -1,9 +1,9 @@
 """Unpacked: a model's weights as the graph takes them, in one file beside the store that is mapped into memory.
 
-The file is load cache and memory saver in one: the graph's constants lie in it, so the system may drop and re-read their
-pages. Its name is made from what the weights are, how they are unpacked and by which version. It is written under another
-name and moved into place, its sums are checked whenever it is opened, and it is safe to delete at any time. Where it
-cannot be written the arrays stay in memory.
+The file is load cache and memory saver in one: the graph's constants lie in it, so the system may drop and re-read
+their pages. Its name is made from what the weights are, how they are unpacked and by which version. It is written under
+another name and moved into place, its sums are checked whenever it is opened, and it is safe to delete at any time.
+Where it cannot be written the arrays stay in memory.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _SUFFIX = ".unpacked"
 class Linear:
     """The matrix of a projection: [rows, groups, size] integers in `matrix`, four-bit ones two a byte, low half first.
 
-    value = (integer - zero) * scale + rest, group by group; `zeros` are integers, `rests` what they leave. `scales` None:
-    `matrix` [rows, columns] holds plain numbers (bf16 as its bits).
+    value = (integer - zero) * scale + rest, group by group; `zeros` are integers, `rests` what they leave.
+    `scales` None: `matrix` [rows, columns] holds plain numbers (bf16 as its bits).
     """
 
     type: ElementType
@@ -100,7 +100,7 @@ RowOrder = Callable[[str], "NDArray[np.intp] | None"]
 
 
 def unpack(bundle: Bundle, tensors: Tensors, order: RowOrder, *, exact: bool) -> Linear:
-    """One matrix of a bundle. Unless `exact`, groups of 16 columns become bytes in groups of 32: faster, a little lost."""
+    """One matrix of a bundle. Unless `exact`, groups of 16 become bytes in groups of 32: faster, a little lost."""
     kind = bundle.tensors[0].type.name
     parts: list[NDArray[np.uint8]] = []
     for tensor in bundle.tensors:
@@ -130,7 +130,7 @@ def _linear(quantised: weights.Quantised) -> Linear:
     type_: ElementType = ("i4" if signed else "u4") if quantised.bits == 4 else ("i8" if signed else "u8")
     if offsets is None:
         return Linear(type_, integers.shape, matrix, scales)
-    # The runtime is fast with integer zero points only: the nearest one, and what it leaves as a thin matrix of its own.
+    # The runtime is fast with integer zero points only: the nearest, and what it leaves as a thin matrix of its own.
     zeros = np.zeros(offsets.shape, np.float32)
     np.divide(-offsets, scales, out=zeros, where=scales != 0)
     zeros = np.clip(np.rint(zeros), 0, 15 if quantised.bits == 4 else 255)
@@ -140,7 +140,7 @@ def _linear(quantised: weights.Quantised) -> Linear:
 def _pairs(integers: weights.Integers) -> NDArray[np.uint8]:
     """Two four-bit integers a byte, the first in the low half."""
     halves = integers.view(np.uint8)
-    pairs = halves[..., 1::2] << np.uint8(4)
+    pairs: NDArray[np.uint8] = halves[..., 1::2] << np.uint8(4)
     pairs |= halves[..., 0::2] & np.uint8(15)
     return pairs
 
@@ -161,7 +161,7 @@ def load(
 ) -> dict[str, Linear]:
     """Every bundle's matrix by its name: mapped from the file of this `key`, which is written first if it is not there.
 
-    `make` is called from several threads. With no `directory`, or one that cannot be written, the arrays stay in memory.
+    `make` is called from several threads. Without a `directory` that can be written the arrays stay in memory.
     """
     if directory is not None:
         path = directory / f"{key}{_SUFFIX}"
@@ -237,7 +237,7 @@ _PARTS = ("matrix", "scales", "zeros", "rests")
 
 
 def _bytes(array: NDArray[np.generic]) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def read(path: Path, *, threads: int) -> dict[str, Linear] | None:
@@ -275,7 +275,7 @@ def _mapped(file: NDArray[np.uint8], threads: int) -> dict[str, Linear]:
         at, dtype, shape, total = place
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         data = file[at : at + size]
-        if zlib.crc32(memoryview(data)) != total:
+        if zlib.crc32(data.data) != total:
             raise _Damaged
         return data.view(dtype).reshape(shape)
 
