@@ -25,16 +25,16 @@ class FakeModel:
 
     def __call__(  # noqa: PLR0917
         self,
-        ids: NDArray[np.int64],
-        positions: NDArray[np.int64],
+        ids: NDArray[np.int32],
+        positions: NDArray[np.int32],
         past: NDArray[np.int32],
         begins: NDArray[np.int32],
         blocks: NDArray[np.int32],
         block_begins: NDArray[np.int32],
         rows: NDArray[np.int32],
     ) -> NDArray[np.float32]:
-        assert ids.dtype == positions.dtype == np.int64
-        assert past.dtype == begins.dtype == blocks.dtype == block_begins.dtype == rows.dtype == np.int32
+        for values in (ids, positions, past, begins, blocks, block_begins, rows):
+            assert values.dtype == np.int32
         self.steps, self.computed, self.widest = (
             self.steps + 1, self.computed + len(ids), max(self.widest, len(ids)),
         )  # fmt: skip
@@ -46,7 +46,6 @@ class FakeModel:
             count = int(begins[i + 1] - begins[i])
             assert list(positions[begins[i] : begins[i + 1]]) == list(range(start, start + count))
             assert len(own) == -(-(start + count) // BLOCK)
-            assert 0 not in own
             for place in range(start, start + count):
                 first = max(int(start), place // BLOCK * BLOCK) % BLOCK
                 token = int(ids[begins[i] + place - start])

@@ -25,8 +25,8 @@ class Model(Protocol):
 
     def __call__(  # noqa: PLR0917
         self,
-        ids: NDArray[np.int64],
-        positions: NDArray[np.int64],
+        ids: NDArray[np.int32],
+        positions: NDArray[np.int32],
         past: NDArray[np.int32],
         begins: NDArray[np.int32],
         blocks: NDArray[np.int32],
@@ -39,8 +39,8 @@ class Model(Protocol):
 class Batch:
     """`Model`'s arguments. `wanted`: for each chunk, where its rows begin in the result, and how many they are."""
 
-    ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
     past: NDArray[np.int32]
     begins: NDArray[np.int32]
     blocks: NDArray[np.int32]
@@ -54,7 +54,7 @@ class Batch:
 
 def batch(chunks: Sequence[Chunk], streams: Sequence[Stream]) -> Batch:
     """The chunks of a plan, one after the other. An answer wants the row of its last token, a scoring every row."""
-    ids, positions = array("q"), array("q")
+    ids, positions = array("i"), array("i")
     past, begins, blocks, block_begins, rows = array("i"), array("i", [0]), array("i"), array("i", [0]), array("i")
     wanted: list[tuple[int, int]] = []
     for chunk in chunks:
@@ -69,8 +69,8 @@ def batch(chunks: Sequence[Chunk], streams: Sequence[Stream]) -> Batch:
         wanted.append((len(rows), count))
         rows.extend(range(len(ids) - count, len(ids)))
     return Batch(
-        ids=np.frombuffer(ids, np.int64),
-        positions=np.frombuffer(positions, np.int64),
+        ids=np.frombuffer(ids, np.int32),
+        positions=np.frombuffer(positions, np.int32),
         past=np.frombuffer(past, np.int32),
         begins=np.frombuffer(begins, np.int32),
         blocks=np.frombuffer(blocks, np.int32),

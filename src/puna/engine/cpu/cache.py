@@ -1,6 +1,6 @@
 """Who holds which block of keys and values: counts, shared prompts, eviction. Pure bookkeeping; it knows no model.
 
-A block is room for `BLOCK` tokens. Block 0 is scratch for padding and never given out. What happens to one:
+A block is room for `BLOCK` tokens. What happens to one:
 
     free → held by one sequence → held by several that begin with the same prompt → kept, held by none → free
 
@@ -67,11 +67,11 @@ class Wait(Enum):
 
 
 class Cache:
-    """`blocks`: how many there are, the scratch block among them."""
+    """`capacity`: how many blocks there are; they are numbered from 0."""
 
-    def __init__(self, blocks: int) -> None:
-        self.capacity = blocks - 1
-        self._free = list(range(blocks - 1, 0, -1))
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._free = list(range(capacity - 1, -1, -1))
         self._holders: dict[int, int] = {}
         self._block_of: dict[Key, int] = {}
         self._kept: OrderedDict[int, Key] = OrderedDict()

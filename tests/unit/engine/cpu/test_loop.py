@@ -247,7 +247,7 @@ def test_over_the_slots_requests_wait_in_order() -> None:
 
 
 def test_a_request_waits_until_there_is_room_for_all_it_may_need() -> None:
-    bench = Bench(blocks=20)  # 19 blocks: 608 tokens
+    bench = Bench(blocks=19)
     for number in range(3):
         bench.generate(number, prompt(200, seed=number), max_tokens=100, ignore_eos=True)
     bench.step()

@@ -1,0 +1,123 @@
+"""A Constraint at work: which tokens a grammar lets through next. Over `llguidance` and the model's own vocabulary.
+
+A mask covers every way to cut the allowed text into tokens, so sampling is exactly that of the model with the forbidden
+tokens taken out. The end of an answer is allowed where the grammar may end, and nowhere else; control tokens never are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import llguidance
+import numpy as np
+
+from puna.engine.cpu.grammar import parse, to_lark
+from puna.engine.cpu.sampler import Allowed
+from puna.errors import EngineError, InvalidRequest
+
+MARK = b"\xff"
+
+KEPT = 64
+"""Compiled grammars that are kept: those used last."""
+
+LIMITS = llguidance.LLParserLimits(step_max_items=2_000_000, step_lexer_fuel=5_000_000, verbose_errors=False)
+"""One character a lexeme makes more work than the library's defaults expect; still bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a grammar sees of a model: the bytes of every token, which of them are no text, and which end an answer."""
+
+    pieces: Sequence[bytes]
+    control: frozenset[int]
+    eos: Sequence[int]
+
+
+class _Wrapper:
+    """The shape in which the library takes a vocabulary. It never asks for a text's tokens (see `grammar.to_lark`)."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary, never: int) -> None:
+        special = {*vocabulary.control, *vocabulary.eos, never}
+        self.tokens = [
+            # The library marks special tokens with the byte 0xFF, which is in no text.
+            f"<{token}>".encode() if token in special else b"" if MARK in piece else piece
+            for token, piece in enumerate([*vocabulary.pieces, b""])
+        ]
+        self.special_token_ids = sorted(special)
+        self.eos_token_id = vocabulary.eos[0] if vocabulary.eos else never
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        raise EngineError("a grammar forced its tokens")
+
+
+class GrammarMatcher:
+    """One answer's way through a grammar. Used by one thread at a time."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: int) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+
+    def allowed(self) -> Allowed:
+        """Which tokens may come next. EngineError when the grammar has become too much for the library."""
+        mask = self._matcher.compute_bitmask()
+        self._check()
+        bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=self._vocabulary, bitorder="little")
+        allowed: Allowed = bits.view(np.bool_)
+        return allowed
+
+    def accept(self, token: int) -> bool:
+        """`token` has come. True: the text is complete, and nothing could follow."""
+        self._matcher.consume_token(token)
+        self._check()
+        return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise EngineError(f"the grammar cannot be followed: {_first_line(self._matcher.get_error())}")
+
+
+class Grammars:
+    """Compiles grammars for one model and keeps those used last. Safe from several threads; compiling takes a while."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._size = len(vocabulary.pieces)
+        self._vocabulary = vocabulary
+        self._tokenizer: llguidance.LLTokenizer | None = None
+        self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def matcher(self, gbnf: str) -> GrammarMatcher:
+        """At the beginning of the grammar. InvalidRequest naming `grammar` when it is none, or too large."""
+        with self._lock:
+            compiled = self._compiled.get(gbnf)
+            if compiled is None:
+                compiled = self._compile(gbnf)
+                self._compiled[gbnf] = compiled
+                if len(self._compiled) > KEPT:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(gbnf)
+            return GrammarMatcher(compiled.deep_copy(), self._size)
+
+    def _compile(self, gbnf: str) -> llguidance.LLMatcher:
+        if self._tokenizer is None:  # a sixth of a second that most servers never need
+            wrapper = _Wrapper(self._vocabulary, never=self._size)
+            self._tokenizer = llguidance.LLTokenizer(
+                wrapper, n_vocab=self._size + 1, eos_token=list(self._vocabulary.eos) or None
+            )
+        lark = to_lark(parse(gbnf), never=self._size)
+        matcher = llguidance.LLMatcher(
+            self._tokenizer, llguidance.LLMatcher.grammar_from_lark(lark), log_level=0, limits=LIMITS
+        )
+        if matcher.is_error():
+            raise InvalidRequest(f"the grammar cannot be used: {_first_line(matcher.get_error())}", param="grammar")
+        return matcher
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "no reason given"
