@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from puna.chat.text import Ledger, Piece, TextStream
 from puna.engine.runner import Token
 from puna.types import (
     Candidate,
-    Event,
     Finished,
     FinishReason,
     TextDelta,
@@ -21,6 +20,9 @@ from puna.types import (
 
 if TYPE_CHECKING:
     from puna.chat.calls import CallParser, PieceCallArguments, PieceCallStart, PieceText
+
+
+ChoiceEvent: TypeAlias = TextDelta | ThinkingDelta | ToolCallStart | ToolCallDelta | Finished
 
 
 class Choice:
@@ -48,16 +50,23 @@ class Choice:
         self._ledger = Ledger() if logprobs else None
         self._shown = 0
         self._calls = 0
-        self.logprob_sum = 0.0
+        self._logprobs = 0.0
 
     @property
     def stopped(self) -> bool:
         """A stop string came: feed no more."""
         return self._stream.stop is not None
 
-    def feed(self, token: Token) -> Sequence[Event]:
+    @property
+    def mean_logprob(self) -> float:
+        """Of its tokens; they must come with log-probabilities."""
+        return self._logprobs / len(self.tokens) if self.tokens else 0.0
+
+    def feed(self, token: Token) -> Sequence[ChoiceEvent]:
         """What one more token lets show."""
         self.tokens.append(token.id)
+        if token.logprob is not None:
+            self._logprobs += token.logprob
         stream = self._stream
         if self._ledger is not None:
             self._ledger.add(stream.decoded, self._entry(token))
@@ -71,7 +80,7 @@ class Choice:
             return (TextDelta(self.index, pieces[0].text),)
         return [event for piece in pieces for event in self._events(piece)]
 
-    def finish(self, reason: FinishReason) -> Sequence[Event]:
+    def finish(self, reason: FinishReason) -> Sequence[ChoiceEvent]:
         """What was held back, then Finished. `reason` is the engine's; a stop string or a call changes it."""
         events = [event for piece in self._stream.finish() for event in self._events(piece)]
         if self._parser is not None:
@@ -87,19 +96,18 @@ class Choice:
 
     def _entry(self, token: Token) -> TokenLogprob:
         logprob = 0.0 if token.logprob is None else token.logprob
-        self.logprob_sum += logprob
         return TokenLogprob(Candidate(token.id, token.data, logprob), token.top)
 
     def _take(self, position: int) -> tuple[TokenLogprob, ...]:
         return () if self._ledger is None else self._ledger.take(position)
 
-    def _events(self, piece: Piece) -> list[Event]:
+    def _events(self, piece: Piece) -> list[ChoiceEvent]:
         if piece.thinking:
             return [ThinkingDelta(self.index, piece.text, self._take(piece.position))]
         begin = piece.position - len(piece.text)
         # Tokens of the tags around the thinking: they belong to no text of the answer.
         tags = self._take(begin)
-        events: list[Event] = [ThinkingDelta(self.index, "", tags)] if tags else []
+        events: list[ChoiceEvent] = [ThinkingDelta(self.index, "", tags)] if tags else []
         if self._parser is None:
             return [*events, TextDelta(self.index, piece.text, self._take(piece.position))]
         if not self._shown:
@@ -108,7 +116,7 @@ class Choice:
             events += self._part(part)
         return events
 
-    def _part(self, part: PieceText | PieceCallStart | PieceCallArguments) -> list[Event]:
+    def _part(self, part: PieceText | PieceCallStart | PieceCallArguments) -> list[ChoiceEvent]:
         from puna.chat.calls import PieceCallStart, PieceText
 
         if isinstance(part, PieceText):
@@ -119,7 +127,7 @@ class Choice:
             return [ToolCallStart(self.index, self._calls - 1, part.id, part.name, part.kind)]
         return [ToolCallDelta(self.index, self._calls - 1, part.text)]
 
-    def _last_entries(self) -> list[Event]:
+    def _last_entries(self) -> list[ChoiceEvent]:
         """Tokens at the end that wrote no text; those of a stop string or a call are not shown."""
         if self._ledger is None or self.stopped or self._calls:
             return []

@@ -10,8 +10,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from puna.engine.runner import Constraint, End, Prefilled, Prompt, Runner, Sampling, Step, Token
-from puna.inference.choice import Choice
-from puna.types import Event, FinishReason
+from puna.inference.choice import Choice, ChoiceEvent
+from puna.types import FinishReason
 
 
 @dataclass(slots=True)
@@ -26,27 +26,32 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One choice to be generated. Two jobs of one prompt differ in the seed of `sampling`."""
+    """One choice to be generated. `sampling` None: no token of it. `opening`: events that come before its own."""
 
     choice: Choice
     prompt: Prompt
     sampling: Sampling | None
     constraint: Constraint | None = None
+    opening: tuple[ChoiceEvent, ...] = ()
     tally: Tally = field(default_factory=lambda: Tally(0))
 
 
-async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[Event], None]:
+async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
     """The Events of one choice: one batch (which may be empty) a token; the last ends with Finished."""
     choice, tally = job.choice, job.tally
     tally.prompt = len(job.prompt.tokens)
     if job.sampling is None:
-        yield choice.finish("length")
+        yield [*job.opening, *choice.finish("length")]
         return
     reason: FinishReason = "stop"
     began = time.perf_counter_ns()
     first = 0
+    opening = job.opening
     async with _closing(runner.generate(job.prompt, job.sampling, job.constraint)) as steps:
         async for step in steps:
+            if opening:
+                yield opening
+                opening = ()
             if isinstance(step, Token):
                 first = first or time.perf_counter_ns()
                 events = choice.feed(step)
@@ -84,15 +89,18 @@ async def _closing(steps: AsyncIterator[Step]) -> AsyncGenerator[AsyncIterator[S
             await steps.aclose()
 
 
-async def decode_all(runner: Runner, jobs: Sequence[Job]) -> AsyncGenerator[Sequence[Event], None]:
-    """The Events of all jobs, interleaved; a choice appears only after those of lower index have."""
+async def decode_all(runner: Runner, jobs: Sequence[Job]) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
+    """The Events of all jobs, interleaved; a choice appears only after those of lower index have.
+
+    They begin in order, not many more at once than the runner has slots.
+    """
     streams = [decode(runner, job) for job in jobs]
     if len(streams) == 1:
         async with aclosing(streams[0]) as stream:
             async for events in stream:
                 yield events
         return
-    async with aclosing(_merge(streams)) as merged:
+    async with aclosing(_merge(streams, 2 * runner.info.slots)) as merged:
         async for events in merged:
             yield events
 
@@ -102,7 +110,7 @@ class _Lane:
     """One stream's batches that are not yet given. `over` when no more come."""
 
     task: asyncio.Task[None]
-    waiting: deque[Sequence[Event]]
+    waiting: deque[Sequence[ChoiceEvent]]
     given: bool = False
 
     @property
@@ -110,16 +118,19 @@ class _Lane:
         return not self.waiting and self.task.done()
 
 
-async def _merge(streams: Sequence[AsyncGenerator[Sequence[Event], None]]) -> AsyncGenerator[Sequence[Event], None]:
+async def _merge(
+    streams: Sequence[AsyncGenerator[Sequence[ChoiceEvent], None]], at_once: int
+) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
     """Take turns. The first error of any stream ends all of them.
 
     No stream waits for the reader: one that may not appear yet could hold the slot that an earlier one needs.
     """
     news = asyncio.Event()
+    turns = asyncio.Semaphore(at_once)
     lanes: list[_Lane] = []
     for stream in streams:
-        waiting: deque[Sequence[Event]] = deque()
-        lanes.append(_Lane(asyncio.create_task(_pump(stream, waiting, news)), waiting))
+        waiting: deque[Sequence[ChoiceEvent]] = deque()
+        lanes.append(_Lane(asyncio.create_task(_pump(stream, waiting, news, turns)), waiting))
     try:
         while lanes:
             news.clear()
@@ -138,7 +149,7 @@ async def _merge(streams: Sequence[AsyncGenerator[Sequence[Event], None]]) -> As
         await asyncio.gather(*(lane.task for lane in lanes), return_exceptions=True)
 
 
-def _turn(lanes: Sequence[_Lane]) -> list[Sequence[Event]]:
+def _turn(lanes: Sequence[_Lane]) -> list[Sequence[ChoiceEvent]]:
     """One batch of each lane that has some, up to the first lane that has never appeared and has none."""
     batches = []
     for lane in lanes:
@@ -151,10 +162,13 @@ def _turn(lanes: Sequence[_Lane]) -> list[Sequence[Event]]:
 
 
 async def _pump(
-    stream: AsyncGenerator[Sequence[Event], None], waiting: deque[Sequence[Event]], news: asyncio.Event
+    stream: AsyncGenerator[Sequence[ChoiceEvent], None],
+    waiting: deque[Sequence[ChoiceEvent]],
+    news: asyncio.Event,
+    turns: asyncio.Semaphore,
 ) -> None:
     try:
-        async with aclosing(stream):
+        async with turns, aclosing(stream):
             async for events in stream:
                 if events:
                     waiting.append(events)

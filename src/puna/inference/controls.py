@@ -1,0 +1,25 @@
+"""Control tokens that count in an answer: stop strings and tags that a model writes as one token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from puna.engine.runner import Runner
+
+
+async def control_bytes(runner: Runner, marks: Iterable[str]) -> dict[int, bytes]:
+    """The bytes that stand for a control token, by its id, for each token that a mark is written with.
+
+    A Runner gives control tokens without bytes. Ordinary tokens among these are harmless: they come with their own.
+    """
+    texts = [mark for mark in dict.fromkeys(marks) if _may_be_control(mark)]
+    ids = await asyncio.gather(*(runner.tokenize(text, special=True, bos=False) for text in texts))
+    known = {token for row in ids for token in row}
+    pieces = await asyncio.gather(*(runner.detokenize([token]) for token in known))
+    return dict(zip(known, pieces, strict=True))
+
+
+def _may_be_control(mark: str) -> bool:
+    """Control tokens are written in brackets, in every vocabulary seen."""
+    return mark[:1] in "<[｜" and mark.rstrip()[-1:] in ">]｜"

@@ -1,0 +1,70 @@
+"""Embeddings on one Runner: each input on its own, so that none depends on its neighbours."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+from puna.engine.runner import Feature, Runner
+from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
+from puna.inference.sampling import require
+from puna.types import Embeddings, EmbedRequest, Timings
+
+
+def check_embed(request: EmbedRequest) -> None:
+    """Empty inputs are refused before the model is loaded."""
+    if not request.inputs:
+        raise InvalidRequest("there is no input", param="input", code="empty_array")
+    for place, item in enumerate(request.inputs):
+        if not item:
+            raise InvalidRequest(f"input[{place}] is empty", param=f"input[{place}]")
+
+
+async def embeddings(runner: Runner, request: EmbedRequest, began: int, load_ns: int) -> Embeddings:
+    """One normalised vector an input. Over-long inputs are cut (`truncate`) or refused by their index."""
+    require(runner.info, Feature.EMBED, "embeddings", "model")
+    _check_dimensions(request.dimensions, runner.info.embedding_length)
+    inputs = [await _tokens(runner, item, place) for place, item in enumerate(request.inputs)]
+    limit = runner.info.num_ctx
+    long = tuple(place for place, tokens in enumerate(inputs) if len(tokens) > limit)
+    if long and not request.truncate:
+        raise ContextLengthExceeded(len(inputs[long[0]]), limit, param=f"input[{long[0]}]", what="input")
+    ready = time.perf_counter_ns()
+    vectors = [_normalised(await runner.embed(tokens[:limit]), request.dimensions) for tokens in inputs]
+    now = time.perf_counter_ns()
+    return Embeddings(
+        vectors=tuple(vectors),
+        prompt_tokens=sum(min(len(tokens), limit) for tokens in inputs),
+        timings=Timings(total=now - began, load=load_ns, prompt=now - ready),
+        truncated=long,
+    )
+
+
+async def _tokens(runner: Runner, item: str | tuple[int, ...], place: int) -> list[int]:
+    if isinstance(item, str):
+        tokens = await runner.tokenize(item, special=True, bos=True)
+        if not tokens:
+            raise InvalidRequest(f"input[{place}] has no tokens", param=f"input[{place}]")
+        return tokens
+    wrong = next((token for token in item if not 0 <= token < runner.info.vocabulary), None)
+    if wrong is not None:
+        raise InvalidRequest(
+            f"input[{place}]: token {wrong} is not in the model's vocabulary of {runner.info.vocabulary} tokens",
+            param=f"input[{place}]",
+        )
+    return list(item)
+
+
+def _check_dimensions(dimensions: int | None, size: int) -> None:
+    if dimensions is not None and not 0 < dimensions <= size:
+        raise InvalidRequest(f"dimensions must be from 1 to {size}, the size of this model's", param="dimensions")
+
+
+def _normalised(vector: Sequence[float], dimensions: int | None) -> tuple[float, ...]:
+    """The first `dimensions` of it, of length 1. Zero stays zero."""
+    kept = vector if dimensions is None else vector[:dimensions]
+    length = math.hypot(*kept)
+    if not math.isfinite(length):
+        raise EngineError("the engine's embedding contains NaN or infinity")
+    return tuple(kept) if length == 0 else tuple(value / length for value in kept)

@@ -1,0 +1,78 @@
+"""The first and the last event of an answer, and the whole of it in order."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import fields
+
+from puna.engine.runner import LoadOptions, RunnerInfo
+from puna.inference.choice import ChoiceEvent
+from puna.inference.decode import Job
+from puna.model.model import Model
+from puna.types import Done, Event, Options, Started, Timings, Usage
+
+
+async def whole(
+    first: Started, batches: AsyncGenerator[Sequence[ChoiceEvent], None], last: Callable[[], Done]
+) -> AsyncGenerator[Event, None]:
+    """`first` waits for the first batch: an engine that refuses does so without an answer begun."""
+    told = False
+    async with aclosing(batches):
+        async for batch in batches:
+            if not told:
+                told = True
+                yield first
+            for event in batch:
+                yield event
+    yield last()
+
+
+def started(
+    name: str,
+    model: Model,
+    info: RunnerInfo,
+    options: Options,
+    *,
+    prompt: tuple[int, ...] = (),
+    dropped: int = 0,
+    ignored: Sequence[str] = (),
+) -> Started:
+    """`name` as the request wrote it, `options` its own."""
+    return Started(
+        model=name,
+        engine=info.engine,
+        fingerprint=fingerprint(model, info, options.over(model.options)),
+        seed_exact=info.seed_exact,
+        num_ctx=info.num_ctx,
+        prompt_tokens=prompt,
+        dropped_messages=dropped,
+        ignored=tuple(dict.fromkeys(ignored)),
+    )
+
+
+def fingerprint(model: Model, info: RunnerInfo, options: Options) -> str:
+    """Changes with model, engine and load settings."""
+    load = [getattr(options, item.name) for item in fields(LoadOptions) if hasattr(options, item.name)]
+    facts = (model.digest, info.engine, info.version, info.num_ctx, info.slots, *load)
+    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:10]
+
+
+def done(prompts: Sequence[Sequence[Job]], began: int, load_ns: int) -> Done:
+    """What all choices cost. `prompts`: the jobs of each prompt, which counts once, as the first of them found it."""
+    jobs = [job for group in prompts for job in group]
+    usage = Usage(
+        prompt=sum(group[0].tally.prompt for group in prompts),
+        completion=sum(len(job.choice.tokens) for job in jobs),
+        cached=sum(group[0].tally.cached for group in prompts),
+        reasoning=sum(job.choice.reasoning for job in jobs),
+    )
+    timings = Timings(
+        total=time.perf_counter_ns() - began,
+        load=load_ns,
+        prompt=sum(group[0].tally.prompt_ns for group in prompts),
+        decode=max(job.tally.decode_ns for job in jobs),
+    )
+    return Done(usage, timings)
