@@ -81,7 +81,7 @@ async def run(ask: Ask) -> None:
 
 
 def shared_fields(ask: Ask) -> JsonObject:
-    """What every request of this run carries. A flag that cannot be read is an InvalidRequest before anything starts."""
+    """What every request of this run carries. A flag that cannot be read is refused before anything starts."""
     fields: JsonObject = {}
     if ask.keep_alive is not None:
         try:

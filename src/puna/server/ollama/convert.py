@@ -114,7 +114,7 @@ def chat_request(body: ChatBody) -> Converted[ChatRequest]:
     options, ignored = read_options(body.options)
     request = ChatRequest(
         model=body.model,
-        messages=tuple(_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)),
+        messages=tuple(read_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)),
         options=options,
         tools=tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools)),
         output=read_format(body.format),
@@ -154,7 +154,7 @@ def _inputs(value: object) -> tuple[str, ...]:
             raise InvalidRequest("invalid input type", param="input", code="invalid_type")
 
 
-def _message(body: MessageBody, path: str) -> Message:
+def read_message(body: MessageBody, path: str) -> Message:
     role = body.role.lower()
     if role not in _ROLES:
         raise InvalidRequest(

@@ -167,10 +167,15 @@ class CreateBody(NamedBody):
     license: object = None
     parameters: dict[str, object] = Field(default_factory=dict)
     messages: list[MessageBody] = Field(default_factory=list)
-    quantize: str = ""
+    requires: str = ""
     renderer: str = ""
     parser: str = ""
-    requires: str = ""
+    quantize: str = ""
+    quantization: str = ""
+    draft_quantize: str = ""
+    draft_files: dict[str, str] = Field(default_factory=dict)
+    remote_host: str = ""
+    info: dict[str, object] = Field(default_factory=dict)
     stream: bool = True
 
 

@@ -1,0 +1,191 @@
+"""What fills the store: `/api/pull`, `/api/push`, `/api/create`, `/api/blobs/{digest}`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import cast
+from urllib.parse import unquote
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from puna.create import CreateRequest, check_request, create
+from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError, Unsupported
+from puna.model.digest import Digest
+from puna.model.name import Name
+from puna.server.body import JsonReply, dump
+from puna.server.middleware import is_loopback
+from puna.server.ollama.convert import read_message
+from puna.server.ollama.exchange import read_body, refuse_unknown, report, required
+from puna.server.ollama.schema import CreateBody, TransferBody
+from puna.server.services import Services
+from puna.server.streaming import NDJSON, EventStream, unless_gone
+from puna.sources.pull import check_source, pull
+from puna.store.blobs import BlobWriter
+from puna.types import JsonObject, Progress
+
+LOCAL_FILE = "x-puna-local-file"
+"""Header of a blob's POST: the absolute, percent-encoded path of a file on this machine that holds the bytes."""
+
+_BLOCK = 1 << 20
+
+
+class TransferRoutes:
+    def __init__(self, services: Services) -> None:
+        self._library = services.library
+        self._strict = services.settings.strict
+
+    async def pull(self, request: Request) -> ASGIApp:
+        body = await read_body(request, TransferBody)
+        refuse_unknown(body, strict=self._strict)
+        # Every source there is so far is spoken to with TLS, or not over a network.
+        report(request, (*body.unknown, *(["insecure"] if body.insecure else [])))
+        name = Name.parse(required(body.target))
+        check_source(name)
+        return await self._answer(request, pull(name, self._library), stream=body.stream)
+
+    async def push(self, request: Request) -> Response:
+        body = await read_body(request, TransferBody)
+        required(body.target)
+        raise Unsupported("pushing to a registry is not supported yet", param="model")
+
+    async def create(self, request: Request) -> ASGIApp:
+        body = await read_body(request, CreateBody)
+        refuse_unknown(body, strict=self._strict)
+        report(request, body.unknown)
+        wanted = create_request(body)
+        check_request(wanted)
+        return await self._answer(request, create(wanted, self._library), stream=body.stream)
+
+    async def _answer(self, request: Request, steps: AsyncGenerator[Progress, None], *, stream: bool) -> ASGIApp:
+        """All steps as they come, or the last one alone."""
+        if stream:
+            return EventStream(_lines(steps), NDJSON)
+        return JsonReply(await unless_gone(request.receive, _last(steps)))
+
+    # ----------------------------------------------------------------------------------------------------------- blobs
+
+    async def has_blob(self, request: Request) -> Response:
+        digest = Digest.parse(request.path_params["digest"])
+        if not await asyncio.to_thread(self._library.blobs.has, digest):
+            raise NotFound(f'blob "{digest}" not found')
+        return Response()
+
+    async def add_blob(self, request: Request) -> Response:
+        """201 when it is new, 200 when it was there already."""
+        digest = Digest.parse(request.path_params["digest"])
+        try:
+            if await asyncio.to_thread(self._library.blobs.has, digest):
+                async for _ in request.stream():
+                    pass  # read to its end, so that the connection can be used again
+                return Response()
+            if (path := request.headers.get(LOCAL_FILE)) is not None:
+                await self._take_local(request, Path(unquote(path)), digest)
+            else:
+                await self._receive(request, digest)
+        except ClientDisconnect as error:
+            raise Cancelled("The client closed the connection.") from error
+        except DigestMismatch as error:
+            raise InvalidRequest(str(error), code="digest_mismatch") from error
+        return Response(status_code=201)
+
+    async def _receive(self, request: Request, digest: Digest) -> None:
+        async with _writing(self._library.blobs.writer(digest)) as writer:
+            block = bytearray()
+            async for data in request.stream():
+                block += data
+                if len(block) >= _BLOCK:
+                    await asyncio.to_thread(writer.write, bytes(block))
+                    block.clear()
+            await asyncio.to_thread(writer.write, bytes(block))
+
+    async def _take_local(self, request: Request, path: Path, digest: Digest) -> None:
+        """Take a file by its path, so that no second copy is made.
+
+        Safe, because a client that knows the sha256 of a file has read it: nothing comes out of this that it could not
+        have uploaded. Whatever is wrong with the path, the refusal is the same and tells nothing about the file.
+        """
+        client = request.client
+        if client is None or not is_loopback(client.host) or "origin" in request.headers:
+            raise Forbidden(f"{LOCAL_FILE} is only for programs on this machine")
+        try:
+            if not path.is_absolute() or not await asyncio.to_thread(path.is_file):
+                raise NotFound(path.name)
+            await asyncio.to_thread(lambda: self._library.blobs.add_file(path, expected=digest))
+        except (PunaError, OSError, ValueError) as error:
+            raise InvalidRequest(
+                "this file cannot be taken from where it is: send its bytes", param=LOCAL_FILE, code="local_file"
+            ) from error
+
+
+def create_request(body: CreateBody) -> CreateRequest:
+    licenses: list[str]
+    match body.license:
+        case None | "":
+            licenses = []
+        case str():
+            licenses = [body.license]
+        case list() if all(isinstance(item, str) for item in body.license):
+            licenses = body.license
+        case _:
+            raise InvalidRequest("license must be a text or a list of texts", param="license", code="invalid_type")
+    return CreateRequest(
+        name=Name.parse(body.target),
+        from_=body.from_ or None,
+        files=body.files,
+        adapters=body.adapters,
+        template=body.template or None,
+        system=body.system or None,
+        license=licenses,
+        parameters=cast("JsonObject", body.parameters),
+        messages=[read_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
+        requires=body.requires or None,
+        renderer=body.renderer or None,
+        parser=body.parser or None,
+        quantize=body.quantize or body.quantization or None,
+        draft_quantize=body.draft_quantize or None,
+        draft_files=body.draft_files,
+        remote_host=body.remote_host or None,
+        info=cast("JsonObject", body.info),
+    )
+
+
+def _step(progress: Progress) -> JsonObject:
+    step: JsonObject = {"status": progress.status}
+    if progress.digest is not None:
+        step["digest"] = progress.digest
+    if progress.total is not None:
+        step["total"] = progress.total
+    if progress.completed:
+        step["completed"] = progress.completed
+    return step
+
+
+async def _lines(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(steps):
+        async for progress in steps:
+            yield dump(_step(progress)) + b"\n"
+
+
+async def _last(steps: AsyncGenerator[Progress, None]) -> JsonObject:
+    last = Progress("success")
+    async with aclosing(steps):
+        async for progress in steps:
+            last = progress
+    return _step(last)
+
+
+@asynccontextmanager
+async def _writing(writer: BlobWriter) -> AsyncIterator[BlobWriter]:
+    """A BlobWriter whose beginning and end, which wait for the disk, are in a thread."""
+    await asyncio.to_thread(writer.__enter__)
+    try:
+        yield writer
+    except BaseException as error:
+        await asyncio.to_thread(writer.__exit__, type(error), error, error.__traceback__)
+        raise
+    await asyncio.to_thread(writer.__exit__, None, None, None)
