@@ -11,6 +11,7 @@ from starlette.responses import Response
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
 from puna.server.errors import error_response
 from puna.server.middleware import BodyLimit, Hosts, Identify, Keys, Origins
+from puna.server.ollama.routes import routes as ollama_routes
 from puna.server.openai.routes import routes as openai_routes
 from puna.server.services import Services
 
@@ -18,7 +19,7 @@ from puna.server.services import Services
 def create_app(services: Services) -> Starlette:
     settings = services.settings
     return Starlette(
-        routes=[*openai_routes(services)],
+        routes=[*openai_routes(services), *ollama_routes(services)],
         middleware=[
             Middleware(Identify),
             Middleware(Origins, settings.origins),

@@ -197,7 +197,7 @@ async def gather(events: AsyncGenerator[Event, None], style: Style, count: int, 
     choices = [_Choice() for _ in range(count)]
     envelope: Envelope | None = None
     usage: Usage | None = None
-    async with aclosing(events):
+    async with notes.naming(), aclosing(events):
         async for event in events:
             match event:
                 case Started():
@@ -241,7 +241,7 @@ async def stream(
 ) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
     chunks: Chunks | None = None
-    async with aclosing(events):
+    async with notes.naming(), aclosing(events):
         async for event in events:
             if chunks is not None:
                 frame = chunks.frame(event)

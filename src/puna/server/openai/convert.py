@@ -6,7 +6,7 @@ What a single field's type cannot say is checked here: fields that exclude, need
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from puna.errors import InvalidRequest, Unsupported
@@ -240,83 +240,94 @@ def _one_of(body: Sampled, name: str, alias: str) -> int | None:
 
 def to_think(body: ChatCompletionBody) -> Think | None:
     """`reasoning_effort`, `reasoning.effort` and `think` are one setting."""
+    return next(iter(_thinks(body).values()), None)
+
+
+def field_names(body: Sampled) -> dict[str, str]:
+    """What this request calls settings that have several names in requests."""
+    if not isinstance(body, ChatCompletionBody):
+        return {"response_format": next(iter(_outputs(body, None)), "response_format")}
+    outputs = _outputs(body, body.response_format)
+    return {
+        "think": next(iter(_thinks(body)), "think"),
+        "response_format": next(iter(outputs), "response_format"),
+    }
+
+
+def _thinks(body: ChatCompletionBody) -> dict[str, Think]:
     nested = None if body.reasoning is None else body.reasoning.effort
     wishes: dict[str, Think] = {}
-    for name, effort in (("reasoning_effort", body.reasoning_effort), ("reasoning", nested)):
+    for name, effort in (("reasoning_effort", body.reasoning_effort), ("reasoning.effort", nested)):
         if effort is not None:
             wishes[name] = False if effort == "none" else "max" if effort == "xhigh" else effort
     if body.think is not None:
         wishes["think"] = body.think
-    if len(set(wishes.values())) > 1:
+    if len({str(wish) for wish in wishes.values()}) > 1:
         names = " and ".join(f"'{name}'" for name in wishes)
         raise InvalidRequest(f"{names} are the same setting, but were given different values.", param=[*wishes][-1])
-    return next(iter(wishes.values()), None)
+    return wishes
 
 
 # ---------------------------------------------------------------------------------------------------------- output
 
 
-@dataclass(slots=True)
-class _Wishes:
-    """Ways to shape the answer that the request asks for, by the field that asks."""
-
-    by_field: dict[str, Output] = field(default_factory=dict)
-
-    def add(self, name: str, output: Output) -> None:
-        self.by_field[name] = output
-
-    def one(self) -> Output | None:
-        if len(self.by_field) > 1:
-            names = [*self.by_field]
-            shown = ", ".join(f"'{name}'" for name in names)
-            raise InvalidRequest(f"Only one of {shown} can shape the answer.", param=names[-1])
-        return next(iter(self.by_field.values()), None)
+Wishes = dict[str, Output]
+"""Ways to shape the answer that a request asks for, by the field that asks."""
 
 
 def to_output(body: Sampled, response_format: shapes.ResponseFormat | None) -> Output | None:
-    wishes = _Wishes()
+    wishes = _outputs(body, response_format)
+    if len(wishes) > 1:
+        names = [*wishes]
+        shown = ", ".join(f"'{name}'" for name in names)
+        raise InvalidRequest(f"Only one of {shown} can shape the answer.", param=names[-1])
+    return next(iter(wishes.values()), None)
+
+
+def _outputs(body: Sampled, response_format: shapes.ResponseFormat | None) -> Wishes:
+    wishes: Wishes = {}
     _add_format(wishes, response_format)
     if body.grammar is not None:
-        wishes.add("grammar", Grammar("gbnf", body.grammar))
+        wishes["grammar"] = Grammar("gbnf", body.grammar)
     if body.guided_grammar is not None:
-        wishes.add("guided_grammar", Grammar("gbnf", body.guided_grammar))
+        wishes["guided_grammar"] = Grammar("gbnf", body.guided_grammar)
     if body.guided_regex is not None:
-        wishes.add("guided_regex", Grammar("regex", body.guided_regex))
+        wishes["guided_regex"] = Grammar("regex", body.guided_regex)
     if body.guided_choice is not None:
-        wishes.add("guided_choice", choice_grammar(body.guided_choice))
+        wishes["guided_choice"] = choice_grammar(body.guided_choice)
     if body.json_schema is not None:
-        wishes.add("json_schema", JsonOutput(body.json_schema))
+        wishes["json_schema"] = JsonOutput(body.json_schema)
     if body.guided_json is not None:
-        wishes.add("guided_json", JsonOutput(_schema(body.guided_json, "guided_json")))
+        wishes["guided_json"] = JsonOutput(_schema(body.guided_json, "guided_json"))
     if body.structured_outputs is not None:
         _add_structured(wishes, body.structured_outputs)
-    return wishes.one()
+    return wishes
 
 
-def _add_format(wishes: _Wishes, response_format: shapes.ResponseFormat | None) -> None:
+def _add_format(wishes: Wishes, response_format: shapes.ResponseFormat | None) -> None:
     match response_format:
         case shapes.JsonObjectFormat(schema_=schema):
-            wishes.add("response_format", JsonOutput(schema))
+            wishes["response_format"] = JsonOutput(schema)
         case shapes.JsonSchemaFormat(json_schema=spec):
             if spec.strict and spec.schema_ is not None:
                 check_strict(
                     spec.schema_, what=f"response_format '{spec.name}'", param="response_format.json_schema.schema"
                 )
-            wishes.add("response_format", JsonOutput(spec.schema_))
+            wishes["response_format"] = JsonOutput(spec.schema_)
 
 
-def _add_structured(wishes: _Wishes, structured: shapes.StructuredOutputs) -> None:
+def _add_structured(wishes: Wishes, structured: shapes.StructuredOutputs) -> None:
     name = "structured_outputs"
     if structured.json_ is not None:
-        wishes.add(f"{name}.json", JsonOutput(_schema(structured.json_, f"{name}.json")))
+        wishes[f"{name}.json"] = JsonOutput(_schema(structured.json_, f"{name}.json"))
     if structured.regex is not None:
-        wishes.add(f"{name}.regex", Grammar("regex", structured.regex))
+        wishes[f"{name}.regex"] = Grammar("regex", structured.regex)
     if structured.choice is not None:
-        wishes.add(f"{name}.choice", choice_grammar(structured.choice))
+        wishes[f"{name}.choice"] = choice_grammar(structured.choice)
     if structured.grammar is not None:
-        wishes.add(f"{name}.grammar", Grammar("gbnf", structured.grammar))
+        wishes[f"{name}.grammar"] = Grammar("gbnf", structured.grammar)
     if structured.json_object:
-        wishes.add(f"{name}.json_object", JsonOutput())
+        wishes[f"{name}.json_object"] = JsonOutput()
 
 
 def _schema(schema: JsonObject | str, param: str) -> JsonObject:

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from math import isnan
 
 from puna.errors import EngineError
 from puna.server.body import dump_text
@@ -35,7 +36,6 @@ class Style:
 
     model: str
     choices: int
-    echo: bool
     logprobs: bool
     usage: bool
 
@@ -45,7 +45,6 @@ class Style:
         return cls(
             model=body.model,
             choices=prompts * (body.n or 1),
-            echo=bool(body.echo),
             logprobs=body.logprobs is not None,
             usage=stream is not None and bool(stream.include_usage),
         )
@@ -62,13 +61,12 @@ def token_text(data: bytes) -> str:
 class Logprobs:
     """The legacy columns of one choice: tokens, log-probabilities, alternatives, and where in the text each begins.
 
-    `unscored`: the first token has no log-probability, since nothing comes before it (an echoed prompt).
+    The first token of an echoed prompt has none, since nothing comes before it: it comes as not a number.
     """
 
-    def __init__(self, *, unscored: bool) -> None:
+    def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
-        self._unscored = unscored
 
     def columns(self, entries: Sequence[TokenLogprob]) -> JsonObject:
         """The columns of these entries; offsets go on from call to call."""
@@ -80,10 +78,9 @@ class Logprobs:
             offsets.append(self._offset)
             self._offset += len(self._decoder.decode(entry.chosen.data))
             tokens.append(token_text(entry.chosen.data))
-            if self._unscored:
+            if isnan(entry.chosen.logprob):
                 logprobs.append(None)
                 tops.append(None)
-                self._unscored = False
                 continue
             logprobs.append(bounded(entry.chosen.logprob))
             tops.append({token_text(one.data): bounded(one.logprob) for one in entry.top})
@@ -97,7 +94,7 @@ class _Choice:
     reason: str = ""
 
     def json(self, index: int, style: Style) -> JsonObject:
-        logprobs = Logprobs(unscored=style.echo).columns(self.entries) if style.logprobs else None
+        logprobs = Logprobs().columns(self.entries) if style.logprobs else None
         return {"text": "".join(self.text), "index": index, "logprobs": logprobs, "finish_reason": self.reason}
 
 
@@ -106,7 +103,7 @@ async def gather(events: AsyncGenerator[Event, None], style: Style, notes: Notes
     choices = [_Choice() for _ in range(style.choices)]
     envelope: Envelope | None = None
     usage: Usage | None = None
-    async with aclosing(events):
+    async with notes.naming(), aclosing(events):
         async for event in events:
             match event:
                 case Started():
@@ -131,7 +128,7 @@ async def gather(events: AsyncGenerator[Event, None], style: Style, notes: Notes
 async def stream(events: AsyncGenerator[Event, None], style: Style, notes: Notes) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
     chunks: Chunks | None = None
-    async with aclosing(events):
+    async with notes.naming(), aclosing(events):
         async for event in events:
             if chunks is not None:
                 frame = chunks.frame(event)
@@ -152,7 +149,7 @@ class Chunks:
         self._style = style
         self._head = dump_text(envelope.head(_OBJECT))[:-1]
         self._tail = ',"usage":null' if style.usage else ""
-        self._logprobs = [Logprobs(unscored=style.echo) for _ in range(style.choices if style.logprobs else 0)]
+        self._logprobs = [Logprobs() for _ in range(style.choices if style.logprobs else 0)]
 
     def frame(self, event: Event) -> bytes:
         """The bytes for one event, perhaps none."""

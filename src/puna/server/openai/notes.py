@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 from starlette.datastructures import State
 
+from puna.errors import InvalidRequest
 from puna.types import Started
 
 IGNORED = "x-puna-ignored"
@@ -23,10 +25,17 @@ class Notes:
     `state`: the request's, as `middleware.Identify` made it.
     """
 
-    def __init__(self, state: State, ignored: Iterable[str] = (), *, seeded: bool = False) -> None:
+    def __init__(
+        self,
+        state: State,
+        ignored: Iterable[str] = (),
+        *,
+        seeded: bool = False,
+    ) -> None:
         self._headers: dict[str, str] = state.response_headers
         self._state = state
         self._seeded = seeded
+        self._names: Mapping[str, str] = {}
         self.ignored: list[str] = []
         self.add(ignored)
 
@@ -35,10 +44,24 @@ class Notes:
         if self.ignored:
             self._headers[IGNORED] = field_list(self.ignored)
 
+    def call(self, names: Mapping[str, str]) -> None:
+        """Settings of the house, and what this request calls them."""
+        self._names = names
+
+    @asynccontextmanager
+    async def naming(self) -> AsyncIterator[None]:
+        """Errors raised inside name the request's own fields."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.param is not None:
+                error.param = self._names.get(error.param, error.param)
+            raise
+
     def start(self, started: Started) -> bytes:
         """Take what the engine says. Gives the comment that is due if the headers have gone."""
         before = dict(self._headers)
-        self.add(started.ignored)
+        self.add(self._names.get(name, name) for name in started.ignored)
         if self._seeded:
             self._headers[SEED] = "exact" if started.seed_exact else "best-effort"
         if not self._state.responded:

@@ -79,6 +79,7 @@ class _Api:
         images = await self._fetch_images(body.model, body.messages)
         wanted, ignored = await _aside(convert.has_media(body.messages), lambda: convert.to_chat(body, images))
         notes.add(ignored)
+        notes.call(convert.field_names(body))
         style = chat.Style.of(body)
         events = self._inference.chat(wanted)
         if body.stream:
@@ -89,6 +90,7 @@ class _Api:
         body, notes = await self._read(request, CompletionBody)
         wanted, ignored = convert.to_completion(body)
         notes.add(ignored)
+        notes.call(convert.field_names(body))
         style = legacy.Style.of(body, len(wanted.prompts))
         events = self._inference.complete(wanted)
         if body.stream:

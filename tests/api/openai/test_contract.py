@@ -1,0 +1,371 @@
+"""Each row of the contract, proved on the running server: honoured with an effect, refused with its error, or reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import annotated_types
+import pytest
+
+from puna.server.openai.bodies import (
+    BODIES,
+    ChatCompletionBody,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingBody,
+    TokenizeBody,
+)
+from puna.server.openai.contract import Honoured, Refused, Reported, Row, Shape, rows
+from puna.server.openai.reference import nested_shapes
+
+PATHS: dict[type[Shape], str] = {shape: (shape.__doc__ or "").removeprefix("POST ") for shape in BODIES}
+BASE: dict[type[Shape], dict[str, Any]] = {
+    ChatCompletionBody: {"model": "tiny", "messages": [{"role": "user", "content": "SAMPLING"}]},
+    CompletionBody: {"model": "tiny", "prompt": "SAMPLING", "max_tokens": 1000},
+    EmbeddingBody: {"model": "embedder", "input": "text"},
+    TokenizeBody: {"model": "tiny", "prompt": "text"},
+    DetokenizeBody: {"model": "tiny", "tokens": [104, 105]},
+}
+TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A value of a field that does something, what must be sent beside it, and how the answer shows it.
+
+    `setting`: the engine's settings must say this.
+    """
+
+    value: Any
+    beside: dict[str, Any] | None = None
+    setting: dict[str, Any] | None = None
+    shows: Callable[[Any], bool] = lambda _: True
+
+
+def whole(answer: Any) -> dict[str, Any]:
+    data: dict[str, Any] = answer.json
+    return data
+
+
+def message(answer: Any) -> dict[str, Any]:
+    shown: dict[str, Any] = whole(answer)["choices"][0]["message"]
+    return shown
+
+
+def text(answer: Any) -> str:
+    choice = whole(answer)["choices"][0]
+    content: str = choice["message"]["content"] if "message" in choice else choice["text"]
+    return content
+
+
+def settings(answer: Any) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(text(answer))
+    return data
+
+
+def constrained(answer: Any) -> bool:
+    return bool(settings(answer)["grammar"])
+
+
+def user(content: str, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}], **more}
+
+
+SAMPLED: dict[str, Effect] = {
+    "temperature": Effect(0.25, setting={"temperature": 0.25}),
+    "top_p": Effect(0.5, setting={"top_p": 0.5}),
+    "frequency_penalty": Effect(-1.5, setting={"frequency_penalty": -1.5}),
+    "presence_penalty": Effect(2, setting={"presence_penalty": 2.0}),
+    "logit_bias": Effect({"5": -100, "7": 1.5}, setting={"logit_bias": [[5, -100.0], [7, 1.5]]}),
+    "seed": Effect(42, setting={"seed": 42}),
+    "stop": Effect(["temperature"], shows=lambda a: "temperature" not in text(a)),
+    "n": Effect(3, shows=lambda a: len(whole(a)["choices"]) == 3),
+    "stream": Effect(True, shows=lambda a: a.headers["content-type"].startswith("text/event-stream")),
+    "stream_options": Effect({"include_usage": True}, {"stream": True}, shows=lambda a: a.chunks[-1]["usage"]),
+    "options": Effect({"temperature": 0.125, "mirostat": 2}, setting={"temperature": 0.125, "mirostat": 2}),
+    "keep_alive": Effect("10m"),
+    "num_ctx": Effect(512, setting={}),
+    "top_k": Effect(7, setting={"top_k": 7}),
+    "min_p": Effect(0.5, setting={"min_p": 0.5}),
+    "typical_p": Effect(0.5, setting={"typical_p": 0.5}),
+    "repeat_penalty": Effect(1.5, setting={"repeat_penalty": 1.5}),
+    "repetition_penalty": Effect(1.25, setting={"repeat_penalty": 1.25}),
+    "repeat_last_n": Effect(-1, setting={"repeat_last_n": -1}),
+    "mirostat": Effect(1, setting={"mirostat": 1}),
+    "mirostat_tau": Effect(2.5, setting={"mirostat_tau": 2.5}),
+    "mirostat_eta": Effect(0.5, setting={"mirostat_eta": 0.5}),
+    "ignore_eos": Effect(True, {"max_tokens": 5}, shows=lambda a: whole(a)["choices"][0]["finish_reason"] == "length"),
+    "grammar": Effect('root ::= "yes"', shows=constrained),
+    "json_schema": Effect(SCHEMA, shows=constrained),
+    "guided_json": Effect(json.dumps(SCHEMA), shows=constrained),
+    "guided_regex": Effect("[a-z]+", shows=constrained),
+    "guided_choice": Effect(["yes", 'n"o'], shows=constrained),
+    "guided_grammar": Effect('root ::= "yes"', shows=constrained),
+    "structured_outputs": Effect({"regex": "[a-z]+"}, shows=constrained),
+    "prompt_cache_key": Effect("a", setting={"cache_key": "a"}),
+    "model": Effect("tiny", shows=lambda a: whole(a)["model"] == "tiny"),
+}
+EFFECTS: dict[type[Shape], dict[str, Effect]] = {
+    ChatCompletionBody: SAMPLED
+    | {
+        "messages": Effect([{"role": "user", "content": "PROMPT"}], shows=lambda a: "PROMPT" in text(a)),
+        "max_completion_tokens": Effect(3, setting=None, shows=lambda a: whole(a)["usage"]["completion_tokens"] == 3),
+        "max_tokens": Effect(3, shows=lambda a: whole(a)["usage"]["completion_tokens"] == 3),
+        "logprobs": Effect(True, shows=lambda a: whole(a)["choices"][0]["logprobs"]["content"]),
+        "top_logprobs": Effect(
+            2,
+            {"logprobs": True},
+            shows=lambda a: len(whole(a)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 2,
+        ),
+        "response_format": Effect({"type": "json_object"}, user("GRAMMAR"), shows=lambda a: "root" in text(a)),
+        "tools": Effect([TOOL], user("PROMPT", model="tools"), shows=lambda a: "get_weather" in text(a)),
+        "tool_choice": Effect(
+            "required", user("CALL", model="tools", tools=[TOOL]), shows=lambda a: message(a)["tool_calls"]
+        ),
+        "parallel_tool_calls": Effect(
+            False, user("CALL", model="tools", tools=[TOOL]), shows=lambda a: len(message(a)["tool_calls"]) == 1
+        ),
+        "functions": Effect(
+            [TOOL["function"]], user("CALL", model="tools"), shows=lambda a: message(a)["function_call"]["name"]
+        ),
+        "function_call": Effect(
+            {"name": "get_weather"},
+            user("CALL", model="tools", functions=[TOOL["function"]]),
+            shows=lambda a: message(a)["function_call"]["name"] == "get_weather",
+        ),
+        "reasoning_effort": Effect(
+            "none", user("PROMPT", model="thinker"), shows=lambda a: text(a).endswith("<think>\n\n</think>\n\n")
+        ),
+        "think": Effect(
+            False, user("PROMPT", model="thinker"), shows=lambda a: text(a).endswith("<think>\n\n</think>\n\n")
+        ),
+        "reasoning": Effect(
+            {"effort": "none"},
+            user("PROMPT", model="thinker"),
+            shows=lambda a: text(a).endswith("<think>\n\n</think>\n\n"),
+        ),
+        "chat_template_kwargs": Effect(
+            {"enable_thinking": False},
+            user("PROMPT", model="thinker"),
+            shows=lambda a: text(a).endswith("<think>\n\n</think>\n\n"),
+        ),
+        "continue_final_message": Effect(
+            True,
+            {"messages": [{"role": "user", "content": "PROMPT"}, {"role": "assistant", "content": "Once"}]},
+            shows=lambda a: text(a).endswith("assistant\nOnce"),
+        ),
+        "add_generation_prompt": Effect(
+            False,
+            {
+                "messages": [{"role": "user", "content": "PROMPT"}, {"role": "assistant", "content": "Once"}],
+                "continue_final_message": True,
+            },
+            shows=lambda a: text(a).endswith("assistant\nOnce"),
+        ),
+    },
+    CompletionBody: SAMPLED
+    | {
+        "prompt": Effect("PROMPT me", shows=lambda a: text(a) == "PROMPT me"),
+        "max_tokens": Effect(3, shows=lambda a: whole(a)["usage"]["completion_tokens"] == 3),
+        "best_of": Effect(3, shows=lambda a: len(whole(a)["choices"]) == 1),
+        "echo": Effect(True, shows=lambda a: text(a).startswith("SAMPLING")),
+        "suffix": Effect("end"),
+        "logprobs": Effect(2, shows=lambda a: len(whole(a)["choices"][0]["logprobs"]["top_logprobs"][0]) == 2),
+    },
+    EmbeddingBody: {
+        "model": Effect("embedder", shows=lambda a: whole(a)["model"] == "embedder"),
+        "input": Effect(["a", "b"], shows=lambda a: len(whole(a)["data"]) == 2),
+        "encoding_format": Effect("base64", shows=lambda a: isinstance(whole(a)["data"][0]["embedding"], str)),
+        "dimensions": Effect(3, shows=lambda a: len(whole(a)["data"][0]["embedding"]) == 3),
+        "options": Effect({"num_ctx": 256}),
+        "keep_alive": Effect(60),
+        "num_ctx": Effect(256),
+    },
+    TokenizeBody: {
+        "model": Effect("tiny"),
+        "prompt": Effect("hi", shows=lambda a: whole(a)["tokens"] == [104, 105] and whole(a)["count"] == 2),
+        "content": Effect("hi", {"prompt": None}, shows=lambda a: whole(a) == {"tokens": [104, 105]}),
+        "messages": Effect(
+            [{"role": "user", "content": "hi"}], {"prompt": None}, shows=lambda a: whole(a)["count"] > 2
+        ),
+        "tools": Effect([TOOL], {"prompt": None, **user("hi", model="tools")}, shows=lambda a: whole(a)["count"] > 100),
+        "add_special_tokens": Effect(False),
+        "add_special": Effect(True, {"prompt": None, "content": "hi"}),
+        "parse_special": Effect(False, {"prompt": "<s>"}, shows=lambda a: whole(a)["count"] == 3),
+        "chat_template_kwargs": Effect(
+            {"enable_thinking": False},
+            {"prompt": None, **user("hi", model="thinker")},
+            shows=lambda a: whole(a)["count"] > 10,
+        ),
+    },
+    DetokenizeBody: {
+        "model": Effect("tiny"),
+        "tokens": Effect([104, 105], shows=lambda a: whole(a) == {"prompt": "hi", "content": "hi"}),
+    },
+}
+WAITING = {(CompletionBody, "suffix")}
+"""Effects that a scripted model has no way to show: it has no fill-in-the-middle."""
+
+
+def cases(kind: type) -> list[Any]:
+    found = [(shape, row) for shape in BODIES for row in rows(shape) if isinstance(row.mark, kind)]
+    return [pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}") for shape, row in found]
+
+
+def send(server: Any, shape: type[Shape], *changes: dict[str, Any] | None, **headers: str) -> Any:
+    body: dict[str, Any] = dict(BASE[shape])
+    for change in changes:
+        body |= change or {}
+    return server.post(PATHS[shape], body, headers=headers)
+
+
+@pytest.mark.parametrize(("shape", "row"), cases(Honoured))
+def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: Row):
+    effect = EFFECTS[shape][row.name]
+    if (shape, row.name) in WAITING:
+        pytest.skip("needs a model that fills in")
+    answer = send(server, shape, effect.beside, {row.name: effect.value})
+    assert answer.status == 200, answer.body
+    assert row.name not in answer.headers.get("x-puna-ignored", "").split(", ")
+    if effect.setting is not None:
+        assert effect.setting.items() <= settings(answer).items()
+    assert effect.shows(answer), answer.body
+
+
+def effectless(row: Row) -> Any:
+    return {
+        "user": "me",
+        "service_tier": "flex",
+        "store": True,
+        "metadata": {"a": "b"},
+        "safety_identifier": "me",
+        "prompt_cache_retention": "24h",
+        "prompt_cache_options": {"a": 1},
+        "prediction": {"type": "content", "content": "x"},
+        "verbosity": "low",
+    }[row.name]
+
+
+@pytest.mark.parametrize(("shape", "row"), cases(Reported))
+def test_reported_fields_are_named(server, shape: type[Shape], row: Row):
+    answer = send(server, shape, {row.name: effectless(row)})
+    assert answer.status == 200
+    assert answer.headers["x-puna-ignored"] == row.name
+    assert isinstance(row.mark, Reported)
+    for value in row.mark.harmless:
+        assert "x-puna-ignored" not in send(server, shape, {row.name: value}).headers
+
+
+@pytest.mark.parametrize(("shape", "row"), cases(Refused))
+def test_refused_fields_are_refused(server, shape: type[Shape], row: Row):
+    asks = {
+        "modalities": ["text", "audio"],
+        "with_pieces": True,
+        "return_token_strs": True,
+        "add_generation_prompt": False,
+    }
+    answer = send(server, shape, {row.name: asks.get(row.name, {"a": 1})})
+    assert answer.status == 400
+    assert (answer.error["param"], answer.error["code"]) == (row.name, "unsupported_value")
+    assert isinstance(row.mark, Refused)
+    for value in row.mark.harmless:
+        assert send(server, shape, {row.name: value}).status == 200
+
+
+def bounds() -> list[Any]:
+    found = []
+    for shape in BODIES:
+        for row in rows(shape):
+            info = shape.model_fields[row.attribute]
+            decimal = "float" in str(info.annotation)
+            for item in info.metadata:
+                match item:
+                    case annotated_types.Ge(ge=least):
+                        word = "decimal" if decimal else "integer"
+                        found.append((shape, row.name, least - 1, f"{word}_below_min_value"))
+                    case annotated_types.Le(le=most):
+                        word = "decimal" if decimal else "integer"
+                        found.append((shape, row.name, most + 1, f"{word}_above_max_value"))
+    return [pytest.param(*one, id=f"{PATHS[one[0]]}:{one[1]}:{one[3]}") for one in found]
+
+
+@pytest.mark.parametrize(("shape", "field", "value", "code"), bounds())
+def test_values_out_of_bounds_name_the_field(server, shape: type[Shape], field: str, value: Any, code: str):
+    answer = send(server, shape, {field: value})
+    assert answer.status == 400
+    assert (answer.error["param"], answer.error["code"]) == (field, code)
+    assert answer.error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("shape", "row"),
+    [pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}") for shape in BODIES for row in rows(shape)],
+)
+def test_values_of_a_wrong_type_name_the_field(server, shape: type[Shape], row: Row):
+    if row.name in {"audio", "web_search_options", "moderation"}:
+        pytest.skip("refused whatever it is")
+    wrong: Any = {"stop": 5, "keep_alive": [], "think": 5}.get(row.name, "text")
+    if "str" in str(shape.model_fields[row.attribute].annotation):
+        wrong = 1.5 if row.name != "keep_alive" else []
+    answer = send(server, shape, {row.name: wrong})
+    assert answer.status == 400, answer.body
+    assert answer.error["param"] == row.name
+    assert answer.error["code"] in {"invalid_type", "invalid_value"}
+
+
+@pytest.mark.parametrize("shape", BODIES, ids=PATHS.values())
+def test_unknown_fields_are_reported_or_refused(server, serving, shape: type[Shape]):
+    extra = {"frobnicate": 1, "a b\r\nc": 2}
+    answer = send(server, shape, extra)
+    assert answer.status == 200
+    assert answer.headers["x-puna-ignored"] == "frobnicate, a%20b%0D%0Ac"
+    refused = send(server, shape, extra, **{"x-puna-strict": "true"})
+    assert (refused.status, refused.error["code"], refused.error["param"]) == (400, "unknown_parameter", "frobnicate")
+
+
+def test_strict_is_also_a_setting_that_a_header_lifts(serving):
+    with serving(strict=True) as own:
+        assert own.chat(frobnicate=1).error["code"] == "unknown_parameter"
+        assert own.chat(frobnicate=1, headers={"x-puna-strict": "false"}).status == 200
+        assert own.chat(headers={"x-puna-strict": "perhaps"}).status == 400
+
+
+def test_unknown_fields_inside_are_reported_with_their_path(server):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]}]
+    answer = server.post("/v1/chat/completions", {"model": "tiny", "messages": messages, "stream": True})
+    assert answer.headers["x-puna-ignored"] == "messages[0].content[0].cache_control"
+
+
+def test_errors_name_ignored_fields_too(server):
+    assert server.chat(model="nope", user="me").headers["x-puna-ignored"] == "user"
+
+
+def test_options_without_effect_are_reported(server):
+    answer = server.chat(options={"frobnicate": 1, "num_keep": 3})
+    assert set(answer.headers["x-puna-ignored"].split(", ")) >= {"options.frobnicate"}
+    assert server.chat(options={"num_ctx": "x"}).error["param"] == "options.num_ctx"
+
+
+def test_a_field_wins_over_the_same_option(server):
+    assert server.sampling(temperature=0.5, options={"temperature": 0.25, "top_k": 3})["temperature"] == 0.5
+
+
+def test_every_field_is_marked():
+    for shape in (*BODIES, *nested_shapes()):
+        for row in rows(shape):
+            assert row.mark is not None or row.name in {"type", "role"}, f"{shape.__name__}.{row.name}"
+
+
+def test_every_honoured_field_has_a_proof():
+    for shape in BODIES:
+        honoured = {row.name for row in rows(shape) if isinstance(row.mark, Honoured)}
+        assert EFFECTS[shape].keys() >= honoured
