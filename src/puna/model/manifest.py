@@ -125,7 +125,8 @@ class Config:
 def parse_manifest(data: bytes) -> Manifest:
     """ModelFileError when it is no manifest. Unknown keys and media types are let through."""
     shape = _object(_load(data, "manifest"), "manifest")
-    layers = shape.get("layers") or []
+    layers = shape.get("layers")
+    layers = [] if layers is None else layers
     if not isinstance(layers, list):
         raise ModelFileError("damaged manifest: layers is not a list")
     return Manifest(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable
 from typing import get_args
@@ -48,7 +47,7 @@ def _message(value: JsonValue, index: int) -> Message:
 def _images(value: JsonValue, index: int) -> list[ImagePart]:
     try:
         return [ImagePart(base64.b64decode(str(item), validate=True)) for item in _list(value)]
-    except binascii.Error as error:
+    except ValueError as error:
         raise ModelFileError(f"messages[{index}].images: not base64") from error
 
 

@@ -6,7 +6,7 @@ that names it.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -21,12 +21,12 @@ _INT32 = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Bounds are inclusive."""
+    """Bounds are inclusive; without one, any finite number will do."""
 
     name: str
     kind: Kind
-    least: float = -math.inf
-    most: float = math.inf
+    least: float = -sys.float_info.max
+    most: float = sys.float_info.max
 
 
 _ROWS = (
@@ -158,10 +158,9 @@ def _whole(value: JsonValue, param: str) -> int:
 
 
 def _within(row: Parameter, value: float, param: str) -> int | float:
-    if value in {math.inf, -math.inf} or not row.least <= value <= row.most:
-        low = "" if row.least == -math.inf else f" of at least {row.least:g}"
-        high = "" if row.most == math.inf else f" and at most {row.most:g}"
-        raise _wrong(param, value, f"a number{low}{high}")
+    # Not a number compares as false, and so is refused too.
+    if not row.least <= value <= row.most:
+        raise _wrong(param, value, f"a number from {row.least:g} to {row.most:g}")
     return value
 
 

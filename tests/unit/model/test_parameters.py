@@ -1,0 +1,96 @@
+import dataclasses
+
+import pytest
+
+from puna.errors import InvalidRequest
+from puna.model.parameters import (
+    OBSOLETE,
+    PARAMETERS,
+    options_from_json,
+    options_to_json,
+    parse_parameter,
+    stored_options,
+)
+from puna.types import DEFAULT_OPTIONS, JsonValue, Options
+
+
+def test_every_option_is_a_parameter() -> None:
+    ours_only = {"ignore_eos", "logit_bias"}
+    assert PARAMETERS.keys() | ours_only == {field.name for field in dataclasses.fields(Options)}
+    assert not PARAMETERS.keys() & OBSOLETE
+
+
+def test_every_parameter_takes_its_fields_type() -> None:
+    samples: dict[str, JsonValue] = {"int": 1, "float": 0.5, "bool": True, "texts": ["a"]}
+    types = {"int": "int", "float": "float", "bool": "bool", "texts": "tuple[str, ...]"}
+    for field in dataclasses.fields(Options):
+        if field.name in PARAMETERS:
+            kind = PARAMETERS[field.name].kind
+            assert field.type == f"{types[kind]} | None"
+            options, ignored = options_from_json({field.name: samples[kind]})
+            assert (getattr(options, field.name), ignored) == (("a",) if kind == "texts" else samples[kind], ())
+
+
+def test_json_round_trip() -> None:
+    shape = options_to_json(DEFAULT_OPTIONS)
+    options, ignored = options_from_json({key: value for key, value in shape.items() if key != "stop"})
+    assert dataclasses.replace(options, stop=(), ignore_eos=False, logit_bias=()) == DEFAULT_OPTIONS
+    assert ignored == ()
+
+
+def test_unknown_and_obsolete_are_named_and_nulls_are_absent() -> None:
+    options, ignored = options_from_json({"zeta": 1, "f16_kv": True, "seed": None, "top_k": 5.0})
+    assert (options, ignored) == (Options(top_k=5), ("f16_kv", "zeta"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("temperature", "hot"), ("temperature", True), ("temperature", -0.1), ("temperature", float("nan"))),
+        *(("temperature", float("inf")), ("temperature", 10**400), ("num_ctx", 0), ("num_ctx", 4096.5)),
+        *(("num_ctx", "4096"), ("num_ctx", True), ("num_ctx", 2**31), ("num_ctx", float("inf")), ("num_ctx", [1])),
+        *(("top_p", 1.5), ("use_mmap", 1), ("use_mmap", "true"), ("stop", [1]), ("stop", [""]), ("stop", {})),
+        *(("mirostat", 3), ("num_predict", -3), ("seed", 2**64), ("presence_penalty", float("nan"))),
+    ],
+    ids=lambda item: f"{item!r:.20}",
+)
+def test_refused_by_name(name: str, value: JsonValue) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        options_from_json({name: value})
+    assert caught.value.param == f"options.{name}"
+    assert name in caught.value.message
+
+
+def test_stored_parameters_are_never_refused() -> None:
+    assert stored_options({"temperature": "hot", "stop": "x", "tfs_z": 1, "top_k": 3}) == (
+        Options(stop=("x",), top_k=3),
+        ("temperature", "tfs_z"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *(("num_ctx", "4096", 4096), ("temperature", "0.5", 0.5), ("temperature", "1", 1.0), ("stop", "a b", ["a b"])),
+        *(("use_mmap", "T", True), ("use_mmap", "false", False), ("f16_kv", "what", "what")),
+    ],
+)
+def test_text(name: str, text: str, value: JsonValue) -> None:
+    assert parse_parameter(name, text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("num_ctx", "many", r"invalid int value \[many\]"),
+        ("temperature", "hot", r"invalid float value \[hot\]"),
+        ("temperature", "nan", "temperature"),
+        ("use_mmap", "yes", r"invalid bool value \[yes\]"),
+        ("warmth", "1", "unknown parameter 'warmth'"),
+        ("top_p", "2", "from 0 to 1"),
+    ],
+)
+def test_text_refused(name: str, text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        parse_parameter(name, text)
+    assert caught.value.param == name
