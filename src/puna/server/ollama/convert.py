@@ -210,7 +210,8 @@ def _illegal_byte(text: str) -> int:
 
 def read_options(value: dict[str, object]) -> tuple[Options, tuple[str, ...]]:
     """InvalidRequest naming `options.<key>`; the second value names the options that are not known."""
-    return options_from_json(cast("JsonObject", {key: item for key, item in value.items() if item is not None}))
+    options, ignored = options_from_json(cast("JsonObject", value))
+    return options, tuple(f"options.{name}" for name in ignored)
 
 
 def read_format(value: object) -> JsonOutput | None:
