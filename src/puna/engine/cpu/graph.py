@@ -45,6 +45,7 @@ class Graph:
         self._bundle_of = {tensor.name: bundle for bundle in bundles for tensor in bundle.tensors}
         self._linears = linears
         self._kept: list[object] = []
+        self._small: dict[tuple[str, tuple[int, ...], bytes], Node] = {}
         self._sums: dict[tuple[str, int, int], Node] = {}
         self._angles: dict[str, tuple[Node, Node]] = {}
         self._embeddings = _parameter("embeddings", [-1, shape.hidden], ov.Type.f32)
@@ -69,15 +70,15 @@ class Graph:
 
     def norm(self, x: Node, tensor: str) -> Node:
         """Divide by the root mean square of the last axis, then scale."""
-        mean = ops.reduce_mean(ops.power(x, _floats([2])), _whole([-1]), True)
-        root = ops.sqrt(ops.add(mean, _floats([self.shape.epsilon])))
-        scaled = ops.multiply(x, ops.divide(_floats([1]), root))
-        return ops.multiply(scaled, _floats(self._tensors.vector(tensor)))
+        mean = ops.reduce_mean(ops.power(x, self._floats([2])), self._whole([-1]), True)
+        root = ops.sqrt(ops.add(mean, self._floats([self.shape.epsilon])))
+        scaled = ops.multiply(x, ops.divide(self._floats([1]), root))
+        return ops.multiply(scaled, self._floats(self._tensors.vector(tensor)))
 
     def head_norm(self, x: Node, heads: int, tensor: str) -> Node:
         """The same for each head by itself."""
-        split = ops.reshape(x, _whole([-1, heads, self.shape.head_size]), False)
-        return ops.reshape(self.norm(split, tensor), _whole([-1, heads * self.shape.head_size]), False)
+        split = ops.reshape(x, self._whole([-1, heads, self.shape.head_size]), False)
+        return ops.reshape(self.norm(split, tensor), self._whole([-1, heads * self.shape.head_size]), False)
 
     def project(self, x: Node, *names: str) -> list[Node]:
         """Multiply with each named weight, `<name>.weight`, and add `<name>.bias` where there is one."""
@@ -92,32 +93,32 @@ class Graph:
         """Turn the pairs of each head by their position. `kind` names the rope; one name, one set of angles."""
         cosine, sine = self._angles_of(rope, kind)
         size, rotary = self.shape.head_size, self.shape.rotary
-        x = ops.reshape(x, _whole([-1, heads, 1, size]), False)
+        x = ops.reshape(x, self._whole([-1, heads, 1, size]), False)
         rest = None
         if rotary < size:
-            x, rest = ops.variadic_split(x, _whole(3), _whole([rotary, size - rotary])).outputs()
-        first, second = _slice(x, 0, rotary // 2), _slice(x, rotary // 2, 2**31)
-        turned = ops.concat([ops.multiply(second, _floats([[[[-1]]]])), first], -1)
+            x, rest = ops.variadic_split(x, self._whole(3), self._whole([rotary, size - rotary])).outputs()
+        first, second = self._slice(x, 0, rotary // 2), self._slice(x, rotary // 2, 2**31)
+        turned = ops.concat([ops.multiply(second, self._floats([[[[-1]]]])), first], -1)
         y = ops.add(ops.multiply(x, cosine), ops.multiply(turned, sine))
         if rest is not None:
             y = ops.concat([y, rest], -1)
-        return ops.reshape(y, _whole([-1, heads * size]), False)
+        return ops.reshape(y, self._whole([-1, heads * size]), False)
 
     def attend(self, query: Node, key: Node, value: Node, *, scale: float, window: int = 0) -> Node:
         """Attention over the paged cache, the next layer's each time it is called. `window` 0: over all before."""
         layer = len(self._caches) // 2
         caches = [_parameter(f"{part}_cache.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for part in ("key", "value")]
         self._caches += caches
-        integers, floats = ops.constant(np.zeros(0, np.int32)), ops.constant(np.zeros(0, np.float32))
-        off = ops.constant(np.int32(0))
+        integers, floats = self._shared(np.zeros(0, np.int32)), self._shared(np.zeros(0, np.float32))
+        off = self._shared(np.array(0, np.int32))
         # The order is the runtime's, release by release: features not used here (alibi, eviction, cross-attention
         # scores, sparse prefill, sinks …) are told by empty tensors.
         inputs = [
             query, key, value, *caches, *self._steps,
-            ops.constant(np.float32(scale)), ops.constant(np.int32(window)), floats, self._longest,
+            self._floats(scale), self._shared(np.array(window, np.int32)), floats, self._longest,
             integers, integers, integers, floats, floats, off, off,
-            ops.constant(np.zeros((0, 0, 0, 0), np.float32)), off,
-            integers, integers, integers, integers, ops.constant(np.zeros(0, np.uint8)), integers,
+            self._shared(np.zeros((0, 0, 0, 0), np.float32)), off,
+            integers, integers, integers, integers, self._shared(np.zeros(0, np.uint8)), integers,
         ]  # fmt: skip
         node = PagedAttention([x if isinstance(x, ov.Output) else x.output(0) for x in inputs])
         information = node.get_rt_info()
@@ -134,15 +135,15 @@ class Graph:
         return ops.add(x, y)
 
     def multiply(self, x: Node, factor: float) -> Node:
-        return ops.multiply(x, _floats([factor]))
+        return ops.multiply(x, self._floats([factor]))
 
     def split(self, x: Node, widths: Sequence[int]) -> list[Node]:
         """Columns of the given widths, one after another."""
-        return list(ops.variadic_split(x, _whole(1), _whole(widths)).outputs())
+        return list(ops.variadic_split(x, self._whole(1), self._whole(widths)).outputs())
 
     def wanted_rows(self, x: Node) -> Node:
         """Only the rows whose logits are asked for."""
-        return ops.gather(x, self._rows, _whole(0))
+        return ops.gather(x, self._rows, self._whole(0))
 
     def finish(self, logits: Node) -> Any:
         """The model."""
@@ -178,7 +179,7 @@ class Graph:
             zeros = self._constant(linear.zeros.reshape(rows, groups, 1))
             numbers = ops.subtract(numbers, ops.convert(zeros, "f32"))
         numbers = ops.multiply(numbers, self._constant(linear.scales.reshape(rows, groups, 1)))
-        y = ops.matmul(x, ops.reshape(numbers, _whole([rows, groups * size]), False), False, True)
+        y = ops.matmul(x, ops.reshape(numbers, self._whole([rows, groups * size]), False), False, True)
         if linear.rests is None:
             return y
         return ops.add(y, ops.matmul(self._group_sums(x, groups, size), self._constant(linear.rests), False, True))
@@ -187,26 +188,42 @@ class Graph:
         """The sum of each group of columns, made once for each input."""
         key = (_identity(x), groups, size)
         if key not in self._sums:
-            split = ops.reshape(x, _whole([0, groups, size]), True)
-            self._sums[key] = ops.reduce_sum(split, _whole([2]), False)
+            split = ops.reshape(x, self._whole([0, groups, size]), True)
+            self._sums[key] = ops.reduce_sum(split, self._whole([2]), False)
         return self._sums[key]
 
     def _with_bias(self, y: Node, tensor: str) -> Node:
         if tensor not in self._tensors:
             return y
         bias, order = self._tensors.vector(tensor), self._order(tensor)
-        return ops.add(y, _floats(bias if order is None else bias[order]))
+        return ops.add(y, self._floats(bias if order is None else bias[order]))
 
     def _angles_of(self, rope: Rope, kind: str) -> tuple[Node, Node]:
         if kind not in self._angles:
-            positions = ops.convert(ops.reshape(self._positions, _whole([-1, 1, 1, 1]), False), "f32")
-            angles = ops.multiply(positions, _floats(rope.speeds.reshape(1, 1, 1, -1)))
+            positions = ops.convert(ops.reshape(self._positions, self._whole([-1, 1, 1, 1]), False), "f32")
+            angles = ops.multiply(positions, self._floats(rope.speeds.reshape(1, 1, 1, -1)))
             angles = ops.concat([angles, angles], -1)
             cosine, sine = ops.cos(angles), ops.sin(angles)
             if rope.magnitude != 1:
-                cosine, sine = (ops.multiply(part, _floats([rope.magnitude])) for part in (cosine, sine))
+                cosine, sine = (ops.multiply(part, self._floats([rope.magnitude])) for part in (cosine, sine))
             self._angles[kind] = cosine, sine
         return self._angles[kind]
+
+    def _slice(self, x: Node, start: int, stop: int) -> Node:
+        return ops.slice(x, self._whole([start]), self._whole([stop]), self._whole([1]), self._whole([3]))
+
+    def _whole(self, values: int | Sequence[int]) -> Node:
+        return self._shared(np.array(values, np.int64))
+
+    def _floats(self, values: float | Sequence[object] | NDArray[np.float32]) -> Node:
+        return self._shared(np.array(values, np.float32))
+
+    def _shared(self, array: NDArray[np.generic]) -> Node:
+        """A small constant, made once for each value: the fewer nodes, the faster a model is compiled."""
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._small:
+            self._small[key] = ops.constant(array)
+        return self._small[key]
 
     def _constant(
         self, array: NDArray[np.generic], type_: str | None = None, shape: tuple[int, ...] | None = None
@@ -237,17 +254,5 @@ def _identity(x: Node) -> str:
     return f"{node.get_name()}:{x.get_index() if isinstance(x, ov.Output) else 0}"
 
 
-def _slice(x: Node, start: int, stop: int) -> Node:
-    return ops.slice(x, _whole([start]), _whole([stop]), _whole([1]), _whole([3]))
-
-
 def _gelu(x: Node) -> Node:
     return ops.gelu(x, "tanh")
-
-
-def _whole(values: int | Sequence[int]) -> Node:
-    return ops.constant(np.array(values, np.int64))
-
-
-def _floats(values: Any) -> Node:
-    return ops.constant(np.array(values, np.float32))
