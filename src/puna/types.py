@@ -251,7 +251,10 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token that was, or could have been, next. `logprob` is natural, over the whole vocabulary."""
+    """A token that was, or could have been, next. `logprob` is natural, over the whole vocabulary.
+
+    NaN: it has none, being the first token of an echoed prompt.
+    """
 
     token: int
     data: bytes

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from puna.chat.facts import TemplateFacts
+from puna.chat.facts import CallSyntax, TemplateFacts
 from puna.types import AudioPart, ImagePart, JsonObject, JsonValue, Message, TextPart, Tool, ToolCall
 
 MEDIA_MARKER = "<__media__>"
@@ -29,6 +29,43 @@ def _without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
     user = others[first]
     others[first] = replace(user, content=(TextPart(f"{system}\n"), *user.content))
     return tuple(others)
+
+
+def told(messages: Sequence[Message], instructions: str) -> tuple[Message, ...]:
+    """The messages with `instructions` at the end of the first system message, which is made if there is none."""
+    first = next((place for place, message in enumerate(messages) if message.role == "system"), None)
+    if first is None:
+        return (Message.of("system", instructions), *messages)
+    system = messages[first]
+    longer = replace(system, content=(*system.content, TextPart(f"\n{instructions}")))
+    return (*messages[:first], longer, *messages[first + 1 :])
+
+
+def spelled_out(messages: Sequence[Message], syntax: CallSyntax) -> tuple[Message, ...]:
+    """Calls and their results as plain text, for a template that has no place for them."""
+    turns: list[Message] = []
+    for message in messages:
+        if message.role != "tool":
+            turns.append(_with_calls(message, syntax))
+            continue
+        result = TextPart(f"<tool_response>\n{message.text}\n</tool_response>")
+        if turns and turns[-1].role == "tool":
+            turns[-1] = replace(turns[-1], content=(*turns[-1].content, result))
+        else:
+            turns.append(Message("tool", (result,)))
+    return tuple(replace(turn, role="user") if turn.role == "tool" else turn for turn in turns)
+
+
+def _with_calls(message: Message, syntax: CallSyntax) -> Message:
+    calls = tuple(
+        TextPart(f"{syntax.before}{call.name}{syntax.between}{_arguments_text(call)}{syntax.after}")
+        for call in message.tool_calls
+    )
+    return replace(message, content=(*message.content, *calls), tool_calls=()) if calls else message
+
+
+def _arguments_text(call: ToolCall) -> str:
+    return json.dumps(arguments_json(call), ensure_ascii=False)
 
 
 def message_json(message: Message, *, parts: bool = False) -> JsonObject:

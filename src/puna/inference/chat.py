@@ -1,19 +1,23 @@
-"""One chat on one Runner."""
+"""One chat: planned before a Runner is leased, run on it."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 
-from puna.chat.facts import ChatTemplate
+from puna.chat.calls import DEFAULT_SYNTAX, CallPlan, plan_calls
+from puna.chat.facts import ChatTemplate, TemplateFacts
 from puna.chat.fit import room
+from puna.chat.grammar import after_thinking
+from puna.chat.schema import conforms
 from puna.chat.text import TextStream
-from puna.chat.thought import thought_first
+from puna.chat.turns import spelled_out, told
 from puna.engine.runner import Constraint, Feature, Runner, RunnerInfo
 from puna.errors import Unsupported
 from puna.inference.choice import Choice
-from puna.inference.constraint import output_gbnf
 from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all
 from puna.inference.prompt import ChatPrompt, Rendering, chat_prompt, whole_messages
@@ -22,11 +26,49 @@ from puna.inference.sampling import Decided, choice_seed, decide, first_seed, re
 from puna.inference.think import think_arguments
 from puna.model.capabilities import Capability
 from puna.model.model import Model
-from puna.types import AudioPart, ChatRequest, Event, ImagePart, Message, Part
+from puna.types import AudioPart, ChatRequest, Event, ImagePart, JsonOutput, Message, Part
 
 
-def check_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> None:
-    """What the model cannot do is refused before it is loaded."""
+@dataclass(frozen=True, slots=True)
+class ChatPlan:
+    """All that is known of a chat without its runner. `messages` are those the template gets, but for fitting."""
+
+    model: Model
+    request: ChatRequest
+    rendering: Rendering
+    messages: tuple[Message, ...]
+    calls: CallPlan
+    ignored: tuple[str, ...]
+
+    @property
+    def facts(self) -> TemplateFacts:
+        return self.rendering.template.facts
+
+
+def plan_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> ChatPlan:
+    """Decides all that can be; raises what the model, its template or the request's tools and schema do not allow."""
+    _check_model(model, template, request)
+    facts = template.facts
+    calls = plan_calls(
+        request.tools,
+        request.tool_choice,
+        parallel=request.parallel_tool_calls,
+        native=facts.tools and facts.tool_calls,
+        syntax=facts.syntax,
+        output=request.output,
+    )
+    arguments, ignored = think_arguments(request.think, request.template_arguments, facts)
+    return ChatPlan(
+        model=model,
+        request=request,
+        rendering=Rendering(template, calls.tools, arguments, request.prefill),
+        messages=_messages(whole_messages(model, request), calls, facts),
+        calls=calls,
+        ignored=ignored,
+    )
+
+
+def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> None:
     name = model.name.short
     if Capability.COMPLETION not in model.capabilities:
         raise Unsupported(f'"{name}" does not support chat', param="model")
@@ -38,36 +80,45 @@ def check_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> No
         raise Unsupported(f'"{name}" does not support audio: it has no audio projector', param="messages")
 
 
-class ChatRun:
-    """`request` is checked against `model`; `runner` is leased for as long as the run is used."""
+def _has(messages: Sequence[Message], kind: type[Part]) -> bool:
+    return any(isinstance(part, kind) for message in messages for part in message.content)
 
-    def __init__(self, model: Model, template: ChatTemplate, request: ChatRequest, runner: Runner) -> None:
-        self._model = model
-        self._template = template
-        self._request = request
+
+def _messages(messages: tuple[Message, ...], calls: CallPlan, facts: TemplateFacts) -> tuple[Message, ...]:
+    """Past calls in the form that this template, or these instructions, speak of."""
+    called = any(message.tool_calls for message in messages)
+    answered = any(message.role == "tool" for message in messages)
+    if calls.instructions or (called and not facts.tool_calls) or (answered and not facts.tool_results):
+        messages = spelled_out(messages, DEFAULT_SYNTAX)
+    return told(messages, calls.instructions) if calls.instructions else messages
+
+
+class ChatRun:
+    """`runner` is leased for as long as the run is used."""
+
+    def __init__(self, plan: ChatPlan, runner: Runner) -> None:
+        self._plan = plan
         self._runner = runner
-        self._arguments, self._ignored = think_arguments(request.think, request.template_arguments, template.facts)
 
     async def prompt(self) -> ChatPrompt:
-        messages = whole_messages(self._model, self._request)
-        rendering = Rendering(self._template, self._request.tools, self._arguments, self._request.prefill)
-        return await chat_prompt(self._runner, rendering, messages, self._request)
+        """Rendered, tokenised and fitted."""
+        return await chat_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
 
     async def events(self, began: int, load_ns: int) -> AsyncGenerator[Event, None]:
         """All events. `began`: when the request came, `load_ns`: how long its lease took."""
-        request, info = self._request, self._runner.info
-        decided = decide(request.options, self._model.options, info)
-        _check_features(info, request)
+        plan, request, info = self._plan, self._plan.request, self._runner.info
+        decided = decide(request.options, plan.model.options, info)
+        _check_features(info, plan)
         built = await self.prompt()
         jobs = await self._jobs(decided, built)
         first = started(
             request.model,
-            self._model,
+            plan.model,
             info,
             request.options,
             prompt=built.prompt.tokens,
             dropped=built.dropped,
-            ignored=(*decided.ignored, *self._ignored),
+            ignored=(*decided.ignored, *plan.ignored),
         )
         batches = decode_all(self._runner, jobs)
         async with aclosing(whole(first, batches, lambda: done([jobs], began, load_ns))) as events:
@@ -75,17 +126,13 @@ class ChatRun:
                 yield event
 
     async def _jobs(self, decided: Decided, built: ChatPrompt) -> list[Job]:
-        request, options, tags = self._request, decided.options, self._template.facts.thinking
+        request, options = self._plan.request, decided.options
         limit = room(len(built.prompt.tokens), self._runner.info.num_ctx, options.num_predict)
         seed = first_seed(options.seed, lambda: secrets.randbits(32))
-        stops = options.stop or ()
-        marks = (*stops, *((tags.open, tags.close) if tags else ()))
-        controls = await control_bytes(self._runner, marks)
+        controls = await control_bytes(self._runner, (*(options.stop or ()), *self._marks()))
         constraint = self._constraint(built)
         jobs = []
         for index in range(request.n):
-            stream = TextStream(stops, tags, inside=built.inside)
-            choice = Choice(index, stream, controls=controls, logprobs=request.logprobs is not None)
             settings = sampling(
                 options,
                 max_tokens=max(limit, 1),
@@ -93,27 +140,45 @@ class ChatRun:
                 logprobs=request.logprobs,
                 cache_key=request.cache_key,
             )
+            choice = self._choice(index, options.stop or (), controls, built)
             jobs.append(Job(choice, built.prompt, settings if limit else None, constraint))
         return jobs
 
+    def _choice(self, index: int, stops: tuple[str, ...], controls: dict[int, bytes], built: ChatPrompt) -> Choice:
+        request, calls, output = self._plan.request, self._plan.calls, self._plan.request.output
+        checked = isinstance(output, JsonOutput) and not request.prefill
+        return Choice(
+            index,
+            TextStream(stops, self._plan.facts.thinking, inside=built.inside),
+            parser=calls.parser() if calls.form is not None else None,
+            controls=controls,
+            logprobs=request.logprobs is not None,
+            check=partial(conforms, schema=output.schema) if checked and isinstance(output, JsonOutput) else None,
+        )
+
+    def _marks(self) -> list[str]:
+        """What the model may write with control tokens and is read here."""
+        tags, syntax = self._plan.facts.thinking, self._plan.facts.syntax
+        marks = [tags.open, tags.close] if tags else []
+        if syntax is not None and self._plan.calls.form is not None:
+            marks += [syntax.mark, syntax.between.strip(), syntax.after.strip("}] \n")]
+        return marks
+
     def _constraint(self, built: ChatPrompt) -> Constraint | None:
-        if self._request.output is None:
+        """What comes after a thought; the thought itself is free."""
+        gbnf, tags = self._plan.calls.constraint, self._plan.facts.thinking
+        if gbnf is None:
             return None
-        gbnf = output_gbnf(self._request.output)
-        tags = self._template.facts.thinking
-        if tags is not None and (built.inside or self._request.think is not False):
-            gbnf = thought_first(gbnf, tags, inside=built.inside)
+        if tags is not None and (built.inside or self._plan.request.think is not False):
+            gbnf = after_thinking(gbnf, None if built.inside else tags.open, tags.close)
         return Constraint(gbnf)
 
 
-def _has(messages: Sequence[Message], kind: type[Part]) -> bool:
-    return any(isinstance(part, kind) for message in messages for part in message.content)
-
-
-def _check_features(info: RunnerInfo, request: ChatRequest) -> None:
+def _check_features(info: RunnerInfo, plan: ChatPlan) -> None:
+    request = plan.request
     if request.logprobs is not None:
         require(info, Feature.LOGPROBS, "log-probabilities", "logprobs")
-    if request.output is not None:
-        require(info, Feature.CONSTRAINT, "constrained output", "response_format")
+    if plan.calls.constraint is not None:
+        require(info, Feature.CONSTRAINT, "constrained output", "tools" if plan.calls.form else "response_format")
     if _has(request.messages, ImagePart) or _has(request.messages, AudioPart):
         require(info, Feature.MEDIA, "images and audio", "messages")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
+from puna.chat.calls import CallParser, PieceCallArguments, PieceCallStart, PieceText
 from puna.chat.text import Ledger, Piece, TextStream
 from puna.engine.runner import Token
+from puna.errors import EngineError
 from puna.types import (
     Candidate,
     Finished,
@@ -18,10 +20,6 @@ from puna.types import (
     ToolCallStart,
 )
 
-if TYPE_CHECKING:
-    from puna.chat.calls import CallParser, PieceCallArguments, PieceCallStart, PieceText
-
-
 ChoiceEvent: TypeAlias = TextDelta | ThinkingDelta | ToolCallStart | ToolCallDelta | Finished
 
 
@@ -30,6 +28,7 @@ class Choice:
 
     `controls`: bytes that stand for control tokens which the text needs (a stop string, a tag), since a Runner gives
     those without bytes. `parser`: reads tool calls out of the answer. `logprobs`: whether entries go with the text.
+    `check`: what is wrong with an answer that the model has ended, if anything; it should never have an objection.
     """
 
     def __init__(
@@ -40,6 +39,7 @@ class Choice:
         parser: CallParser | None = None,
         controls: Mapping[int, bytes] | None = None,
         logprobs: bool = False,
+        check: Callable[[str], str | None] | None = None,
     ) -> None:
         self.index = index
         self.tokens: list[int] = []
@@ -48,7 +48,10 @@ class Choice:
         self._parser = parser
         self._controls = controls or {}
         self._ledger = Ledger() if logprobs else None
+        self._check = check
+        self._answer: list[str] = []
         self._shown = 0
+        self._plain = parser is None and check is None and not logprobs
         self._calls = 0
         self._logprobs = 0.0
 
@@ -76,7 +79,7 @@ class Choice:
             self.reasoning = len(self.tokens)
         if not pieces:
             return ()
-        if self._parser is None and self._ledger is None and len(pieces) == 1 and not pieces[0].thinking:
+        if self._plain and len(pieces) == 1 and not pieces[0].thinking:
             return (TextDelta(self.index, pieces[0].text),)
         return [event for piece in pieces for event in self._events(piece)]
 
@@ -89,10 +92,17 @@ class Choice:
         events += self._last_entries()
         if self.stopped:
             reason = "stop"
+        elif reason == "stop" and not self._calls:
+            self._check_answer()
         if self._calls and reason == "stop":
             reason = "tool_calls"
         error = None if self._parser is None else self._parser.parse_error
         return [*events, Finished(self.index, reason, tuple(self.tokens), self._stream.stop, error)]
+
+    def _check_answer(self) -> None:
+        objection = None if self._check is None else self._check("".join(self._answer))
+        if objection is not None:
+            raise EngineError(f"the engine broke the form that was asked for: {objection}")
 
     def _entry(self, token: Token) -> TokenLogprob:
         logprob = 0.0 if token.logprob is None else token.logprob
@@ -108,6 +118,8 @@ class Choice:
         # Tokens of the tags around the thinking: they belong to no text of the answer.
         tags = self._take(begin)
         events: list[ChoiceEvent] = [ThinkingDelta(self.index, "", tags)] if tags else []
+        if self._check is not None:
+            self._answer.append(piece.text)
         if self._parser is None:
             return [*events, TextDelta(self.index, piece.text, self._take(piece.position))]
         if not self._shown:
@@ -117,8 +129,6 @@ class Choice:
         return events
 
     def _part(self, part: PieceText | PieceCallStart | PieceCallArguments) -> list[ChoiceEvent]:
-        from puna.chat.calls import PieceCallStart, PieceText
-
         if isinstance(part, PieceText):
             self._shown += len(part.text)
             return [TextDelta(self.index, part.text, self._take(self._shown))]

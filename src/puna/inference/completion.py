@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from puna.chat.calls import plan_calls
 from puna.chat.facts import ChatTemplate
 from puna.chat.fit import check_fit, room
 from puna.chat.gotemplate import GoTemplate
@@ -15,7 +16,6 @@ from puna.chat.text import TextStream
 from puna.engine.runner import Constraint, Feature, Prompt, Runner, RunnerInfo
 from puna.errors import InvalidRequest, Unsupported
 from puna.inference.choice import Choice, ChoiceEvent
-from puna.inference.constraint import output_gbnf
 from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all
 from puna.inference.prompt import tokenize_prompt
@@ -23,7 +23,7 @@ from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
 from puna.model.capabilities import Capability
 from puna.model.model import Model
-from puna.types import Candidate, CompletionRequest, Event, TextDelta, TokenLogprob
+from puna.types import Candidate, CompletionRequest, Event, Output, TextDelta, TokenLogprob, ToolChoice
 
 NO_LOGPROB = float("nan")
 """Of the first token of an echoed prompt: nothing comes before it."""
@@ -148,7 +148,7 @@ class CompletionRun:
         stops = options.stop or ()
         controls = await control_bytes(self._runner, stops)
         seed = first_seed(options.seed, lambda: secrets.randbits(32))
-        constraint = None if request.output is None else Constraint(output_gbnf(request.output))
+        constraint = _constraint(request.output)
         many = request.best_of or request.n
         ranked = many > request.n
         groups: list[list[Job]] = []
@@ -193,6 +193,11 @@ class CompletionRun:
             data = await asyncio.gather(*(self._runner.detokenize([token]) for token in some))
             pieces.update(zip(some, data, strict=True))
         return pieces
+
+
+def _constraint(output: Output | None) -> Constraint | None:
+    free = plan_calls((), ToolChoice(), parallel=True, native=False, syntax=None, output=output)
+    return None if free.constraint is None else Constraint(free.constraint)
 
 
 def _check_ids(tokens: Sequence[int], info: RunnerInfo) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from puna.chat.facts import ChatTemplate
 from puna.engine.runner import Runner
-from puna.inference.chat import ChatRun, check_chat
+from puna.inference.chat import ChatRun, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.prompt import compile_template, template_key
@@ -61,10 +61,9 @@ class Inference:
         """Started, the deltas of `n` choices, Finished for each, Done. Errors come before Started where they can."""
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
-        template = self._template(model, request.template)
-        check_chat(model, template, request)
+        plan = plan_chat(model, self._template(model, request.template), request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
-            run = ChatRun(model, template, request, lease.runner)
+            run = ChatRun(plan, lease.runner)
             async with aclosing(run.events(began, lease.load_ns)) as events:
                 async for event in events:
                     yield event
@@ -92,10 +91,9 @@ class Inference:
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt of this request is; nothing is generated."""
         model = await self._resolve(request.model)
-        template = self._template(model, request.template)
-        check_chat(model, template, request)
+        plan = plan_chat(model, self._template(model, request.template), request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
-            built = await ChatRun(model, template, request, lease.runner).prompt()
+            built = await ChatRun(plan, lease.runner).prompt()
             return len(built.prompt.tokens)
 
     async def load(self, name: str, options: Options, keep_alive: float | None) -> int:
