@@ -168,6 +168,7 @@ class Rules:
 
     _bodies: dict[str, Expression | None] = field(default_factory=dict)
     _names: dict[Expression, Ref] = field(default_factory=dict)
+    _external: set[str] = field(default_factory=set)
 
     def reserve(self, hint: str = "rule") -> Ref:
         """A new name that begins with `hint` (lower-case letters and `-`)."""
@@ -175,6 +176,11 @@ class Rules:
             raise GrammarTooLarge
         name = hint if hint not in self._bodies else f"{hint}-{len(self._bodies)}"
         self._bodies[name] = None
+        return Ref(name)
+
+    def external(self, name: str) -> Ref:
+        """A rule whose text the caller adds himself."""
+        self._external.add(name)
         return Ref(name)
 
     def define(self, ref: Ref, body: Expression) -> Ref:
@@ -245,14 +251,46 @@ class Rules:
             size += len(lines[name])
             if size > MAX_TEXT:
                 raise GrammarTooLarge
-            for used in _references(body):
-                if used not in lines:
-                    waiting.append((used, _pruned(self._body(used), ending)))
+            new = (used for used in _references(body) if used not in lines and used not in self._external)
+            waiting.extend((used, _pruned(self._body(used), ending)) for used in new)
         return "".join(lines.values())
 
     def can_end(self, root: Expression) -> bool:
         """Whether any finite text matches."""
         return _can_end(root, self._ending())
+
+    def endless(self) -> str | None:
+        """A rule that would be read for ever without a character: it begins with itself, or repeats what may be nothing."""
+        empty = self._empty()
+        first = {name: set(_leftmost(self._body(name), empty)) for name in self._bodies}
+        done: set[str] = set()
+        for name in first:
+            # Depth-first, with the names on the way: a name met again on its own way is left recursion.
+            way: list[tuple[str, Iterator[str]]] = [(name, iter(first[name]))] if name not in done else []
+            on_way = {name}
+            while way:
+                current, rest = way[-1]
+                following = next(rest, None)
+                if following is None:
+                    way.pop()
+                    on_way.discard(current)
+                    done.add(current)
+                elif following in on_way or following == _LOOP:
+                    return current
+                elif following not in done and following in first:
+                    way.append((following, iter(first[following])))
+                    on_way.add(following)
+        return None
+
+    def _empty(self) -> set[str]:
+        """Names of the rules that the empty text matches."""
+        empty: set[str] = set()
+        changed = True
+        while changed:
+            new = {name for name in self._bodies if name not in empty and _may_be_empty(self._body(name), empty)}
+            empty |= new
+            changed = bool(new)
+        return empty
 
     def _body(self, name: str) -> Expression:
         body = self._bodies.get(name)
@@ -264,7 +302,7 @@ class Rules:
         for name in self._bodies:
             for used in _references(self._body(name)):
                 users.setdefault(used, set()).add(name)
-        ending: set[str] = set()
+        ending = set(self._external)
         waiting = list(self._bodies)
         while waiting:
             name = waiting.pop()
@@ -283,6 +321,47 @@ def _references(body: Expression) -> Iterator[str]:
                 yield from _references(item)
         case Repeat(item, _, _):
             yield from _references(item)
+        case _:
+            pass
+
+
+_LOOP = "*"
+"""Stands for a repetition of nothing among the names of rules."""
+
+
+def _may_be_empty(body: Expression, empty: set[str]) -> bool:
+    match body:
+        case Text(text):
+            return not text
+        case Ref(name):
+            return name in empty
+        case Sequence(parts):
+            return all(_may_be_empty(part, empty) for part in parts)
+        case Choice(options):
+            return any(_may_be_empty(option, empty) for option in options)
+        case Repeat(item, low, _):
+            return low == 0 or _may_be_empty(item, empty)
+        case _:
+            return False
+
+
+def _leftmost(body: Expression, empty: set[str]) -> Iterator[str]:
+    """Names of the rules that may be read before any character."""
+    match body:
+        case Ref(name):
+            yield name
+        case Sequence(parts):
+            for part in parts:
+                yield from _leftmost(part, empty)
+                if not _may_be_empty(part, empty):
+                    return
+        case Choice(options):
+            for option in options:
+                yield from _leftmost(option, empty)
+        case Repeat(item, _, high):
+            if high != 1 and _may_be_empty(item, empty):
+                yield _LOOP
+            yield from _leftmost(item, empty)
         case _:
             pass
 

@@ -68,14 +68,20 @@ def schema_to_gbnf(schema: JsonValue, *, param: str = "response_format") -> str:
         raise _refusal("#: its grammar would be too large", param) from error
 
 
-def json_value(rules: Rules, schema: JsonValue, *, param: str) -> Expression:
-    """The same as an expression over `rules`, to be part of a larger grammar. Raises InvalidRequest and GrammarTooLarge."""
+def json_value(rules: Rules, schema: JsonValue, *, param: str, types: frozenset[str] | None = None) -> Expression:
+    """The same as an expression over `rules`, to be part of a larger grammar; with `types`, only of values of these.
+
+    Raises InvalidRequest and GrammarTooLarge.
+    """
     try:
         if schema is None:
             return Writer(rules, {}).free_object()
         measure(schema)
         writer = Writer(rules, schema)
-        value = writer.value((Located(schema, "#"),))
+        places: tuple[Located, ...] = (Located(schema, "#"),)
+        if types is not None:
+            places += (Located({"type": [*sorted(types)]}, "#"),)
+        value = writer.value(places)
         if not rules.can_end(value):
             reason = writer.impossible[0] if writer.impossible else "#: it contains itself without end"
             raise _refusal(f"no value can satisfy it: {reason}", param)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from puna.chat.formats import STRING_FORMATS
 from puna.types import JsonValue
@@ -29,15 +29,14 @@ def first_error(value: JsonValue, schema: JsonValue) -> str | None:
 
 def validator(schema: JsonValue) -> Validator:
     """For a schema that `puna.chat.schema` accepts. References are followed inside it only."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend, validator_for
+    from jsonschema import Draft202012Validator, validators
     from referencing import Registry
 
-    base = validator_for(schema, default=Draft202012Validator)
-    exact: type[Validator] = extend(
-        base, {"multipleOf": _multiple_of, "nullable": _known, "type": partial(_type, base)}
-    )
-    return exact(schema, format_checker=_formats(), registry=Registry())
+    known = cast("bool | dict[str, object]", schema)
+    base = validators.validator_for(known, default=Draft202012Validator)
+    own = {"multipleOf": _multiple_of, "nullable": _known, "type": partial(_type, base)}
+    exact: type[Validator] = validators.extend(base, own)  # type: ignore[no-untyped-call]
+    return exact(known, format_checker=_formats(), registry=Registry())
 
 
 def _multiple_of(_: Validator, step: float, value: JsonValue, schema: JsonValue) -> Iterator[ValidationError]:

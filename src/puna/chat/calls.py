@@ -1,0 +1,255 @@
+"""Tools on every model: what the model is told of them, what it may write, and how its calls are read.
+
+Pure. A model whose template knows tools writes calls its own way (`CallSyntax`, found out from the template); for all others, and
+where that way is not to be told, calls are written as DEFAULT_SYNTAX and described in words.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from puna.chat import grammar
+from puna.chat.callparser import (
+    CUSTOM_ARGUMENT,
+    CUSTOM_PARAMETERS,
+    PROBED_ID,
+    CallForm,
+    CallParser,
+    Piece,
+    PieceCallArguments,
+    PieceCallStart,
+    PieceText,
+)
+from puna.chat.facts import CallSyntax
+from puna.chat.gbnf import EMPTY, Expression, GrammarTooLarge, NoAnswer, Rules, Text, chars, choice, optional, seq
+from puna.chat.schema import json_characters, json_value, schema_to_gbnf
+from puna.errors import InvalidRequest
+from puna.types import Grammar, JsonObject, JsonOutput, Output, Tool, ToolChoice
+
+__all__ = [
+    "CUSTOM_ARGUMENT",
+    "DEFAULT_SYNTAX",
+    "MAX_CALLS",
+    "CallParser",
+    "CallPlan",
+    "Piece",
+    "PieceCallArguments",
+    "PieceCallStart",
+    "PieceText",
+    "as_function",
+    "new_call_id",
+    "plan_calls",
+]
+
+DEFAULT_SYNTAX = CallSyntax('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>")
+MAX_CALLS = 16
+"""Calls in one answer at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """`tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the model
+    instead. `constraint`: GBNF of the whole answer (see `puna.chat.grammar.after_thinking`), None: free.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    instructions: str | None = None
+    constraint: str | None = None
+    form: CallForm | None = None
+    callable: Mapping[str, Tool] = field(default_factory=lambda: MappingProxyType({}))
+
+    def parser(self, new_id: Callable[[], str] | None = None) -> CallParser:
+        """A reader of one answer."""
+        return CallParser(self.form, self.callable, new_id or new_call_id)
+
+
+def new_call_id() -> str:
+    """`call_` and 24 characters, never the same twice."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def plan_calls(
+    tools: tuple[Tool, ...],
+    choice: ToolChoice,
+    *,
+    parallel: bool,
+    native: bool,
+    syntax: CallSyntax | None,
+    output: Output | None,
+) -> CallPlan:
+    """How tools, tool choice and form of the answer are honoured. Raises InvalidRequest naming what cannot be.
+
+    `native`: the template renders tools; `syntax`: the way it writes calls, if that is known.
+    """
+    allowed = _allowed(tools, choice)
+    if choice.mode == "none" or not allowed:
+        return CallPlan(constraint=_output_gbnf(output))
+    known = syntax if native and syntax is not None and _usable(syntax) else None
+    used = known or DEFAULT_SYNTAX
+    by_name = {tool.name: (index, tool) for index, tool in enumerate(tools) if tool.name in allowed}
+    return CallPlan(
+        tools=tuple(as_function(tool) for tool in tools) if known else (),
+        instructions=None if known else _instructions(tools, choice, allowed, parallel),
+        constraint=_Answer(used, by_name, parallel).gbnf(choice, output),
+        form=CallForm.of(used),
+        callable=MappingProxyType({name: tool for name, (_, tool) in by_name.items()}),
+    )
+
+
+def as_function(tool: Tool) -> Tool:
+    """How a template sees it: a custom tool as a function of one text."""
+    if tool.kind == "function":
+        return tool
+    return replace(tool, kind="function", parameters=dict(CUSTOM_PARAMETERS), grammar=None)
+
+
+def _allowed(tools: tuple[Tool, ...], choice: ToolChoice) -> frozenset[str]:
+    names = [tool.name for tool in tools]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(f"Two tools have the name {twice!r}.", param="tools")
+    if choice.mode == "required" and not tools:
+        raise InvalidRequest("tool_choice asks for a call, but there are no tools.", param="tool_choice")
+    for name in choice.names or ():
+        if name not in names:
+            raise InvalidRequest(f"tool_choice names {name!r}, which is not one of the tools.", param="tool_choice")
+    if choice.names is not None and not choice.names and choice.mode == "required":
+        raise InvalidRequest("tool_choice asks for a call, but allows none of the tools.", param="tool_choice")
+    return frozenset(names if choice.names is None else choice.names)
+
+
+def _usable(syntax: CallSyntax) -> bool:
+    return bool(syntax.before.strip()) and bool(syntax.between.strip())
+
+
+def _output_gbnf(output: Output | None) -> str | None:
+    if output is None:
+        return None
+    if isinstance(output, Grammar):
+        return grammar.grammar_to_gbnf(output, param="grammar")
+    return schema_to_gbnf(output.schema, param="response_format")
+
+
+# ------------------------------------------------------------------------------------------------------ what it may write
+
+
+class _Answer:
+    """The grammar of an answer with calls."""
+
+    def __init__(self, syntax: CallSyntax, tools: Mapping[str, tuple[int, Tool]], parallel: bool) -> None:
+        self.rules = Rules()
+        self.syntax = syntax
+        self.tools = tools
+        self.most = MAX_CALLS if parallel else 1
+        self.appendix = ""
+
+    def gbnf(self, asked: ToolChoice, output: Output | None) -> str:
+        try:
+            calls = self._calls()
+            if asked.mode == "required":
+                return self.rules.text(calls)
+            if output is not None:
+                return self.rules.text(choice(calls, self._output(output))) + self.appendix
+            return self.rules.text(self._text_or(calls))
+        except (GrammarTooLarge, NoAnswer) as error:
+            raise InvalidRequest("The grammar of these tools would be too large.", param="tools") from error
+
+    def _text_or(self, calls: Expression) -> Expression:
+        mark = self.syntax.mark
+        if mark:
+            return seq(grammar.without(self.rules, mark), optional(calls))
+        return choice(calls, grammar.not_beginning(self.rules, "".join(self.syntax.before.split())))
+
+    def _output(self, output: Output) -> Expression:
+        if isinstance(output, JsonOutput):
+            return json_value(self.rules, output.schema, param="response_format")
+        if output.syntax != "gbnf":
+            return grammar.grammar_text(self.rules, output, lambda allowed: allowed, param="grammar")
+        self.appendix = grammar.renamed(grammar.grammar_to_gbnf(output, param="grammar"), "own-")
+        return self.rules.external("own-root")
+
+    def _calls(self) -> Expression:
+        before, after = self.syntax.before, self.syntax.after
+        lead = trail = ""
+        if self.syntax.array:
+            cut, end = before.rindex("{"), after.index("}") + 1
+            lead, before, after, trail = before[:cut], before[cut:], after[:end], after[end:]
+        one = self.rules.add(
+            choice(*(self._call(before, index, tool, after) for index, tool in self.tools.values())), "call"
+        )
+        between = seq(Text(","), optional(Text(" "))) if self.syntax.array else optional(Text("\n"))
+        more = self.rules.repeat(self.rules.add(seq(between, one), "again"), 0, self.most - 1)
+        return self.rules.add(seq(self._loose(lead), one, more, self._loose(trail)), "calls")
+
+    def _call(self, before: str, index: int, tool: Tool, after: str) -> Expression:
+        head = seq(self._loose(before), Text(tool.name), self._loose(self.syntax.between))
+        return seq(head, self._arguments(index, tool), self._loose(after))
+
+    def _arguments(self, index: int, tool: Tool) -> Expression:
+        if tool.kind == "custom":
+            return self._free_text(index, tool)
+        # A schema of something else than an object could not be called with named arguments.
+        return json_value(
+            self.rules, tool.parameters, param=f"tools[{index}].function.parameters", types=frozenset({"object"})
+        )
+
+    def _free_text(self, index: int, tool: Tool) -> Expression:
+        if tool.grammar is None:
+            text = json_value(self.rules, {"type": "string"}, param=f"tools[{index}].custom")
+        else:
+            where = f"tools[{index}].custom.format.grammar.definition"
+            inside = grammar.grammar_text(self.rules, tool.grammar, json_characters, param=where)
+            text = seq(Text('"'), self.rules.add(inside, "free"), Text('"'))
+        return seq(Text(f'{{"{CUSTOM_ARGUMENT}":'), optional(Text(" ")), text, Text("}"))
+
+    def _loose(self, text: str) -> Expression:
+        """What the template writes, its white space optional; its id any id."""
+        parts: list[Expression] = []
+        for number, piece in enumerate(text.split(PROBED_ID)):
+            if number:
+                parts.append(self.rules.repeat(_ID_CHARACTER, 9, 9))
+            rest = piece
+            while rest:
+                word = rest.lstrip()
+                if space := rest[: len(rest) - len(word)]:
+                    parts.append(optional(Text(space)))
+                end = next((i for i, char in enumerate(word) if char.isspace()), len(word))
+                parts.append(Text(word[:end]))
+                rest = word[end:]
+        return seq(*parts) if parts else EMPTY
+
+
+_ID_CHARACTER = chars("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+
+
+# ---------------------------------------------------------------------------------------------------------- what it is told
+
+
+def _instructions(tools: tuple[Tool, ...], asked: ToolChoice, allowed: frozenset[str], parallel: bool) -> str:
+    """In words, for a model whose template does not know tools."""
+    lines = ["You can call tools. Each line describes one, in JSON:"]
+    lines += [_described(tool) for tool in tools if tool.name in allowed]
+    example = f'<tool_call>\n{{"name": "{min(allowed)}", "arguments": {{…}}}}\n</tool_call>'
+    lines += ["", "A call is written like this, with all its arguments as one JSON object:", example, ""]
+    if asked.mode == "required":
+        lines.append("Answer with a call, and nothing else.")
+    else:
+        lines.append("Call a tool when it helps to answer; otherwise answer in plain text.")
+    lines.append("You can make several calls, one after another." if parallel else "Make at most one call.")
+    lines.append("The result of a call comes back in the next message.")
+    return "\n".join(lines)
+
+
+def _described(tool: Tool) -> str:
+    shown = as_function(tool)
+    about: JsonObject = {"name": shown.name}
+    if shown.description:
+        about["description"] = shown.description
+    about["parameters"] = shown.parameters if shown.parameters is not None else {"type": "object"}
+    if tool.grammar is not None:
+        about["format"] = {"syntax": tool.grammar.syntax, "definition": tool.grammar.text}
+    return json.dumps(about, ensure_ascii=False)
