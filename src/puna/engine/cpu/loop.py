@@ -54,12 +54,19 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """How many streams run, once everything put in before is done?"""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the thread."""
 
 
-Order: TypeAlias = Generate | Score | Cancel | Stop
-Told: TypeAlias = "list[tuple[int, Event]]"
+Order: TypeAlias = Generate | Score | Cancel | Count | Stop
+Told: TypeAlias = "list[tuple[int, Event | int]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +82,16 @@ class Limits:
 class Loop:
     """`tell` is called in the loop's thread; it must be quick and must not raise."""
 
-    def __init__(self, model: Model, cache: Cache, limits: Limits, tell: Callable[[Told], None]) -> None:
+    def __init__(
+        self, model: Model, cache: Cache, limits: Limits, tell: Callable[[Told], None], *, pace: Pace | None = None
+    ) -> None:
         if blocks_for(limits.num_ctx) > cache.capacity:
             raise ValueError(f"a cache of {cache.capacity * BLOCK} tokens for a context of {limits.num_ctx}")
         self._model = model
         self._cache = cache
         self._limits = limits
         self._tell = tell
-        self._pace = Pace()
+        self._pace = pace or Pace()
         self._inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._waiting: deque[Stream] = deque()
         self._running: list[Stream] = []
@@ -94,11 +103,6 @@ class Loop:
     def put(self, order: Order) -> None:
         """Have something done, before the next step. Any thread."""
         self._inbox.put(order)
-
-    @property
-    def busy(self) -> int:
-        """How many streams run. Any thread."""
-        return len(self._running)
 
     # ------------------------------------------------------------------------------------------------- its own thread
 
@@ -143,15 +147,17 @@ class Loop:
 
     # ----------------------------------------------------------------------------------------------------- its parts
 
-    def _obey(self, order: Generate | Score | Cancel) -> None:
+    def _obey(self, order: Generate | Score | Cancel | Count) -> None:
         if isinstance(order, Cancel):
             self._waiting = deque(stream for stream in self._waiting if stream.number != order.number)
             self._remove(lambda stream: stream.number == order.number)
-            return
-        try:
-            self._waiting.append(self._stream(order))
-        except PunaError as error:
-            self._told.append((order.number, error))
+        elif isinstance(order, Count):
+            self._told.append((order.number, len(self._running)))
+        else:
+            try:
+                self._waiting.append(self._stream(order))
+            except PunaError as error:
+                self._told.append((order.number, error))
 
     def _stream(self, order: Generate | Score) -> Stream:
         limits, length = self._limits, len(order.tokens)

@@ -21,16 +21,18 @@ TELLING = 64
 
 
 class Pace:
-    def __init__(self) -> None:
+    """`most`: tokens of a step at most, instead of MOST."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = max(most or MOST, SMALLEST)
         self._rate: float | None = None
 
     def budget(self, answers: int) -> int:
         """Tokens of the next step, with so many running answers in it."""
         if not answers:
-            return MOST
-        if self._rate is None:
-            return FIRST
-        return min(max(int(self._rate * GOAL), SMALLEST + answers), MOST)
+            return self._most
+        wanted = FIRST if self._rate is None else int(self._rate * GOAL)
+        return min(max(wanted, SMALLEST + answers), self._most)
 
     def took(self, tokens: int, seconds: float) -> None:
         """A step of that many tokens was computed in that time."""

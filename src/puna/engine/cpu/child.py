@@ -1,0 +1,155 @@
+"""The child process of the cpu engine: one loaded model, answering the server over a Unix socket.
+
+The main thread loads and then computes: an error there ends the process with its cause on stderr. A second thread
+speaks with the server; when that goes away, the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from puna.engine import leash
+from puna.engine.cpu.loaded import Loaded, load
+from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Stop, Told
+from puna.engine.cpu.protocol import (
+    SOCKET,
+    Answer,
+    Ask,
+    AskBusy,
+    AskCancel,
+    AskDetokenize,
+    AskGenerate,
+    AskScore,
+    AskTokenize,
+    Failed,
+    Load,
+    Reply,
+    hello_frame,
+    read_ask,
+    read_frame,
+    replies_frame,
+)
+from puna.errors import PunaError
+
+
+def main() -> int:
+    """Serve the model that `load.json` in the working directory names, over the socket beside it."""
+    leash.follow_parent()
+    leash.ignore_interrupt()
+    leash.end_with_stdin()
+    try:
+        loaded = load(Load.read(Path.cwd()))
+    except PunaError as error:
+        with _connected() as connection:
+            connection.sendall(hello_frame(Failed(error)))
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    connection = _connected()
+    connection.sendall(hello_frame(loaded.hello))
+    serve(loaded, connection)
+    return 0
+
+
+def _connected() -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(SOCKET)
+    return connection
+
+
+def serve(loaded: Loaded, connection: socket.socket) -> None:
+    """Until the server goes away."""
+    speaker = Speaker(loaded)
+    loop = Loop(loaded.model, loaded.cache, loaded.limits, speaker.tell, pace=loaded.pace)
+
+    def speak() -> None:
+        try:
+            asyncio.run(speaker.run(connection, loop))
+        finally:
+            loop.put(Stop())
+
+    threading.Thread(target=speak, name="speaker", daemon=True).start()
+    loop.run()
+
+
+class Speaker:
+    """Asks in, replies out, in its own thread. What takes long and needs no model runs in `_workers`."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._workers = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2), "worker")
+        self._asyncio: asyncio.AbstractEventLoop | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._preparing: dict[int, asyncio.Task[None]] = {}
+
+    def tell(self, told: Told) -> None:
+        """What a step brought. Called in the loop's thread; put into words in this one, beside the next step."""
+        if self._asyncio is not None:
+            with contextlib.suppress(RuntimeError):  # closed: the server has gone, nobody listens
+                self._asyncio.call_soon_threadsafe(self._tell, told)
+
+    async def run(self, connection: socket.socket, loop: Loop) -> None:
+        """Obey until the server closes the connection."""
+        self._asyncio = asyncio.get_running_loop()
+        reader, self._writer = await asyncio.open_unix_connection(sock=connection)
+        while payload := await read_frame(reader):
+            self._obey(read_ask(payload), loop)
+
+    def _obey(self, ask: Ask, loop: Loop) -> None:
+        match ask:
+            case AskGenerate(number, tokens, sampling, None):
+                loop.put(Generate(number, tokens, sampling))
+            case AskGenerate(number):
+                self._prepare(number, self._constrain(ask, loop))
+            case AskScore(number, tokens, top):
+                loop.put(Score(number, tokens, top))
+            case AskCancel(number):
+                if number in self._preparing:
+                    self._preparing[number].cancel()
+                loop.put(Cancel(number))
+            case AskTokenize(number, text, special, bos):
+                self._prepare(number, self._reply(number, lambda: self._loaded.encode(text, special=special, bos=bos)))
+            case AskDetokenize(number, ids):
+                self._prepare(number, self._reply(number, lambda: self._loaded.detokenize(ids)))
+            case AskBusy(number):
+                loop.put(Count(number))
+
+    def _prepare(self, number: int, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._preparing[number] = task
+        task.add_done_callback(lambda _: self._preparing.pop(number))
+
+    async def _constrain(self, ask: AskGenerate, loop: Loop) -> None:
+        """Compile the grammar, then hand the request on."""
+        compile_ = self._loaded.grammars.matcher
+        try:
+            matcher = await asyncio.get_running_loop().run_in_executor(self._workers, compile_, ask.gbnf or "")
+        except PunaError as error:
+            self._send([(ask.number, error)])
+        else:
+            loop.put(Generate(ask.number, ask.tokens, ask.sampling, matcher))
+
+    async def _reply(self, number: int, work: Callable[[], Answer]) -> None:
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        except PunaError as error:
+            answer = error
+        self._send([(number, answer)])
+
+    def _tell(self, told: Told) -> None:
+        self._send([(number, self._loaded.answer(event)) for number, event in told])
+
+    def _send(self, replies: list[Reply]) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(replies_frame(replies))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The cpu engine as the server sees it: starts the child and speaks to it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeAlias, cast
+
+from puna.engine.cpu.protocol import (
+    SOCKET,
+    Answer,
+    Ask,
+    AskBusy,
+    AskCancel,
+    AskDetokenize,
+    AskGenerate,
+    AskScore,
+    AskTokenize,
+    Failed,
+    Hello,
+    Load,
+    Scores,
+    ask_frame,
+    read_frame,
+    read_hello,
+    read_replies,
+)
+from puna.engine.process import ChildProcess, private_directory, python
+from puna.engine.runner import (
+    Constraint,
+    End,
+    Feature,
+    LoadOptions,
+    ModelFiles,
+    Prompt,
+    Runner,
+    RunnerInfo,
+    Sampling,
+    Step,
+    Token,
+)
+from puna.errors import LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsupported
+from puna.settings import Settings
+from puna.types import Candidate
+
+FEATURES = frozenset({Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE})
+
+SIGN_OF_LIFE = 2.0
+"""Seconds between looks at whether a loading child still does something."""
+
+_Connection: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class CpuEngine:
+    """OpenVINO in a child process, on x86-64. Adapters, projectors and embeddings are not its business."""
+
+    name = "cpu"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+        refuse(files, load)
+        settings = self._settings
+        directory = private_directory()
+        order = Load(
+            weights=str(files.weights.absolute()),
+            num_ctx=load.num_ctx,
+            slots=load.slots,
+            exact=settings.cpu_exact,
+            threads=load.num_thread or None,
+            step_tokens=load.num_batch,
+            unpacked=str((settings.models / "unpacked").absolute()),
+            memory=settings.memory_limit,
+        )
+        order.write(directory)
+        accepted: asyncio.Future[_Connection] = asyncio.get_running_loop().create_future()
+        server = await asyncio.start_unix_server(
+            lambda reader, writer: accepted.set_result((reader, writer)), directory / SOCKET
+        )
+        try:
+            child = await ChildProcess.start(python("puna.engine.cpu.child"), directory)
+            try:
+                hello, connection = await _ready(child, accepted, settings.load_timeout)
+            except BaseException:
+                await child.close()
+                raise
+        finally:
+            server.close()
+        return CpuRunner(child, connection, _info(hello, load, child.pid, reason))
+
+
+def refuse(files: ModelFiles, load: LoadOptions) -> None:
+    """LoadFailed for what this engine cannot load."""
+    for what, wanted in (("adapters", files.adapters), ("projectors", files.projectors), ("embed", load.embedding)):
+        if wanted:
+            raise LoadFailed(f"the cpu engine does not do {what}; name another engine (PUNA_ENGINE)")
+
+
+def without_effect(load: LoadOptions) -> tuple[str, ...]:
+    """Load settings that were asked for and mean nothing here."""
+    said = {
+        "num_gpu": load.num_gpu,
+        "main_gpu": load.main_gpu,
+        "use_mmap": None if load.use_mmap else load.use_mmap,
+        "flash_attention": load.flash_attention,
+        "cache_type": load.cache_type,
+    }
+    return tuple(name for name, value in said.items() if value is not None)
+
+
+def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
+    notes = [reason] if reason else []
+    if hello.cache_tokens < load.num_ctx * load.slots:
+        notes.append(f"for lack of memory its requests share a cache of {hello.cache_tokens} tokens")
+    if ignored := without_effect(load):
+        notes.append(f"without effect here: {', '.join(ignored)}")
+    return RunnerInfo(
+        engine="cpu",
+        version=f"openvino {hello.version}",
+        num_ctx=load.num_ctx,
+        slots=load.slots,
+        vocabulary=hello.vocabulary,
+        bos=hello.bos,
+        eos=hello.eos,
+        add_bos=hello.add_bos,
+        embedding_length=hello.embedding_length,
+        seed_exact=True,
+        features=FEATURES,
+        memory=hello.memory,
+        pid=pid,
+        reason="; ".join(notes),
+    )
+
+
+async def _ready(child: ChildProcess, accepted: asyncio.Future[_Connection], limit: float) -> tuple[Hello, _Connection]:
+    """What the child says when it has loaded. `limit`: seconds it may be without a sign of life; 0: for ever."""
+    events: set[asyncio.Future[Any]] = {accepted, child.died}
+    clock = asyncio.get_running_loop().time
+    life, since = child.life(), clock()
+    while not accepted.done():
+        await asyncio.wait(events, timeout=SIGN_OF_LIFE, return_when=asyncio.FIRST_COMPLETED)
+        if child.died.done() and not accepted.done():
+            raise LoadFailed(f"the cpu engine did not start: {child.died.result()}")
+        if child.life() != life:
+            life, since = child.life(), clock()
+        elif 0 < limit < clock() - since:
+            raise LoadTimeout(f"the cpu engine showed no sign of life for {limit:g} seconds")
+    reader, writer = accepted.result()
+    word = read_hello(await read_frame(reader) or b"null")
+    if isinstance(word, Failed):
+        raise word.error
+    return word, (reader, writer)
+
+
+class CpuRunner:
+    """One connection carries all requests; each has a number and a mailbox."""
+
+    def __init__(self, child: ChildProcess, connection: _Connection, info: RunnerInfo) -> None:
+        self._child = child
+        self._reader, self._writer = connection
+        self._info = info
+        self._numbers = itertools.count(1)
+        self._mailboxes: dict[int, asyncio.Queue[Answer | None]] = {}
+        self._listener = asyncio.create_task(self._listen())
+
+    @property
+    def info(self) -> RunnerInfo:
+        return self._info
+
+    @property
+    def died(self) -> asyncio.Future[str]:
+        return self._child.died
+
+    async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        number = next(self._numbers)
+        return cast("list[int]", await self._ask(AskTokenize(number, text, special, bos)))
+
+    async def detokenize(self, tokens: Sequence[int]) -> bytes:
+        number = next(self._numbers)
+        return cast("bytes", await self._ask(AskDetokenize(number, tuple(tokens))))
+
+    async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
+        number = next(self._numbers)
+        return cast("Scores", await self._ask(AskScore(number, tuple(tokens), top)))
+
+    async def busy(self) -> int:
+        return cast("int", await self._ask(AskBusy(next(self._numbers))))
+
+    async def embed(self, tokens: Sequence[int]) -> list[float]:
+        raise Unsupported("the cpu engine does not embed", param="model")
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None
+    ) -> AsyncIterator[Step]:
+        if prompt.media:
+            raise Unsupported("the cpu engine takes no images or audio", param="messages")
+        number = next(self._numbers)
+        ask = AskGenerate(number, prompt.tokens, sampling, constraint.gbnf if constraint else None)
+        mailbox = self._open(ask)
+        ended = False
+        try:
+            while not ended:
+                step = await self._next(mailbox)
+                ended = isinstance(step, End | PunaError)
+                if isinstance(step, PunaError):
+                    raise step
+                yield cast("Token | End", step)
+        finally:
+            self._close(number, cancel=not ended)
+
+    async def close(self) -> None:
+        self._writer.close()
+        await self._child.close()
+        await self._listener
+
+    # -------------------------------------------------------------------------------------------------- its mailboxes
+
+    async def _ask(self, ask: Ask) -> Answer:
+        """One question, one answer."""
+        mailbox, answered = self._open(ask), False
+        try:
+            answer = await self._next(mailbox)
+            answered = True
+        finally:
+            self._close(ask.number, cancel=not answered)
+        if isinstance(answer, PunaError):
+            raise answer
+        return answer
+
+    def _open(self, ask: Ask) -> asyncio.Queue[Answer | None]:
+        mailbox: asyncio.Queue[Answer | None] = asyncio.Queue()
+        self._mailboxes[ask.number] = mailbox
+        if self._listener.done():
+            mailbox.put_nowait(None)
+        else:
+            self._writer.write(ask_frame(ask))
+        return mailbox
+
+    async def _next(self, mailbox: asyncio.Queue[Answer | None]) -> Answer:
+        answer = await mailbox.get()
+        if answer is None:
+            raise RunnerDied(f"the cpu engine ended: {await asyncio.shield(self._child.died)}")
+        return answer
+
+    def _close(self, number: int, *, cancel: bool) -> None:
+        del self._mailboxes[number]
+        if cancel and not self._listener.done():
+            self._writer.write(ask_frame(AskCancel(number)))
+
+    async def _listen(self) -> None:
+        """Put replies into their mailboxes until the child is gone; then tell everyone who waits."""
+        while payload := await read_frame(self._reader):
+            for number, answer in read_replies(payload):
+                mailbox = self._mailboxes.get(number)
+                if mailbox is not None:
+                    mailbox.put_nowait(answer)
+        self._writer.close()
+        for mailbox in self._mailboxes.values():
+            mailbox.put_nowait(None)

@@ -1,0 +1,132 @@
+"""A model loaded into this process: forward, tokenizer, cache and grammars, and its words for what the loop tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from puna.engine.cpu.cache import BLOCK, Cache, blocks_for
+from puna.engine.cpu.constraint import Grammars, Vocabulary
+from puna.engine.cpu.forward import Forward
+from puna.engine.cpu.loop import Limits
+from puna.engine.cpu.pace import Pace
+from puna.engine.cpu.protocol import Answer, Hello, Load
+from puna.engine.cpu.runtime import ov
+from puna.engine.cpu.sampler import Drawn
+from puna.engine.cpu.stream import Event, Scored
+from puna.engine.cpu.tokenizer import Tokenizer
+from puna.engine.runner import Token
+from puna.errors import InvalidRequest, LoadFailed
+from puna.model.gguf import read_header
+from puna.types import Candidate
+
+CACHE_SHARE = 0.5
+"""Of the memory that is left once the weights are in, how much the cache may take."""
+
+
+def cache_blocks(num_ctx: int, slots: int, bytes_per_block: int, left: int) -> int:
+    """How many blocks the cache gets: a full context for every slot, or what half of the memory `left` holds.
+
+    With fewer than all, requests wait for each other's room. LoadFailed when not even one full context fits.
+    """
+    most = int(left * CACHE_SHARE) // bytes_per_block
+    one = blocks_for(num_ctx)
+    if most < one:
+        raise LoadFailed(
+            f"a context of {num_ctx} tokens needs {one * bytes_per_block >> 20} MiB of cache, and only "
+            f"{int(left * CACHE_SHARE) >> 20} MiB may be taken for it; ask for a smaller context (num_ctx)"
+        )
+    return min(one * slots, most)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`shown`: each token's bytes as an answer shows them, empty for control tokens."""
+
+    model: Forward
+    tokenizer: Tokenizer
+    cache: Cache
+    limits: Limits
+    grammars: Grammars
+    pace: Pace
+    shown: tuple[bytes, ...]
+    hello: Hello
+
+    def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return self.tokenizer.encode(text, special=special, bos=bos)
+
+    def detokenize(self, tokens: tuple[int, ...]) -> bytes:
+        """InvalidRequest for a token that is not there."""
+        unknown = [token for token in tokens if not 0 <= token < self.tokenizer.vocabulary]
+        if unknown:
+            raise InvalidRequest(f"there is no token {unknown[0]}", param="tokens")
+        return self.tokenizer.detokenize(tokens)
+
+    def answer(self, event: Event | int) -> Answer:
+        """What the loop told, in the words of the protocol."""
+        match event:
+            case Drawn(token, logprob, top):
+                return Token(token, self.shown[token], logprob, self._candidates(top))
+            case Scored(tokens):
+                return [(drawn.logprob or 0.0, self._candidates(drawn.top)) for drawn in tokens]
+            case _:
+                return event
+
+    def _candidates(self, top: tuple[tuple[int, float], ...]) -> tuple[Candidate, ...]:
+        return tuple(Candidate(token, self.shown[token], logprob) for token, logprob in top)
+
+
+def load(order: Load) -> Loaded:
+    """Load, compute a first step, and make room. LoadFailed or ModelFileError says why that is not possible."""
+    weights = Path(order.weights)
+    header = read_header(weights, arrays=True)
+    tokenizer = Tokenizer(header)
+    model = Forward(
+        weights,
+        header,
+        exact=order.exact,
+        threads=order.threads,
+        cache_dir=Path(order.unpacked) if order.unpacked else None,
+        num_ctx=order.num_ctx,
+    )
+    _try(model)
+    left = psutil.virtual_memory().available
+    if order.memory:
+        left = min(left, order.memory - psutil.Process().memory_info().rss)
+    blocks = cache_blocks(order.num_ctx, order.slots, model.bytes_per_block, left)
+    model.allocate(blocks)
+    padding = [b""] * max(model.vocabulary - tokenizer.vocabulary, 0)
+    pieces = [tokenizer.piece(token) for token in range(tokenizer.vocabulary)] + padding
+    control = frozenset(token for token in range(tokenizer.vocabulary) if tokenizer.is_control(token))
+    return Loaded(
+        model=model,
+        tokenizer=tokenizer,
+        cache=Cache(blocks),
+        limits=Limits(order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos)),
+        grammars=Grammars(Vocabulary(pieces, control, tokenizer.eos)),
+        pace=Pace(order.step_tokens),
+        shown=tuple(b"" if token in control else piece for token, piece in enumerate(pieces)),
+        hello=Hello(
+            version=ov.get_version(),
+            vocabulary=model.vocabulary,
+            bos=tokenizer.bos,
+            eos=tuple(tokenizer.eos),
+            add_bos=tokenizer.add_bos,
+            embedding_length=header.embedding_length or 0,
+            cache_tokens=blocks * BLOCK,
+            memory=psutil.Process().memory_info().rss,
+        ),
+    )
+
+
+def _try(model: Forward) -> None:
+    """The runtime makes its own copy of the weights at the first step; do that now, and see that numbers come out."""
+    model.allocate(1)
+    ids = np.zeros(2, np.int32)
+    first, begins = np.zeros(1, np.int32), np.asarray([0, 2], np.int32)
+    row = model(ids, np.arange(2, dtype=np.int32), first, begins, first, np.asarray([0, 1], np.int32), first + 1)
+    if not np.isfinite(row).all():
+        raise LoadFailed("this processor computes something else than numbers with this model")

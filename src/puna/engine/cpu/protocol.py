@@ -1,0 +1,263 @@
+"""What the server and the cpu engine's child say to each other, and how it lies on the wire. No heavy import.
+
+A frame is a length (four bytes, big end first) and that many bytes of JSON. The server sends one Ask a frame. The child
+sends lists of Replies: all that one step of the engine brought, for all requests together, is one frame and one write.
+Bytes of tokens travel as the characters of the same numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import puna.errors
+from puna.engine.runner import End, Sampling, Token
+from puna.errors import ContextLengthExceeded, EngineError, Overloaded, PunaError
+from puna.types import Candidate
+
+HEADER = struct.Struct(">I")
+
+SOCKET = "runner.sock"
+LOAD = "load.json"
+"""Names in the child's directory: where the server listens, and what the child is to load."""
+
+
+# ------------------------------------------------------------------------------------------------------- at the start
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the child is to load, and how. `memory`: bytes that it may take in all, 0: what the system has free."""
+
+    weights: str
+    num_ctx: int
+    slots: int
+    exact: bool
+    threads: int | None
+    step_tokens: int | None
+    unpacked: str | None
+    memory: int
+
+    def write(self, directory: Path) -> None:
+        (directory / LOAD).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Load:
+        return cls(**json.loads((directory / LOAD).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The child's first word: it is ready. `cache_tokens`: how many its cache holds, for all requests together."""
+
+    version: str
+    vocabulary: int
+    bos: int | None
+    eos: tuple[int, ...]
+    add_bos: bool
+    embedding_length: int
+    cache_tokens: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The child's first and last word instead: why it could not load."""
+
+    error: PunaError
+
+
+# --------------------------------------------------------------------------------------------------- server to child
+
+
+@dataclass(frozen=True, slots=True)
+class AskGenerate:
+    number: int
+    tokens: tuple[int, ...]
+    sampling: Sampling
+    gbnf: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskScore:
+    number: int
+    tokens: tuple[int, ...]
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskTokenize:
+    number: int
+    text: str
+    special: bool
+    bos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AskDetokenize:
+    number: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskBusy:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskCancel:
+    """Nobody waits for the replies to that number any more. It is not answered."""
+
+    number: int
+
+
+Ask: TypeAlias = AskGenerate | AskScore | AskTokenize | AskDetokenize | AskBusy | AskCancel
+
+_ASKS: dict[str, type[Ask]] = {
+    "generate": AskGenerate,
+    "score": AskScore,
+    "tokenize": AskTokenize,
+    "detokenize": AskDetokenize,
+    "busy": AskBusy,
+    "cancel": AskCancel,
+}
+_NAMES = {kind: name for name, kind in _ASKS.items()}
+
+
+def ask_frame(ask: Ask) -> bytes:
+    body: dict[str, object] = {field.name: getattr(ask, field.name) for field in fields(ask)}
+    if isinstance(ask, AskGenerate):
+        body["sampling"] = asdict(ask.sampling)
+    return _frame([_NAMES[type(ask)], body])
+
+
+def read_ask(payload: bytes) -> Ask:
+    name, body = json.loads(payload)
+    kind = _ASKS[name]
+    if kind is AskGenerate:
+        said = body["sampling"]
+        said["logit_bias"] = tuple((token, bias) for token, bias in said["logit_bias"])
+        body["sampling"] = Sampling(**said)
+    if "tokens" in body:
+        body["tokens"] = tuple(body["tokens"])
+    return kind(**body)
+
+
+# --------------------------------------------------------------------------------------------------- child to server
+
+Scores: TypeAlias = "list[tuple[float, tuple[Candidate, ...]]]"
+Answer: TypeAlias = "Token | End | PunaError | Scores | list[int] | bytes | int"
+"""Tokens, then an End, to AskGenerate; one of the others, or an error, to the rest."""
+
+Reply: TypeAlias = tuple[int, Answer]
+
+
+def hello_frame(word: Hello | Failed) -> bytes:
+    if isinstance(word, Failed):
+        return _frame({"failed": _write_error(word.error)})
+    return _frame({"hello": asdict(word)})
+
+
+def read_hello(payload: bytes) -> Hello | Failed:
+    word = json.loads(payload)
+    if "failed" in word:
+        return Failed(_read_error(word["failed"]))
+    said = word["hello"]
+    return Hello(**{**said, "eos": tuple(said["eos"])})
+
+
+def replies_frame(replies: Iterable[Reply]) -> bytes:
+    return _frame([_write_reply(number, answer) for number, answer in replies])
+
+
+def read_replies(payload: bytes) -> list[Reply]:
+    return [_read_reply(item) for item in json.loads(payload)]
+
+
+_Kind: TypeAlias = Literal["t", "e", "x", "s", "i", "b", "n"]
+
+
+def _write_reply(number: int, answer: Answer) -> list[object]:
+    match answer:
+        case Token(token, data, logprob, top):
+            item: list[object] = ["t", number, token, data.decode("latin-1")]
+            return item if logprob is None else [*item, logprob, _write_candidates(top)]
+        case End():
+            return ["e", number, asdict(answer)]
+        case PunaError():
+            return ["x", number, _write_error(answer)]
+        case bytes():
+            return ["b", number, answer.decode("latin-1")]
+        case int():
+            return ["n", number, answer]
+        case [int(), *_] | []:
+            return ["i", number, answer]
+        case _:
+            scores = cast("Scores", answer)
+            return ["s", number, [[logprob, _write_candidates(top)] for logprob, top in scores]]
+
+
+def _read_reply(item: list[Any]) -> Reply:
+    kind: _Kind = item[0]
+    number: int = item[1]
+    match kind:
+        case "t":
+            data = item[3].encode("latin-1")
+            return number, Token(item[2], data) if len(item) == 4 else Token(
+                item[2], data, item[4], _read_candidates(item[5])
+            )
+        case "e":
+            return number, End(**item[2])
+        case "x":
+            return number, _read_error(item[2])
+        case "b":
+            return number, item[2].encode("latin-1")
+        case "s":
+            return number, [(logprob, _read_candidates(top)) for logprob, top in item[2]]
+        case "i" | "n":
+            return number, item[2]
+
+
+def _write_candidates(candidates: Iterable[Candidate]) -> list[list[object]]:
+    return [[candidate.token, candidate.data.decode("latin-1"), candidate.logprob] for candidate in candidates]
+
+
+def _read_candidates(items: list[tuple[int, str, float]]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(token, data.encode("latin-1"), logprob) for token, data, logprob in items)
+
+
+def _write_error(error: PunaError) -> dict[str, object]:
+    extra = {name: getattr(error, name) for name in ("tokens", "limit", "retry_after") if hasattr(error, name)}
+    return {"class": type(error).__name__, "message": error.message, "param": error.param, "code": error.code, **extra}
+
+
+def _read_error(item: dict[str, Any]) -> PunaError:
+    kind = getattr(puna.errors, item["class"], EngineError)
+    if kind is ContextLengthExceeded:
+        return ContextLengthExceeded(item["tokens"], item["limit"], param=item["param"], what=item["param"])
+    if kind is Overloaded:
+        return Overloaded(item["message"], retry_after=item["retry_after"])
+    error: PunaError = kind(item["message"], param=item["param"], code=item["code"])
+    return error
+
+
+# -------------------------------------------------------------------------------------------------------- on the wire
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """The next frame's payload; empty when there is none any more."""
+    try:
+        (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))
+        return await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+def _frame(body: object) -> bytes:
+    payload = json.dumps(body, separators=(",", ":")).encode()
+    return HEADER.pack(len(payload)) + payload
