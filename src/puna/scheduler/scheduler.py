@@ -137,6 +137,7 @@ class Scheduler:
     """Use it as an async context manager: leaving it closes every runner.
 
     `free_memory`: bytes the system could give now; to be replaced where a test has to decide.
+    `verify`: looks at a model's files before they are loaded, in a thread; what it raises is why the load failed.
     """
 
     def __init__(
@@ -145,10 +146,12 @@ class Scheduler:
         settings: Settings,
         *,
         free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
+        verify: Callable[[Model], None] = lambda _: None,
     ) -> None:
         self._engines = engines
         self._settings = settings
         self._free_memory = free_memory
+        self._verify = verify
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
         self._ids = count(1)
@@ -360,12 +363,16 @@ class Scheduler:
             names={order.model.name},
             keep_alive=self._settings.keep_alive,
             used=self._now(),
-            loading=asyncio.create_task(_load(engine, order.files, load, reason)),
+            loading=asyncio.create_task(self._load(engine, order, load, reason)),
         )
         self._places[place.id] = place
         place.loading.add_done_callback(lambda _: self._loaded(place))
         _log.info("loading", model=order.model.name.short, engine=engine.name, num_ctx=load.num_ctx, slots=load.slots)
         return place
+
+    async def _load(self, engine: Engine, order: _Order, load: LoadOptions, reason: str) -> Runner:
+        await asyncio.to_thread(self._verify, order.model)
+        return await engine.start(order.files, load, reason=reason)
 
     def _loaded(self, place: _Place) -> None:
         """The load ended, one way or the other."""
@@ -424,10 +431,6 @@ class Scheduler:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-async def _load(engine: Engine, files: ModelFiles, load: LoadOptions, reason: str) -> Runner:
-    return await engine.start(files, load, reason=reason)
 
 
 def _context(said: int | None, default: int, trained: int | None) -> int:

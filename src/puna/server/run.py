@@ -117,7 +117,7 @@ def bound(listener: socket.socket, address: Address) -> Address:
 async def parts(settings: Settings, found: Mapping[str, Engine]) -> AsyncIterator[Services]:
     """Everything that the routes need. Leaving it ends every runner."""
     library = Library.open(settings.models, read_only=settings.read_only_models, no_prune=settings.no_prune)
-    async with Scheduler(found, settings) as scheduler:
+    async with Scheduler(found, settings, verify=library.verify) as scheduler:
         yield Services(settings, library, scheduler, Inference(library, scheduler, settings))
 
 

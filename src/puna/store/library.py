@@ -46,6 +46,7 @@ from puna.store.blobs import Blobs
 from puna.store.files import remove_empty, store_errors
 from puna.store.manifests import Manifests, Stamp
 from puna.store.transfers import Transfers
+from puna.store.verified import FILE_NAME, Verified
 from puna.types import JsonValue, Message, Options
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
@@ -78,6 +79,7 @@ class Library:
     def __init__(self, own: _Store, others: Sequence[_Store], no_prune: bool) -> None:
         self.blobs = own.blobs
         self.transfers = Transfers()
+        self._verified = Verified(own.root / FILE_NAME)
         self._own = own
         self._stores = (own, *others)
         self._no_prune = no_prune
@@ -151,6 +153,14 @@ class Library:
         _bound(self._headers)
         self._headers[path] = (stamp, header)
         return header
+
+    def verify(self, model: Model) -> None:
+        """Make sure that the files a runner will load hold what their digests say. ModelFileError names a damaged one.
+
+        Hashes a file once, and again only after it changed.
+        """
+        for path in (model.weights, *model.projectors, *model.adapters):
+            self._verified.check(path)
 
     # ---------------------------------------------------------------------------------------------------- writing
 
