@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from puna.engine.cpu.supported import Machine, why_not
 from puna.errors import Unsupported
 
 Wish: TypeAlias = Literal["auto", "cpu", "llama", "llama-server", "scripted"]
-
-Objection: TypeAlias = "Callable[[Facts], str | None]"
-"""Why an engine cannot run a model, in words; None: it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is known of the model, the request and the machine.
 
-    `wish`: the setting. `engines`: those that are installed here. `machine` as `platform.machine()` has it.
-    `embedding`: loaded to embed. `gpu_layers`: what the request says of offloading, None if nothing.
+    `wish`: the setting. `engines`: those that are installed here. `metadata`: the header's. `embedding`: loaded to
+    embed. `gpu_layers`: what the request says of offloading, None if nothing.
     """
 
     wish: Wish
     engines: frozenset[str]
-    machine: str
+    machine: Machine
     architecture: str
     tensor_types: frozenset[str]
+    metadata: Mapping[str, object] = field(default_factory=dict)
     projectors: int = 0
     adapters: int = 0
     embedding: bool = False
@@ -46,11 +45,11 @@ SLOTS = {"cpu": 16}
 DEFAULT_SLOTS = 4
 
 
-def choose(facts: Facts, cpu_objection: Objection) -> Choice:
+def choose(facts: Facts) -> Choice:
     """The engine that was named, or of those installed the faster one that can. Unsupported says why none can."""
     if facts.wish != "auto":
-        return _named(facts, cpu_objection)
-    objection = _cpu(facts, cpu_objection)
+        return _named(facts)
+    objection = _cpu(facts)
     if objection is None:
         return _choice("cpu", f"the cpu engine knows {facts.architecture} and its tensor types")
     if "llama" not in facts.engines:
@@ -58,17 +57,17 @@ def choose(facts: Facts, cpu_objection: Objection) -> Choice:
     return _choice("llama", objection)
 
 
-def _named(facts: Facts, cpu_objection: Objection) -> Choice:
+def _named(facts: Facts) -> Choice:
     if facts.wish not in facts.engines:
         raise Unsupported(f"the engine {facts.wish} was named (PUNA_ENGINE) but is not installed here", param="model")
-    if facts.wish == "cpu" and (objection := _cpu(facts, cpu_objection)) is not None:
+    if facts.wish == "cpu" and (objection := _cpu(facts)) is not None:
         raise Unsupported(
             f"the engine cpu was named (PUNA_ENGINE) but cannot run this model: {objection}", param="model"
         )
     return _choice(facts.wish, "named by PUNA_ENGINE")
 
 
-def _cpu(facts: Facts, objection: Objection) -> str | None:
+def _cpu(facts: Facts) -> str | None:
     if "cpu" not in facts.engines:
         return "the cpu engine is not installed"
     if facts.projectors:
@@ -79,7 +78,7 @@ def _cpu(facts: Facts, objection: Objection) -> str | None:
         return "it is to embed"
     if facts.gpu_layers:
         return "layers are to go to a GPU (num_gpu)"
-    return objection(facts)
+    return why_not(facts.architecture, facts.tensor_types, facts.machine, facts.metadata)
 
 
 def _choice(engine: str, reason: str) -> Choice:

@@ -8,8 +8,6 @@ others wait in line, and the first of them that has to wait for memory holds bac
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import platform
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +22,7 @@ import psutil
 import structlog
 
 from puna.engine.choose import Choice, Facts, choose
+from puna.engine.cpu.supported import here
 from puna.engine.runner import Engine, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import InvalidRequest, LoadFailed, Overloaded
 from puna.scheduler import memory, policy
@@ -152,6 +151,7 @@ class Scheduler:
         self._settings = settings
         self._free_memory = free_memory
         self._verify = verify
+        self._machine = here()
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
         self._ids = count(1)
@@ -181,6 +181,10 @@ class Scheduler:
             yield Lease(runner, time.perf_counter_ns() - began)
         finally:
             self._release(place)
+
+    def choice(self, model: Model, options: Options, *, embedding: bool = False) -> Choice:
+        """Which engine would run the model, and why. Unsupported when none can."""
+        return choose(self._facts(model, options, embedding))
 
     def loaded(self) -> tuple[Loaded, ...]:
         """The models in memory, the one that leaves last first."""
@@ -216,7 +220,7 @@ class Scheduler:
 
     def _order(self, model: Model, options: Options, keep_alive: float | None, embedding: bool) -> _Order:
         """What the request needs, in the words of the policy."""
-        choice = choose(self._facts(model, options, embedding), _cpu_objection)
+        choice = self.choice(model, options, embedding=embedding)
         load = self._load_options(model, options, choice, embedding)
         key = Key(
             weights=str(model.weights_digest),
@@ -233,9 +237,10 @@ class Scheduler:
         return Facts(
             wish=self._settings.engine,
             engines=frozenset(self._engines),
-            machine=platform.machine(),
+            machine=self._machine,
             architecture=model.header.architecture,
             tensor_types=frozenset(tensor.type.name for tensor in model.header.tensors),
+            metadata=model.header.metadata,
             projectors=len(model.projectors),
             adapters=len(model.adapters),
             embedding=embedding,
@@ -474,15 +479,6 @@ def _files(model: Model) -> ModelFiles:
         name=model.name.short,
         pooled=model.header.pooling_type is not None,
     )
-
-
-def _cpu_objection(facts: Facts) -> str | None:
-    """What the cpu engine says of a model; asked only when it is installed."""
-    if importlib.util.find_spec("puna.engine.cpu.supported") is None:
-        return "the cpu engine is not part of this build"
-    from puna.engine.cpu.supported import objection
-
-    return objection(facts.architecture, facts.tensor_types, facts.machine)
 
 
 def _date(seconds: float) -> datetime | None:
