@@ -1,0 +1,83 @@
+"""`run` without a server: one is started, and stays; or it cannot be, and the cause is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+
+@pytest.fixture
+def host() -> str:
+    """An address of this machine that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def alone(command: Callable[..., Any], host: str, store: Path, tmp_path: Path) -> Any:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"default": {"text": "Hello from the background."}}))
+    return command(host, PUNA_MODELS=str(store), PUNA_ENGINE="scripted", PUNA_SCRIPT=str(script))
+
+
+@pytest.fixture
+def ending() -> Iterator[Callable[[int], None]]:
+    """Ends these processes after the test, however it goes."""
+    processes: list[psutil.Process] = []
+    yield lambda pid: processes.append(psutil.Process(pid))
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def test_a_server_is_started_and_stays(alone: Any, host: str, ending: Callable[[int], None]) -> None:
+    ended = alone("run", "tiny", "hi")
+    told = re.search(r"starting one in the background at http://(\S+) \(process (\d+), log (\S+)\)", ended.err)
+    assert told, ended.err
+    pid = int(told[2])
+    ending(pid)
+    assert (ended.status, ended.out) == (0, "Hello from the background.\n\n")
+    assert told[1] == host
+    log = Path(told[3])
+    assert log.stat().st_mode & 0o077 == 0
+    assert os.getsid(pid) == pid, "it must not die with the terminal"
+    again = alone("run", "tiny", "hi")
+    assert (again.out, again.err) == ("Hello from the background.\n\n", "")
+    assert "listens on" in log.read_text()
+
+
+def test_a_server_that_dies_tells_why(alone: Any) -> None:
+    Path(alone.environment["PUNA_SCRIPT"]).write_text("{")
+    ended = alone("run", "tiny", "hi")
+    assert ended.status == 1
+    assert "Error: the server ended with status 1; the end of " in ended.err
+    assert "script" in ended.err.split("the end of", 1)[1]
+
+
+def test_only_run_starts_a_server(alone: Any) -> None:
+    ended = alone("list")
+    assert ended.status == 1
+    assert "puna serve" in ended.err
+
+
+def test_nothing_is_started_for_another_machine(command: Callable[..., Any]) -> None:
+    ended = command("https://127.0.0.1:9")("run", "tiny", "hi")
+    assert ended.status == 1
+    assert "starting" not in ended.err
+
+
+def test_serve_says_when_its_address_is_taken(alone: Any, host: str) -> None:
+    with socket.create_server(("127.0.0.1", int(host.rpartition(":")[2]))):
+        ended = alone("serve")
+    assert ended.status == 1
+    assert "PUNA_HOST" in ended.err
+    assert "Traceback" not in ended.err

@@ -1,0 +1,321 @@
+"""What each command prints, where, and what it ends with."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.gguf_files import CHATML, write_tiny_llama
+from puna import __version__
+
+NOWHERE = "127.0.0.1:9"
+"""Nothing listens there."""
+
+
+@pytest.fixture
+def own(serving: Any, command: Callable[..., Any], tmp_path: Path) -> Iterator[Any]:
+    """The command on a server with an empty store."""
+    with serving(models=tmp_path / "models") as server:
+        yield command(server.url)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return write_tiny_llama(tmp_path / "My Model.gguf", chat_template=CHATML)
+
+
+# ---------------------------------------------------------------------------------------------------------- help, usage
+
+
+def test_help_is_quick(command: Callable[..., Any]) -> None:
+    puna = command(NOWHERE)
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        ended = puna("--help")
+        took.append(time.perf_counter() - began)
+    assert ended.status == 0
+    assert all(
+        name in ended.out for name in ("serve", "run", "pull", "create", "list", "ps", "show", "cp", "rm", "stop")
+    )
+    assert min(took) < 0.3
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom puna.cli.main import app\n"
+        "try:\n    app(args=['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = ('aiohttp', 'rich', 'pydantic', 'prompt_toolkit', 'starlette')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_told_with_and_without_a_server(puna: Any, command: Callable[..., Any]) -> None:
+    assert puna("--version").out == f"puna version is {__version__}\n"
+    alone = command(NOWHERE)("-v")
+    assert (alone.status, alone.out) == (0, f"puna version is {__version__}\n")
+    assert "Warning: could not connect" in alone.err
+
+
+@pytest.mark.parametrize("arguments", [["wat"], ["run"], ["list", "--wat"], ["cp", "a"]])
+def test_wrong_usage_ends_with_2(puna: Any, arguments: list[str]) -> None:
+    ended = puna(*arguments)
+    assert (ended.status, ended.out) == (2, "")
+    assert "Error" in ended.err
+
+
+def test_without_a_server_the_error_says_how_to_start_one(command: Callable[..., Any]) -> None:
+    ended = command(NOWHERE)("list")
+    assert (ended.status, ended.out) == (1, "")
+    assert re.fullmatch(
+        r"Error: could not connect to a Puna server at http://127.0.0.1:9 .*'puna serve'.*\n", ended.err
+    )
+
+
+def test_a_setting_that_cannot_be_read_is_named(command: Callable[..., Any]) -> None:
+    ended = command(NOWHERE, PUNA_KEEP_ALIVE="soon")("list")
+    assert ended.status == 1
+    assert ended.err.startswith("Error: PUNA_KEEP_ALIVE='soon'")
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_list_has_ollamas_columns(puna: Any) -> None:
+    for name in ("list", "ls"):
+        header, *rows = puna(name).out.splitlines()
+        assert header.split() == ["NAME", "ID", "SIZE", "MODIFIED"]
+        assert len({len(row) for row in [header, *rows]}) == 1
+        tiny = next(row for row in rows if row.startswith("tiny:latest "))
+        assert re.fullmatch(r"tiny:latest +[0-9a-f]{12}    +\d+(\.\d)? KB +.* ago +", tiny)
+
+
+def test_list_takes_a_prefix_in_any_case(puna: Any) -> None:
+    _, *rows = puna("list", "TIN").out.splitlines()
+    assert [row.split()[0] for row in rows] == ["tiny:latest"]
+    assert len(puna("list", "nope").out.splitlines()) == 1
+
+
+def test_ps_has_ollamas_columns_and_the_engine_on_request(puna: Any) -> None:
+    assert puna("run", "tiny", "hi").status == 0
+    header, *rows = puna("ps", "tiny").out.splitlines()
+    assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    assert re.fullmatch(r"tiny:latest +[0-9a-f]{12} +\S+ \S+ +100% CPU +\d+ +4 minutes from now +", rows[0])
+    header, *rows = puna("ps", "-v", "tiny").out.splitlines()
+    assert header.split()[-2:] == ["ENGINE", "REASON"]
+    assert "scripted" in rows[0]
+
+
+def test_stop_unloads(puna: Any) -> None:
+    assert puna("run", "tools", "hi").status == 0
+    stopped = puna("stop", "tools")
+    assert (stopped.status, stopped.out, stopped.err) == (0, "", "")
+    assert "tools:latest" not in puna("ps").out
+    ended = puna("stop", "nope")
+    assert (ended.status, ended.err) == (1, 'Error: couldn\'t find model "nope" to stop\n')
+
+
+def test_show_has_sections(puna: Any) -> None:
+    lines = puna("show", "tiny").out.splitlines()
+    assert lines[0] == "  Model"
+    assert re.fullmatch(r"    architecture +llama +", lines[1])
+    assert "  Capabilities" in lines
+    assert "    completion    " in lines
+    verbose = puna("show", "-v", "tiny").out
+    assert "  Metadata\n" in verbose
+    assert "...+" in verbose
+    assert "  Tensors\n" in verbose
+
+
+def test_show_selects_one_text(puna: Any) -> None:
+    assert puna("show", "--template", "tiny").out == CHATML
+    assert puna("show", "--modelfile", "tiny").out.startswith('# Modelfile generated by "puna show"')
+    assert puna("show", "--license", "tiny").out == "\n"
+    assert puna("show", "--system", "tiny").out == ""
+    both = puna("show", "--parameters", "--system", "tiny")
+    assert both.status == 1
+    assert both.err == (
+        "Error: only one of '--license', '--modelfile', '--parameters', '--system', or '--template' can be specified\n"
+    )
+    missing = puna("show", "nope")
+    assert (missing.status, missing.err) == (1, "Error: model 'nope:latest' not found\n")
+
+
+# ------------------------------------------------------------------------------------------------------------------ run
+
+
+def test_run_answers_once(puna: Any) -> None:
+    ended = puna("run", "tiny", "Say", "hi.")
+    assert (ended.status, ended.out, ended.err) == (0, "Hello there, friend.\n\n", "")
+
+
+def test_piped_text_comes_first(puna: Any) -> None:
+    # The script echoes the prompt that it was given.
+    ended = puna("run", "tiny", "PROMPT", "two", stdin="one\n")
+    assert re.search(r"one\n PROMPT two", ended.out)
+
+
+def test_no_prompt_at_all_only_loads(puna: Any) -> None:
+    ended = puna("run", "tiny", stdin="")
+    assert (ended.status, ended.out) == (0, "")
+
+
+def test_run_tells_counts_on_stderr(puna: Any) -> None:
+    ended = puna("run", "tiny", "--verbose", "hi")
+    assert ended.out == "Hello there, friend.\n\n"
+    assert ended.err.startswith("total duration: ")
+    assert "prompt eval count:" in ended.err
+
+
+def test_thinking_is_shown_or_hidden(puna: Any) -> None:
+    assert puna("run", "thinker", "--think", "THINK").out == (
+        "Thinking...\nLet me see.\n...done thinking.\n\nForty-two.\n\n"
+    )
+    assert puna("run", "thinker", "--think", "--hidethinking", "THINK").out == "Forty-two.\n\n"
+
+
+def test_a_format_reaches_the_engine(puna: Any) -> None:
+    assert "root" in puna("run", "tiny", "--format", "json", "GRAMMAR").out
+
+
+def test_an_embedding_model_prints_its_vector(puna: Any) -> None:
+    ended = puna("run", "embedder", "--dimensions", "4", "hello")
+    assert len(json.loads(ended.out)) == 4
+    empty = puna("run", "embedder")
+    assert empty.status == 1
+    assert "embedding models require input text" in empty.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--think=much"], 'invalid value for --think: "much"'),
+        (["--keepalive", "60"], "invalid value for --keepalive"),
+        (["--format", "yaml"], "invalid value for --format"),
+        (["--think"], "does not support thinking"),
+    ],
+)
+def test_flags_that_cannot_be_honoured(puna: Any, arguments: list[str], text: str) -> None:
+    ended = puna("run", "tiny", *arguments, "hi")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.startswith("Error: ")
+    assert text in ended.err
+
+
+def test_a_model_that_no_source_has(puna: Any) -> None:
+    ended = puna("run", "nope-nope", "hi")
+    assert ended.status == 1
+    assert "nope-nope" in ended.err
+    assert "Traceback" not in ended.err
+    assert puna("pull", "nope-nope").status == 1
+    assert "not supported" in puna("push", "tiny").err
+
+
+def test_an_error_in_the_middle_of_an_answer(puna: Any) -> None:
+    ended = puna("run", "tiny", "DIE LATE")
+    assert ended.status == 1
+    assert "scripted death" in ended.err
+
+
+def test_ctrl_c_ends_quietly_and_frees_the_slot(puna: Any, server: Any) -> None:
+    process = puna.start(
+        "run", "tiny", "FOREVER", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(6) == b"on and"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"")
+    deadline = time.monotonic() + 5
+    while server.busy() and time.monotonic() < deadline:
+        pass
+    assert server.busy() == 0
+
+
+def test_a_reader_that_leaves_early_is_no_fault(puna: Any) -> None:
+    process = puna.start(
+        "run", "tiny", "FOREVER", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.read(6)
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(20) == 1
+    assert err == b""
+
+
+# -------------------------------------------------------------------------------------------------- making and removing
+
+
+def test_a_file_runs_under_a_name_of_its_own(own: Any, weights: Path) -> None:
+    ended = own("run", "./My Model.gguf", "hi")
+    assert ended.out == "Hello there, friend.\n\n"
+    assert "importing My Model.gguf as local/my-model" in ended.err
+    assert ended.err.splitlines()[-1] == "success"
+    assert "local/my-model:latest" in own("list").out
+    # Not a copy: the very same file, or shared blocks.
+    (blob,) = (path for path in (own.directory / "models" / "blobs").iterdir() if path.stat().st_size > 2000)
+    assert blob.stat().st_ino == weights.stat().st_ino or blob.stat().st_nlink == 1
+    assert own("run", "./missing.gguf", "hi").err == "Error: no such file: ./missing.gguf\n"
+
+
+def test_create_copy_show_remove(own: Any, weights: Path) -> None:
+    modelfile = own.directory / "Modelfile"
+    modelfile.write_text('FROM "./My Model.gguf"\nSYSTEM Be brief.\nPARAMETER temperature 0.3\nPARAMETER stop END\n')
+    created = own("create", "brief")
+    assert (created.status, created.out) == (0, "")
+    assert created.err.splitlines()[-2:] == ["writing manifest", "success"]
+    shown = own("show", "brief").out
+    assert "  System\n    Be brief.    \n" in shown
+    assert re.search(r"temperature +0\.3 ", shown)
+    assert re.search(r'stop +"END" ', shown)
+    copied = own("cp", "brief", "gpt-3.5-turbo")
+    assert (copied.status, copied.out) == (0, "copied 'brief' to 'gpt-3.5-turbo'\n")
+    (own.directory / "Again").write_text(own("show", "--modelfile", "brief").out)
+    assert own("create", "again", "-f", "Again").status == 0
+    assert own("show", "--parameters", "again").out == own("show", "--parameters", "brief").out
+    removed = own("rm", "brief", "again")
+    assert (removed.status, removed.out) == (0, "deleted 'brief'\ndeleted 'again'\n")
+    again = own("rm", "brief")
+    assert (again.status, again.err) == (1, "Error: model 'brief' not found\n")
+    missing = own("cp", "brief", "x")
+    assert (missing.status, missing.err) == (1, 'Error: model "brief" not found\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("FROM ./missing.gguf\n", "no such file: missing.gguf"),
+        ("FROM ./text.txt\n", "text.txt is not a GGUF file"),
+        ("FROM x\nPARAMETER wat 1\n", "unknown parameter 'wat'"),
+        ("FROM x\nPARAMETER temperature hot\n", "temperature"),
+        ("WAT x\n", "(line 1): command must be one of"),
+        ("SYSTEM x\n", "no FROM line"),
+        ("FROM x\nDRAFT ./y.gguf\n", "DRAFT is not supported"),
+    ],
+)
+def test_a_modelfile_that_is_wrong_is_refused(own: Any, text: str, error: str) -> None:
+    (own.directory / "text.txt").write_text("text")
+    (own.directory / "Modelfile").write_text(text)
+    ended = own("create", "x")
+    assert (ended.status, ended.out) == (1, "")
+    assert error in ended.err
+    assert len(own("list").out.splitlines()) == 1
+
+
+def test_a_modelfile_that_is_not_there_is_an_error(own: Any, weights: Path) -> None:
+    ended = own("create", "x", "-f", "missing")
+    assert (ended.status, ended.err) == (1, "Error: no such Modelfile: missing\n")
