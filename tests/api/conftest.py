@@ -102,8 +102,11 @@ class TinyModel:
     projector: bool = False
 
 
+FILL_IN = ("pre", "suf", "mid")
+
 MODELS = (
-    TinyModel("tiny"),
+    # The letters A, B and C are its tokens for filling in the middle.
+    TinyModel("tiny", metadata={f"tokenizer.ggml.fim_{role}_token_id": 65 + i for i, role in enumerate(FILL_IN)}),
     TinyModel("tools", TOOL_TEMPLATE),
     TinyModel("thinker", THINK_TEMPLATE),
     TinyModel("vision", projector=True),
@@ -186,20 +189,39 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def request(self, method: str, path: str, body: object = None, *, headers: dict[str, str] | None = None) -> Answer:
-        """`body`: bytes as they are, anything else as JSON."""
-        with self.open(method, path, body, headers=headers) as response:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: dict[str, str] | None = None,
+        chunked: Iterator[bytes] | None = None,
+    ) -> Answer:
+        """`body`: bytes as they are, anything else as JSON; or `chunked`, whose length is not told before."""
+        with self.open(method, path, body, headers=headers, chunked=chunked) as response:
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
     @contextmanager
     def open(
-        self, method: str, path: str, body: object = None, *, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: dict[str, str] | None = None,
+        chunked: Iterator[bytes] | None = None,
     ) -> Iterator[HTTPResponse]:
         """An answer whose body is not read yet; leaving closes the connection."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        sent = {"content-type": "application/json", **(headers or {})}
+        if chunked is not None:
+            sent["transfer-encoding"] = "chunked"
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
+            connection.request(
+                method, path, data if chunked is None else chunked, sent, encode_chunked=chunked is not None
+            )
             with connection.getresponse() as response:
                 yield response
         finally:

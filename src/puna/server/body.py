@@ -90,6 +90,8 @@ def _finite(value: JsonValue) -> bool:
     match value:
         case float():
             return math.isfinite(value)
+        case int():
+            return abs(value) < 10**308
         case list():
             return all(map(_finite, value))
         case dict():

@@ -1,4 +1,4 @@
-"""Each row of the contract, proved on the running server: honoured with an effect, refused with its error, or reported."""
+"""Each row of the contract, proved on the running server: honoured with an effect, refused, or reported."""
 
 from __future__ import annotations
 
@@ -30,12 +30,7 @@ BASE: dict[type[Shape], dict[str, Any]] = {
     DetokenizeBody: {"model": "tiny", "tokens": [104, 105]},
 }
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}
-SCHEMA = {
-    "type": "object",
-    "properties": {"ok": {"type": "boolean"}},
-    "required": ["ok"],
-    "additionalProperties": False,
-}
+SCHEMA = {"type": "object"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,8 @@ def settings(answer: Any) -> dict[str, Any]:
 
 
 def constrained(answer: Any) -> bool:
-    return bool(settings(answer)["grammar"])
+    """The engine was given a grammar; the echo of a long one may be cut."""
+    return '"grammar": "' in text(answer) and '"grammar": ""' not in text(answer)
 
 
 def user(content: str, **more: Any) -> dict[str, Any]:
@@ -126,7 +122,7 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
             {"logprobs": True},
             shows=lambda a: len(whole(a)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]) == 2,
         ),
-        "response_format": Effect({"type": "json_object"}, user("GRAMMAR"), shows=lambda a: "root" in text(a)),
+        "response_format": Effect({"type": "json_object"}, shows=constrained),
         "tools": Effect([TOOL], user("PROMPT", model="tools"), shows=lambda a: "get_weather" in text(a)),
         "tool_choice": Effect(
             "required", user("CALL", model="tools", tools=[TOOL]), shows=lambda a: message(a)["tool_calls"]
@@ -178,7 +174,7 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
         "max_tokens": Effect(3, shows=lambda a: whole(a)["usage"]["completion_tokens"] == 3),
         "best_of": Effect(3, shows=lambda a: len(whole(a)["choices"]) == 1),
         "echo": Effect(True, shows=lambda a: text(a).startswith("SAMPLING")),
-        "suffix": Effect("end"),
+        "suffix": Effect("end", {"prompt": "PROMPT"}, shows=lambda a: text(a) == "APROMPTBendC"),
         "logprobs": Effect(2, shows=lambda a: len(whole(a)["choices"][0]["logprobs"]["top_logprobs"][0]) == 2),
     },
     EmbeddingBody: {
@@ -212,8 +208,6 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
         "tokens": Effect([104, 105], shows=lambda a: whole(a) == {"prompt": "hi", "content": "hi"}),
     },
 }
-WAITING = {(CompletionBody, "suffix")}
-"""Effects that a scripted model has no way to show: it has no fill-in-the-middle."""
 
 
 def cases(kind: type) -> list[Any]:
@@ -231,8 +225,6 @@ def send(server: Any, shape: type[Shape], *changes: dict[str, Any] | None, **hea
 @pytest.mark.parametrize(("shape", "row"), cases(Honoured))
 def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: Row):
     effect = EFFECTS[shape][row.name]
-    if (shape, row.name) in WAITING:
-        pytest.skip("needs a model that fills in")
     answer = send(server, shape, effect.beside, {row.name: effect.value})
     assert answer.status == 200, answer.body
     assert row.name not in answer.headers.get("x-puna-ignored", "").split(", ")

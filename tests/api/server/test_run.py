@@ -1,0 +1,109 @@
+"""`puna.server.run` in a process of its own: ready line, signals, an address that is taken."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import os, sys
+from puna.server.run import run
+from puna.settings import Settings
+sys.exit(run(Settings.from_environment(os.environ)))
+"""
+
+
+@contextmanager
+def started(tmp_path: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    script = tmp_path / "script.json"
+    script.write_text('{"default": {"text": "Hi."}}')
+    variables = {"PUNA_MODELS": str(tmp_path / "models"), "PUNA_ENGINE": "scripted", "PUNA_SCRIPT": str(script)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE], env=variables | environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ready_url(process: subprocess.Popen[str]) -> str:
+    assert process.stderr
+    line = process.stderr.readline()
+    assert "listens on http://127.0.0.1:" in line, line
+    return line.split("listens on ")[1].split()[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_line_when_ready_and_an_orderly_end(tmp_path, number):
+    with started(tmp_path, PUNA_HOST="127.0.0.1:0") as process:
+        url = ready_url(process)
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            process.send_signal(number)
+            assert process.wait(10) == 0
+
+
+def test_an_address_that_is_taken(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with started(tmp_path, PUNA_HOST=address) as process:
+            assert process.stderr
+            said = process.stderr.read()
+            assert process.wait(10) == 1
+    assert address in said
+    assert "something else listens there" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"PUNA_HOST": "https://127.0.0.1:0"}, "plain HTTP"),
+        ({"PUNA_HOST": "192.0.2.1:0"}, "an address of this machine"),
+        ({"PUNA_HOST": "127.0.0.1:0", "PUNA_ORIGINS": "example.com"}, "PUNA_ORIGINS"),
+        ({"PUNA_HOST": "127.0.0.1:0", "PUNA_SCRIPT": ""}, "PUNA_SCRIPT"),
+    ],
+)
+def test_bad_settings_stop_the_start_in_words(tmp_path, variables, words):
+    with started(tmp_path, **variables) as process:
+        assert process.stderr
+        said = process.stderr.read()
+        assert process.wait(10) == 1
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_an_open_server_without_keys_is_warned_about(tmp_path):
+    with started(tmp_path, PUNA_HOST="0.0.0.0:0") as process:
+        assert process.stderr
+        process.stderr.readline()
+        assert "PUNA_API_KEYS" in process.stderr.readline()
+
+
+def test_the_server_process_is_light(tmp_path):
+    import psutil
+
+    with started(tmp_path, PUNA_HOST="127.0.0.1:0") as process:
+        began = time.monotonic()
+        ready_url(process)
+        assert time.monotonic() - began < 10
+        assert psutil.Process(process.pid).memory_info().rss < 120 * 2**20
+
+
+def test_importing_the_server_loads_no_engine():
+    code = "import sys, puna.server.run; print([m for m in sys.modules if m in sys.argv[1:]])"
+    heavy = ["xllamacpp", "openvino", "numpy", "tokenizers", "llguidance", "openai", "jsonschema"]
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
