@@ -7,7 +7,9 @@ Answers are converted here: outside, a `ModelSummary` or a `Chunk`, never a dict
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -543,5 +545,6 @@ def _is_loopback(host: str) -> bool:
 
 def _reason(error: BaseException) -> str:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return text or type(cause).__name__
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
+        return os.strerror(cause.errno).lower()
+    return str(cause) or type(cause).__name__
