@@ -114,7 +114,8 @@ def _is_licence(name: str) -> bool:
 def _damage(label: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, OSError, ValueError, RuntimeError) as error:
+        # What zipfile lets through when an archive's offsets, names or methods are wrong.
         raise SourceError(f"{label} is damaged: {error}") from error
 
 

@@ -1,0 +1,320 @@
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from fakes.gguf_files import CHATML, Tensor, gguf_bytes
+from fakes.stores import put_blob, put_model
+from puna.errors import ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
+from puna.model.capabilities import Capability
+from puna.model.digest import Digest
+from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
+from puna.model.name import Name
+from puna.store.library import PRUNE_AGE, Library
+from puna.types import Message, Options
+
+WEIGHTS = gguf_bytes(chat_template=CHATML, tensors=[Tensor("a", (8,))])
+OTHER = gguf_bytes(architecture="qwen2", tensors=[Tensor("b", (8,))])
+
+
+def name(text: str) -> Name:
+    return Name.parse(text)
+
+
+def blobs_in(models: Path) -> set[str]:
+    return {path.name for path in (models / "blobs").iterdir()}
+
+
+def age(path: Path, seconds: float) -> None:
+    """Only the date of change can be set back, so the tests prune in the future instead."""
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_a_model_of_ollamas(tmp_path: Path) -> None:
+    layers = {
+        "template": b"{{ .Prompt }}",
+        "system": b"Be brief.",
+        "params": b'{"stop":["<|im_end|>"],"temperature":0.5,"num_gqa":8,"top_k":"many"}',
+        "messages": b'[{"role":"user","content":"Hi"}]',
+        "license": b"MIT",
+        "embed": b"old",
+    }
+    path = put_model(tmp_path, "m/t", WEIGHTS, layers, config={"model_family": "llama", "model_families": None})
+    model = Library.open(tmp_path).resolve(name("m:t"))
+    assert (model.name, model.digest) == (name("m:t"), hashlib.sha256(path.read_bytes()).hexdigest())
+    assert (model.header.architecture, model.chat_template) == ("llama", CHATML)
+    assert (model.weights.read_bytes(), model.weights_digest) == (WEIGHTS, Digest.of(WEIGHTS))
+    assert (model.go_template, model.system, model.licenses) == ("{{ .Prompt }}", "Be brief.", ("MIT",))
+    assert (model.options, model.ignored_parameters) == (
+        Options(stop=("<|im_end|>",), temperature=0.5),
+        ("num_gqa", "top_k"),
+    )
+    assert model.messages == (Message.of("user", "Hi"),)
+    assert model.capabilities == {Capability.COMPLETION}
+    assert model.size == sum(layer.size for layer in model.manifest.blobs)
+    assert abs(model.modified.timestamp() - path.stat().st_mtime) < 1
+    assert not model.read_only
+
+
+def test_old_blob_names_and_the_old_template_type(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS, {"prompt": b"old"}, colon=True)
+    assert Library.open(tmp_path).resolve(name("m")).go_template == "old"
+
+
+def test_projector_and_adapter(tmp_path: Path) -> None:
+    projector = gguf_bytes(architecture="clip", tensors=[Tensor("v", (8,))])
+    put_model(tmp_path, "m/latest", WEIGHTS, {"projector": projector, "adapter": OTHER})
+    model = Library.open(tmp_path).resolve(name("m"))
+    assert [path.read_bytes() for path in (*model.projectors, *model.adapters)] == [projector, OTHER]
+    assert Capability.VISION in model.capabilities
+
+
+def test_spelling(tmp_path: Path) -> None:
+    put_model(tmp_path, "Foo/V1", WEIGHTS)
+    library = Library.open(tmp_path)
+    assert library.resolve(name("foo:v1")).name == name("Foo:V1")
+    library.copy(name("FOO:v1"), name("foo:Other"))
+    library.copy(name("foo:v1"), name("FOO:OTHER"))
+    assert {model.name.short for model in library.models()} == {"Foo:V1", "Foo:Other"}
+    library.delete(name("fOO:v1"))
+    assert not library.has(name("Foo:V1"))
+
+
+def test_not_found(tmp_path: Path) -> None:
+    library = Library.open(tmp_path / "not" / "yet")
+    with pytest.raises(ModelNotFound, match="model 'nope:latest' not found"):
+        library.resolve(name("nope"))
+    with pytest.raises(ModelNotFound):
+        library.delete(name("nope"))
+    with pytest.raises(ModelNotFound):
+        library.copy(name("nope"), name("x"))
+    assert library.models() == []
+    assert library.prune() == ()
+    assert not (tmp_path / "not").exists()
+
+
+def test_a_directory_where_a_tag_should_be(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    (tmp_path / "manifests/registry.ollama.ai/library/m/dir").mkdir()
+    (tmp_path / "manifests/registry.ollama.ai/library/file").write_text("x")
+    library = Library.open(tmp_path)
+    for text in ("m:dir", "file:x"):
+        with pytest.raises(ModelNotFound):
+            library.resolve(name(text))
+    assert len(library.models()) == 1
+
+
+def test_bad_directories(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="not a directory"):
+        Library.open(tmp_path / "file")
+    with pytest.raises(StoreError, match="read-only"):
+        Library.open(tmp_path / "own", read_only=[tmp_path / "missing"])
+
+
+def damage_manifest(models: Path, path: Path) -> None:
+    path.write_text("{")
+
+
+def lose_weights(models: Path, path: Path) -> None:
+    (models / "blobs" / Digest.of(WEIGHTS).filename).unlink()
+
+
+def cut_weights(models: Path, path: Path) -> None:
+    os.truncate(models / "blobs" / Digest.of(WEIGHTS).filename, len(WEIGHTS) - 1)
+
+
+def lose_config(models: Path, path: Path) -> None:
+    shape = json.loads(path.read_text())
+    shape["config"]["digest"] = f"sha256:{'00' * 32}"
+    path.write_text(json.dumps(shape))
+
+
+@pytest.mark.parametrize("damage", [damage_manifest, lose_weights, cut_weights, lose_config])
+def test_unusable_models_are_refused_and_not_listed(tmp_path: Path, damage: object) -> None:
+    path = put_model(tmp_path, "m/latest", WEIGHTS)
+    put_model(tmp_path, "good/latest", OTHER)
+    library = Library.open(tmp_path)
+    library.resolve(name("m"))
+    damage(tmp_path, path)  # type: ignore[operator]
+    with pytest.raises((ModelFileError, StoreError)):
+        library.resolve(name("m"))
+    assert [model.name.model for model in library.models()] == ["good"]
+
+
+@pytest.mark.parametrize(
+    "layers", [{"params": b"["}, {"params": b"[]"}, {"messages": b"{}"}, {"messages": b'[{"role":1}]'}]
+)
+def test_unusable_layers(tmp_path: Path, layers: dict[str, bytes]) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS, layers)
+    with pytest.raises(ModelFileError):
+        Library.open(tmp_path).resolve(name("m"))
+
+
+def test_models_without_weights_here(tmp_path: Path) -> None:
+    path = put_model(tmp_path, "m/latest", WEIGHTS, config={"remote_host": "https://example.com"})
+    shape = json.loads(path.read_text()) | {"layers": []}
+    path.write_text(json.dumps(shape))
+    with pytest.raises(Unsupported, match="runs on https://example.com"):
+        Library.open(tmp_path).resolve(name("m"))
+
+
+def test_resolved_again_only_when_something_changed(tmp_path: Path) -> None:
+    path = put_model(tmp_path, "m/latest", WEIGHTS)
+    library = Library.open(tmp_path)
+    first = library.resolve(name("m"))
+    assert library.resolve(name("m")) is first
+    assert library.models() == [first]
+    put_model(tmp_path, "m/latest", WEIGHTS, {"system": b"New"})
+    assert library.resolve(name("m")).system == "New"
+    library.copy(name("m"), name("copy"))
+    assert library.resolve(name("copy")).header is library.resolve(name("m")).header
+    path.unlink()
+    with pytest.raises(ModelNotFound):
+        library.resolve(name("m"))
+
+
+def test_newest_first(tmp_path: Path) -> None:
+    for index, text in enumerate(("b", "c", "a")):
+        age(put_model(tmp_path, f"{text}/latest", WEIGHTS), index * 100)
+    assert [model.name.model for model in Library.open(tmp_path).models()] == ["b", "c", "a"]
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def manifest_of(library: Library, weights: bytes = WEIGHTS) -> Manifest:
+    config = library.blobs.add_layer(CONFIG_TYPE, b"{}")
+    return Manifest(config, (library.blobs.add_layer(MODEL_TYPE, weights),))
+
+
+def test_only_whole_models_are_listed(tmp_path: Path) -> None:
+    library = Library.open(tmp_path)
+    manifest = manifest_of(library)
+    lacking = Manifest(manifest.config, (*manifest.layers, Layer(MODEL_TYPE, Digest("00" * 32), 1)))
+    wrong = Manifest(manifest.config, (Layer(MODEL_TYPE, Digest.of(WEIGHTS), 1),))
+    for bad in (lacking, wrong):
+        with pytest.raises(StoreError):
+            library.write_manifest(name("m"), bad)
+    assert not library.has(name("m"))
+    assert library.write_manifest(name("m"), manifest) == ()
+    assert library.manifest_bytes(name("m")) == manifest.dump()
+    assert [path.name for path in (tmp_path / "manifests/registry.ollama.ai/library/m").iterdir()] == ["latest"]
+
+
+def test_copy_keeps_the_bytes(tmp_path: Path) -> None:
+    path = put_model(tmp_path, "m/latest", WEIGHTS)
+    library = Library.open(tmp_path)
+    library.copy(name("m"), name("ns/copy:x"))
+    library.copy(name("m"), name("m"))
+    assert library.manifest_bytes(name("ns/copy:x")) == path.read_bytes()
+    assert library.resolve(name("ns/copy:x")).digest == library.resolve(name("m")).digest
+
+
+def test_delete_keeps_what_others_use(tmp_path: Path) -> None:
+    put_model(tmp_path, "a/latest", WEIGHTS, {"system": b"A"})
+    put_model(tmp_path, "b/latest", WEIGHTS, {"system": b"B"})
+    library = Library.open(tmp_path, no_prune=True)
+    library.delete(name("a"))
+    assert Digest.of(b"A").filename not in blobs_in(tmp_path)
+    assert library.resolve(name("b")).system == "B"
+    library.delete(name("b"))
+    assert blobs_in(tmp_path) == set()
+    assert not (tmp_path / "manifests").exists()
+
+
+def test_delete_removes_nothing_in_doubt(tmp_path: Path) -> None:
+    put_model(tmp_path, "a/latest", WEIGHTS)
+    put_model(tmp_path, "b/latest", OTHER).write_text("{")
+    before = blobs_in(tmp_path)
+    library = Library.open(tmp_path)
+    library.delete(name("a"))
+    assert blobs_in(tmp_path) == before
+    library.delete(name("b"))
+    assert library.models() == []
+
+
+@pytest.mark.parametrize("no_prune", [False, True])
+def test_replacing_frees_what_is_unused(tmp_path: Path, no_prune: bool) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS, {"system": b"A"})
+    library = Library.open(tmp_path, no_prune=no_prune)
+    freed = library.write_manifest(name("m"), manifest_of(library, OTHER))
+    assert (Digest.of(WEIGHTS).filename in blobs_in(tmp_path)) is no_prune
+    assert bool(freed) is not no_prune
+
+
+# -------------------------------------------------------------------------------------------------------------- pruning
+
+
+def prune_later(library: Library) -> set[str]:
+    return set(library.prune(now=time.time() + PRUNE_AGE + 60))
+
+
+def test_prune(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    used = blobs_in(tmp_path)
+    unused = put_blob(tmp_path, b"unused").filename
+    partial = f"{Digest.of(b'x').filename}-partial"
+    (tmp_path / "blobs" / partial).write_bytes(b"x")
+    temporary = tmp_path / "manifests/registry.ollama.ai/library/m/.abc.tmp"
+    temporary.write_text("{")
+    (tmp_path / "manifests/registry.ollama.ai/library/gone").mkdir()
+    library = Library.open(tmp_path)
+    assert library.prune() == (), "all of it is young"
+    assert prune_later(Library.open(tmp_path, no_prune=True)) == set()
+    assert prune_later(library) == {unused, partial, ".abc.tmp"}
+    assert blobs_in(tmp_path) == used
+    assert library.resolve(name("m"))
+    assert not (tmp_path / "manifests/registry.ollama.ai/library/gone").exists()
+
+
+@pytest.mark.parametrize("stray", ["registry.ollama.ai/library/m/.DS_Store", "registry.ollama.ai/library/m/bad"])
+def test_prune_does_nothing_in_doubt(tmp_path: Path, stray: str) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    put_blob(tmp_path, b"unused")
+    (tmp_path / "manifests" / stray).write_text("x")
+    assert prune_later(Library.open(tmp_path)) == set()
+
+
+def test_prune_spares_a_file_just_linked(tmp_path: Path) -> None:
+    source = tmp_path / "x.gguf"
+    source.write_bytes(WEIGHTS)
+    age(source, 10 * PRUNE_AGE)
+    library = Library.open(tmp_path / "models")
+    library.blobs.add_file(source)
+    assert library.prune() == ()
+
+
+# --------------------------------------------------------------------------------------------------------- other stores
+
+
+def test_stores_beside_ours(tmp_path: Path) -> None:
+    theirs, own = tmp_path / "theirs", tmp_path / "own"
+    put_model(theirs, "m/latest", WEIGHTS)
+    put_model(theirs, "both/latest", WEIGHTS, {"system": b"theirs"})
+    put_model(own, "both/latest", OTHER, {"system": b"ours"})
+    before = sorted(path.name for path in theirs.rglob("*"))
+    library = Library.open(own, read_only=[theirs])
+    assert library.resolve(name("m")).read_only
+    assert library.resolve(name("both")).system == "ours"
+    assert {(model.name.model, model.read_only) for model in library.models()} == {("m", True), ("both", False)}
+    with pytest.raises(Unsupported, match="read-only"):
+        library.delete(name("m"))
+    library.copy(name("m"), name("mine"))
+    library.delete(name("both"))
+    assert prune_later(library) == set()
+    assert library.resolve(name("both")).system == "theirs"
+    assert not library.resolve(name("mine")).read_only
+    assert library.resolve(name("mine")).weights.parent == own / "blobs"
+    assert sorted(path.name for path in theirs.rglob("*")) == before
+
+
+def test_errors_are_ours(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    (tmp_path / "blobs" / Digest.of(WEIGHTS).filename).unlink()
+    (tmp_path / "blobs" / Digest.of(WEIGHTS).filename).mkdir()
+    with pytest.raises(PunaError):
+        Library.open(tmp_path).resolve(name("m"))

