@@ -42,8 +42,8 @@ from puna.errors import PunaError
 
 def main() -> int:
     """Serve the model that `load.json` in the working directory names, over the socket beside it."""
-    leash.follow_parent()
     leash.ignore_interrupt()
+    leash.follow_parent(leash.parent())
     leash.end_with_stdin()
     try:
         loaded = load(Load.read(Path.cwd()))

@@ -84,6 +84,8 @@ class CpuEngine:
             try:
                 hello, connection = await _ready(child, accepted, settings.load_timeout)
             except BaseException:
+                if accepted.done():
+                    accepted.result()[1].close()
                 await child.close()
                 raise
         finally:
