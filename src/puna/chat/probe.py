@@ -91,6 +91,7 @@ def _tags(source: str) -> ThinkTags | None:
 def _syntax(answered: str, called: str) -> CallSyntax | None:
     """What the turn of a call has where the turn of an answer has its text."""
     head, mark, tail = answered.partition(_ANSWER)
+    head, tail = head.rstrip(), tail.lstrip()
     if not mark or not called.startswith(head) or not called.endswith(tail) or "PUNA-ARGUMENT" not in called:
         return None
     call = called[len(head) : len(called) - len(tail)]

@@ -84,7 +84,7 @@ class ThinkingSplitter:
     def __init__(self, tags: ThinkTags | None, *, inside: bool = False) -> None:
         self._tags = tags
         self._state = "answer" if tags is None else "thinking" if inside else "start"
-        self._fresh = inside
+        self._inside = self._fresh = inside
         self._held = ""
 
     @property
@@ -111,7 +111,7 @@ class ThinkingSplitter:
         """What was held back: the beginning of a tag that did not come."""
         held = self._take()
         if self._state == "thinking":
-            return held.lstrip() if self._fresh else held, ""
+            return held, ""
         return "", "" if self._state == "closed" else held
 
     def _take(self) -> str:
@@ -133,9 +133,8 @@ class ThinkingSplitter:
     def _thought(self) -> str:
         """Thinking up to its closing tag; white space waits, since before a tag it is not part of it."""
         assert self._tags is not None
-        if self._fresh:
-            self._held = self._held.lstrip()
-            self._fresh = not self._held
+        if self._fresh and not self._begun():
+            return ""
         end = self._held.find(self._tags.close)
         if end >= 0:
             thought, self._held = self._held[:end].rstrip(), self._held[end + len(self._tags.close) :]
@@ -145,6 +144,18 @@ class ThinkingSplitter:
         keep = len(self._held[:keep].rstrip())
         thought, self._held = self._held[:keep], self._held[keep:]
         return thought
+
+    def _begun(self) -> bool:
+        """White space before the first thought is passed over, and a tag that repeats the one in the prompt."""
+        assert self._tags is not None
+        self._held = self._held.lstrip()
+        if self._inside and self._tags.open.startswith(self._held[: len(self._tags.open)]):
+            if len(self._held) < len(self._tags.open):
+                return False
+            self._held = self._held[len(self._tags.open) :].lstrip()
+            self._inside = False
+        self._fresh = not self._held
+        return not self._fresh
 
     def _after(self) -> str:
         """The answer's beginning, once the thinking is closed and white space has passed."""

@@ -1,0 +1,205 @@
+"""Go templates: the language, then Ollama's data and rules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from puna.chat.facts import CallSyntax
+from puna.chat.goexec import Value, execute
+from puna.chat.goparse import parse
+from puna.chat.gotemplate import GoTemplate
+from puna.errors import ModelFileError
+from puna.types import Message, TextPart, Tool, ToolCall
+
+
+def run(source: str, **root: Value) -> str:
+    return execute(parse(source), root, now=lambda: datetime(2026, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("plain {} }} text", "plain {} }} text"),
+        ("a {{- .X -}} b", "axb"),
+        ("a\n\t{{- /* note */ -}}\n b", "ab"),
+        ("a {{/* note */}} b", "a  b"),
+        ("{{ .Missing }}", "<no value>"),
+        ("{{ if .Missing }}yes{{ else }}no{{ end }}", "no"),
+        ("{{ if .X }}yes{{ end }}{{ if .Zero }}no{{ end }}", "yes"),
+        ("{{ if .Zero }}a{{ else if .X }}b{{ else }}c{{ end }}", "b"),
+        ("{{ with .X }}{{ . }}{{ $.Zero }}{{ else }}none{{ end }}", "x0"),
+        ("{{ with .Missing }}{{ . }}{{ else }}none{{ end }}", "none"),
+        ("{{ range .List }}{{ . }},{{ end }}", "1,2,3,"),
+        ("{{ range $i, $e := .List }}{{ $i }}{{ $e }} {{ end }}", "01 12 23 "),
+        ("{{ range $k, $v := .Map }}{{ $k }}{{ $v }} {{ end }}", "a1 b2 "),
+        ("{{ range .Missing }}x{{ else }}none{{ end }}", "none"),
+        ("{{ range .List }}{{ if eq . 2 }}{{ continue }}{{ end }}{{ . }}{{ end }}", "13"),
+        ("{{ range .List }}{{ if eq . 2 }}{{ break }}{{ end }}{{ . }}{{ end }}", "1"),
+        ("{{ $x := 1 }}{{ range .List }}{{ $x = . }}{{ end }}{{ $x }}", "3"),
+        ("{{ $x := 1 }}{{ if true }}{{ $x := 2 }}{{ end }}{{ $x }}", "1"),
+        ('{{ eq .X "a" "x" }} {{ ne 1 2 }} {{ lt 1 2 }} {{ ge "b" "a" }}', "true true true true"),
+        ("{{ and .X .Zero }} {{ or .Zero .X }} {{ not .X }}", "0 x false"),
+        ("{{ or .X (index .List 99) }}", "x"),
+        ("{{ len .List }} {{ len .X }} {{ index .List 1 }} {{ index .Map `b` }}", "3 1 2 2"),
+        ("{{ len (slice .List 1) }} {{ slice `hello` 1 3 }}", "2 el"),
+        ('{{ printf "%s-%d-%v %q %5.2f%%" .X 3 true "a" 1.5 }}', 'x-3-true "a"  1.50%'),
+        ('{{ print 1 2 "a" 3 }} {{ .X | printf "%s!" }}', "1 2a3 x!"),
+        ("{{ .Map | json }} {{ .Tricky | json }}", '{"a":1,"b":2} "\\u003cé\\u0026\\u003e"'),
+        ("{{ currentDate }} {{ yesterdayDate }}", "2026-03-01 2026-02-28"),
+        ('{{ "tab\\t\\"q\\"" }}{{ `raw\\n` }}{{ nil }}', 'tab\t"q"raw\\n<no value>'),
+        ("{{ (index .Rows 0).b }}", "2"),
+        ('{{ define "t" }}[{{ . }}]{{ end }}{{ template "t" .X }}', "[x]"),
+        ('{{ block "t" .X }}<{{ . }}>{{ end }}', "<x>"),
+        ("{{ range 2 }}{{ . }}{{ end }}", "01"),
+    ],
+)
+def test_the_language(source: str, expected: str) -> None:
+    map_: dict[str, Value] = {"b": 2, "a": 1}
+    assert run(source, X="x", Zero=0, List=[1, 2, 3], Map=map_, Rows=[map_], Tricky="<é&>") == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ if .X }}",
+        "{{ end }}",
+        "{{ else }}",
+        "{{ }}",
+        "{{ .X ",
+        "{{ ( .X }}",
+        "{{ .X ) }}",
+        "{{ 1 2 }}",
+        "{{ .X | }}",
+        '{{ "open }}',
+        "{{ template }}",
+        "{{ range .X }}{{ else if .Y }}{{ end }}",
+        "{{ @ }}",
+        "{{ if .X }}" * 200,
+        "{{ " + "(" * 500 + " }}",
+    ],
+)
+def test_bad_syntax_is_named_with_its_line(source: str) -> None:
+    with pytest.raises(ModelFileError, match="template: line 1"):
+        parse(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ nothing .X }}",
+        "{{ $y }}",
+        "{{ .X.Y }}",
+        "{{ index .List 9 }}",
+        "{{ slice .List 2 1 }}",
+        "{{ lt 1 `a` }}",
+        "{{ eq 1 1.0 }}",
+        "{{ len 5 }}",
+        "{{ range .X }}{{ end }}",
+        "{{ .X .X }}",
+        '{{ template "t" }}',
+        "{{ break }}",
+        '{{ define "t" }}{{ template "t" . }}{{ end }}{{ template "t" . }}',
+        "{{ range 2000 }}{{ range 2000 }}x{{ end }}{{ end }}",
+        "{{ $x := `aaaaaaaaaa` }}{{ range 60 }}{{ $x = print $x $x }}{{ end }}",
+        "{{ range 99999999999 }}{{ end }}",
+    ],
+)
+def test_what_fails_is_the_models_error(source: str) -> None:
+    with pytest.raises(ModelFileError, match="template failed"):
+        run(source, X="x", List=[1])
+
+
+# ------------------------------------------------------------------------------------------------------ Ollama's rules
+
+SYSTEM, USER, ANSWER = Message.of("system", "S"), Message.of("user", "U"), Message.of("assistant", "A")
+
+LEGACY = (
+    "{{ if .System }}<s>{{ .System }}</s>{{ end }}{{ if .Prompt }}<u>{{ .Prompt }}</u>{{ end }}<a>{{ .Response }}</a>"
+)
+
+FULL = """\
+{{- if or .System .Tools }}<sys>{{ .System }}
+{{- range .Tools }}{{ .Function }}{{ end }}</sys>{{ end }}
+{{- range $i, $_ := .Messages }}
+{{- $last := eq (len (slice $.Messages $i)) 1 }}
+{{- if eq .Role "user" }}<u>{{ .Content }}</u>
+{{- else if eq .Role "tool" }}<t>{{ .Content }}</t>
+{{- else if eq .Role "assistant" }}<a>
+{{- if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
+{{- range .ToolCalls }}<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>
+{{- end }}
+{{- if not $last }}</a>{{ end }}{{ end }}
+{{- if and $last (ne .Role "assistant") }}<a>{{ if and $.IsThinkSet (not $.Think) }}<think></think>{{ end }}{{ end }}
+{{- end }}"""
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ((USER,), "<u>U</u><a>"),
+        ((SYSTEM, USER), "<s>S</s><u>U</u><a>"),
+        ((SYSTEM, USER, ANSWER, USER), "<s>S</s><u>U</u><a>A</a><u>U</u><a>"),
+        ((USER, ANSWER), "<u>U</u><a>A"),
+        ((USER, SYSTEM, USER), "<u>U</u><a></a><s>S</s><u>U</u><a>"),
+        ((USER, USER), "<u>U\n\nU</u><a>"),
+    ],
+)
+def test_one_run_a_turn_without_messages(messages: tuple[Message, ...], expected: str) -> None:
+    assert GoTemplate(LEGACY).render(messages) == expected
+
+
+def test_a_template_without_a_place_for_the_answer_gets_one() -> None:
+    assert GoTemplate("{{ .Prompt }}: ").render((USER, ANSWER, USER)) == "U: AU: "
+
+
+def test_messages_and_system() -> None:
+    assert GoTemplate(FULL).render((SYSTEM, USER, ANSWER, USER)) == "<sys>S</sys><u>U</u><a>A</a><u>U</u><a>"
+
+
+def test_messages_of_one_role_are_joined() -> None:
+    assert GoTemplate(FULL).render((SYSTEM, SYSTEM, USER, USER)) == "<sys>S\n\nS</sys><u>U\n\nU</u><a>"
+
+
+def test_tools_calls_and_results() -> None:
+    schema = {"type": "object", "required": ["b"], "properties": {"b": {"type": "string", "enum": ["<", "é"]}, "a": {}}}
+    tool = Tool("add", "Adds.", schema)  # type: ignore[arg-type]
+    call = Message("assistant", tool_calls=(ToolCall("1", "add", '{"b": 1.0, "a": [true, null]}'),))
+    result = Message("tool", (TextPart("R"),), name="add")
+    text = GoTemplate(FULL).render((USER, call, result, result), tools=(tool,))
+    assert text == (
+        '<sys>{"name":"add","description":"Adds.","parameters":{"type":"object","required":["b"],'
+        '"properties":{"a":{},"b":{"type":"string","enum":["\\u003c","é"]}}}}</sys>'
+        '<u>U</u><a><tool_call>{"name": "add", "arguments": {"a":[true,null],"b":1}}</tool_call></a><t>R</t><t>R</t><a>'
+    )
+
+
+def test_what_it_can_do_is_found_out_as_for_jinja() -> None:
+    facts = GoTemplate(FULL).facts
+    assert facts.system
+    assert facts.tools
+    assert facts.tool_results
+    assert facts.switch
+    assert facts.syntax == CallSyntax('<tool_call>{"name": "', '", "arguments": ', "}</tool_call>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "false false ''"),
+        ({"enable_thinking": True}, "true true 'medium'"),
+        ({"enable_thinking": False}, "false true ''"),
+        ({"enable_thinking": True, "reasoning_effort": "high"}, "true true 'high'"),
+    ],
+)
+def test_think(arguments: dict[str, bool | str], expected: str) -> None:
+    template = GoTemplate("{{ .Messages }}{{ .Think }} {{ .IsThinkSet }} '{{ .ThinkLevel }}'")
+    assert template.render((USER,), arguments=arguments).endswith(expected)  # type: ignore[arg-type]
+
+
+def test_filling_in_the_middle() -> None:
+    template = GoTemplate("{{ if .Suffix }}<pre>{{ .Prompt }}<suf>{{ .Suffix }}<mid>{{ else }}{{ .Prompt }}{{ end }}")
+    assert template.inserts
+    assert template.insert("a(", ")") == "<pre>a(<suf>)<mid>"
+    assert not GoTemplate(LEGACY).inserts

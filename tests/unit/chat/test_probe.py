@@ -1,0 +1,105 @@
+"""What templates can do, told by trying them. These are written for the test, after the habits of real ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from puna.chat.facts import CallSyntax
+from puna.chat.render import JinjaTemplate
+from puna.chat.text import ThinkTags
+
+HERMES = """\
+{%- if tools %}<|im_start|>system
+{{ messages[0].content if messages[0].role == 'system' }}
+{%- for tool in tools %}
+{{ tool | tojson }}
+{%- endfor %}<|im_end|>
+{% elif messages[0].role == 'system' %}<|im_start|>system
+{{ messages[0].content }}<|im_end|>
+{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'tool' %}<|im_start|>user
+<tool_response>{{ m.content }}</tool_response><|im_end|>
+{% elif m.role != 'system' %}<|im_start|>{{ m.role }}
+{%- if m.content %}{{ '\n' + m.content }}{% endif %}
+{%- for call in m.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|im_end|>
+{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
+
+BARE_JSON = """\
+{%- for m in messages %}
+{%- if m.tool_calls %}{%- set call = m.tool_calls[0].function %}
+{{- '[assistant]' }}{"name": "{{ call.name }}", "parameters": {{ call.arguments | tojson }}}[E]
+{%- else %}[{{ m.role }}]{{ tools | tojson if tools }}{{ m.content }}[E]{% endif %}
+{%- endfor %}"""
+
+ARRAY = """\
+{%- for m in messages %}
+{%- if m.tool_calls %}[TOOL_CALLS][
+{%- for call in m.tool_calls %}{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+{%- if not loop.last %}, {% endif %}{% endfor %}]</s>
+{%- elif m.role == 'assistant' %}{{ m.content }}</s>
+{%- else %}[INST]{{ tools | tojson if tools }}{{ m.content }}[/INST]{% endif %}
+{%- endfor %}"""
+
+XML = HERMES.replace(
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}',
+    (
+        "<function={{ call.function.name }}>{% for k, v in call.function.arguments | items %}<parameter={{ k }}>{{ v }}"
+        "</parameter>{% endfor %}</function>"
+    ),
+)
+
+
+def test_a_template_that_knows_all() -> None:
+    facts = JinjaTemplate(HERMES).facts
+    assert facts.system
+    assert facts.tools
+    assert facts.tool_calls
+    assert facts.tool_results
+    assert facts.switch
+    assert not facts.effort
+    assert not facts.parts
+    assert facts.thinking == ThinkTags("<think>", "</think>")
+
+
+def test_a_template_that_knows_nothing() -> None:
+    facts = JinjaTemplate(
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    ).facts
+    assert not any((facts.system, facts.tools, facts.tool_calls, facts.tool_results, facts.switch))
+    assert facts.thinking is None
+    assert facts.syntax is None
+
+
+@pytest.mark.parametrize(
+    ("source", "syntax", "mark"),
+    [
+        (HERMES, CallSyntax('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>"), "<tool_call>"),
+        (BARE_JSON, CallSyntax('{"name": "', '", "parameters": ', "}"), ""),
+        (ARRAY, CallSyntax('[TOOL_CALLS][{"name": "', '", "arguments": ', "}]", array=True), "[TOOL_CALLS]"),
+    ],
+)
+def test_how_calls_are_written(source: str, syntax: CallSyntax, mark: str) -> None:
+    assert JinjaTemplate(source).facts.syntax == syntax
+    assert syntax.mark == mark
+
+
+def test_calls_without_json_have_no_syntax_to_tell() -> None:
+    facts = JinjaTemplate(XML).facts
+    assert facts.tool_calls
+    assert facts.syntax is None
+
+
+def test_effort() -> None:
+    assert JinjaTemplate("{{ messages[0].content }}{{ reasoning_effort }}").facts.effort
