@@ -72,7 +72,7 @@ async def fetch(package: Package, name: Name, library: Library) -> AsyncGenerato
 @contextmanager
 def _scratch(library: Library) -> Iterator[Path]:
     """A private directory on the store's disk, gone afterwards."""
-    parent = library.root / "downloads"
+    parent = library.downloads
     with store_errors("making a directory for the download"):
         parent.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="package-", dir=parent))

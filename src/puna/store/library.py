@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -104,6 +105,11 @@ class Library:
     def root(self) -> Path:
         """The own models directory."""
         return self._own.root
+
+    @property
+    def downloads(self) -> Path:
+        """Where sources put what is on its way, on the same disk as the blobs."""
+        return self.root / "downloads"
 
     # ---------------------------------------------------------------------------------------------------- reading
 
@@ -207,7 +213,7 @@ class Library:
             self._remove_unused(before)
 
     def prune(self, *, now: float | None = None) -> tuple[str, ...]:
-        """Remove what is left over in the own store: blobs that no manifest uses, temporary files. Gives their names.
+        """Remove what is left over in the own store: unused blobs, temporary files, downloads. Gives their names.
 
         Younger than PRUNE_AGE is left alone. Nothing is removed when `no_prune` was said, or when a manifest cannot be
         read: then nobody can tell what is in use.
@@ -232,6 +238,10 @@ class Library:
                 # A hard link keeps the old date of the file it came from; its last change of status is the linking.
                 if path.name not in names and max(status.st_mtime, status.st_ctime) < before:
                     path.unlink(missing_ok=True)
+                    removed.append(path.name)
+            for path in self.downloads.iterdir() if self.downloads.is_dir() else ():
+                if max(file.lstat().st_mtime for file in (path, *path.rglob("*"))) < before:
+                    shutil.rmtree(path, ignore_errors=True)
                     removed.append(path.name)
         for path in sorted(self._own.manifests.directory.glob("**/"), reverse=True):
             remove_empty(path, up_to=self._own.manifests.directory)

@@ -262,13 +262,16 @@ def test_prune(tmp_path: Path) -> None:
     temporary = tmp_path / "manifests/registry.ollama.ai/library/m/.abc.tmp"
     temporary.write_text("{")
     (tmp_path / "manifests/registry.ollama.ai/library/gone").mkdir()
+    (tmp_path / "downloads/package-x/wheels").mkdir(parents=True)
+    (tmp_path / "downloads/package-x/wheels/w.whl").write_bytes(b"x")
     library = Library.open(tmp_path)
     assert library.prune() == (), "all of it is young"
     assert prune_later(Library.open(tmp_path, no_prune=True)) == set()
-    assert prune_later(library) == {unused, partial, ".abc.tmp"}
+    assert prune_later(library) == {unused, partial, ".abc.tmp", "package-x"}
     assert blobs_in(tmp_path) == used
     assert library.resolve(name("m"))
     assert not (tmp_path / "manifests/registry.ollama.ai/library/gone").exists()
+    assert list((tmp_path / "downloads").iterdir()) == []
 
 
 @pytest.mark.parametrize("stray", ["registry.ollama.ai/library/m/.DS_Store", "registry.ollama.ai/library/m/bad"])
