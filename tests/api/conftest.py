@@ -37,6 +37,7 @@ from puna.store.library import Library
 
 SCRIPT: dict[str, Any] = {
     "rules": [
+        {"when": {"contains": "RESULT"}, "answer": {"text": "It is sunny."}},
         {"when": {"contains": "SAMPLING"}, "answer": {"echo": "sampling"}},
         {"when": {"contains": "PROMPT"}, "answer": {"echo": "prompt"}},
         {"when": {"contains": "GRAMMAR"}, "answer": {"echo": "constraint"}},

@@ -17,7 +17,7 @@ from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.server.body import JsonReply, read_object
-from puna.server.openai import chat, convert, legacy, media
+from puna.server.openai import chat, convert, legacy
 from puna.server.openai.bodies import (
     ChatCompletionBody,
     CompletionBody,
@@ -198,11 +198,13 @@ class _Api:
             return {}
         if Capability.VISION not in (await self._resolve(name)).capabilities:
             raise Unsupported(f'"{name}" does not support images: it has no vision projector', param="messages")
+        from puna.server.openai.fetch import fetch_image
+
         slots = asyncio.Semaphore(_FETCHES)
 
         async def fetch(url: str, param: str) -> bytes:
             async with slots:
-                return await media.fetch_image(url, param, private=self._settings.fetch_private)
+                return await fetch_image(url, param, private=self._settings.fetch_private)
 
         fetched = await asyncio.gather(*(fetch(url, param) for url, param in wanted.items()))
         return dict(zip(wanted, fetched, strict=True))

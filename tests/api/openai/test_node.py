@@ -1,0 +1,101 @@
+"""The `openai` package for JavaScript, under Node."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "node"
+FILES = ("package.json", "package-lock.json")
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """A directory with the locked packages installed; kept in the user's cache from run to run."""
+    if shutil.which("npm") is None:
+        pytest.skip("Node is not installed")
+    key = hashlib.sha256(b"".join((SOURCE / name).read_bytes() for name in FILES)).hexdigest()[:16]
+    directory = platformdirs.user_cache_path("puna-tests") / f"node-{key}"
+    if not (directory / "installed").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copy(SOURCE / name, directory)
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory, check=True, capture_output=True)
+        (directory / "installed").touch()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def seen(server, packages) -> dict[str, Any]:
+    """What `tests/node/client.mjs` saw."""
+    script = shutil.copy(SOURCE / "client.mjs", packages)
+    done = subprocess.run(["node", script, server.url], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_chat(seen):
+    assert seen["chat"]["text"] == "Hello there, friend."
+    assert seen["chat"]["id"].startswith("req_")
+    assert seen["chat"]["seed"] == "exact"
+
+
+def test_stream(seen):
+    assert seen["stream"] == "Hello there, friend."
+
+
+def test_ten_choices_accumulate(seen):
+    assert seen["accumulated"] == {"texts": ["Hello there, friend."] * 10, "usage": 50}
+
+
+def test_tool_calls_accumulate(seen):
+    assert seen["calls"]["reason"] == "tool_calls"
+    assert [(call["name"], json.loads(call["arguments"])) for call in seen["calls"]["calls"]] == [
+        ("get_weather", {"city": "Paris"}),
+        ("get_weather", {"city": "Oslo"}),
+    ]
+
+
+def test_the_tool_loop_ends_with_an_answer(seen):
+    assert seen["loop"] == {"text": "It is sunny.", "asked": ["Paris"]}
+
+
+def test_structured_output(seen):
+    assert seen["parsed"] == {"ok": True}
+
+
+def test_abort_frees_the_slot(seen, server):
+    assert seen["abort"] == "aborted"
+    assert server.busy() == 0
+
+
+def test_completion(seen):
+    assert seen["completion"] == ["Hello there", "Hello there"]
+
+
+def test_embeddings_are_asked_for_as_base64(seen):
+    assert seen["embeddings"] is True
+
+
+def test_models(seen):
+    assert "tiny:latest" in seen["models"]["ids"]
+    assert seen["models"]["one"] == "tiny"
+
+
+def test_errors_by_class(seen):
+    assert seen["errors"]["missing"]["class"] == "NotFoundError"
+    assert seen["errors"]["missing"]["code"] == "model_not_found"
+    assert seen["errors"]["bad"] == {
+        "class": "BadRequestError",
+        "status": 400,
+        "code": "decimal_above_max_value",
+        "param": "temperature",
+    }
