@@ -1,7 +1,7 @@
 """Create: a base model or files, and what is to be changed about them, become a new manifest.
 
-The base is a model of the library (pulled if it is not there), blobs that were uploaded, or a file of this machine.
-What cannot be done is refused by its name before anything is written.
+The base is a model of the library (pulled if it is not there), or files whose blobs are there already: a client on this
+machine has them linked, any other uploads them. What cannot be done is refused by its name before anything is written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from puna.chat.gotemplate import GoTemplate
 from puna.errors import InvalidRequest, ModelFileError, NotFound, Unsupported
@@ -32,11 +32,10 @@ from puna.model.manifest import (
     Manifest,
 )
 from puna.model.messages import messages_to_json
-from puna.model.model import Model, config_of
+from puna.model.model import Model, config_of, media_type_of
 from puna.model.modelfile import parse_requires
 from puna.model.name import Name
 from puna.model.parameters import OBSOLETE, options_from_json, options_to_json
-from puna.sources.local_file import add_model_file, media_type_of
 from puna.sources.pull import check_source, pull
 from puna.sources.worker import Report, Worker
 from puna.store.library import MAX_TEXT_BYTES, Library
@@ -45,7 +44,7 @@ from puna.types import JsonObject, JsonValue, Message, Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
-    """`from_`: a model's Name, or the absolute path of a GGUF. `files`, `adapters`: path to digest of uploaded blobs.
+    """`from_`: a model's Name. `files`, `adapters`: relative path to the digest of a blob that is there.
 
     Empty texts leave what the base has. `license` is added to the base's, `parameters` win over the base's key by key,
     `messages` replace the base's.
@@ -79,23 +78,17 @@ class _Base:
     header: Header
 
 
-async def create(
-    request: CreateRequest, library: Library, *, local_files: bool = False
-) -> AsyncGenerator[Progress, None]:
-    """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before the first step.
-
-    `local_files`: whether `from_` may be a path of this machine; only for callers who may read its files anyway.
-    """
+async def create(request: CreateRequest, library: Library) -> AsyncGenerator[Progress, None]:
+    """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before any step."""
     check_request(request)
-    path = _local_path(request, local_files)
-    base_name = None if request.from_ is None or path is not None else Name.parse(request.from_, param="from")
+    base_name = None if request.from_ is None else Name.parse(request.from_, param="from")
     if base_name is not None and not library.has(base_name):
         check_source(base_name)
         async with aclosing(pull(base_name, library)) as steps:
             async for progress in steps:
                 if progress.status != "success":
                     yield progress
-    work = Worker(lambda report: _build(request, base_name, path, library, report))
+    work = Worker(lambda report: _build(request, base_name, library, report))
     async for progress in work.run():
         yield progress
     yield Progress("writing manifest")
@@ -156,30 +149,13 @@ def _check_relative(path: str, param: str) -> None:
         raise InvalidRequest(f"file path must be relative: {path!r}", param=param)
 
 
-def _local_path(request: CreateRequest, allowed: bool) -> Path | None:
-    """`from_` as a path, when it is one: no Name begins with a slash, a dot or a tilde, nor with a drive."""
-    if request.from_ is None or not (request.from_.startswith(("/", ".", "~")) or Path(request.from_).drive):
-        return None
-    path = Path(request.from_)
-    if not allowed:
-        raise InvalidRequest("'from' must be a model; upload files as blobs and name them in 'files'", param="from")
-    if not path.is_absolute():
-        raise InvalidRequest(f"'from' must be an absolute path: {request.from_!r}", param="from")
-    return path
-
-
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def _build(
-    request: CreateRequest, base_name: Name | None, path: Path | None, library: Library, report: Report
-) -> Manifest:
+def _build(request: CreateRequest, base_name: Name | None, library: Library, report: Report) -> Manifest:
     """Blocking. All blobs of the manifest are in the store when it returns."""
     if base_name is not None:
         base = _from_model(library.resolve(base_name), library)
-    elif path is not None:
-        added = add_model_file(path, library, report)
-        base = _from_files([(added.layer, added.header)])
     else:
         report(Progress("parsing GGUF"))
         base = _from_files([_uploaded(name, digest, "files", library) for name, digest in request.files.items()])

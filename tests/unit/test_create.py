@@ -34,9 +34,9 @@ def library(tmp_path: Path) -> Library:
     return Library.open(tmp_path)
 
 
-async def made(library: Library, *, local_files: bool = False, **arguments: object) -> list[str]:
+async def made(library: Library, **arguments: object) -> list[str]:
     request = CreateRequest(name=NEW, **arguments)  # type: ignore[arg-type]
-    return [progress.status async for progress in create(request, library, local_files=local_files)]
+    return [progress.status async for progress in create(request, library)]
 
 
 async def test_from_a_model(library: Library) -> None:
@@ -85,25 +85,6 @@ async def test_from_uploaded_files(library: Library) -> None:
     assert model.chat_template == CHATML
 
 
-async def test_from_a_file_of_this_machine(library: Library, tmp_path: Path) -> None:
-    path = tmp_path / "x.gguf"
-    path.write_bytes(WEIGHTS + b"own")
-    with pytest.raises(InvalidRequest, match="upload files"):
-        await made(library, from_=str(path))
-    with pytest.raises(InvalidRequest, match="absolute"):
-        await made(library, from_="./x.gguf", local_files=True)
-    await made(library, from_=str(path), local_files=True)
-    weights = library.resolve(NEW).weights
-    assert weights.stat().st_ino == path.stat().st_ino or path.stat().st_nlink == 1
-    with pytest.raises(NotFound):
-        await made(library, from_=str(tmp_path / "none.gguf"), local_files=True)
-    path.write_bytes(b"no model")
-    with pytest.raises(ModelFileError, match="not a GGUF"):
-        await made(library, from_=str(path), local_files=True)
-    with pytest.raises(NotFound):
-        await made(library, from_=str(tmp_path), local_files=True)
-
-
 async def test_over_itself(library: Library) -> None:
     request = CreateRequest(name=Name.parse("Base"), from_="base", system="New.")
     steps = [progress async for progress in create(request, library)]
@@ -119,8 +100,7 @@ async def test_a_modelfile_of_show_makes_the_same(library: Library) -> None:
     assert again.from_ == (str(model.weights),)
     await made(
         library,
-        local_files=True,
-        from_=again.from_[0],
+        files={"m.gguf": str(library.blobs.add_file(Path(again.from_[0])))},
         template=again.template,
         system=again.system,
         license=again.licenses,
@@ -141,6 +121,7 @@ NONE = f"sha256:{'00' * 32}"
         ({}, InvalidRequest, "from"),
         ({"from_": "base", "files": GOOD}, InvalidRequest, "files"),
         ({"from_": "a b"}, InvalidName, "from"),
+        ({"from_": "./m.gguf"}, InvalidName, "from"),
         ({"from_": "nope"}, SourceNotFound, "model"),
         ({"from_": "base", "parameters": {"temperature": "hot"}}, InvalidRequest, "parameters.temperature"),
         ({"from_": "base", "parameters": {"warmth": 1}}, InvalidRequest, "parameters.warmth"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from puna.model.capabilities import Capability
 from puna.model.digest import Digest
 from puna.model.gguf import Header
-from puna.model.manifest import Config, Manifest
+from puna.model.manifest import ADAPTER_TYPE, MODEL_TYPE, PROJECTOR_TYPE, Config, Manifest
 from puna.model.name import Name
 from puna.types import Message, Options
 
@@ -58,6 +58,18 @@ def config_of(header: Header) -> Config:
         context_length=header.context_length,
         embedding_length=header.embedding_length,
     )
+
+
+def media_type_of(header: Header) -> str:
+    """Which kind of layer a GGUF is: the weights, a projector or an adapter."""
+    arch = header.architecture
+    if header.kind == "adapter":
+        return ADAPTER_TYPE
+    if header.kind in {"projector", "mmproj"} or arch == "clip":
+        return PROJECTOR_TYPE
+    if header.number(f"{arch}.vision.block_count") and not header.block_count:
+        return PROJECTOR_TYPE
+    return MODEL_TYPE
 
 
 def size_text(parameters: int) -> str:

@@ -14,10 +14,9 @@ from puna.errors import DigestMismatch, ModelFileError, SourceNotFound, StoreErr
 from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
 from puna.model.manifest import CONFIG_TYPE, LICENSE_TYPE, PARAMS_TYPE, Layer, Manifest
-from puna.model.model import config_of
+from puna.model.model import config_of, media_type_of
 from puna.model.name import Name
 from puna.model.parameters import options_to_json
-from puna.sources.local_file import media_type_of
 from puna.sources.pip_client import download
 from puna.sources.wheel import Member, Wheel, open_wheel
 from puna.sources.worker import Report, Worker
