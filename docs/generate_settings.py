@@ -15,8 +15,8 @@ HEAD = """\
 Generated from `puna.settings` by `python docs/generate_settings.py`; edit it there.
 
 Settings are environment variables, read once when `puna` starts. A `PUNA_` name wins over the `OLLAMA_` name beside
-it, so what is set for Ollama works here. An empty value counts as absent. A value that cannot be read stops the start and
-names the variable: no setting falls back to its default in silence.
+it, so what is set for Ollama works here. An empty value counts as absent. A value that cannot be read stops the start
+and names the variable: no setting falls back to its default in silence.
 
 Durations are Go's (`300ms`, `5m`, `1h30m`) or whole seconds; negative means for ever.
 

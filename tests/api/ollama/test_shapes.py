@@ -205,8 +205,17 @@ def test_a_plain_request_reports_nothing(server: Any) -> None:
 def test_strict_mode_refuses_unknown_fields(serving: Any) -> None:
     with serving(strict=True) as strict:
         answer = chat(strict, colour="red")
+        assert answer.status == 400
+        assert "colour" in answer.json["error"]
+        assert chat(strict).status == 200
+
+
+def test_a_header_asks_for_strict_mode(server: Any) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hi", "mood": "red"}], "stream": False}
+    assert server.post("/api/chat", body).headers["x-puna-ignored"] == "messages[0].mood"
+    answer = server.post("/api/chat", body, headers={"x-puna-strict": "true"})
     assert answer.status == 400
-    assert "colour" in answer.json["error"]
+    assert "messages[0].mood" in answer.json["error"]
 
 
 def test_messages_that_do_not_fit_are_left_out_and_it_is_said(server: Any) -> None:
@@ -293,7 +302,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("/api/create", {"model": "a b", "from": "tiny"}, 400, "invalid model name"),
     ("/api/create", {"model": "x", "from": "tiny", "parameters": {"temperature": "hot"}}, 400, "temperature"),
     ("/api/create", {"model": "x", "from": "tiny", "quantize": "Q4_K_M"}, 400, "quantize"),
-    ("/api/create", {"model": "x", "from": "/etc/passwd"}, 400, "from"),
+    ("/api/create", {"model": "x", "from": "/etc/passwd"}, 400, "invalid model name"),
     ("/api/pull", {"model": "a b"}, 400, "invalid model name"),
     ("/api/pull", {"model": "nope-nope"}, 404, "nope-nope"),
     ("/api/push", {"model": "tiny"}, 400, "not supported"),

@@ -12,6 +12,9 @@ from puna.errors import InvalidRequest, ModelNotFound, NotFound
 from puna.server.body import read_object
 from puna.server.ollama.schema import Body, BodyType, read
 
+STRICT = "x-puna-strict"
+"""Request header, `true` or `false`: refuse unknown fields, or report them."""
+
 
 async def read_body(request: Request, kind: type[BodyType]) -> BodyType:
     """The body as `kind`. Its content type does not matter."""
@@ -36,9 +39,12 @@ def required(model: str) -> str:
     return model
 
 
-def refuse_unknown(body: Body, *, strict: bool) -> None:
-    """In strict mode a field that is not known is a mistake."""
-    if strict and body.unknown:
+def refuse_unknown(request: Request, body: Body, *, strict: bool) -> None:
+    """In strict mode a field that is not known is a mistake. The request's header wins over `strict`, the setting."""
+    wanted = request.headers.get(STRICT, str(strict)).lower()
+    if wanted not in {"true", "1", "false", "0"}:
+        raise InvalidRequest(f"invalid header {STRICT}: expected true or false", param=STRICT)
+    if wanted in {"true", "1"} and body.unknown:
         raise InvalidRequest(f"unknown field {body.unknown[0]}", param=body.unknown[0], code="unknown_parameter")
 
 

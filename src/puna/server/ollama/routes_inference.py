@@ -36,7 +36,7 @@ class InferenceRoutes:
 
     async def generate(self, request: Request) -> ASGIApp:
         body = await read_body(request, GenerateBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         if not body.model:
             raise NotFound("model '' not found", param="model", code="model_not_found")
         converted = generate_request(body)
@@ -48,7 +48,7 @@ class InferenceRoutes:
 
     async def chat(self, request: Request) -> ASGIApp:
         body = await read_body(request, ChatBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         required(body.model)
         converted = chat_request(body)
         report(request, converted.ignored)
@@ -59,7 +59,7 @@ class InferenceRoutes:
 
     async def embed(self, request: Request) -> Response:
         body = await read_body(request, EmbedBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         if not body.model:
             raise NotFound("model '' not found", param="model", code="model_not_found")
         converted = embed_request(body)
@@ -86,7 +86,7 @@ class InferenceRoutes:
     async def embeddings(self, request: Request) -> Response:
         """The older form: one prompt, one vector."""
         body = await read_body(request, EmbeddingsBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         required(body.model)
         whole = EmbedBody(model=body.model, input=body.prompt, keep_alive=body.keep_alive, options=body.options)
         converted = embed_request(whole)

@@ -53,7 +53,7 @@ class ModelRoutes:
 
     async def show(self, request: Request) -> Response:
         body = await read_body(request, ShowBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         report(request, body.unknown)
         name = Name.parse(required(body.target))
         with missing_as(f"model '{name.short}' not found"):
@@ -66,7 +66,7 @@ class ModelRoutes:
 
     async def copy(self, request: Request) -> Response:
         body = await read_body(request, CopyBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         report(request, body.unknown)
         source, destination = _name(body.source, "source"), _name(body.destination, "destination")
         with missing_as(f'model "{body.source}" not found'):
@@ -76,7 +76,7 @@ class ModelRoutes:
     async def delete(self, request: Request) -> Response:
         """Removes the model, and unloads it when nobody uses it any more."""
         body = await read_body(request, DeleteBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         report(request, body.unknown)
         target = required(body.target)
         try:

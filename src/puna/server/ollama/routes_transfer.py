@@ -41,7 +41,7 @@ class TransferRoutes:
 
     async def pull(self, request: Request) -> ASGIApp:
         body = await read_body(request, TransferBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         # Every source there is so far is spoken to with TLS, or not over a network.
         report(request, (*body.unknown, *(["insecure"] if body.insecure else [])))
         name = Name.parse(required(body.target))
@@ -55,7 +55,7 @@ class TransferRoutes:
 
     async def create(self, request: Request) -> ASGIApp:
         body = await read_body(request, CreateBody)
-        refuse_unknown(body, strict=self._strict)
+        refuse_unknown(request, body, strict=self._strict)
         report(request, body.unknown)
         wanted = create_request(body)
         check_request(wanted)
