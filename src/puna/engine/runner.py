@@ -16,6 +16,9 @@ from typing import Literal, Protocol, TypeAlias
 
 from puna.types import Candidate, JsonObject
 
+MEDIA_MARKER = "<__media__>"
+"""Stands in a Prompt's text for each item of its media, in order."""
+
 
 class Feature(str, Enum):
     """What not every engine can do."""

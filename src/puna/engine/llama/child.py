@@ -1,0 +1,58 @@
+"""The child process that hosts llama.cpp's server from the `xllamacpp` wheel. The only module that imports it.
+
+Run as `python -m puna.engine.llama.child '<JSON object>'`: names of `CommonParams`, and their values, as
+`puna.engine.llama.options.wheel` writes them. It says on stderr why it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from puna.engine import leash
+
+
+def main(arguments: str) -> None:
+    """Serve until stdin ends. Native code holds the interpreter while it loads, so the kernel's leash comes first."""
+    leash.ignore_interrupt()
+    leash.follow_parent(leash.parent())
+    watcher = leash.end_with_stdin()
+
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    for name, value in json.loads(arguments).items():
+        _set(xllamacpp, parameters, name, value)
+    try:
+        server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        # The reason is on stderr already; the interpreter's own end could hang in native destructors.
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+        os._exit(1)
+    watcher.join()
+    del server
+
+
+def _set(xllamacpp: Any, parameters: Any, name: str, value: Any) -> None:
+    """One parameter: plain, of a part ('model.path'), or of an enumeration."""
+    part, _, field = name.rpartition(".")
+    target = getattr(parameters, part) if part else parameters
+    match name:
+        case "flash_attn_type":
+            value = xllamacpp.llama_flash_attn_type(value)
+        case "load_mode":
+            value = xllamacpp.llama_load_mode(value)
+        case "pooling_type":
+            value = xllamacpp.llama_pooling_type(value)
+        case "cache_type_k" | "cache_type_v":
+            value = xllamacpp.ggml_type(value)
+        case "lora_adapters":
+            value = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in value]
+    setattr(target, field, value)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

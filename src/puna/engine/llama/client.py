@@ -1,0 +1,428 @@
+"""A Runner over llama.cpp's HTTP API on a Unix socket: the wheel's server and `llama-server` alike.
+
+Only token endpoints are used. Each request has a connection of its own, for the engine closes kept ones without notice.
+Two of its habits are undone here: it leaves out tokens that end inside a character (see `pieces`), and it gives the
+end-of-answer token like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import aiohttp
+
+from puna.engine.llama.options import WAITING
+from puna.engine.llama.pieces import Pieces, ends_inside, vocabulary
+from puna.engine.process import ChildProcess
+from puna.engine.runner import (
+    MEDIA_MARKER,
+    Constraint,
+    End,
+    Prompt,
+    RunnerInfo,
+    Sampling,
+    Step,
+    Token,
+)
+from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, RunnerDied
+from puna.model.gguf import read_header
+from puna.types import Candidate
+
+SAMPLERS = ("penalties", "top_k", "typ_p", "top_p", "min_p", "temperature")
+"""In the order that `Sampling` promises; the bias comes before all of them in any case."""
+
+REPLAY_LIMIT = 512
+"""Tokens of an answer that is made once more, to learn those at its end that the engine left out."""
+
+_ENGINE_RANDOM_SEED = 2**32 - 1
+_FORCE = 1e9
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_DEATH_WAIT = 2.0
+
+
+class LlamaRunner:
+    """One llama.cpp server with one model. See `puna.engine.runner.Runner`.
+
+    `weights`: the file, whose vocabulary is read when first needed. `marker`: what stands for an item of media.
+    """
+
+    def __init__(
+        self,
+        process: ChildProcess,
+        session: aiohttp.ClientSession,
+        info: RunnerInfo,
+        *,
+        weights: Path,
+        marker: str,
+    ) -> None:
+        self._process = process
+        self._session = session
+        self._info = info
+        self._weights = weights
+        self._marker = marker
+        self._room = asyncio.Semaphore(info.slots + WAITING)
+        self._one_embedding = asyncio.Lock()
+        self._pieces: asyncio.Future[Pieces | None] | None = None
+
+    @property
+    def info(self) -> RunnerInfo:
+        return self._info
+
+    @property
+    def died(self) -> asyncio.Future[str]:
+        return self._process.died
+
+    async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        answer = await self._post("/tokenize", {"content": text, "add_special": False, "parse_special": special})
+        tokens: list[int] = answer["tokens"]
+        if bos and self._info.add_bos and self._info.bos is not None:
+            return [self._info.bos, *tokens]
+        return tokens
+
+    async def detokenize(self, tokens: Sequence[int]) -> bytes:
+        self._check_known(tokens)
+        text: str = (await self._post("/detokenize", {"tokens": list(tokens)}))["content"]
+        if _REPLACEMENT not in text:
+            return text.encode()
+        pieces = await self._vocabulary()
+        if pieces is None:
+            return text.encode()
+        parts = [
+            pieces[token]
+            if ends_inside(pieces[token]) or not _whole(pieces[token])
+            else (await self._post("/detokenize", {"tokens": [token]}))["content"].encode()
+            for token in tokens
+        ]
+        return b"".join(parts)
+
+    async def generate(
+        self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None
+    ) -> AsyncIterator[Step]:
+        size = len(prompt.tokens)
+        if size >= self._info.num_ctx:
+            raise ContextLengthExceeded(size, self._info.num_ctx, param="prompt", what="prompt")
+        self._check_known(prompt.tokens)
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self._info.num_ctx - size))
+        body = {**_sampling(sampling, constraint), "prompt": self._prompt(prompt)}
+        reader = _Reader(self, prompt, sampling, body)
+        async with self._room:
+            async for event in self._stream("/completion", {**body, "stream": True}):
+                for token in await reader.take(event):
+                    yield token
+            yield reader.end()
+
+    async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
+        self._check_known(tokens)
+        async with self._room:
+            return [await self.chance(tokens[:i], tokens[i], top) for i in range(1, len(tokens))]
+
+    async def chance(self, before: Sequence[int], token: int, top: int) -> tuple[float, tuple[Candidate, ...]]:
+        """Log-probability of `token` after `before`, and the `top` likeliest.
+
+        The engine tells only of tokens it chose, so the choice is forced; what it tells is from before any forcing.
+        """
+        body = {
+            "prompt": list(before),
+            "n_predict": 1,
+            "n_probs": max(top, 1),
+            "logit_bias": [[token, _FORCE]],
+            "temperature": 0.0,
+            "samplers": ["temperature"],
+            "cache_prompt": True,
+        }
+        answer = await self._post("/completion", body)
+        entry = answer["completion_probabilities"][0]
+        if entry["id"] != token:
+            raise EngineError(f"the engine chose token {entry['id']} although {token} was forced")
+        return float(entry["logprob"]), _candidates(entry, top)
+
+    async def embed(self, tokens: Sequence[int]) -> list[float]:
+        if len(tokens) > self._info.num_ctx:
+            raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="input", what="input")
+        self._check_known(tokens)
+        # One at a time: in company, and over a cached prefix, this engine gives other vectors.
+        async with self._one_embedding:
+            body = {"content": list(tokens), "embd_normalize": -1, "cache_prompt": False}
+            answer = await self._post("/embedding", body)
+        vector: list[float] = answer[0]["embedding"][0]
+        return vector
+
+    async def busy(self) -> int:
+        return sum(bool(slot["is_processing"]) for slot in await self._get("/slots"))
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self._process.close()
+
+    # ------------------------------------------------------------------------------------------------- left out
+
+    async def recover(self, before: Sequence[int], data: bytes, count: int, last: int) -> tuple[int, ...] | None:
+        """The `count` ids that came as one chunk with `data` and `last`; None if they cannot be told.
+
+        Where several sequences give the same bytes (rare: a vocabulary cuts one character two ways), the likeliest.
+        """
+        pieces = await self._vocabulary()
+        ways = [] if pieces is None else pieces.between(data, count, last)
+        if len(ways) < 2:
+            return ways[0] if ways else None
+        chances = [await self._joint(before, way) for way in ways]
+        return ways[chances.index(max(chances))]
+
+    async def replay(self, body: Mapping[str, Any], known: Sequence[int], count: int) -> tuple[int, ...] | None:
+        """What follows `known` among the `count` tokens of the same request made again; None if it went otherwise."""
+        if count > REPLAY_LIMIT:
+            return None
+        answer = await self._post("/completion", {**body, "n_predict": count, "stream": False})
+        tokens = tuple(answer["tokens"])
+        return tokens[len(known) :] if tokens[: len(known)] == tuple(known) else None
+
+    async def piece(self, token: int) -> bytes | None:
+        """Its bytes, if the kind of vocabulary is known."""
+        pieces = await self._vocabulary()
+        return None if pieces is None else pieces[token]
+
+    async def _joint(self, before: Sequence[int], way: Sequence[int]) -> float:
+        return sum([(await self.chance([*before, *way[:i]], way[i], 0))[0] for i in range(len(way))])
+
+    async def _vocabulary(self) -> Pieces | None:
+        """Read once, when first needed, in a thread."""
+        if self._pieces is None:
+            self._pieces = asyncio.ensure_future(asyncio.to_thread(_read_vocabulary, self._weights))
+        return await asyncio.shield(self._pieces)
+
+    # ------------------------------------------------------------------------------------------------------ HTTP
+
+    def _prompt(self, prompt: Prompt) -> object:
+        if not prompt.media:
+            return list(prompt.tokens)
+        return {
+            "prompt_string": (prompt.text or "").replace(MEDIA_MARKER, self._marker),
+            "multimodal_data": [base64.b64encode(item).decode() for item in prompt.media],
+        }
+
+    def _check_known(self, tokens: Sequence[int]) -> None:
+        if tokens and not (min(tokens) >= 0 and max(tokens) < self._info.vocabulary):
+            raise InvalidRequest(f"token ids go from 0 to {self._info.vocabulary - 1}", param="prompt")
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        async with self._open("POST", path, body) as response:
+            return await response.json()
+
+    async def _get(self, path: str) -> Any:
+        async with self._open("GET", path, None) as response:
+            return await response.json()
+
+    async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        """The events of a stream; leaving it closes the connection, which ends the work."""
+        async with self._open("POST", path, body) as response:
+            rest = b""
+            async for data in response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    if line.startswith(b"data: "):
+                        event = json.loads(line[6:])
+                        if "error" in event:
+                            raise _refused(event["error"])
+                        yield event
+
+    @asynccontextmanager
+    async def _open(
+        self, method: Literal["GET", "POST"], path: str, body: Mapping[str, Any] | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self.died.done():
+            raise RunnerDied(f"the model runner has ended: {self.died.result()}")
+        try:
+            async with self._session.request(method, f"http://runner{path}", json=body) as response:
+                if response.status != 200:
+                    raise _refused((await response.json())["error"])
+                yield response
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise await self._broken(error) from error
+
+    async def _broken(self, error: Exception) -> EngineError:
+        """The connection broke: most likely because the process did."""
+        await asyncio.wait({self.died}, timeout=_DEATH_WAIT)
+        if self.died.done():
+            return RunnerDied(f"the model runner has ended: {self.died.result()}")
+        return EngineError(f"the connection to the model runner broke: {error}")
+
+
+class _Reader:
+    """One answer: the engine's events to Tokens and an End."""
+
+    def __init__(self, runner: LlamaRunner, prompt: Prompt, sampling: Sampling, body: Mapping[str, Any]) -> None:
+        self._runner = runner
+        self._prompt = prompt.tokens
+        self._sampling = sampling
+        self._body = body
+        self._ids: list[int] = []
+        self._predicted = 0
+        self._held: Token | None = None
+        self._last: Mapping[str, Any] | None = None
+
+    async def take(self, event: Mapping[str, Any]) -> Sequence[Token]:
+        """The tokens that this event completes."""
+        if event["stop"]:
+            self._last = event
+            return await self._finish(event)
+        tokens = self._release()
+        count = event["tokens_predicted"] - self._predicted
+        self._predicted = event["tokens_predicted"]
+        probabilities = event.get("completion_probabilities")
+        entry = probabilities[0] if probabilities else None
+        content: str = event["content"]
+        last: int = event["tokens"][-1]
+        if count == 1 and not content:
+            # A control token, or the one that ends the answer: only the next event tells.
+            self._held = self._token(last, b"", entry)
+            return tokens
+        if count == 1 and _REPLACEMENT not in content:
+            return [*tokens, self._give(self._token(last, content.encode(), entry))]
+        return [*tokens, *await self._recover(content, count, last, entry)]
+
+    def end(self) -> End:
+        last = self._last
+        if last is None:
+            raise EngineError("the engine's answer has no end")
+        timings = last["timings"]
+        return End(
+            reason="stop" if last["stop_type"] == "eos" else "length",
+            prompt_tokens=last["tokens_evaluated"],
+            cached_tokens=timings["cache_n"],
+            completion_tokens=len(self._ids),
+            prompt_ns=int(timings["prompt_ms"] * 1e6),
+            decode_ns=int(timings["predicted_ms"] * 1e6),
+            settings=last["generation_settings"],
+        )
+
+    async def _finish(self, event: Mapping[str, Any]) -> Sequence[Token]:
+        """At the end: what was held, unless it is the token that ended the answer; and a half character before it."""
+        ended = event["stop_type"] == "eos"
+        if ended and self._held is not None:
+            self._held = None
+            return []
+        tokens = self._release()
+        missing = event["tokens_predicted"] - self._predicted
+        if missing <= 0:
+            return tokens
+        ids = await self._runner.replay(self._body, self._ids, event["tokens_predicted"])
+        return [*tokens, *[await self._scored(token) for token in (ids or ())[: missing - ended]]]
+
+    async def _recover(self, content: str, count: int, last: int, entry: Mapping[str, Any] | None) -> list[Token]:
+        """The tokens of a chunk that stands for several, or whose bytes are no text."""
+        data = content.encode() if entry is None else bytes(entry["bytes"])
+        ids: Sequence[int] | None = [last] if count == 1 else None
+        if ids is None and (entry is not None or _REPLACEMENT not in content):
+            ids = await self._runner.recover([*self._prompt, *self._ids], data, count, last)
+        if ids is None:
+            replayed = await self._runner.replay(self._body, self._ids, self._predicted)
+            ids = replayed if replayed and len(replayed) == count and replayed[-1] == last else None
+        if ids is None:
+            # What cannot be told is not made up: one token, whose bytes are right as text.
+            return [self._give(self._token(last, data, entry))]
+        tokens = [await self._scored(token) for token in ids[:-1]]
+        piece = await self._runner.piece(last)
+        return [*tokens, self._give(self._token(last, data if piece is None else piece, entry))]
+
+    async def _scored(self, token: int) -> Token:
+        """A token that the engine left out, with its log-probability asked for after the fact."""
+        data = await self._runner.piece(token) or b""
+        wanted = self._sampling.logprobs
+        if wanted is None:
+            return self._give(Token(token, data))
+        logprob, top = await self._runner.chance([*self._prompt, *self._ids], token, wanted)
+        return self._give(Token(token, data, logprob, top))
+
+    def _release(self) -> list[Token]:
+        held, self._held = self._held, None
+        return [] if held is None else [self._give(held)]
+
+    def _give(self, token: Token) -> Token:
+        self._ids.append(token.id)
+        return token
+
+    def _token(self, id_: int, data: bytes, entry: Mapping[str, Any] | None) -> Token:
+        wanted = self._sampling.logprobs
+        if wanted is None or entry is None:
+            return Token(id_, data)
+        return Token(id_, data, float(entry["logprob"]), _candidates(entry, wanted))
+
+
+def _sampling(sampling: Sampling, constraint: Constraint | None) -> dict[str, Any]:
+    """Every setting that the engine has, said: ours, and off for what is not ours."""
+    return {
+        "n_predict": sampling.max_tokens,
+        # The engine takes its largest seed for 'draw one'.
+        "seed": min(sampling.seed, _ENGINE_RANDOM_SEED - 1),
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "typical_p": sampling.typical_p,
+        "repeat_last_n": sampling.repeat_last_n,
+        "repeat_penalty": sampling.repeat_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "mirostat": sampling.mirostat,
+        "mirostat_tau": sampling.mirostat_tau,
+        "mirostat_eta": sampling.mirostat_eta,
+        "logit_bias": [list(pair) for pair in sampling.logit_bias],
+        "ignore_eos": sampling.ignore_eos,
+        "n_probs": 0 if sampling.logprobs is None else max(sampling.logprobs, 1),
+        "grammar": "" if constraint is None else constraint.gbnf,
+        "samplers": list(SAMPLERS),
+        "return_tokens": True,
+        "cache_prompt": True,
+        "post_sampling_probs": False,
+        "dry_multiplier": 0.0,
+        "xtc_probability": 0.0,
+        "top_n_sigma": -1.0,
+        "dynatemp_range": 0.0,
+        "adaptive_target": -1.0,
+        "min_keep": 0,
+        "n_keep": 0,
+        "stop": [],
+    }
+
+
+def _candidates(entry: Mapping[str, Any], top: int) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(item["id"], bytes(item["bytes"]), float(item["logprob"])) for item in entry["top_logprobs"][:top]
+    )
+
+
+def _refused(error: Mapping[str, Any]) -> Exception:
+    """An error of the engine's as one of ours."""
+    message = str(error.get("message", "the engine refused the request"))
+    if error.get("type") == "exceed_context_size_error":
+        return ContextLengthExceeded(int(error["n_prompt_tokens"]), int(error["n_ctx"]), param="prompt", what="prompt")
+    if error.get("code") == 400:
+        return InvalidRequest(f"the engine refused the request: {message}")
+    return EngineError(f"the engine failed: {message}")
+
+
+def _whole(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_vocabulary(weights: Path) -> Pieces | None:
+    metadata = read_header(weights, arrays=True).metadata
+    model, tokens, types = (metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "tokens", "token_type"))
+    if not isinstance(model, str) or not isinstance(tokens, tuple):
+        return None
+    return vocabulary(
+        model,
+        [token for token in tokens if isinstance(token, str)],
+        [kind for kind in types if isinstance(kind, int)] if isinstance(types, tuple) else [],
+    )

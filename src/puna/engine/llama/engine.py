@@ -1,0 +1,227 @@
+"""Starts runners on llama.cpp: from the wheel, in a child of this interpreter, or as a native `llama-server`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+import psutil
+
+from puna.engine.llama.client import LlamaRunner
+from puna.engine.llama.options import Parameters, flags, parameters, seed_exact, wheel
+from puna.engine.process import ChildProcess, private_directory, python
+from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
+from puna.errors import LoadFailed, LoadTimeout, Unsupported
+from puna.model.gguf import Header, read_header
+from puna.settings import Settings
+
+END_OF_ANSWER = (
+    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_text|>", "<|return|>", "<|call|>",
+    "<|eot|>", "<|end_of_turn|>", "<end_of_turn>", "<turn|>", "<end_of_utterance>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
+    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>",
+)  # fmt: skip
+"""Texts of control tokens that llama.cpp takes for the end, besides those that a file names."""
+
+_END_ROLES = ("eos", "eot", "eom")
+_POLL_FIRST, _POLL_MOST = 0.01, 0.1
+_ASK_TIMEOUT = aiohttp.ClientTimeout(total=10)
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)
+
+
+class _LlamaEngine(ABC):
+    """What both have in common. `cpu_only`: it computes on the processor, whatever else the machine has."""
+
+    name: ClassVar[str]
+    cpu_only = False
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @abstractmethod
+    def command(self, parameters: Parameters) -> Sequence[str]:
+        """What to run."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """Which llama.cpp it is."""
+
+    async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+        """See `puna.engine.runner.Engine.start`."""
+        if len(files.projectors) > 1:
+            raise Unsupported("this model has more than one projector; llama.cpp takes one", param="model")
+        header = await asyncio.to_thread(read_header, files.weights)
+        directory = private_directory()
+        started = parameters(_resolved(files), load, cores=physical_cores(), socket=directory / "runner.sock")
+        async with AsyncExitStack() as stack:
+            process = await ChildProcess.start(self.command(started), directory)
+            stack.push_async_callback(process.close)
+            session = await stack.enter_async_context(_session(started.socket))
+            await _ready(process, session, self._settings.load_timeout)
+            facts = await _facts(session)
+            exact = seed_exact(_matrix_types(header), started, cpu_only=self.cpu_only)
+            info = replace(
+                _info(facts, header, load),
+                engine=self.name,
+                version=self.version(),
+                seed_exact=exact,
+                pid=process.pid,
+                reason=reason,
+            )
+            stack.pop_all()
+            return LlamaRunner(
+                process, session, info, weights=files.weights, marker=facts.properties.get("media_marker", "")
+            )
+
+
+class LlamaEngine(_LlamaEngine):
+    """llama.cpp from the `xllamacpp` wheel."""
+
+    name = "llama"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # The wheel for macOS computes on the GPU unless told otherwise.
+        self.cpu_only = sys.platform != "darwin"
+
+    def command(self, parameters: Parameters) -> Sequence[str]:
+        return python("puna.engine.llama.child", json.dumps(wheel(parameters)))
+
+    def version(self) -> str:
+        return importlib.metadata.version("xllamacpp")
+
+
+class LlamaServerEngine(_LlamaEngine):
+    """A native `llama-server` binary, named by a setting."""
+
+    name = "llama-server"
+
+    def command(self, parameters: Parameters) -> Sequence[str]:
+        binary = self._settings.llama_server
+        if binary is None:
+            raise LoadFailed("the engine llama-server needs the path of a binary (PUNA_LLAMA_SERVER)")
+        if not os.access(binary, os.X_OK):
+            raise LoadFailed(f"PUNA_LLAMA_SERVER: {binary} is not a program that can be run")
+        return python("puna.engine.llama.launch", str(binary.resolve()), *flags(parameters))
+
+    def version(self) -> str:
+        return self._settings.llama_server.name if self._settings.llama_server else ""
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, without hyper-threads."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return max(min(physical, allowed), 1)
+
+
+def _resolved(files: ModelFiles) -> ModelFiles:
+    """With absolute paths: the child has another working directory."""
+    return replace(
+        files,
+        weights=files.weights.resolve(),
+        projectors=tuple(path.resolve() for path in files.projectors),
+        adapters=tuple(path.resolve() for path in files.adapters),
+    )
+
+
+def _session(socket: Path) -> aiohttp.ClientSession:
+    connector = aiohttp.UnixConnector(path=str(socket), limit=0, force_close=True)
+    return aiohttp.ClientSession(connector=connector, timeout=_NO_TIMEOUT, read_bufsize=2**20)
+
+
+async def _ready(process: ChildProcess, session: aiohttp.ClientSession, timeout: float) -> None:
+    """Wait until the engine has loaded. `timeout`: seconds without a sign of life, 0 or less: for ever."""
+    clock = asyncio.get_running_loop().time
+    life, since, pause = process.life(), clock(), _POLL_FIRST
+    while not await _healthy(session):
+        await asyncio.wait({process.died}, timeout=pause)
+        if process.died.done():
+            raise LoadFailed(f"the model could not be loaded: {process.died.result()}")
+        pause = min(pause * 1.5, _POLL_MOST)
+        if (now := process.life()) != life:
+            life, since = now, clock()
+        elif 0 < timeout < clock() - since:
+            last = process.lines[-1] if process.lines else "it said nothing"
+            raise LoadTimeout(f"the model did not load: no sign of life for {timeout:g} s; last: {last}")
+
+
+async def _healthy(session: aiohttp.ClientSession) -> bool:
+    try:
+        async with session.get("http://runner/health", timeout=_ASK_TIMEOUT) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, asyncio.TimeoutError):
+        # Not listening yet; if it never will, its process ends.
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the engine tells of the model. `bos`: what it puts before a text, if anything. `ends`: control tokens."""
+
+    properties: Mapping[str, Any]
+    vocabulary: int
+    embedding: int
+    bos: int | None
+    ends: frozenset[int]
+
+
+async def _facts(session: aiohttp.ClientSession) -> _Facts:
+    async def ask(path: str, body: Mapping[str, object] | None = None) -> Any:
+        method = "GET" if body is None else "POST"
+        async with session.request(method, f"http://runner{path}", json=body, timeout=_ASK_TIMEOUT) as response:
+            return await response.json()
+
+    meta = (await ask("/v1/models"))["data"][0]["meta"]
+    plain = (await ask("/tokenize", {"content": "a", "add_special": False}))["tokens"]
+    special = (await ask("/tokenize", {"content": "a", "add_special": True}))["tokens"]
+    texts = {"content": "".join(END_OF_ANSWER), "add_special": False, "parse_special": True, "with_pieces": True}
+    ends = (await ask("/tokenize", texts))["tokens"]
+    return _Facts(
+        properties=await ask("/props"),
+        vocabulary=meta["n_vocab"],
+        embedding=meta["n_embd"],
+        bos=special[0] if len(special) > len(plain) and special[0] != plain[0] else None,
+        ends=frozenset(item["id"] for item in ends if item["piece"] in END_OF_ANSWER),
+    )
+
+
+def _info(facts: _Facts, header: Header, load: LoadOptions) -> RunnerInfo:
+    """What does not depend on how it was started."""
+    named = {header.special_tokens[role].id for role in _END_ROLES if role in header.special_tokens}
+    bos = header.special_tokens.get("bos")
+    return RunnerInfo(
+        engine="",
+        version="",
+        num_ctx=load.num_ctx,
+        slots=load.slots,
+        vocabulary=facts.vocabulary,
+        bos=facts.bos if facts.bos is not None else (bos.id if bos else None),
+        eos=tuple(sorted(named | facts.ends)),
+        add_bos=facts.bos is not None,
+        embedding_length=facts.embedding,
+        seed_exact=False,
+        features=_features(load, facts),
+        memory=0,
+    )
+
+
+def _matrix_types(header: Header) -> frozenset[str]:
+    return frozenset(tensor.type.name for tensor in header.tensors if len(tensor.shape) > 1)
+
+
+def _features(load: LoadOptions, facts: _Facts) -> frozenset[Feature]:
+    if load.embedding:
+        return frozenset({Feature.EMBED})
+    can = {Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE}
+    modalities = facts.properties.get("modalities") or {}
+    return frozenset(can | ({Feature.MEDIA} if any(modalities.values()) else set()))

@@ -1,0 +1,169 @@
+"""Load options to llama.cpp's parameters, as the wheel names them and as `llama-server`'s flags. Pure.
+
+What is said explicitly although it is the default: all that would change what a request gets (context, cache, fitting).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from puna.engine.runner import LoadOptions, ModelFiles
+from puna.types import JsonObject, JsonValue
+
+PROMPT_BATCH = 512
+"""Tokens of prompts computed at once, when nothing else is said."""
+
+WAITING = 4
+"""Requests that may wait inside the engine, beyond those at work, so that no slot idles between two."""
+
+_CONTROL_THREADS = 12
+"""HTTP threads beyond those that streams hold: for tokenising, asking for slots, scoring."""
+
+_POOLING_MEAN = 1
+_FLASH_ATTENTION = {None: -1, False: 0, True: 1}
+_CACHE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8}
+_LOAD_MODES = {True: ("mmap", 1), False: ("none", 0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What a llama.cpp server is started with. `context`: of all slots together. `gpu_layers` None: as built."""
+
+    model: Path
+    socket: Path
+    threads: int
+    slots: int
+    context: int
+    batch: int
+    physical_batch: int
+    flash_attention: bool | None
+    cache_type: str
+    gpu_layers: int | None
+    main_gpu: int | None
+    mmap: bool | None
+    embedding: bool
+    pool: bool
+    projector: Path | None
+    adapters: tuple[Path, ...]
+
+    @property
+    def http_threads(self) -> int:
+        return self.slots + WAITING + _CONTROL_THREADS
+
+
+def parameters(files: ModelFiles, load: LoadOptions, *, cores: int, socket: Path) -> Parameters:
+    """`cores`: physical ones. An embedding input has to fit one physical batch, so there the batch is the context."""
+    batch = load.num_ctx if load.embedding else max(load.num_batch or 2048, 1)
+    return Parameters(
+        model=files.weights,
+        socket=socket,
+        threads=load.num_thread or cores,
+        slots=load.slots,
+        context=load.num_ctx * load.slots,
+        batch=batch,
+        physical_batch=batch if load.embedding else min(batch, PROMPT_BATCH),
+        flash_attention=load.flash_attention,
+        cache_type=load.cache_type or "f16",
+        gpu_layers=load.num_gpu,
+        main_gpu=load.main_gpu,
+        mmap=load.use_mmap,
+        embedding=load.embedding,
+        pool=load.embedding and not files.pooled,
+        projector=files.projectors[0] if files.projectors else None,
+        adapters=files.adapters,
+    )
+
+
+def wheel(parameters: Parameters) -> JsonObject:
+    """For `puna.engine.llama.child`."""
+    values: dict[str, JsonValue] = {
+        "model.path": str(parameters.model),
+        "hostnames": [str(parameters.socket)],
+        "port": 0,
+        "cpuparams.n_threads": parameters.threads,
+        "cpuparams_batch.n_threads": parameters.threads,
+        "n_parallel": parameters.slots,
+        "n_ctx": parameters.context,
+        "kv_unified": False,
+        "n_batch": parameters.batch,
+        "n_ubatch": parameters.physical_batch,
+        "flash_attn_type": _FLASH_ATTENTION[parameters.flash_attention],
+        "cache_type_k": _CACHE_TYPES[parameters.cache_type],
+        "cache_type_v": _CACHE_TYPES[parameters.cache_type],
+        "fit_params": False,
+        "ctx_shift": False,
+        "cache_ram_mib": 0,
+        "cache_idle_slots": False,
+        "warmup": True,
+        "embedding": parameters.embedding,
+        "endpoint_slots": True,
+        "ui": False,
+        "offline": True,
+        "n_threads_http": parameters.http_threads,
+        "verbosity": 3,
+    }
+    if parameters.gpu_layers is not None:
+        values["n_gpu_layers"] = parameters.gpu_layers
+    if parameters.main_gpu is not None:
+        values["main_gpu"] = parameters.main_gpu
+    if parameters.mmap is not None:
+        values["load_mode"] = _LOAD_MODES[parameters.mmap][1]
+    if parameters.pool:
+        values["pooling_type"] = _POOLING_MEAN
+    if parameters.projector is not None:
+        values["mmproj.path"] = str(parameters.projector)
+    if parameters.adapters:
+        values["lora_adapters"] = [str(path) for path in parameters.adapters]
+    return values
+
+
+def flags(parameters: Parameters) -> list[str]:
+    """For a `llama-server` binary."""
+    flash = {None: "auto", False: "off", True: "on"}[parameters.flash_attention]
+    words = [
+        *("--model", str(parameters.model)),
+        *("--host", str(parameters.socket)),
+        *("--threads", str(parameters.threads)),
+        *("--threads-batch", str(parameters.threads)),
+        *("--parallel", str(parameters.slots)),
+        *("--ctx-size", str(parameters.context)),
+        "--no-kv-unified",
+        *("--batch-size", str(parameters.batch)),
+        *("--ubatch-size", str(parameters.physical_batch)),
+        *("--flash-attn", flash),
+        *("--cache-type-k", parameters.cache_type),
+        *("--cache-type-v", parameters.cache_type),
+        *("--fit", "off"),
+        "--no-context-shift",
+        *("--cache-ram", "0"),
+        "--no-cache-idle-slots",
+        "--slots",
+        "--no-ui",
+        "--offline",
+        *("--threads-http", str(parameters.http_threads)),
+    ]
+    if parameters.embedding:
+        words.append("--embedding")
+    if parameters.gpu_layers is not None:
+        words += ["--gpu-layers", str(parameters.gpu_layers)]
+    if parameters.main_gpu is not None:
+        words += ["--main-gpu", str(parameters.main_gpu)]
+    if parameters.mmap is not None:
+        words += ["--load-mode", _LOAD_MODES[parameters.mmap][0]]
+    if parameters.pool:
+        words += ["--pooling", "mean"]
+    if parameters.projector is not None:
+        words += ["--mmproj", str(parameters.projector)]
+    if parameters.adapters:
+        words += ["--lora", ",".join(str(path) for path in parameters.adapters)]
+    return words
+
+
+EXACT_TYPES = frozenset({"F32", "Q4_0", "Q4_1", "Q8_0"})
+"""Tensor types whose matrices this engine multiplies alike in any company, on a CPU; measured (docs/decisions)."""
+
+
+def seed_exact(matrix_types: frozenset[str], parameters: Parameters, *, cpu_only: bool) -> bool:
+    """Whether a seeded request repeats byte for byte. `cpu_only`: the build has no other devices, or uses none."""
+    return matrix_types <= EXACT_TYPES and (cpu_only or parameters.gpu_layers == 0)

@@ -1,0 +1,161 @@
+"""A runner's child process: started with little, watched, asked to end, and killed if it does not.
+
+What a child gets: its own session (the terminal's Ctrl-C is for the server, which ends it in order), an environment
+without the server's secrets, a private directory as its working directory, no descriptor but three, and stdin as a
+leash: its other end is held by this process alone, so stdin ends when this process does, however that comes about.
+Every child of ours ends itself then (see `puna.engine.leash`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from puna.errors import LoadFailed
+
+STOP_GRACE = 5.0
+"""Seconds that a child has to end after it was asked."""
+
+SOCKET_PATH_LIMIT = 100
+"""Bytes of a Unix socket's path that every system takes."""
+
+_LINES_KEPT = 200
+_LINE_LIMIT = 2000
+
+_ALLOWED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|PYTHONPATH|PYTHONHOME|VIRTUAL_ENV"
+    r"|LD_LIBRARY_PATH|DYLD_LIBRARY_PATH|NVIDIA_VISIBLE_DEVICES"
+    r"|(LC|CUDA|HIP|ROCR|HSA|GGML|OMP|GOMP|KMP|OPENVINO|OV|VK|SYCL|ZE|ONEAPI)_[A-Z0-9_]+"
+)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
+
+_ERROR_LINE = re.compile(r"^[\d.]+ E |error|failed|exception|unable|cannot|terminate called", re.IGNORECASE)
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Of `environment`, what a child may know."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if _ALLOWED.fullmatch(name) is not None and _SECRET.search(name) is None
+    }
+
+
+def private_directory() -> Path:
+    """A new directory that only this user may enter, with a path short enough for a socket in it."""
+    directory = Path(tempfile.mkdtemp(prefix="puna-"))
+    if len(os.fsencode(directory)) <= SOCKET_PATH_LIMIT - len("/runner.sock") or os.name == "nt":
+        return directory
+    directory.rmdir()
+    return Path(tempfile.mkdtemp(prefix="puna-", dir="/tmp"))
+
+
+def cause(returncode: int, lines: Sequence[str]) -> str:
+    """Why a process ended, from how it ended and what it said last."""
+    if returncode < 0:
+        name = next((item.name for item in signal.Signals if item.value == -returncode), str(-returncode))
+        how = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    else:
+        how = f"exited with {returncode}"
+    said = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in said if _ERROR_LINE.search(line)]
+    last = errors[-3:] or said[-1:]
+    return f"{how}: {'; '.join(last)}" if last else how
+
+
+class ChildProcess:
+    """One child. Made by `start`; `close` ends it and removes its directory."""
+
+    def __init__(self, process: asyncio.subprocess.Process, directory: Path) -> None:
+        self._process = process
+        self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._heard = 0
+        self._closing = False
+        self.directory = directory
+        self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done with the cause when the process is gone."""
+        self._watch = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, arguments: Sequence[str], directory: Path) -> ChildProcess:
+        """Run `arguments` with `directory` (given away: `close` removes it). LoadFailed if it cannot be run."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=directory,
+                env={**child_environment(os.environ), "PUNA_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise LoadFailed(f"{arguments[0]} cannot be run: {error.strerror or error}") from error
+        return cls(process, directory)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The last lines of its stderr."""
+        return tuple(self._lines)
+
+    def life(self) -> tuple[int, int]:
+        """Two numbers that change while it loads: what it said, and what it has in memory."""
+        try:
+            return self._heard, psutil.Process(self.pid).memory_info().rss
+        except psutil.NoSuchProcess:
+            return self._heard, 0
+
+    async def close(self) -> None:
+        """Ask, wait, kill; then remove its directory. May be called twice, and cancelled."""
+        try:
+            if not self.died.done():
+                self._ask()
+                await asyncio.wait({self.died}, timeout=STOP_GRACE)
+        finally:
+            if not self.died.done():
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+            await asyncio.shield(self._watch)
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _ask(self) -> None:
+        self._closing = True
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    async def _listen(self) -> None:
+        """Keep what it says until it is gone."""
+        stream = self._process.stderr
+        rest = b""
+        while stream is not None and (data := await stream.read(65536)):
+            self._heard += len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            rest = rest[-_LINE_LIMIT:]
+            self._lines.extend(line[:_LINE_LIMIT].decode(errors="replace") for line in lines)
+        if rest:
+            self._lines.append(rest.decode(errors="replace"))
+        returncode = await self._process.wait()
+        self.died.set_result("closed" if self._closing else cause(returncode, self._lines))
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules in a child with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
