@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from puna.chat.facts import CallSyntax, TemplateFacts
+from puna.chat.harmony import HARMONY
 from puna.chat.text import ThinkTags
 from puna.errors import InvalidRequest, ModelFileError
 from puna.types import JsonObject, JsonValue
@@ -85,6 +86,8 @@ class _Trial:
 
 def _tags(source: str) -> ThinkTags | None:
     """Of the known tags the ones that the template closes; a template that only strips old thinking shows that too."""
+    if "<|channel|>" in source and "<|message|>" in source:
+        return HARMONY
     return next((tags for tags in KNOWN_TAGS if tags.close in source), None)
 
 

@@ -13,6 +13,7 @@ import codecs
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from puna.types import TokenLogprob
 
@@ -140,7 +141,7 @@ class ThinkingSplitter:
             thought, self._held = self._held[:end].rstrip(), self._held[end + len(self._tags.close) :]
             self._state = "closed"
             return thought
-        keep = len(self._held) - _partial_suffix(self._held, self._tags.close)
+        keep = len(self._held) - partial_suffix(self._held, self._tags.close)
         keep = len(self._held[:keep].rstrip())
         thought, self._held = self._held[:keep], self._held[keep:]
         return thought
@@ -166,7 +167,7 @@ class ThinkingSplitter:
         return self._take() if self._state == "answer" else ""
 
 
-def _partial_suffix(text: str, tag: str) -> int:
+def partial_suffix(text: str, tag: str) -> int:
     """How many characters at the end of `text` begin `tag`."""
     for size in range(min(len(tag) - 1, len(text)), 0, -1):
         if text.endswith(tag[:size]):
@@ -205,13 +206,27 @@ class Piece:
     position: int
 
 
+class Splitter(Protocol):
+    """Thinking and answer apart. `held`: characters fed and not given yet; `thinking`: what seems to come next is."""
+
+    @property
+    def held(self) -> int: ...
+
+    @property
+    def thinking(self) -> bool: ...
+
+    def feed(self, text: str) -> tuple[str, str]: ...
+
+    def finish(self) -> tuple[str, str]: ...
+
+
 class TextStream:
     """Bytes of tokens in, pieces of text out. `stop` is the stop string that ended it."""
 
-    def __init__(self, stops: Sequence[str] = (), tags: ThinkTags | None = None, *, inside: bool = False) -> None:
+    def __init__(self, stops: Sequence[str] = (), splitter: Splitter | None = None) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._matcher = StopMatcher(stops)
-        self._splitter = ThinkingSplitter(tags, inside=inside)
+        self._splitter = splitter or ThinkingSplitter(None)
         self._released = 0
         self.decoded = 0
 

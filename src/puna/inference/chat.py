@@ -12,15 +12,17 @@ from puna.chat.calls import DEFAULT_SYNTAX, CallPlan, plan_calls
 from puna.chat.facts import ChatTemplate, TemplateFacts
 from puna.chat.fit import room
 from puna.chat.grammar import after_thinking
+from puna.chat.harmony import HARMONY, HarmonySplitter
+from puna.chat.harmony import MARKS as HARMONY_MARKS
 from puna.chat.schema import conforms
-from puna.chat.text import TextStream
+from puna.chat.text import Splitter, TextStream, ThinkingSplitter, ThinkTags
 from puna.chat.turns import spelled_out, told
 from puna.engine.runner import Constraint, Feature, Runner, RunnerInfo
 from puna.errors import Unsupported
 from puna.inference.choice import Choice
 from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all
-from puna.inference.prompt import ChatPrompt, Rendering, chat_prompt, whole_messages
+from puna.inference.prompt import ChatPrompt, Rendering, build_prompt, chat_prompt, whole_messages
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
 from puna.inference.think import think_arguments
@@ -104,6 +106,11 @@ class ChatRun:
         """Rendered, tokenised and fitted."""
         return await chat_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
 
+    async def count(self) -> int:
+        """Tokens of the prompt, whether it fits or not."""
+        built = await build_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
+        return len(built.prompt.tokens)
+
     async def events(self, began: int, load_ns: int) -> AsyncGenerator[Event, None]:
         """All events. `began`: when the request came, `load_ns`: how long its lease took."""
         plan, request, info = self._plan, self._plan.request, self._runner.info
@@ -149,7 +156,7 @@ class ChatRun:
         checked = isinstance(output, JsonOutput) and not request.prefill
         return Choice(
             index,
-            TextStream(stops, self._plan.facts.thinking, inside=built.inside),
+            TextStream(stops, _splitter(self._plan.facts.thinking, built.inside)),
             parser=calls.parser() if calls.form is not None else None,
             controls=controls,
             logprobs=request.logprobs is not None,
@@ -160,6 +167,8 @@ class ChatRun:
         """What the model may write with control tokens and is read here."""
         tags, syntax = self._plan.facts.thinking, self._plan.facts.syntax
         marks = [tags.open, tags.close] if tags else []
+        if tags == HARMONY:
+            marks += HARMONY_MARKS
         if syntax is not None and self._plan.calls.form is not None:
             marks += [syntax.mark, syntax.between.strip(), syntax.after.strip("}] \n")]
         return marks
@@ -172,6 +181,10 @@ class ChatRun:
         if tags is not None and (built.inside or self._plan.request.think is not False):
             gbnf = after_thinking(gbnf, None if built.inside else tags.open, tags.close)
         return Constraint(gbnf)
+
+
+def _splitter(tags: ThinkTags | None, inside: bool) -> Splitter:
+    return HarmonySplitter() if tags == HARMONY else ThinkingSplitter(tags, inside=inside)
 
 
 def _check_features(info: RunnerInfo, plan: ChatPlan) -> None:

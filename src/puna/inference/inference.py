@@ -93,8 +93,7 @@ class Inference:
         model = await self._resolve(request.model)
         plan = plan_chat(model, self._template(model, request.template), request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
-            built = await ChatRun(plan, lease.runner).prompt()
-            return len(built.prompt.tokens)
+            return await ChatRun(plan, lease.runner).count()
 
     async def load(self, name: str, options: Options, keep_alive: float | None) -> int:
         """Load a model, if it is not. Returns how long that took, in nanoseconds."""

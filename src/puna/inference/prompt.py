@@ -10,7 +10,9 @@ from puna.chat.fit import check_fit, kept_from
 from puna.chat.gotemplate import GoTemplate
 from puna.chat.render import JinjaTemplate
 from puna.chat.text import ThinkTags
+from puna.chat.turns import MEDIA_MARKER
 from puna.engine.runner import Prompt, Runner
+from puna.errors import InvalidRequest
 from puna.model.capabilities import template_kind
 from puna.model.model import Model
 from puna.types import AudioPart, ChatRequest, ImagePart, JsonValue, Message, Tool
@@ -100,7 +102,7 @@ async def chat_prompt(
 ) -> ChatPrompt:
     """Render, tokenise, fit. Raises ContextLengthExceeded; with `truncate` only when the last message is too long."""
     num_ctx = runner.info.num_ctx
-    built = await _build(runner, rendering, messages, request)
+    built = await build_prompt(runner, rendering, messages, request)
     kept = messages
     if request.truncate and len(built.prompt.tokens) >= num_ctx:
         built, kept = await _shortened(runner, rendering, messages, request)
@@ -114,11 +116,11 @@ async def _shortened(
     """The most that fits, by halving: the more messages are dropped, the shorter the prompt."""
     low, high = 1, max(len(messages) - 1, 0)
     kept = kept_from(messages, high)
-    best = await _build(runner, rendering, kept, request)
+    best = await build_prompt(runner, rendering, kept, request)
     while low < high:
         middle = (low + high) // 2
         candidate = kept_from(messages, middle)
-        built = await _build(runner, rendering, candidate, request)
+        built = await build_prompt(runner, rendering, candidate, request)
         if len(built.prompt.tokens) < runner.info.num_ctx:
             high, best, kept = middle, built, candidate
         else:
@@ -126,11 +128,16 @@ async def _shortened(
     return best, kept
 
 
-async def _build(runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest) -> ChatPrompt:
+async def build_prompt(
+    runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest
+) -> ChatPrompt:
+    """Render and tokenise all of `messages`, whether that fits or not."""
     text = rendering.text(messages)
     media = tuple(
         part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
     )
+    if media and text.count(MEDIA_MARKER) != len(media):
+        raise InvalidRequest(f"a message's text holds {MEDIA_MARKER}, which stands for an image", param="messages")
     tokens = await tokenize_prompt(runner, text, rendering.template.bos, begun=bool(request.context))
     prompt = Prompt((*request.context, *tokens), text if media else None, media)
     return ChatPrompt(prompt, 0, _inside(text, rendering.template.facts.thinking, rendering.prefill))

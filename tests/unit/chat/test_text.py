@@ -104,8 +104,8 @@ def test_an_empty_stop_string_stops_nothing() -> None:
 
 @given(few_letters, places, st.booleans(), st.lists(st.text(alphabet="ab<th", min_size=1, max_size=3), max_size=2))
 def test_thinking_is_the_same_however_it_is_cut(text: str, where: list[int], inside: bool, stops: list[str]) -> None:
-    whole = run(TextStream(stops, THINK, inside=inside), [text.encode()])
-    assert run(TextStream(stops, THINK, inside=inside), cuts(text.encode(), where)) == whole
+    whole = run(TextStream(stops, ThinkingSplitter(THINK, inside=inside)), [text.encode()])
+    assert run(TextStream(stops, ThinkingSplitter(THINK, inside=inside)), cuts(text.encode(), where)) == whole
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,10 @@ def test_thinking_is_the_same_however_it_is_cut(text: str, where: list[int], ins
     ],
 )
 def test_thinking_and_answer(text: str, inside: bool, expected: tuple[str, str]) -> None:
-    assert run(TextStream((), THINK, inside=inside), [bytes([byte]) for byte in text.encode()]) == expected
+    assert (
+        run(TextStream((), ThinkingSplitter(THINK, inside=inside)), [bytes([byte]) for byte in text.encode()])
+        == expected
+    )
 
 
 def test_thinking_goes_out_as_it_comes() -> None:

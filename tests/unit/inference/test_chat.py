@@ -157,8 +157,7 @@ async def test_truncate_leaves_out_the_oldest_turns_and_says_so() -> None:
         assert dropped == 9 - shown.count("\nturn")
         # One more would not have fit.
         kept = (messages[0], *messages[dropped:])
-        with pytest.raises(ContextLengthExceeded):
-            await h.inference.count(ChatRequest(model="m", messages=kept))
+        assert await h.inference.count(ChatRequest(model="m", messages=kept)) >= 160
         with pytest.raises(ContextLengthExceeded):
             await events_of(h, ask("x" * 200, truncate=True))
 
