@@ -1,7 +1,7 @@
 """Tool calls out of a model's text as it comes, whatever pieces it comes in.
 
-Pure, one object an answer, never raises: what cannot be read as a call is text, and `parse_error` says why. White space is
-ignored where the syntax has or lacks it.
+Pure, one object an answer, never raises: what cannot be read as a call is text, and `parse_error` says why. White space
+is ignored where the syntax has or lacks it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ Piece: TypeAlias = PieceText | PieceCallStart | PieceCallArguments
 class CallForm:
     """A CallSyntax taken apart, without its white space: `opening` name `between` arguments `closing`.
 
-    `mark` is found anywhere in the text; "": a call is known by `opening`, at the start only. `lead` and `trail` stand around
-    all the calls of an array, `comma` between them; elsewhere they are empty.
+    `mark` is found anywhere in the text; "": a call is known by `opening`, at the start only. `lead` and `trail` stand
+    around all the calls of an array, `comma` between them; elsewhere they are empty.
     """
 
     mark: str

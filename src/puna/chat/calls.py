@@ -1,7 +1,7 @@
 """Tools on every model: what the model is told of them, what it may write, and how its calls are read.
 
-Pure. A model whose template knows tools writes calls its own way (`CallSyntax`, found out from the template); for all others, and
-where that way is not to be told, calls are written as DEFAULT_SYNTAX and described in words.
+Pure. A model whose template knows tools writes calls its own way (`CallSyntax`, found out from the template); for all
+others, and where that way is not to be told, calls are written as DEFAULT_SYNTAX and described in words.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ MAX_CALLS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
-    """`tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the model
-    instead. `constraint`: GBNF of the whole answer (see `puna.chat.grammar.after_thinking`), None: free.
+    """`tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the
+    model instead. `constraint`: GBNF of the whole answer (see `puna.chat.grammar.after_thinking`), None: free.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -134,7 +134,7 @@ def _output_gbnf(output: Output | None) -> str | None:
     return schema_to_gbnf(output.schema, param="response_format")
 
 
-# ------------------------------------------------------------------------------------------------------ what it may write
+# --------------------------------------------------------------------------------------------- what it may write
 
 
 class _Answer:
@@ -226,7 +226,7 @@ class _Answer:
 _ID_CHARACTER = chars("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 
 
-# ---------------------------------------------------------------------------------------------------------- what it is told
+# ----------------------------------------------------------------------------------------------- what it is told
 
 
 def _instructions(tools: tuple[Tool, ...], asked: ToolChoice, allowed: frozenset[str], parallel: bool) -> str:

@@ -1,6 +1,7 @@
 """The values of JSON Schema's `format` that Puna enforces, each as one pattern for grammar and check alike.
 
-Pure. A pattern may be narrower than its standard (no leap seconds, hosts in lower case), never wider: what it writes is valid.
+Pure. A pattern may be narrower than its standard (no leap seconds, hosts in lower case), never wider: what it writes is
+valid.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """GBNF, llama.cpp's grammar notation: expressions as values, named rules, and their text.
 
-Pure. Knows neither JSON nor schemas. What it writes is read alike by llama.cpp and by converters to Lark, so it keeps to what
-both understand: rule names of letters, digits and `-`; no `.`, no `\\u` escapes (characters beyond ASCII stand for
-themselves); in a class every ASCII character but letters and digits as `\\xNN`.
+Pure. Knows neither JSON nor schemas. What it writes is read alike by llama.cpp and by converters to Lark, so it keeps
+to what both understand: rule names of letters, digits and `-`; no `.`, no `\\u` escapes (characters beyond ASCII stand
+for themselves); in a class every ASCII character but letters and digits as `\\xNN`.
 
 llama.cpp turns a repetition over 2,000 into an endless one without a word, and refuses one of exactly that number; so
-`repeat` builds large counts from blocks. It also refuses left recursion, and would loop on a rule that can never end: `Rules.text`
-leaves out every alternative that has no finite answer.
+`repeat` builds large counts from blocks. It also refuses left recursion, and would loop on a rule that can never end:
+`Rules.text` leaves out every alternative that has no finite answer.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def contains(ranges: tuple[tuple[int, int], ...], code: int) -> bool:
 
 @dataclass(slots=True)
 class Rules:
-    """Named rules under construction. A name may be reserved first and defined later: that is how recursion is written."""
+    """Named rules under construction. A name may be reserved first and defined later: that is how recursion is
+    written.
+    """
 
     _bodies: dict[str, Expression | None] = field(default_factory=dict)
     _names: dict[Expression, Ref] = field(default_factory=dict)
@@ -260,13 +262,15 @@ class Rules:
         return _can_end(root, self._ending())
 
     def endless(self) -> str | None:
-        """A rule that would be read for ever without a character: it begins with itself, or repeats what may be nothing."""
+        """A rule that would be read for ever without a character: it begins with itself, or repeats what may be
+        nothing.
+        """
         empty = self._empty()
         first = {name: set(_leftmost(self._body(name), empty)) for name in self._bodies}
         done: set[str] = set()
-        for name in first:
+        for name, begins in first.items():
             # Depth-first, with the names on the way: a name met again on its own way is left recursion.
-            way: list[tuple[str, Iterator[str]]] = [(name, iter(first[name]))] if name not in done else []
+            way: list[tuple[str, Iterator[str]]] = [(name, iter(begins))] if name not in done else []
             on_way = {name}
             while way:
                 current, rest = way[-1]

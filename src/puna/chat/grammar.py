@@ -1,4 +1,6 @@
-"""Grammars beside those of schemas: what a caller wrote himself, text that lacks a mark, a thought before the answer. Pure."""
+"""Grammars beside those of schemas: what a caller wrote himself, text that lacks a mark, a thought before the answer.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def renamed(gbnf: str, prefix: str) -> str:
 
 
 def without(rules: Rules, mark: str) -> Expression:
-    """Any text that `mark` does not occur in: the states of a search for it, one rule each, so that one reading stays open."""
+    """Any text that `mark` does not occur in: the states of a search for it, one rule each, so that one reading stays
+    open.
+    """
     states = [rules.reserve("text") for _ in mark]
     for index, ref in enumerate(states):
         reached = {char: _after(mark, index, char) for char in sorted(set(mark))}

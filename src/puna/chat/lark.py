@@ -1,8 +1,9 @@
 """Lark grammars, as expressions of a grammar: the part of the notation that callers use to shape a custom tool's text.
 
-Pure. Handled: rules and terminals, texts, regular expressions, groups, `[…]`, `? * +`, `~ n` and `~ n..m`, ranges, `%import common.…` of
-the usual terminals, comments, `?` `!` `_` before names, aliases and priorities (which say nothing of the text). Refused by
-name: `%ignore`, `%declare`, `%override`, `%extend`, other imports, templates, flags of regular expressions, left recursion.
+Pure. Handled: rules and terminals, texts, regular expressions, groups, `[…]`, `? * +`, `~ n` and `~ n..m`, ranges,
+`%import common.…` of the usual terminals, comments, `?` `!` `_` before names, aliases and priorities (which say nothing
+of the text). Refused by name: `%ignore`, `%declare`, `%override`, `%extend`, other imports, templates, flags of regular
+expressions, left recursion.
 """
 
 from __future__ import annotations

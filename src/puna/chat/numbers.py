@@ -1,7 +1,7 @@
 """Numbers between bounds, as expressions over JSON's decimal notation.
 
-Pure. Bounds are exact: a text matches if and only if its value keeps them. Written numbers have a bounded length, at most
-DIGITS significant digits unless a bound itself needs more, so that a number always ends and survives a double.
+Pure. Bounds are exact: a text matches if and only if its value keeps them. Written numbers have a bounded length, at
+most DIGITS significant digits unless a bound itself needs more, so that a number always ends and survives a double.
 Bounded numbers are written without an exponent; zero is never written with a minus.
 """
 
@@ -89,7 +89,9 @@ def integers(rules: Rules, bounds: Bounds, step: int = 1) -> Expression | None:
 
 
 class _Digits:
-    """Decimal digits of multiples of `step`: long division by rules, one for each remainder and number of digits left."""
+    """Decimal digits of multiples of `step`: long division by rules, one for each remainder and number of digits
+    left.
+    """
 
     def __init__(self, rules: Rules, step: int) -> None:
         self.rules = rules
@@ -116,7 +118,9 @@ class _Digits:
         return choice(*options)
 
     def _between(self, low: str, high: str, remainder: int) -> Expression:
-        """Digit strings of one width, from `low` to `high`, that leave no remainder after digits that left `remainder`."""
+        """Digit strings of one width, from `low` to `high`, that leave no remainder after digits that left
+        `remainder`.
+        """
         width = len(low)
         if low == "0" * width and high == "9" * width:
             return self._any(width, remainder)

@@ -1,10 +1,11 @@
 """Regular expressions, as expressions of a grammar: the part of ECMAScript's syntax that a grammar can hold exactly.
 
-Pure. Handled: characters and escapes, `.`, classes, `\\d \\w \\s` and their opposites, groups, alternation, quantifiers, `^` and
-`$` at the ends. Refused by name: look-around, back-references, word boundaries, flags, `\\p{…}`, anchors elsewhere.
+Pure. Handled: characters and escapes, `.`, classes, `\\d \\w \\s` and their opposites, groups, alternation,
+quantifiers, `^` and `$` at the ends. Refused by name: look-around, back-references, word boundaries, flags, `\\p{…}`,
+anchors elsewhere.
 
-Dialects differ in what `\\d`, `\\w` and `\\s` hold beyond ASCII. A grammar writes only characters that all of them agree on,
-so a text that it allows matches in each.
+Dialects differ in what `\\d`, `\\w` and `\\s` hold beyond ASCII. A grammar writes only characters that all of them
+agree on, so a text that it allows matches in each.
 """
 
 from __future__ import annotations
@@ -303,7 +304,7 @@ def _between(first: One, last: One) -> One:
     return One(((low, high),), ((low, high),))
 
 
-# --------------------------------------------------------------------------------------------------- from tree to grammar
+# ------------------------------------------------------------------------------------------- from tree to grammar
 
 
 def parse(pattern: str) -> Node:
@@ -406,7 +407,7 @@ def lengths(node: Node) -> tuple[int, int | None]:
 
 
 def within(node: Node, low: int, high: int | None) -> Node:
-    """The texts of it that have at least `low` and at most `high` characters. PatternError if that cannot be written."""
+    """The texts of it that have from `low` to `high` characters. PatternError if that cannot be written."""
     shortest, longest = lengths(node)
     if shortest >= low and (high is None or (longest is not None and longest <= high)):
         return node

@@ -1,7 +1,7 @@
 """JSON Schema to a grammar, and the check of what came out.
 
-Pure. `schema_to_gbnf` writes a grammar whose every text is valid under the schema; what it cannot hold exactly it refuses by keyword
-and path (`puna.chat.shapes` reads the keywords). It may allow less than the schema does, never more:
+Pure. `schema_to_gbnf` writes a grammar whose every text is valid under the schema; what it cannot hold exactly it
+refuses by keyword and path (`puna.chat.shapes` reads the keywords). It may allow less than the schema does, never more:
 
 - an object with `properties` and without a word on others gets only those listed, in their order;
 - where no `type` is named, the keywords that are there tell it;
@@ -310,7 +310,9 @@ class Writer:
         return self._members(shape, members, extra)
 
     def _members(self, shape: Shape, members: list[tuple[Expression, bool]], extra: Expression | None) -> Expression:
-        """From `{` to `}`, right to left: after property `index`, with `count` written (kept only as far as it matters)."""
+        """From `{` to `}`, right to left: after property `index`, with `count` written (kept only as far as it
+        matters).
+        """
         low, high = shape.min_properties, shape.max_properties
         if low <= sum(required for _, required in members):
             low = 0
@@ -318,10 +320,9 @@ class Writer:
             high = None
         most = high + 1 if high is not None else max(low, 1)
         comma = seq(Text(","), self.gap())
-        close = seq(self.gap(), Text("}"))
         after: dict[int, Expression] = {
             count: self._last_members(
-                extra, comma, close, max(low - count, 0), None if high is None else high - count, count
+                extra, comma, low=max(low - count, 0), high=None if high is None else high - count, count=count
             )
             for count in range(most + 1)
         }
@@ -334,10 +335,12 @@ class Writer:
         return seq(Text("{"), self.gap(), after[0])
 
     def _last_members(
-        self, extra: Expression | None, comma: Expression, close: Expression, low: int, high: int | None, count: int
+        self, extra: Expression | None, comma: Expression, *, low: int, high: int | None, count: int
     ) -> Expression:
+        """Members without a declared name, after `count` others, and the end."""
         if high is not None and high < 0:
             return NEVER
+        close = seq(self.gap(), Text("}"))
         end = close if count else Text("}")
         if extra is None or high == 0:
             return end if low == 0 else NEVER

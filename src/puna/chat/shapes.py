@@ -1,7 +1,8 @@
 """What a JSON Schema says of a value, read keyword by keyword and merged over `$ref` and `allOf`.
 
-Pure. Every keyword is understood, known to say nothing about validity, or refused by name and path; none is skipped.
-A place in a schema is `Located`; several places that must hold at once are a tuple of them. Their merged meaning is a `Shape`.
+Pure. Every keyword is understood, known to say nothing about validity, or refused by name and path; none is skipped. A
+place in a schema is `Located`; several places that must hold at once are a tuple of them. Their merged meaning is a
+`Shape`.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Shape:
 
 
 def measure(schema: JsonValue) -> None:
-    """Refuse what is too deep or too large to read, or is no JSON text. Iterative, so that depth itself does no harm."""
+    """Refuse what is too deep or too large to read, or is no JSON. Iterative, so that depth itself does no harm."""
     waiting: list[tuple[JsonValue, int]] = [(schema, 0)]
     nodes = 0
     while waiting:
