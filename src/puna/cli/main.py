@@ -214,8 +214,13 @@ def _call(work: Callable[[], Coroutine[None, None, None]]) -> None:
         raise typer.Exit(130) from None
 
 
-def with_think_value(arguments: list[str]) -> list[str]:
-    """A bare `--think` means `--think=true`: its value, if any, is joined with `=`, so that a prompt may follow it."""
+def normalised(arguments: list[str]) -> list[str]:
+    """What the parser cannot say for itself: `help run` is `run --help`, and a bare `--think` is `--think=true`.
+
+    The value of `--think`, if any, is joined with '=', so that a word of the prompt may follow it.
+    """
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:], "--help"]
     ends = arguments.index("--") if "--" in arguments else len(arguments)
     return ["--think=true" if item == "--think" else item for item in arguments[:ends]] + arguments[ends:]
 
@@ -224,7 +229,7 @@ def main() -> NoReturn:
     """The console script."""
     debug = os.environ.get("PUNA_DEBUG", "").lower() in {"1", "t", "true", "yes", "on"}
     try:
-        app(args=with_think_value(sys.argv[1:]))
+        app(args=normalised(sys.argv[1:]))
     except PunaError as error:
         _fail(str(error))
     except BrokenPipeError:

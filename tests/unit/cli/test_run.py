@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.main import with_think_value
+from puna.cli.main import normalised
 from puna.cli.run import Ask, file_name, local_file, read_format, read_think, shared_fields
 from puna.errors import InvalidRequest, NotFound
 from puna.model.name import Name
@@ -34,10 +34,14 @@ def test_other_values_of_think_are_named() -> None:
         (["run", "m", "--think", "hi"], ["run", "m", "--think=true", "hi"]),
         (["run", "m", "--think=low", "hi"], ["run", "m", "--think=low", "hi"]),
         (["run", "m", "--", "--think"], ["run", "m", "--", "--think"]),
+        (["help"], ["--help"]),
+        (["help", "run"], ["run", "--help"]),
+        (["run", "help"], ["run", "help"]),
+        ([], []),
     ],
 )
-def test_a_bare_think_takes_no_word_of_the_prompt(arguments: list[str], after: list[str]) -> None:
-    assert with_think_value(arguments) == after
+def test_arguments_that_the_parser_cannot_take_as_they_are(arguments: list[str], after: list[str]) -> None:
+    assert normalised(arguments) == after
 
 
 @pytest.mark.parametrize("keep_alive", ["5", "-1", "soon"])
