@@ -43,6 +43,7 @@ REPLAY_LIMIT = 512
 
 _ENGINE_RANDOM_SEED = 2**32 - 1
 _FORCE = 1e9
+_WIDE = 1024
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DEATH_WAIT = 2.0
 
@@ -50,7 +51,8 @@ _DEATH_WAIT = 2.0
 class LlamaRunner:
     """One llama.cpp server with one model. See `puna.engine.runner.Runner`.
 
-    `weights`: the file, whose vocabulary is read when first needed. `marker`: what stands for an item of media.
+    `weights`: the file, whose vocabulary is read when first needed. `plain`: a token that is whole characters.
+    `marker`: what stands for an item of media.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class LlamaRunner:
         info: RunnerInfo,
         *,
         weights: Path,
+        plain: int,
         marker: str,
     ) -> None:
         self._process = process
         self._session = session
         self._info = info
         self._weights = weights
+        self._plain = plain
         self._marker = marker
         self._room = asyncio.Semaphore(info.slots + WAITING)
         self._one_embedding = asyncio.Lock()
@@ -126,22 +130,32 @@ class LlamaRunner:
     async def chance(self, before: Sequence[int], token: int, top: int) -> tuple[float, tuple[Candidate, ...]]:
         """Log-probability of `token` after `before`, and the `top` likeliest.
 
-        The engine tells only of tokens it chose, so the choice is forced; what it tells is from before any forcing.
+        The engine tells only of a token it chose, so the choice is forced; what it tells is from before any forcing.
+        Of one that ends inside a character it tells nothing: that is looked up among the alternatives to another.
         """
+        entry = await self._forced(before, token, max(top, 1))
+        if entry is not None:
+            return float(entry["logprob"]), _candidates(entry, top)
+        for many in (max(top, _WIDE), self._info.vocabulary):
+            entry = await self._forced(before, self._plain, many) or {"top_logprobs": ()}
+            for item in entry["top_logprobs"]:
+                if item["id"] == token:
+                    return float(item["logprob"]), _candidates(entry, top)
+        raise EngineError(f"the engine does not tell the probability of token {token}")
+
+    async def _forced(self, before: Sequence[int], token: int, many: int) -> Mapping[str, Any] | None:
+        """What the engine tells of `token` after `before`."""
         body = {
             "prompt": list(before),
             "n_predict": 1,
-            "n_probs": max(top, 1),
+            "n_probs": many,
             "logit_bias": [[token, _FORCE]],
             "temperature": 0.0,
             "samplers": ["temperature"],
             "cache_prompt": True,
         }
-        answer = await self._post("/completion", body)
-        entry = answer["completion_probabilities"][0]
-        if entry["id"] != token:
-            raise EngineError(f"the engine chose token {entry['id']} although {token} was forced")
-        return float(entry["logprob"]), _candidates(entry, top)
+        entries = (await self._post("/completion", body)).get("completion_probabilities")
+        return entries[0] if entries and entries[0]["id"] == token else None
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
         if len(tokens) > self._info.num_ctx:

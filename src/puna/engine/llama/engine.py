@@ -79,7 +79,12 @@ class _LlamaEngine(ABC):
             )
             stack.pop_all()
             return LlamaRunner(
-                process, session, info, weights=files.weights, marker=facts.properties.get("media_marker", "")
+                process,
+                session,
+                info,
+                weights=files.weights,
+                plain=facts.plain,
+                marker=facts.properties.get("media_marker", ""),
             )
 
 
@@ -166,11 +171,15 @@ async def _healthy(session: aiohttp.ClientSession) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What the engine tells of the model. `bos`: what it puts before a text, if anything. `ends`: control tokens."""
+    """What the engine tells of the model.
+
+    `plain`: a token that is whole characters. `bos`: what it puts before a text, if anything. `ends`: control tokens.
+    """
 
     properties: Mapping[str, Any]
     vocabulary: int
     embedding: int
+    plain: int
     bos: int | None
     ends: frozenset[int]
 
@@ -189,6 +198,7 @@ async def _facts(session: aiohttp.ClientSession) -> _Facts:
     return _Facts(
         properties=await ask("/props"),
         vocabulary=meta["n_vocab"],
+        plain=plain[-1],
         embedding=meta["n_embd"],
         bos=special[0] if len(special) > len(plain) and special[0] != plain[0] else None,
         ends=frozenset(item["id"] for item in ends if item["piece"] in END_OF_ANSWER),
