@@ -186,7 +186,8 @@ def test_thinking_is_shown_or_hidden(puna: Any) -> None:
 
 
 def test_a_format_reaches_the_engine(puna: Any) -> None:
-    assert "root" in puna("run", "tiny", "--format", "json", "GRAMMAR").out
+    assert puna("run", "tiny", "--format", "json", "JSON").out == '{"ok": true}\n\n'
+    assert puna("run", "tiny", "--format", "json", "hi").status == 1
 
 
 def test_an_embedding_model_prints_its_vector(puna: Any) -> None:
