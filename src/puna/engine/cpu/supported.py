@@ -51,7 +51,7 @@ PRE_TOKENIZERS: frozenset[str] = frozenset({
     "gpt-2", "phi-2", "olmo", "mpt", "jais",
     "smollm", "starcoder", "refact", "command-r", "exaone", "codeshell",
     "qwen2", "deepseek-r1-qwen", "stablelm2", "megrez",
-    "deepseek-coder", "deepseek-v3",
+    "deepseek-v3",
     "tekken", "gpt-4o", "llama4",
 })  # fmt: skip
 """`tokenizer.ggml.pre` of byte-level BPE: how text is cut into words before merging."""

@@ -112,7 +112,7 @@ def unpack(bundle: Bundle, tensors: Tensors, order: RowOrder, *, exact: bool) ->
     quantised = weights.unpack(kind, data)
     if not exact and quantised.integers.shape[-1] < 32:
         quantised = weights.in_bytes(quantised, 32)
-    return _linear(quantised)
+    return linear(quantised)
 
 
 def _dense(kind: str, data: NDArray[np.uint8]) -> Linear:
@@ -123,7 +123,8 @@ def _dense(kind: str, data: NDArray[np.uint8]) -> Linear:
     return Linear("f16", shape, data.view(np.float16)) if kind == "F16" else Linear("bf16", shape, data.view(np.uint16))
 
 
-def _linear(quantised: weights.Quantised) -> Linear:
+def linear(quantised: weights.Quantised) -> Linear:
+    """As the graph takes it."""
     integers, scales, offsets = quantised.integers, quantised.scales, quantised.offsets
     matrix = _pairs(integers) if quantised.bits == 4 else np.ascontiguousarray(integers)
     signed = integers.dtype == np.int8
@@ -241,10 +242,10 @@ def _bytes(array: NDArray[np.generic]) -> memoryview:
 
 
 def read(path: Path, *, threads: int) -> dict[str, Linear] | None:
-    """The matrices of a file, mapped, all sums checked; None if there is none or it is damaged (then it is removed)."""
+    """The matrices of a file, mapped, all sums checked. None if there is none, or it is damaged: then it is removed."""
     try:
         file = np.memmap(path, np.uint8, mode="c")
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     try:
         linears = _mapped(file, threads)

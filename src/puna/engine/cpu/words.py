@@ -65,7 +65,6 @@ WORD_RULES: Mapping[str, WordRule] = {
     "deepseek-r1-qwen": _SINGLES,
     "stablelm2": _SINGLES,
     "megrez": _SINGLES,
-    "deepseek-coder": WordRule((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}")),
     "deepseek-v3": WordRule((
         r"\p{N}{1,3}",
         "[一-龥\u3040-ゟ゠-ヿ]+",

@@ -1,0 +1,208 @@
+"""Small models with random weights, of every family and tensor type, and what llama.cpp makes of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fakes.gguf_files import Tensor, Value, write_gguf
+from puna.engine.cpu.forward import Forward
+from puna.model.ggml import TensorType
+from puna.model.gguf import read_header
+
+NATIVE = Path(__file__).with_name("native.py")
+
+Floats = NDArray[np.float32]
+
+
+def native(job: Mapping[str, object]) -> dict[str, object]:
+    """Run one job of `native.py` in a process of its own: nothing of llama.cpp lives in the tests' process."""
+    done = subprocess.run(
+        [sys.executable, str(NATIVE)], input=json.dumps(job), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
+
+
+def native_logits(model: Path, ids: Sequence[int]) -> Floats:
+    """What llama.cpp computes for every position."""
+    file = model.with_suffix(".npy")
+    native({"model": str(model), "ids": list(ids), "logits": str(file)})
+    logits: Floats = np.load(file)
+    file.unlink()
+    return logits
+
+
+def quantise(directory: Path, arrays: Mapping[str, tuple[TensorType, Floats]]) -> dict[str, bytes]:
+    """Pack arrays [rows, columns] with ggml's own code."""
+    jobs: list[list[object]] = []
+    files: dict[str, Path] = {}
+    packed: dict[str, bytes] = {}
+    for name, (kind, array) in arrays.items():
+        if kind is TensorType.F32:
+            packed[name] = array.astype(np.float32).tobytes()
+        elif kind is TensorType.F16:
+            packed[name] = array.astype(np.float16).tobytes()
+        else:
+            files[name] = directory / f"{name}.npy"
+            np.save(files[name], array.astype(np.float32))
+            jobs.append([str(files[name]), kind.value, kind.bytes_of(array.shape[1])])
+    if jobs:
+        native({"quantise": jobs})
+    for name, file in files.items():
+        packed[name] = np.load(file).tobytes()
+        file.unlink()
+    return packed
+
+
+def forward_logits(
+    model: Path, ids: Sequence[int], *, exact: bool = False, chunk: int = 512, num_ctx: int = 0
+) -> Floats:
+    """What the engine computes for every position, a prompt in chunks."""
+    forward = Forward(model, read_header(model), exact=exact, threads=2, num_ctx=num_ctx)
+    forward.allocate(-(-len(ids) // forward.block_size))
+    rows: list[Floats] = []
+    for start in range(0, len(ids), chunk):
+        part = ids[start : start + chunk]
+        end = start + len(part)
+        blocks = range(-(-end // forward.block_size))
+        places = range(len(part))
+        logits = forward(part, range(start, end), [start], [0, len(part)], blocks, [0, len(blocks)], places)
+        rows.append(logits.copy())
+    return np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Mean divergence of `other` from `reference`, and the share of positions whose likeliest token is the same."""
+
+    divergence: float
+    top: float
+
+
+def agreement(reference: Floats, other: Floats) -> Agreement:
+    first, second = _log_probabilities(reference), _log_probabilities(other)
+    divergence = (np.exp(first) * (first - second)).sum(axis=-1).mean()
+    return Agreement(float(divergence), float((first.argmax(-1) == second.argmax(-1)).mean()))
+
+
+def _log_probabilities(logits: Floats) -> NDArray[np.float64]:
+    logits64 = logits.astype(np.float64)
+    logits64 -= logits64.max(axis=-1, keepdims=True)
+    shifted: NDArray[np.float64] = logits64 - np.log(np.exp(logits64).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A small model. `scaling`: its `rope.*` and other settings; `extra`: tensors of its own."""
+
+    family: str = "llama"
+    kind: TensorType = TensorType.F32
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    head_size: int = 64
+    rotary: int | None = None
+    hidden: int = 256
+    feed_forward: int = 512
+    tied: bool = False
+    biases: bool = False
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    extra: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+VOCABULARY = 320
+
+
+def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Floats]:
+    """Write it; gives the tensors as they were before they were packed.
+
+    Rows of the head differ in size, so that the likeliest token is rarely a matter of the last bits.
+    """
+    random = np.random.default_rng(seed)
+    matrices: dict[str, Floats] = {}
+    vectors: dict[str, Floats] = {}
+
+    def matrix(name: str, rows: int, columns: int, scale: float = 1.0) -> None:
+        numbers = random.standard_normal((rows, columns)) * scale / columns**0.5
+        matrices[f"{name}.weight"] = numbers.astype(np.float32)
+
+    def vector(name: str, size: int, mean: float = 1.0, spread: float = 0.1) -> None:
+        vectors[name] = (mean + spread * random.standard_normal(size)).astype(np.float32)
+
+    hidden, queries, keys = recipe.hidden, recipe.heads * recipe.head_size, recipe.kv_heads * recipe.head_size
+    sizes = 0.35 * np.exp(1.5 * random.standard_normal((VOCABULARY, 1)))
+    matrix("token_embd", VOCABULARY, hidden)
+    matrices["token_embd.weight"] *= sizes.astype(np.float32) if recipe.tied else 16
+    vector("output_norm.weight", hidden)
+    if not recipe.tied:
+        matrix("output", VOCABULARY, hidden)
+        matrices["output.weight"] *= sizes.astype(np.float32)
+    for layer in range(recipe.layers):
+        block = f"blk.{layer}"
+        vector(f"{block}.attn_norm.weight", hidden)
+        vector(f"{block}.ffn_norm.weight", hidden)
+        if recipe.family == "phi3":
+            matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden, 1.5)
+            matrix(f"{block}.ffn_up", 2 * recipe.feed_forward, hidden)
+        else:
+            matrix(f"{block}.attn_q", queries, hidden, 1.5)
+            matrix(f"{block}.attn_k", keys, hidden, 1.5)
+            matrix(f"{block}.attn_v", keys, hidden)
+            matrix(f"{block}.ffn_gate", recipe.feed_forward, hidden)
+            matrix(f"{block}.ffn_up", recipe.feed_forward, hidden)
+        matrix(f"{block}.attn_output", hidden, queries)
+        matrix(f"{block}.ffn_down", hidden, recipe.feed_forward)
+        if recipe.biases:
+            for part, size in (("q", queries), ("k", keys), ("v", keys)):
+                vector(f"{block}.attn_{part}.bias", size, 0.0, 0.3)
+        if recipe.family in {"qwen3", "gemma3"}:
+            vector(f"{block}.attn_q_norm.weight", recipe.head_size)
+            vector(f"{block}.attn_k_norm.weight", recipe.head_size)
+        if recipe.family == "gemma3":
+            vector(f"{block}.post_attention_norm.weight", hidden)
+            vector(f"{block}.post_ffw_norm.weight", hidden)
+    vectors |= {name: np.array(values, np.float32) for name, values in recipe.extra.items()}
+    packed = quantise(path.parent, {name: (recipe.kind, array) for name, array in matrices.items()})
+    tensors = [
+        Tensor(name, (array.shape[1], array.shape[0]), recipe.kind, packed[name]) for name, array in matrices.items()
+    ]
+    tensors += [Tensor(name, array.shape, TensorType.F32, array.tobytes()) for name, array in vectors.items()]
+    write_gguf(path, architecture=recipe.family, metadata=_metadata(recipe), tokens=_tokens(), tensors=tensors)
+    return matrices | vectors
+
+
+def _metadata(recipe: Recipe) -> dict[str, Value]:
+    own: dict[str, Value] = {
+        "block_count": recipe.layers,
+        "context_length": 1024,
+        "embedding_length": recipe.hidden,
+        "feed_forward_length": recipe.feed_forward,
+        "attention.head_count": recipe.heads,
+        "attention.head_count_kv": recipe.kv_heads,
+        "attention.key_length": recipe.head_size,
+        "attention.value_length": recipe.head_size,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.dimension_count": recipe.rotary or recipe.head_size,
+        "rope.freq_base": 10000.0,
+        **recipe.settings,
+    }
+    return {f"{recipe.family}.{key}": value for key, value in own.items()} | {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.scores": [0.0] * VOCABULARY,
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (VOCABULARY - 259),
+    }
+
+
+def _tokens() -> list[str]:
+    named = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    return named + [f"t{place}" for place in range(VOCABULARY - len(named))]

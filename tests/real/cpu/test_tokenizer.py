@@ -1,0 +1,122 @@
+"""Token ids and pieces equal llama.cpp's, for every pre-tokenizer and for SentencePiece, on 10,000 texts together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes.gguf_files import Tensor, Value, write_gguf
+from puna.engine.cpu.tokenizer import Tokenizer
+from puna.engine.cpu.words import WORD_RULES, WordRule
+from puna.model.gguf import Header, read_header
+from real.cpu.models import native
+from real.cpu.texts import texts
+
+_RULES: dict[WordRule, str] = {rule: name for name, rule in WORD_RULES.items()}
+"""One name for each rule."""
+
+
+def assert_equal(model: Path, count: int, seed: int = 0) -> Tokenizer:
+    """`model` needs only its vocabulary to be real."""
+    tokenizer = Tokenizer(read_header(model, arrays=True))
+    specials = [tokenizer.piece(token).decode() for token in range(tokenizer.vocabulary) if tokenizer.is_control(token)]
+    given = texts(count, [text for text in specials if text][:20], seed)
+    theirs = native({"model": str(model), "texts": given})
+    for name, special in (("plain", False), ("special", True)):
+        expected = theirs[name]
+        assert isinstance(expected, list)
+        for text, ids in zip(given, expected, strict=True):
+            assert tokenizer.encode(text, special=special, bos=special) == ids, repr(text)
+    assert [tokenizer.piece(token).hex() for token in range(tokenizer.vocabulary)] == theirs["pieces"]
+    assert list(tokenizer.eos) == theirs["ends"]
+    return tokenizer
+
+
+def with_vocabulary(path: Path, metadata: dict[str, Value]) -> Path:
+    """A model that llama.cpp loads, as small as can be, with this vocabulary."""
+    tokens = metadata.pop("tokenizer.ggml.tokens")
+    assert isinstance(tokens, list)
+    shapes = {"token_embd": (8, len(tokens)), "output_norm": (8,), "blk.0.attn_norm": (8,), "blk.0.ffn_norm": (8,)}
+    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    shapes |= {f"blk.0.{part}": (8, 8) for part in parts}
+    facts: dict[str, Value] = {
+        "llama.block_count": 1,
+        "llama.context_length": 64,
+        "llama.embedding_length": 8,
+        "llama.feed_forward_length": 8,
+        "llama.attention.head_count": 1,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    }
+    tensors = [Tensor(f"{name}.weight", shape) for name, shape in shapes.items()]
+    return write_gguf(path, metadata=facts | metadata, tokens=tokens, tensors=tensors)
+
+
+def vocabulary(header: Header) -> dict[str, Value]:
+    kept = {key: value for key, value in header.metadata.items() if key.startswith("tokenizer.ggml.")}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}  # type: ignore[misc]
+
+
+def test_the_shipped_model(shipped: Path) -> None:
+    tokenizer = assert_equal(shipped, 3000)
+    for text in texts(1000, seed=1):
+        assert tokenizer.detokenize(tokenizer.encode(text, special=False, bos=False)).decode() == text
+
+
+@pytest.mark.parametrize("name", sorted(_RULES.values()))
+def test_every_way_to_cut_words(name: str, shipped: Path, tmp_path: Path) -> None:
+    metadata = vocabulary(read_header(shipped, arrays=True)) | {"tokenizer.ggml.pre": name}
+    del metadata["tokenizer.ggml.add_bos_token"]
+    assert_equal(with_vocabulary(tmp_path / "model.gguf", metadata), 500, seed=2)
+
+
+def sentence_pieces() -> dict[str, Value]:
+    """Control tokens, bytes, and pieces of the shipped texts' words: every prefix and suffix, long ones scored low."""
+    found: dict[str, int] = {}
+    for text in texts(300, seed=3):
+        for word in text.replace(" ", " ▁").split():
+            for size in range(1, min(len(word), 7) + 1):
+                for start in {0, len(word) - size, len(word) // 2}:
+                    if len(piece := word[start : start + size]) == size:
+                        found[piece] = found.get(piece, 0) + 1
+    pieces = sorted(found, key=lambda piece: (-found[piece] * len(piece), piece))[:6000]
+    pieces += ["▁▁", "▁▁▁▁"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, "<|user|>", "[tool]"]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * len(pieces), 3, 4]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [-float(place // 3) for place in range(len(tokens))],
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tokenizer.ggml.add_space_prefix": False, "tokenizer.ggml.add_bos_token": False},
+        {"general.name": "Phi-3 mini"},
+        {"across": True},
+    ],
+    ids=["plain", "no space before", "phi-3", "pieces across words"],
+)
+def test_sentence_pieces(changes: dict[str, Value], tmp_path: Path) -> None:
+    metadata = sentence_pieces()
+    if changes.pop("across", False):
+        metadata["tokenizer.ggml.tokens"][300] = "e▁t"  # type: ignore[index]
+    tokenizer = assert_equal(with_vocabulary(tmp_path / "model.gguf", metadata | changes), 1000, seed=4)
+    assert (
+        tokenizer.vocabulary == len(metadata["tokenizer.ggml.tokens"]) if "tokenizer.ggml.tokens" in metadata else True
+    )
+
+
+def test_a_vocabulary_without_its_tokens_is_refused(shipped: Path) -> None:
+    from puna.errors import ModelFileError
+
+    header = read_header(shipped)
+    with pytest.raises(ModelFileError, match="tokens"):
+        Tokenizer(replace(header))
