@@ -20,5 +20,5 @@ def shipped(request: pytest.FixtureRequest) -> Path:
     from puna.model.name import Name
     from puna.store.library import Library
 
-    models: Path = request.getfixturevalue("store")
+    models: Path = request.getfixturevalue("pulled")
     return Library.open(models).resolve(Name.parse("smollm2:135m")).weights

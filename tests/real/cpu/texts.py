@@ -1,4 +1,4 @@
-"""Texts of all kinds to tokenize: real sentences, code, digits, spaces, many scripts, special tokens, random letters."""
+"""Texts of all kinds to tokenize: sentences, code, digits, spaces, many scripts, special tokens, random letters."""
 
 from __future__ import annotations
 
