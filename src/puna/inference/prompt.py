@@ -10,8 +10,7 @@ from puna.chat.fit import check_fit, kept_from
 from puna.chat.gotemplate import GoTemplate
 from puna.chat.render import JinjaTemplate
 from puna.chat.text import ThinkTags
-from puna.chat.turns import MEDIA_MARKER
-from puna.engine.runner import Prompt, Runner
+from puna.engine.runner import MEDIA_MARKER, Prompt, Runner
 from puna.errors import InvalidRequest
 from puna.model.capabilities import template_kind
 from puna.model.model import Model
