@@ -52,16 +52,25 @@ def text(runner: Runner, length: int, seed: int) -> list[int]:
 
 async def exact(runner: Runner, prompt: Sequence[int]) -> Answered:
     """With the log-probabilities of the likeliest: they show a difference that does not change a token."""
-    return await answer(runner, prompt, temperature=0.9, logprobs=5)
+    return await answer(runner, prompt, temperature=0.9, logprobs=5, max_tokens=16)
 
 
-async def company(runner: Runner, source: random.Random, shared: Sequence[int]) -> None:
-    """One other request: waits for a moment, may share a beginning, may go before its end."""
-    prompt = [
-        *shared[: source.choice([0, 0, 40, 70])],
-        *text(runner, source.randrange(2, 120), source.randrange(10**9)),
-    ]
-    sampling = Sampling(max_tokens=source.randrange(1, 30), seed=source.randrange(10**9), ignore_eos=True)
+async def among_others(runner: Runner, prompt: Sequence[int], source: random.Random) -> Answered:
+    """The exact answer while 2 to 16 others come and go."""
+    others = [asyncio.create_task(_other(runner, source, prompt)) for _ in range(source.randrange(2, 17))]
+    for other in others[: source.randrange(len(others))]:
+        if source.random() < 0.3:
+            await other
+    got = await exact(runner, prompt)
+    await asyncio.gather(*others)
+    return got
+
+
+async def _other(runner: Runner, source: random.Random, shared: Sequence[int]) -> None:
+    """May share a beginning; may go before its end."""
+    begin = shared[: source.choice([0, 0, 0, 40])]
+    prompt = [*begin, *text(runner, source.randrange(2, 90), source.randrange(10**9))]
+    sampling = Sampling(max_tokens=source.randrange(1, 20), seed=source.randrange(10**9), ignore_eos=True)
     leaves, seen = source.choice([None, None, 1, 5]), 0
     async with contextlib.aclosing(runner.generate(Prompt(tuple(prompt)), sampling)) as steps:  # type: ignore[type-var]
         async for _ in steps:
@@ -70,24 +79,23 @@ async def company(runner: Runner, source: random.Random, shared: Sequence[int]) 
                 break
 
 
-@pytest.mark.parametrize("length", [75, 33, 200])
-async def test_company_and_cache_change_nothing(runner: Runner, length: int) -> None:
-    prompt = text(runner, length, seed=9)
-    expected = await exact(runner, prompt)
-    cached: set[int] = set()
-    trials = TRIALS if length == 75 else 4
-    for trial in range(trials):
+async def test_company_and_cache_change_nothing(runner: Runner) -> None:
+    """In turn: a new prompt, cold in company and then alone; and always the same one, which is cached by then."""
+    same = text(runner, 75, seed=9)
+    expected = await exact(runner, same)
+    assert expected.end.cached_tokens == 0
+    lengths = (75, 33, 34, 65, 130, 200)
+    for trial in range(TRIALS):
         source = random.Random(trial)
-        others = [asyncio.create_task(company(runner, source, prompt)) for _ in range(source.randrange(2, 17))]
-        for other in others[: source.randrange(len(others))]:
-            if source.random() < 0.3:
-                await other
-        got = await exact(runner, prompt)
-        assert got.tokens == expected.tokens, f"trial {trial}, {got.end.cached_tokens} tokens cached"
-        cached.add(got.end.cached_tokens)
-        await asyncio.gather(*others)
-    if length == 75:
-        assert cached == {0, 64}, "both a cold and a cached prompt were to be met"
+        if trial % 2:
+            got = await among_others(runner, same, source)
+            assert got.end.cached_tokens == 64
+            assert got.tokens == expected.tokens, f"trial {trial}"
+        else:
+            prompt = text(runner, lengths[trial // 2 % len(lengths)], seed=1000 + trial)
+            got, alone = await among_others(runner, prompt, source), await exact(runner, prompt)
+            assert alone.end.cached_tokens == (len(prompt) - 2) // 32 * 32
+            assert got.tokens == alone.tokens, f"trial {trial}"
     assert await runner.busy() == 0
 
 

@@ -23,8 +23,8 @@ from puna.engine.cpu.protocol import (
     SOCKET,
     Answer,
     Ask,
-    AskBusy,
     AskCancel,
+    AskCount,
     AskDetokenize,
     AskGenerate,
     AskScore,
@@ -118,7 +118,7 @@ class Speaker:
                 self._prepare(number, self._reply(number, lambda: self._loaded.encode(text, special=special, bos=bos)))
             case AskDetokenize(number, ids):
                 self._prepare(number, self._reply(number, lambda: self._loaded.detokenize(ids)))
-            case AskBusy(number):
+            case AskCount(number):
                 loop.put(Count(number))
 
     def _prepare(self, number: int, work: Coroutine[None, None, None]) -> None:

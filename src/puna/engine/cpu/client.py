@@ -11,8 +11,8 @@ from puna.engine.cpu.protocol import (
     SOCKET,
     Answer,
     Ask,
-    AskBusy,
     AskCancel,
+    AskCount,
     AskDetokenize,
     AskGenerate,
     AskScore,
@@ -188,7 +188,15 @@ class CpuRunner:
         return cast("Scores", await self._ask(AskScore(number, tuple(tokens), top)))
 
     async def busy(self) -> int:
-        return cast("int", await self._ask(AskBusy(next(self._numbers))))
+        return (await self._count())[0]
+
+    async def room(self) -> tuple[int, int]:
+        """Blocks of its cache that are free to promise, and all. Equal when nothing runs: else some were lost."""
+        _, _, free, capacity = await self._count()
+        return free, capacity
+
+    async def _count(self) -> list[int]:
+        return cast("list[int]", await self._ask(AskCount(next(self._numbers))))
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
         raise Unsupported("the cpu engine does not embed", param="model")

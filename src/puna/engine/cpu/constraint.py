@@ -23,7 +23,9 @@ MARK = b"\xff"
 KEPT = 64
 """Compiled grammars that are kept: those used last."""
 
-LIMITS = llguidance.LLParserLimits(step_max_items=2_000_000, step_lexer_fuel=5_000_000, verbose_errors=False)
+LIMITS = llguidance.LLParserLimits(
+    max_items_in_row=50_000, step_max_items=2_000_000, step_lexer_fuel=5_000_000, verbose_errors=False
+)
 """One character a lexeme makes more work than the library's defaults expect; still bounded."""
 
 
@@ -96,27 +98,31 @@ class Grammars:
         """At the beginning of the grammar. InvalidRequest naming `grammar` when it is none, or too large."""
         with self._lock:
             compiled = self._compiled.get(gbnf)
-            if compiled is None:
-                compiled = self._compile(gbnf)
-                self._compiled[gbnf] = compiled
-                if len(self._compiled) > KEPT:
-                    self._compiled.popitem(last=False)
+            tokenizer = self._vocabulary_for_library()
+        if compiled is None:
+            compiled = _compile(gbnf, tokenizer, never=self._size)
+        with self._lock:
+            self._compiled[gbnf] = compiled
             self._compiled.move_to_end(gbnf)
+            if len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
             return GrammarMatcher(compiled.deep_copy(), self._size)
 
-    def _compile(self, gbnf: str) -> llguidance.LLMatcher:
-        if self._tokenizer is None:  # a sixth of a second that most servers never need
+    def _vocabulary_for_library(self) -> llguidance.LLTokenizer:
+        """Made at the first grammar: it takes a sixth of a second that many servers never need."""
+        if self._tokenizer is None:
             wrapper = _Wrapper(self._vocabulary, never=self._size)
-            self._tokenizer = llguidance.LLTokenizer(
-                wrapper, n_vocab=self._size + 1, eos_token=list(self._vocabulary.eos) or None
-            )
-        lark = to_lark(parse(gbnf), never=self._size)
-        matcher = llguidance.LLMatcher(
-            self._tokenizer, llguidance.LLMatcher.grammar_from_lark(lark), log_level=0, limits=LIMITS
-        )
-        if matcher.is_error():
-            raise InvalidRequest(f"the grammar cannot be used: {_first_line(matcher.get_error())}", param="grammar")
-        return matcher
+            eos = list(self._vocabulary.eos) or None
+            self._tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=self._size + 1, eos_token=eos)
+        return self._tokenizer
+
+
+def _compile(gbnf: str, tokenizer: llguidance.LLTokenizer, never: int) -> llguidance.LLMatcher:
+    grammar = llguidance.LLMatcher.grammar_from_lark(to_lark(parse(gbnf), never))
+    matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+    if matcher.is_error():
+        raise InvalidRequest(f"the grammar cannot be used: {_first_line(matcher.get_error())}", param="grammar")
+    return matcher
 
 
 def _first_line(text: str) -> str:

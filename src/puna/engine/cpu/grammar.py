@@ -76,9 +76,9 @@ def parse(text: str) -> dict[str, Expression]:
 
 def to_lark(rules: dict[str, Expression], never: int) -> str:
     """The same grammar for the constraint library; its start rule is `start`. `never`: the token that never comes."""
-    names = {name: "start" if name == "root" else f"r{number}" for number, name in enumerate(rules)}
-    lines = [f"{names[name]}: {_lark(rule, names)}" for name, rule in rules.items()]
-    return "%llguidance {}\n" + "\n".join(lines) + f"\nnever: <[{never}]>\n"
+    writer = _Writer({name: "start" if name == "root" else f"r{number}" for number, name in enumerate(rules)})
+    lines = [f"{writer.names[name]}: {writer.text(rule)}" for name, rule in rules.items()]
+    return "\n".join(["%llguidance {}", *lines, *writer.characters(), f"never: <[{never}]>", ""])
 
 
 def _refs(expression: Expression) -> Iterator[str]:
@@ -94,23 +94,34 @@ def _refs(expression: Expression) -> Iterator[str]:
             pass
 
 
-def _lark(expression: Expression, names: dict[str, str]) -> str:
-    match expression:
-        case Chars(((low, high),), False) if low == high:
-            return f"({_regex(expression)} | never)"
-        case Chars():
-            return _regex(expression)
-        case Ref(name):
-            return names[name]
-        case Sequence(parts):
-            return " ".join(_lark(part, names) for part in parts) if parts else '""'
-        case Choice(options):
-            return "(" + " | ".join(_lark(option, names) for option in options) + ")"
-        case Repeat(item, low, high):
-            inner = f"({_lark(item, names)})"
-            if (low, high) in ((0, None), (1, None), (0, 1)):
-                return inner + {(0, None): "*", (1, None): "+", (0, 1): "?"}[low, high]
-            return f"{inner}{{{low},{'' if high is None else high}}}"
+class _Writer:
+    """Writes rules under their new `names`. Characters become rules too, each one once: there are few of them."""
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+        self._chars: dict[Chars, str] = {}
+
+    def text(self, expression: Expression) -> str:
+        match expression:
+            case Chars():
+                return self._chars.setdefault(expression, f"c{len(self._chars)}")
+            case Ref(name):
+                return self.names[name]
+            case Sequence(parts):
+                return " ".join(self.text(part) for part in parts) if parts else '""'
+            case Choice(options):
+                return "(" + " | ".join(self.text(option) for option in options) + ")"
+            case Repeat(item, low, high):
+                inner = f"({self.text(item)})"
+                if (low, high) in ((0, None), (1, None), (0, 1)):
+                    return inner + {(0, None): "*", (1, None): "+", (0, 1): "?"}[low, high]
+                return f"{inner}{{{low},{'' if high is None else high}}}"
+
+    def characters(self) -> Iterator[str]:
+        """The rules of all characters that were written."""
+        for chars, name in self._chars.items():
+            alone = not chars.negated and len(chars.ranges) == 1 and chars.ranges[0][0] == chars.ranges[0][1]
+            yield f"{name}: {_regex(chars)}{' | never' if alone else ''}"
 
 
 def _regex(chars: Chars) -> str:
@@ -178,7 +189,10 @@ class _Parser:
         return Ref(self._name()) if _is_word(here) else None
 
     def _repeated(self, item: Expression, depth: int) -> Expression:
+        first = self._at
         while (here := self._here()) and here in "*+?{":
+            if self._at > first:
+                raise self._error("a repetition of a repetition needs parentheses")
             self._at += 1
             if here == "{":
                 low, high = self._bounds()

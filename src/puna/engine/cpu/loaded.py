@@ -11,7 +11,7 @@ import psutil
 from puna.engine.cpu.cache import BLOCK, Cache, blocks_for
 from puna.engine.cpu.constraint import Grammars, Vocabulary
 from puna.engine.cpu.forward import Forward
-from puna.engine.cpu.loop import Limits
+from puna.engine.cpu.loop import Census, Limits
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.protocol import Answer, Hello, Load
 from puna.engine.cpu.runtime import ov
@@ -65,13 +65,15 @@ class Loaded:
             raise InvalidRequest(f"there is no token {unknown[0]}", param="tokens")
         return self.tokenizer.detokenize(tokens)
 
-    def answer(self, event: Event | int) -> Answer:
+    def answer(self, event: Event | Census) -> Answer:
         """What the loop told, in the words of the protocol."""
         match event:
             case Drawn(token, logprob, top):
                 return Token(token, self.shown[token], logprob, self._candidates(top))
             case Scored(tokens):
                 return [(drawn.logprob or 0.0, self._candidates(drawn.top)) for drawn in tokens]
+            case Census(running, waiting, open_, capacity):
+                return [running, waiting, open_, capacity]
             case _:
                 return event
 

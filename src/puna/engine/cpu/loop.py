@@ -55,9 +55,19 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many streams run, once everything put in before is done?"""
+    """Take a Census, once everything put in before is done."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Streams that run and that wait; blocks of the cache that could be promised now, of all there are."""
+
+    running: int
+    waiting: int
+    open: int
+    capacity: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Stop:
 
 
 Order: TypeAlias = Generate | Score | Cancel | Count | Stop
-Told: TypeAlias = "list[tuple[int, Event | int]]"
+Told: TypeAlias = "list[tuple[int, Event | Census]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,9 @@ class Loop:
             self._waiting = deque(stream for stream in self._waiting if stream.number != order.number)
             self._remove(lambda stream: stream.number == order.number)
         elif isinstance(order, Count):
-            self._told.append((order.number, len(self._running)))
+            cache = self._cache
+            census = Census(len(self._running), len(self._waiting), cache.open, cache.capacity)
+            self._told.append((order.number, census))
         else:
             try:
                 self._waiting.append(self._stream(order))

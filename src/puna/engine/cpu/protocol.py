@@ -105,7 +105,9 @@ class AskDetokenize:
 
 
 @dataclass(frozen=True, slots=True)
-class AskBusy:
+class AskCount:
+    """Answered with four numbers: requests that run, and that wait; blocks of the cache free to promise, and all."""
+
     number: int
 
 
@@ -116,14 +118,14 @@ class AskCancel:
     number: int
 
 
-Ask: TypeAlias = AskGenerate | AskScore | AskTokenize | AskDetokenize | AskBusy | AskCancel
+Ask: TypeAlias = AskGenerate | AskScore | AskTokenize | AskDetokenize | AskCount | AskCancel
 
 _ASKS: dict[str, type[Ask]] = {
     "generate": AskGenerate,
     "score": AskScore,
     "tokenize": AskTokenize,
     "detokenize": AskDetokenize,
-    "busy": AskBusy,
+    "count": AskCount,
     "cancel": AskCancel,
 }
 _NAMES = {kind: name for name, kind in _ASKS.items()}
@@ -151,7 +153,7 @@ def read_ask(payload: bytes) -> Ask:
 # --------------------------------------------------------------------------------------------------- child to server
 
 Scores: TypeAlias = "list[tuple[float, tuple[Candidate, ...]]]"
-Answer: TypeAlias = "Token | End | PunaError | Scores | list[int] | bytes | int"
+Answer: TypeAlias = "Token | End | PunaError | Scores | list[int] | bytes"
 """Tokens, then an End, to AskGenerate; one of the others, or an error, to the rest."""
 
 Reply: TypeAlias = tuple[int, Answer]
@@ -179,7 +181,7 @@ def read_replies(payload: bytes) -> list[Reply]:
     return [_read_reply(item) for item in json.loads(payload)]
 
 
-_Kind: TypeAlias = Literal["t", "e", "x", "s", "i", "b", "n"]
+_Kind: TypeAlias = Literal["t", "e", "x", "s", "i", "b"]
 
 
 def _write_reply(number: int, answer: Answer) -> list[object]:
@@ -193,8 +195,6 @@ def _write_reply(number: int, answer: Answer) -> list[object]:
             return ["x", number, _write_error(answer)]
         case bytes():
             return ["b", number, answer.decode("latin-1")]
-        case int():
-            return ["n", number, answer]
         case [int(), *_] | []:
             return ["i", number, answer]
         case _:
@@ -219,7 +219,7 @@ def _read_reply(item: list[Any]) -> Reply:
             return number, item[2].encode("latin-1")
         case "s":
             return number, [(logprob, _read_candidates(top)) for logprob, top in item[2]]
-        case "i" | "n":
+        case "i":
             return number, item[2]
 
 

@@ -141,6 +141,7 @@ def test_a_grammar_takes_the_texts_of_its_pattern_and_no_others(gbnf: str, gramm
         ('root ::= "a"{99999999999999}', "repetition"),
         ("root ::= <think>", "token"),
         ("root ::= []", "empty"),
+        ('root ::= "a"' + "*" * 5000, "parentheses"),
         ("root ::= " + "(" * 500 + '"a"' + ")" * 500, "deep"),
         ('root ::= "a" )', "end of the rule"),
         ('root ::= "a"\n  "c"', "name"),

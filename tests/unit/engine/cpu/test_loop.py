@@ -13,7 +13,7 @@ import pytest
 
 from fakes.cpu_model import FakeModel
 from puna.engine.cpu.cache import Cache
-from puna.engine.cpu.loop import Cancel, Count, Generate, Limits, Loop, Score, Stop, Told
+from puna.engine.cpu.loop import Cancel, Census, Count, Generate, Limits, Loop, Score, Stop, Told
 from puna.engine.cpu.sampler import Allowed, Drawn
 from puna.engine.cpu.stream import Event, Scored
 from puna.engine.runner import End, Sampling
@@ -29,7 +29,7 @@ class Bench:
     def __init__(self, blocks: int = 200, slots: int = 16, num_ctx: int = NUM_CTX) -> None:
         self.model = FakeModel(blocks)
         self.cache = Cache(blocks)
-        self.told: defaultdict[int, list[Event | int]] = defaultdict(list)
+        self.told: defaultdict[int, list[Event | Census]] = defaultdict(list)
         limits = Limits(num_ctx, slots, self.model.vocabulary, frozenset({EOS}))
         self.loop = Loop(self.model, self.cache, limits, self._hear)
 
@@ -54,8 +54,8 @@ class Bench:
         self.loop.put(Count(-1))
         self.loop.read()
         (count,) = self.told.pop(-1)
-        assert isinstance(count, int)
-        return count
+        assert isinstance(count, Census)
+        return count.running
 
     def tokens(self, number: int) -> list[int]:
         return [event.token for event in self.told[number] if isinstance(event, Drawn)]

@@ -1,0 +1,113 @@
+"""What is said arrives as it was said: every kind of ask and reply, over the bytes of the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+
+import pytest
+
+from puna.engine.cpu.protocol import (
+    HEADER,
+    Answer,
+    Ask,
+    AskCancel,
+    AskCount,
+    AskDetokenize,
+    AskGenerate,
+    AskScore,
+    AskTokenize,
+    Failed,
+    Hello,
+    Load,
+    ask_frame,
+    hello_frame,
+    read_ask,
+    read_frame,
+    read_hello,
+    read_replies,
+    replies_frame,
+)
+from puna.engine.runner import End, Sampling, Token
+from puna.errors import ContextLengthExceeded, InvalidRequest, ModelFileError, Overloaded, PunaError
+from puna.types import Candidate
+
+SAMPLING = Sampling(max_tokens=9, seed=2**32 - 1, logit_bias=((3, 1.5), (4, -math.inf)), logprobs=2, temperature=0.1)
+
+ASKS: list[Ask] = [
+    AskGenerate(1, (1, 2, 3), SAMPLING, "root ::= [é]"),
+    AskGenerate(2, (), Sampling(max_tokens=1, seed=0), None),
+    AskScore(3, (1, 2), 5),
+    AskTokenize(4, "é\n\x00𝄞", special=True, bos=False),
+    AskDetokenize(5, (7, 8)),
+    AskCount(6),
+    AskCancel(1),
+]
+
+TOP = (Candidate(1, b"\xff\x00", -0.25), Candidate(2, "é".encode(), -math.inf))
+
+ANSWERS: list[Answer] = [
+    Token(5, b"\xf0\x9f"),
+    Token(6, b"", -1.5, TOP),
+    Token(7, b"x", 0.0, ()),
+    End("length", 10, 0, 3, 5, 6, {"seed": 1, "logit_bias": [[1, 2.0]]}),
+    [(-0.5, TOP), (-2.0, ())],
+    [],
+    [1, 2, 3],
+    b"\x00\xff",
+]
+
+
+def body(frame: bytes) -> bytes:
+    (length,) = HEADER.unpack(frame[: HEADER.size])
+    assert length == len(frame) - HEADER.size
+    return frame[HEADER.size :]
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_asks(ask: Ask) -> None:
+    assert read_ask(body(ask_frame(ask))) == ask
+
+
+def test_all_replies_of_a_step_are_one_frame() -> None:
+    replies = list(enumerate(ANSWERS))
+    assert read_replies(body(replies_frame(replies))) == replies
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("no", param="grammar", code="x"),
+        ModelFileError("broken"),
+        ContextLengthExceeded(600, 512, param="prompt", what="prompt"),
+        Overloaded("later", retry_after=3.0),
+    ],
+)
+def test_errors_keep_their_kind_and_all_they_say(error: PunaError) -> None:
+    ((number, read),) = read_replies(body(replies_frame([(4, error)])))
+    assert number == 4
+    assert type(read) is type(error)
+    assert vars(read) == vars(error)
+    failed = read_hello(body(hello_frame(Failed(error))))
+    assert isinstance(failed, Failed)
+    assert vars(failed.error) == vars(error)
+
+
+def test_the_first_word() -> None:
+    hello = Hello("1.0", 320, None, (1, 2), False, 64, 4096, 10**9)
+    assert read_hello(body(hello_frame(hello))) == hello
+
+
+def test_what_to_load(tmp_path: Path) -> None:
+    load = Load("/a b/é.gguf", 512, 4, exact=True, threads=None, step_tokens=64, unpacked=None, memory=0)
+    load.write(tmp_path)
+    assert Load.read(tmp_path) == load
+
+
+async def test_frames_are_read_until_the_other_side_is_gone() -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(ask_frame(ASKS[0]) + ask_frame(ASKS[1])[:-1])
+    reader.feed_eof()
+    assert read_ask(await read_frame(reader)) == ASKS[0]
+    assert await read_frame(reader) == b""
