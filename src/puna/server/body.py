@@ -39,8 +39,8 @@ class JsonReply(Response):
 
 
 def parse_json(body: bytes) -> JsonValue:
-    """The value of a JSON text. Refused: bad syntax, bad UTF-8, lone surrogates, NaN, infinite numbers, nesting over some
-    200 levels, integers of over 4300 digits. A byte order mark is skipped."""
+    """The value of a JSON text. Refused: bad syntax, bad UTF-8, lone surrogates, NaN, numbers that a float cannot hold,
+    nesting over some 200 levels. A byte order mark is skipped."""
     if not body.strip():
         raise _unreadable("the body is empty")
     try:

@@ -83,7 +83,8 @@ class Logprobs:
                 tops.append(None)
                 continue
             logprobs.append(bounded(entry.chosen.logprob))
-            tops.append({token_text(one.data): bounded(one.logprob) for one in entry.top})
+            # The chosen token is among them, likely or not, so that there may be one more than was asked for.
+            tops.append({token_text(one.data): bounded(one.logprob) for one in (*entry.top, entry.chosen)})
         return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
 
 
