@@ -95,6 +95,11 @@ class _Place:
         done = self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
         return self.loading.result() if done else None
 
+    @property
+    def dead(self) -> bool:
+        """Its runner ended on its own; who watches for that may not have been told yet."""
+        return self.runner is not None and self.runner.died.done()
+
     def expires(self, now: float) -> float:
         """As if its last request ended now, while it has any."""
         return inf if self.keep_alive < 0 else (now if self.users else self.used) + self.keep_alive
@@ -107,7 +112,7 @@ class _Place:
             size=self.size,
             users=self.users,
             loading=not self.loading.done(),
-            leaving=self.leaving,
+            leaving=self.leaving or self.dead,
             expires=self.expires(now),
             used=self.used,
         )

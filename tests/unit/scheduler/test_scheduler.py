@@ -1,0 +1,335 @@
+"""The scheduler over the scripted engine: loads, leases, evictions, timers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fakes.house import make_model
+from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
+from puna.engine.scripted import Script, ScriptedEngine
+from puna.errors import InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsupported
+from puna.model.digest import Digest
+from puna.model.model import Model
+from puna.model.name import Name
+from puna.scheduler.scheduler import Scheduler
+from puna.settings import Settings
+from puna.types import Options
+
+NOTHING = Options()
+
+
+class Counting(ScriptedEngine):
+    """Counts its loads, and lets them wait for a gate."""
+
+    def __init__(self, script: object = None) -> None:
+        super().__init__(Script.parse(json.dumps(script or {})))
+        self.loads: list[tuple[str, LoadOptions]] = []
+        self.aborted = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+        self.loads.append((files.name, load))
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        return await super().start(files, load, reason=reason)
+
+
+def model(name: str, **changes: object) -> Model:
+    """Models with the same first letter share their weights."""
+    return make_model(name, weights_digest=Digest.parse("sha256:" + f"{ord(name[0]):x}" * 32), **changes)
+
+
+@asynccontextmanager
+async def open_scheduler(
+    engine: ScriptedEngine, *, free: Callable[[], int] = lambda: 2**40, **settings: object
+) -> AsyncIterator[Scheduler]:
+    made = Settings(models=Path("none"), engine="scripted", **settings)  # type: ignore[arg-type]
+    async with Scheduler({"scripted": engine}, made, free_memory=free) as scheduler:
+        yield scheduler
+
+
+async def touch(scheduler: Scheduler, name: str, options: Options = NOTHING, keep_alive: float | None = None) -> Runner:
+    async with scheduler.lease(model(name), options, keep_alive=keep_alive) as lease:
+        return lease.runner
+
+
+def names(scheduler: Scheduler) -> set[str]:
+    return {loaded.model.name.model for loaded in scheduler.loaded()}
+
+
+async def turn() -> None:
+    """Let others run once."""
+    await asyncio.sleep(0)
+
+
+async def gone(runner: Runner) -> str:
+    return await asyncio.wait_for(asyncio.shield(runner.died), 5)
+
+
+async def test_a_model_is_loaded_once_and_used_again() -> None:
+    engine = Counting()
+    async with open_scheduler(engine) as scheduler:
+        first = await touch(scheduler, "a")
+        assert await touch(scheduler, "a") is first
+        assert names(scheduler) == {"a"}
+    assert len(engine.loads) == 1
+    assert first.died.done()
+
+
+async def test_names_of_the_same_weights_share_a_runner() -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        assert await touch(scheduler, "a1") is await touch(scheduler, "a2")
+        assert await scheduler.unload(Name.parse("a2"))
+        assert names(scheduler) == set()
+
+
+async def test_requests_at_once_join_one_load() -> None:
+    engine = Counting()
+    engine.gate.clear()
+    async with open_scheduler(engine) as scheduler:
+        requests = [asyncio.create_task(touch(scheduler, "a")) for _ in range(5)]
+        await turn()
+        engine.gate.set()
+        assert len({id(runner) for runner in await asyncio.gather(*requests)}) == 1
+    assert len(engine.loads) == 1
+
+
+async def test_a_load_goes_on_while_one_request_waits_and_is_aborted_when_none_does() -> None:
+    engine = Counting()
+    engine.gate.clear()
+    async with open_scheduler(engine) as scheduler:
+        first, second = (asyncio.create_task(touch(scheduler, "a")) for _ in range(2))
+        while not engine.loads:
+            await turn()
+        first.cancel()
+        await asyncio.wait({first})
+        assert engine.aborted == 0
+        second.cancel()
+        await asyncio.wait({second})
+        while engine.aborted == 0:
+            await turn()
+        engine.gate.set()
+        assert (await touch(scheduler, "a")).info.engine == "scripted"
+    assert len(engine.loads) == 2
+
+
+async def test_a_failed_load_fails_all_who_wait_and_is_tried_anew() -> None:
+    engine = Counting({"models": [{"match": "a*", "load_error": "no such luck"}]})
+    async with open_scheduler(engine) as scheduler:
+        results = await asyncio.gather(*(touch(scheduler, "a") for _ in range(3)), return_exceptions=True)
+        assert [str(result) for result in results] == ["no such luck"] * 3
+        with pytest.raises(LoadFailed):
+            await touch(scheduler, "a")
+        assert scheduler.loaded() == ()
+        assert (await touch(scheduler, "b")).info.num_ctx == 4096
+    assert [name for name, _ in engine.loads] == ["a:latest", "a:latest", "b:latest"]
+
+
+async def test_num_ctx_defaults_and_bounds() -> None:
+    async with open_scheduler(Counting(), context_length=100_000) as scheduler:
+        # The model of these tests was trained on 4096.
+        assert (await touch(scheduler, "a")).info.num_ctx == 4096
+        assert (await touch(scheduler, "a", Options(num_ctx=512))).info.num_ctx == 512
+        with pytest.raises(InvalidRequest) as error:
+            await touch(scheduler, "a", Options(num_ctx=4097))
+        assert error.value.param == "num_ctx"
+
+
+async def test_other_load_options_wait_for_running_requests_and_load_anew() -> None:
+    engine = Counting()
+    async with open_scheduler(engine) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING) as lease:
+            other = asyncio.create_task(touch(scheduler, "a", Options(num_ctx=512)))
+            await asyncio.sleep(0.02)
+            assert not lease.runner.died.done()
+            assert not other.done()
+        assert (await other).info.num_ctx == 512
+        assert lease.runner.died.done()
+    assert [load.num_ctx for _, load in engine.loads] == [4096, 512]
+
+
+async def test_several_models_stay_while_memory_allows() -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        for name in "abc":
+            await touch(scheduler, name)
+        assert names(scheduler) == {"a", "b", "c"}
+
+
+async def test_the_idle_one_that_expires_first_makes_room() -> None:
+    async with open_scheduler(Counting(), max_loaded_models=2) as scheduler:
+        await touch(scheduler, "a", keep_alive=600)
+        await touch(scheduler, "b", keep_alive=60)
+        await touch(scheduler, "c")
+        assert names(scheduler) == {"a", "c"}
+
+
+async def test_memory_decides_too() -> None:
+    small = 10_000_000_000
+    async with open_scheduler(Counting(), memory_limit=70_000_000) as scheduler:
+        await touch(scheduler, "a")
+        await touch(scheduler, "b")
+        assert names(scheduler) == {"b"}
+    async with open_scheduler(Counting(), free=lambda: 1000) as scheduler:
+        with pytest.raises(LoadFailed, match="needs about"):
+            await touch(scheduler, "a")
+    async with open_scheduler(Counting(), free=lambda: small) as scheduler:
+        await touch(scheduler, "a")
+
+
+async def test_a_busy_model_is_waited_for() -> None:
+    async with open_scheduler(Counting(), max_loaded_models=1) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING) as lease:
+            other = asyncio.create_task(touch(scheduler, "b"))
+            await asyncio.sleep(0.02)
+            assert not other.done()
+            assert not lease.runner.died.done()
+        await other
+        assert names(scheduler) == {"b"}
+
+
+async def test_requests_for_a_loaded_model_pass_those_that_wait_for_memory() -> None:
+    async with open_scheduler(Counting(), max_loaded_models=2) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING), scheduler.lease(model("b"), NOTHING, keep_alive=1):
+            waiting = asyncio.create_task(touch(scheduler, "c"))
+            await asyncio.sleep(0.02)
+            await touch(scheduler, "a")
+            assert not waiting.done()
+        await waiting
+
+
+async def test_the_line_is_bounded() -> None:
+    async with open_scheduler(Counting(), max_loaded_models=1, max_queue=2) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING):
+            waiting = [asyncio.create_task(touch(scheduler, name)) for name in "bc"]
+            await asyncio.sleep(0.02)
+            with pytest.raises(Overloaded) as error:
+                await touch(scheduler, "d")
+            assert error.value.retry_after > 0
+        await asyncio.gather(*waiting)
+
+
+async def test_what_waits_for_the_slots_of_one_model_is_bounded() -> None:
+    async with open_scheduler(Counting(), num_parallel=1, max_queue=1) as scheduler, AsyncExitStack() as leases:
+        for _ in range(2):
+            await leases.enter_async_context(scheduler.lease(model("a"), NOTHING))
+        with pytest.raises(Overloaded):
+            await touch(scheduler, "a")
+
+
+async def test_who_leaves_the_line_is_forgotten() -> None:
+    engine = Counting()
+    async with open_scheduler(engine, max_loaded_models=1) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING):
+            waiting = asyncio.create_task(touch(scheduler, "b"))
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        assert [name for name, _ in engine.loads] == ["a:latest"]
+
+
+async def test_keep_alive_unloads_after_the_last_request() -> None:
+    async with open_scheduler(Counting(), keep_alive=0.05) as scheduler:
+        runner = await touch(scheduler, "a")
+        assert not runner.died.done()
+        assert await gone(runner) == "closed"
+        assert names(scheduler) == set()
+
+
+async def test_keep_alive_zero_unloads_when_idle() -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING) as lease:
+            await touch(scheduler, "a", keep_alive=0)
+            assert not lease.runner.died.done()
+        assert await gone(lease.runner) == "closed"
+
+
+async def test_keep_alive_is_kept_until_it_is_said_anew() -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        await touch(scheduler, "a", keep_alive=-1)
+        assert scheduler.loaded()[0].expires_at is None
+        await touch(scheduler, "a")
+        assert scheduler.loaded()[0].expires_at is None
+        await touch(scheduler, "a", keep_alive=60)
+        assert scheduler.loaded()[0].expires_at is not None
+
+
+async def test_unload_waits_for_idle_ones_and_leaves_busy_ones_their_requests() -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        assert not await scheduler.unload(Name.parse("a"))
+        runner = await touch(scheduler, "a")
+        assert await scheduler.unload(Name.parse("a"))
+        assert runner.died.done()
+        async with scheduler.lease(model("a"), NOTHING) as lease:
+            assert await scheduler.unload(Name.parse("a"))
+            assert not lease.runner.died.done()
+        assert await gone(lease.runner) == "closed"
+
+
+async def test_a_runner_that_died_is_replaced_and_others_are_untouched() -> None:
+    engine = Counting({"rules": [{"when": {"contains": "die"}, "answer": {"text": "a b c", "error": {"after": 1}}}]})
+    async with open_scheduler(engine) as scheduler:
+        other = await touch(scheduler, "b")
+        async with scheduler.lease(model("a"), NOTHING) as lease:
+            prompt = Prompt(tuple(await lease.runner.tokenize("die", special=True, bos=False)))
+            with pytest.raises(RunnerDied, match="scripted failure"):
+                async for _ in lease.runner.generate(prompt, Sampling(max_tokens=9, seed=1)):
+                    pass
+        fresh = await touch(scheduler, "a")
+        assert fresh is not lease.runner
+        assert await touch(scheduler, "b") is other
+
+
+async def test_closing_ends_every_runner_and_refuses_the_line() -> None:
+    async with open_scheduler(Counting(), max_loaded_models=1) as scheduler:
+        lease = scheduler.lease(model("a"), NOTHING)
+        runner = (await lease.__aenter__()).runner
+        waiting = asyncio.create_task(touch(scheduler, "b"))
+        await asyncio.sleep(0.02)
+        await scheduler.close()
+        assert runner.died.done()
+        with pytest.raises(Overloaded):
+            await waiting
+        await lease.__aexit__(None, None, None)
+        with pytest.raises(Overloaded):
+            await touch(scheduler, "a")
+
+
+async def test_closing_aborts_a_load() -> None:
+    engine = Counting()
+    engine.gate.clear()
+    async with open_scheduler(engine) as scheduler:
+        request = asyncio.create_task(touch(scheduler, "a"))
+        while not engine.loads:
+            await turn()
+        await scheduler.close()
+        with pytest.raises(Overloaded):
+            await request
+    assert engine.aborted == 1
+
+
+async def test_fewer_slots_when_memory_is_short_are_told() -> None:
+    metadata = {"llama.context_length": 4096, "llama.block_count": 32, "llama.attention.head_count": 32}
+    header = make_model("a").header
+    big = model("a", header=type(header)(
+        version=3, architecture="llama", metadata={**metadata, "llama.embedding_length": 4096}, tensors=(),
+    ))  # fmt: skip
+    async with open_scheduler(Counting(), free=lambda: 6 * 2**30) as scheduler, scheduler.lease(big, NOTHING) as lease:
+        assert lease.runner.info.slots == 2
+        assert "2 of 4 slots" in lease.runner.info.reason
+
+
+async def test_an_engine_that_is_not_there_is_refused() -> None:
+    settings = Settings(models=Path("none"), engine="llama")
+    async with Scheduler({"scripted": ScriptedEngine()}, settings) as scheduler:
+        with pytest.raises(Unsupported, match="PUNA_ENGINE"):
+            await touch(scheduler, "a")
