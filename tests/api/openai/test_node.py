@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "node"
-FILES = ("package.json", "package-lock.json")
-
-
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """A directory with the locked packages installed; kept in the user's cache from run to run."""
-    if shutil.which("npm") is None:
-        pytest.skip("Node is not installed")
-    key = hashlib.sha256(b"".join((SOURCE / name).read_bytes() for name in FILES)).hexdigest()[:16]
-    directory = platformdirs.user_cache_path("puna-tests") / f"node-{key}"
-    if not (directory / "installed").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            shutil.copy(SOURCE / name, directory)
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory, check=True, capture_output=True)
-        (directory / "installed").touch()
-    return directory
 
 
 @pytest.fixture(scope="module")

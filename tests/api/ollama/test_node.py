@@ -1,0 +1,55 @@
+"""The `ollama` package for JavaScript, unchanged, under Node."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "node" / "ollama.mjs"
+
+
+@pytest.fixture(scope="module")
+def seen(server: Any, packages: Path) -> dict[str, Any]:
+    """What `tests/node/ollama.mjs` saw."""
+    script = shutil.copy(SCRIPT, packages)
+    done = subprocess.run(["node", script, server.url], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_answers(seen: dict[str, Any]) -> None:
+    assert seen["chat"] == {"text": "Hello there, friend.", "reason": "stop"}
+    assert seen["stream"] == seen["generate"] == "Hello there, friend."
+    assert seen["thinking"] == ["Let me see.", "Forty-two."]
+    assert seen["tools"] == ["Paris", "Oslo"]
+    assert seen["embed"] == [4, 4]
+
+
+def test_models(seen: dict[str, Any]) -> None:
+    assert "tiny:latest" in seen["models"]
+    assert seen["show"] == "llama"
+    assert seen["ps"] is True
+    assert seen["version"] == "0.33.0"
+
+
+def test_abort_frees_the_slot(seen: dict[str, Any], server: Any) -> None:
+    assert seen["abort"] == "AbortError"
+    deadline = time.monotonic() + 5
+    while server.busy() and time.monotonic() < deadline:
+        pass
+    assert server.busy() == 0
+
+
+def test_errors(seen: dict[str, Any]) -> None:
+    errors = seen["errors"]
+    assert errors["missing"]["status"] == 404
+    assert errors["missing"]["message"].startswith("model 'nope' not found")
+    assert "nope-nope" in errors["pull"]["message"]
+    assert "scripted death" in errors["late"]["message"]
