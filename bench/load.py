@@ -54,7 +54,9 @@ def session(target: Target) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600))
 
 
-async def one(http: aiohttp.ClientSession, target: Target, prompt: str, tokens: int, seed: int, origin: float) -> Stream:
+async def one(
+    http: aiohttp.ClientSession, target: Target, prompt: str, tokens: int, seed: int, origin: float
+) -> Stream:
     """Ask once and read the stream to its end. RuntimeError if the server refuses or sends no token."""
     body = {
         "model": target.model,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
 from load import Target
+from puna.engine.llama.options import parameters, wheel
+from puna.engine.runner import LoadOptions, ModelFiles
 
 THREADS = psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
@@ -67,7 +73,9 @@ def stopped_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Pope
 
 
 @contextlib.contextmanager
-def puna(name: str, model: str, models: Path, engine: str, parallel: int, context: int) -> Iterator[tuple[Target, float]]:
+def puna(
+    name: str, model: str, models: Path, engine: str, parallel: int, context: int
+) -> Iterator[tuple[Target, float]]:
     """`puna serve` over the store `models`, and the seconds from its start to ready."""
     port = free_port()
     environment = {
@@ -80,9 +88,12 @@ def puna(name: str, model: str, models: Path, engine: str, parallel: int, contex
         "PUNA_KEEP_ALIVE": "-1",
     }
     log = (models / f"{name}.log").open("wb")
-    with log, stopped_at_end(
-        subprocess.Popen([sys.executable, "-m", "puna", "serve"], env=environment, stdout=log, stderr=log)
-    ) as process:
+    with (
+        log,
+        stopped_at_end(
+            subprocess.Popen([sys.executable, "-m", "puna", "serve"], env=environment, stdout=log, stderr=log)
+        ) as process,
+    ):
         ready = wait_until_up(f"http://127.0.0.1:{port}/", process)
         yield (
             Target(name, model, f"http://127.0.0.1:{port}", pids=(process.pid,), extra=(("ignore_eos", True),)),
@@ -107,3 +118,33 @@ def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) 
     ) as process:
         wait_until_up(f"http://127.0.0.1:{port}/", process)
         yield Target("ollama", model, f"http://127.0.0.1:{port}", pids=(process.pid,))
+
+
+@contextlib.contextmanager
+def bare(name: str, file: Path, slots: int, context: int) -> Iterator[Target]:
+    """llama.cpp's own server over its own HTTP API, in the very child process, with the very options, that Puna uses."""
+    with tempfile.TemporaryDirectory(prefix="puna-bare-") as folder:
+        path = Path(folder) / "s.sock"
+        files = ModelFiles(weights=file.resolve(), digest="", architecture="", quantization="")
+        options = parameters(files, LoadOptions(num_ctx=context, slots=slots), cores=THREADS, socket=path)
+        log = (Path(folder) / "log").open("wb")
+        command = [sys.executable, "-m", "puna.engine.llama.child", json.dumps(wheel(options))]
+        with log, stopped_at_end(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)) as process:
+            wait_until_healthy(path, process)
+            yield Target(name, "any", socket=str(path), pids=(process.pid,), extra=(("ignore_eos", True),))
+
+
+def wait_until_healthy(path: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the bare engine ended with {process.returncode}")
+        connection = http.client.HTTPConnection("engine")
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(str(path))
+            connection.sock = raw
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.02)
+    raise RuntimeError("the bare engine did not become ready")
