@@ -33,6 +33,7 @@ from puna.model.gguf import Header
 Whole = Sequence[int] | NDArray[np.int32]
 
 _MIN_ROWS = 2
+_ALIGNMENT = 64
 
 
 class Forward:
@@ -103,10 +104,10 @@ class Forward:
         """Blocks 0 … n_blocks-1 for the caller, empty. One more is kept for padding."""
         self._held = []
         for port in self._caches:
-            tensor = ov.Tensor(port.element_type, ov.Shape(_cache_sizes(port, n_blocks + 1)))
-            tensor.data.reshape(-1).view(np.uint8)[:] = 0
+            room = _zeros(_cache_sizes(port, n_blocks + 1), port.element_type.to_dtype())
+            tensor = ov.Tensor(room, shared_memory=True)
             self._request.set_tensor(port, tensor)
-            self._held.append(tensor)
+            self._held += [room, tensor]
         self._scratch = n_blocks
 
     def __call__(  # noqa: PLR0917 - the arrays of one step, in the order of the runtime
@@ -153,6 +154,14 @@ class Forward:
 def _cache_sizes(port: Any, count: int) -> list[int]:
     """The sizes of a cache of `count` blocks."""
     return [count, *(dimension.get_length() for dimension in list(port.partial_shape)[1:])]
+
+
+def _zeros(sizes: list[int], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros from the edge of a cache line on. The system gives the memory for them when they are first written."""
+    size = math.prod(sizes) * kind.itemsize
+    raw = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(kind).reshape(sizes)
 
 
 def _settings(exact: bool, threads: int | None) -> dict[str, object]:
