@@ -1,13 +1,13 @@
-"""Servers side by side: Puna with each engine, the bare engine, and Ollama if given, in turn, on one file, in one sitting.
+"""Servers side by side: Puna with each engine, the bare engine, and Ollama if given; in turn, on one file.
 
     python bench/serve.py MODEL.gguf [--streams 1,4,16] [--engines llama,cpu] [--repeat 5] [--ollama PATH]
 
-Every server is started once; each repetition then measures all of them one after the other, so that a slow minute of the
-machine hits all alike. Prints medians and their ratio to the bare engine. Nothing else may run on the machine meanwhile.
+Every server is started once; each repetition then measures all of them one after the other, so that a slow minute of
+the machine hits all alike. Prints medians and their ratio to the bare engine. Nothing else may run meanwhile.
 
-Decode: tokens a second of all streams together, from the first token of any to the last of all. First token: of one short,
-never seen prompt. Prompt: tokens a second over a prompt of about 1,250 tokens. Late: first token of a request that
-arrives while 15 others are being answered.
+Decode: tokens a second of all streams together, from the first token of any to the last of all. First token: of one
+short, never seen prompt. Prompt: tokens a second over a prompt of about 1,250 tokens. Among 15 others: first token of
+a request that arrives while these are being answered.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ def main() -> None:
     parser.add_argument("--engines", default="llama")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument(
-        "--slots", type=int, default=0, help="slots of the bare engine and of Puna's; default: most streams"
-    )
+    parser.add_argument("--slots", type=int, default=0, help="slots of every engine; default: most streams")
     parser.add_argument("--ollama", type=Path, help="a path to a real ollama binary")
     arguments = parser.parse_args()
     streams = [int(n) for n in arguments.streams.split(",")]

@@ -122,7 +122,7 @@ def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) 
 
 @contextlib.contextmanager
 def bare(name: str, file: Path, slots: int, context: int) -> Iterator[Target]:
-    """llama.cpp's own server over its own HTTP API, in the very child process, with the very options, that Puna uses."""
+    """llama.cpp's own server over its own HTTP API, in the very child process and with the options that Puna uses."""
     with tempfile.TemporaryDirectory(prefix="puna-bare-") as folder:
         path = Path(folder) / "s.sock"
         files = ModelFiles(weights=file.resolve(), digest="", architecture="", quantization="")
