@@ -106,10 +106,10 @@ class ChatRun:
         """Rendered, tokenised and fitted."""
         return await chat_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
 
-    async def count(self) -> int:
-        """Tokens of the prompt, whether it fits or not."""
+    async def tokens(self) -> tuple[int, ...]:
+        """Of the prompt, whether it fits or not."""
         built = await build_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
-        return len(built.prompt.tokens)
+        return built.prompt.tokens
 
     async def events(self, began: int, load_ns: int) -> AsyncGenerator[Event, None]:
         """All events. `began`: when the request came, `load_ns`: how long its lease took."""

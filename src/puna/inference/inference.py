@@ -90,10 +90,14 @@ class Inference:
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt of this request is; nothing is generated."""
+        return len(await self.prompt_tokens(request))
+
+    async def prompt_tokens(self, request: ChatRequest) -> tuple[int, ...]:
+        """The token ids of this request's prompt, whether it fits or not; nothing is generated."""
         model = await self._resolve(request.model)
         plan = plan_chat(model, self._template(model, request.template), request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
-            return await ChatRun(plan, lease.runner).count()
+            return await ChatRun(plan, lease.runner).tokens()
 
     async def load(self, name: str, options: Options, keep_alive: float | None) -> int:
         """Load a model, if it is not. Returns how long that took, in nanoseconds."""

@@ -281,6 +281,8 @@ def bounds() -> list[Any]:
             decimal = "float" in str(info.annotation)
             for item in info.metadata:
                 match item:
+                    case annotated_types.Gt(gt=least):
+                        found.append((shape, row.name, least, "decimal_below_min_value"))
                     case annotated_types.Ge(ge=least):
                         word = "decimal" if decimal else "integer"
                         found.append((shape, row.name, least - 1, f"{word}_below_min_value"))

@@ -54,6 +54,7 @@ def test_delete_unloads_and_removes(serving, store, tmp_path):
 
 
 def test_methods(server):
+    assert server.request("HEAD", "/v1/models").status == 200
     answer = server.post("/v1/models/tiny", {})
     assert answer.status == 405
     assert answer.error["code"] == "method_not_supported"
@@ -69,7 +70,9 @@ def test_tokens_in_both_dialects(server):
 
 def test_a_chat_is_counted_as_it_will_be_charged(server):
     messages = [{"role": "user", "content": "count"}]
-    counted = server.post("/tokenize", {"model": "tiny", "messages": messages}).json["count"]
+    counting = server.post("/tokenize", {"model": "tiny", "messages": messages}).json
+    counted = counting["count"]
+    assert len(counting["tokens"]) == counted
     body = {"model": "tiny", "messages": messages}
     assert server.post("/v1/chat/completions", body).json["usage"]["prompt_tokens"] == counted
 

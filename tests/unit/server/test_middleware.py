@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from puna.server.middleware import is_loopback, is_own_host, parse_origins
+from puna.errors import Cancelled, NotFound
+from puna.server.middleware import Identify, is_loopback, is_own_host, parse_origins
 from puna.settings import SettingError
 
 
@@ -41,3 +44,56 @@ def test_own_hosts(host):
 @pytest.mark.parametrize("host", ["example.com", "1.1.1.1:80", "localhost.com", "[::1", "a.internal.evil"])
 def test_hosts_of_others(host):
     assert not is_own_host(host)
+
+
+class Wire:
+    """One request and what was sent for it."""
+
+    def __init__(self, path: str) -> None:
+        self.scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+        self.sent: list[dict[str, Any]] = []
+
+    async def receive(self) -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    async def run(self, app: Any) -> None:
+        await Identify(app)(self.scope, self.receive, self.send)
+
+
+@pytest.mark.parametrize(("path", "start"), [("/v1/x", b'{"error":{"message":'), ("/api/x", b'{"error":"The server')])
+async def test_a_fault_of_ours_is_a_500_that_tells_only_its_id(path, start):
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    wire = Wire(path)
+    await wire.run(app)
+    head, body = wire.sent
+    assert head["status"] == 500
+    headers = dict(head["headers"])
+    assert headers[b"x-should-retry"] == b"false"
+    assert headers[b"x-request-id"] in body["body"]
+    assert body["body"].startswith(start)
+    assert b"secret" not in body["body"]
+
+
+async def test_a_client_that_went_away_gets_nothing():
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise Cancelled("gone")
+
+    wire = Wire("/v1/x")
+    await wire.run(app)
+    assert wire.sent == []
+
+
+async def test_headers_of_inner_layers_are_on_errors_too():
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["state"]["response_headers"]["x-note"] = "1"
+        raise NotFound("nothing")
+
+    wire = Wire("/v1/x")
+    await wire.run(app)
+    assert wire.sent[0]["status"] == 404
+    assert dict(wire.sent[0]["headers"])[b"x-note"] == b"1"

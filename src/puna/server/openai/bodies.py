@@ -150,8 +150,8 @@ class Sampled(Extras):
         float | None, Field(ge=0, le=1), Honoured("Only tokens at least this likely, the likeliest being 1.")
     ] = None
     typical_p: Annotated[float | None, Field(ge=0, le=1), Honoured("Locally typical sampling; 1: off.")] = None
-    repeat_penalty: Annotated[float | None, Field(ge=0), Honoured("Against repeated tokens; 1: off.")] = None
-    repetition_penalty: Annotated[float | None, Field(ge=0), Honoured("Another name of `repeat_penalty`.")] = None
+    repeat_penalty: Annotated[float | None, Field(gt=0), Honoured("Against repeated tokens; 1: off.")] = None
+    repetition_penalty: Annotated[float | None, Field(gt=0), Honoured("Another name of `repeat_penalty`.")] = None
     repeat_last_n: Annotated[
         int | None, Field(ge=-1, le=2**31 - 1), Honoured("How many tokens back penalties look; -1: all of the context.")
     ] = None

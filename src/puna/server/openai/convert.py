@@ -245,13 +245,11 @@ def to_think(body: ChatCompletionBody) -> Think | None:
 
 def field_names(body: Sampled) -> dict[str, str]:
     """What this request calls settings that have several names in requests."""
-    if not isinstance(body, ChatCompletionBody):
-        return {"response_format": next(iter(_outputs(body, None)), "response_format")}
-    outputs = _outputs(body, body.response_format)
-    return {
-        "think": next(iter(_thinks(body)), "think"),
-        "response_format": next(iter(outputs), "response_format"),
-    }
+    response_format, thinks = None, dict[str, Think]()
+    if isinstance(body, ChatCompletionBody):
+        response_format, thinks = body.response_format, _thinks(body)
+    output = next(iter(_outputs(body, response_format)), "response_format")
+    return {"think": next(iter(thinks), "think"), "response_format": output, "grammar": output}
 
 
 def _thinks(body: ChatCompletionBody) -> dict[str, Think]:

@@ -153,6 +153,7 @@ _RULES: Mapping[str, Callable[[str, dict[str, Any], object], InvalidRequest]] = 
     "union_tag_not_found": _no_tag,
     "union_tag_invalid": _wrong_tag,
     "literal_error": _literal,
+    "greater_than": _bound("minimum", "below", ">", "gt"),
     "greater_than_equal": _bound("minimum", "below", ">=", "ge"),
     "less_than_equal": _bound("maximum", "above", "<=", "le"),
     "too_short": _short,

@@ -181,6 +181,8 @@ def _bounds(metadata: list[Any]) -> str:
     lengths: list[str] = []
     for item in metadata:
         match item:
+            case annotated_types.Gt(gt=bound):
+                lengths.append(f"over {bound}")
             case annotated_types.Ge(ge=bound):
                 least = bound
             case annotated_types.Le(le=bound):

@@ -140,7 +140,8 @@ class _Api:
             counted: JsonObject = {"count": len(tokens), "tokens": [*tokens]}
         else:
             images = await self._fetch_images(name, body.messages or [])
-            counted = {"count": await self._inference.count(convert.to_counted_chat(body, name, images))}
+            chat_tokens = await self._inference.prompt_tokens(convert.to_counted_chat(body, name, images))
+            counted = {"count": len(chat_tokens), "tokens": [*chat_tokens]}
         return JsonReply({**counted, "max_model_len": await self._context(name)})
 
     async def detokenize(self, request: Request) -> Response:
