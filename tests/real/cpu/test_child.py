@@ -16,7 +16,15 @@ import pytest_asyncio
 
 from puna.engine.cpu.client import CpuEngine
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Prompt, Runner, Sampling, Token
-from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, ModelFileError, RunnerDied, Unsupported
+from puna.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    LoadFailed,
+    LoadTimeout,
+    ModelFileError,
+    RunnerDied,
+    Unsupported,
+)
 from puna.settings import Settings
 
 from .models import Recipe, write_model
@@ -178,6 +186,18 @@ async def test_a_start_given_up_leaves_no_process(seconds: float, model: Path, t
     assert _children() == before
 
 
+async def test_a_start_without_a_sign_of_life_is_given_up(model: Path, tmp_path: Path) -> None:
+    before = _children()
+    start = asyncio.create_task(_start(model, tmp_path, load_timeout=0.3))
+    while not _children() - before:
+        await asyncio.wait({start}, timeout=0.01)
+    (pid,) = _children() - before
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(LoadTimeout):
+        await start
+    assert _children() == before
+
+
 @pytest.mark.parametrize("extra", ["adapters", "projectors"])
 async def test_what_it_cannot_load_is_refused(extra: str, model: Path, tmp_path: Path) -> None:
     engine = CpuEngine(Settings(models=tmp_path))
@@ -193,8 +213,8 @@ async def test_settings_without_effect_are_told(model: Path, tmp_path: Path) -> 
     await runner.close()
 
 
-async def _start(model: Path, store: Path) -> None:
-    async with started(model, store):
+async def _start(model: Path, store: Path, **settings: float) -> None:
+    async with started(model, store, **settings):
         pass
 
 

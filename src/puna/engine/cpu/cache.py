@@ -22,7 +22,12 @@ from enum import Enum
 from hashlib import blake2b
 from typing import TypeAlias
 
+from puna.errors import LoadFailed
+
 BLOCK = 32
+
+CACHE_SHARE = 0.5
+"""Of the memory that is left once the weights are in, how much the cache may take."""
 
 Key: TypeAlias = bytes
 
@@ -30,6 +35,21 @@ Key: TypeAlias = bytes
 def blocks_for(tokens: int) -> int:
     """How many blocks hold that many tokens."""
     return -(-tokens // BLOCK)
+
+
+def capacity_for(num_ctx: int, slots: int, bytes_per_block: int, left: int) -> int:
+    """How many blocks the cache gets: a full context for every slot, or what half of the memory `left` holds.
+
+    With fewer than all, requests wait for each other's room. LoadFailed when not even one full context fits.
+    """
+    most = int(left * CACHE_SHARE) // bytes_per_block
+    one = blocks_for(num_ctx)
+    if most < one:
+        raise LoadFailed(
+            f"a context of {num_ctx} tokens needs {one * bytes_per_block >> 20} MiB of cache, and only "
+            f"{int(left * CACHE_SHARE) >> 20} MiB may be taken for it; ask for a smaller context (num_ctx)"
+        )
+    return min(one * slots, most)
 
 
 def prompt_keys(prompt: Sequence[int]) -> tuple[Key, ...]:

@@ -47,7 +47,7 @@ from puna.types import Candidate
 FEATURES = frozenset({Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE})
 
 SIGN_OF_LIFE = 2.0
-"""Seconds between looks at whether a loading child still does something."""
+"""Seconds, at most, between looks at whether a loading child still does something."""
 
 _Connection: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -139,10 +139,11 @@ def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
 async def _ready(child: ChildProcess, accepted: asyncio.Future[_Connection], limit: float) -> tuple[Hello, _Connection]:
     """What the child says when it has loaded. `limit`: seconds it may be without a sign of life; 0: for ever."""
     events: set[asyncio.Future[Any]] = {accepted, child.died}
+    pause = min(SIGN_OF_LIFE, limit) if limit > 0 else SIGN_OF_LIFE
     clock = asyncio.get_running_loop().time
     life, since = child.life(), clock()
     while not accepted.done():
-        await asyncio.wait(events, timeout=SIGN_OF_LIFE, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(events, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         if child.died.done() and not accepted.done():
             raise LoadFailed(f"the cpu engine did not start: {child.died.result()}")
         if child.life() != life:

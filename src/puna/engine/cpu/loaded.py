@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from puna.engine.cpu.cache import BLOCK, Cache, blocks_for
+from puna.engine.cpu.cache import BLOCK, Cache, capacity_for
 from puna.engine.cpu.constraint import Grammars, Vocabulary
 from puna.engine.cpu.forward import Forward
 from puna.engine.cpu.loop import Census, Limits
@@ -22,24 +22,6 @@ from puna.engine.runner import Token
 from puna.errors import InvalidRequest, LoadFailed
 from puna.model.gguf import read_header
 from puna.types import Candidate
-
-CACHE_SHARE = 0.5
-"""Of the memory that is left once the weights are in, how much the cache may take."""
-
-
-def cache_blocks(num_ctx: int, slots: int, bytes_per_block: int, left: int) -> int:
-    """How many blocks the cache gets: a full context for every slot, or what half of the memory `left` holds.
-
-    With fewer than all, requests wait for each other's room. LoadFailed when not even one full context fits.
-    """
-    most = int(left * CACHE_SHARE) // bytes_per_block
-    one = blocks_for(num_ctx)
-    if most < one:
-        raise LoadFailed(
-            f"a context of {num_ctx} tokens needs {one * bytes_per_block >> 20} MiB of cache, and only "
-            f"{int(left * CACHE_SHARE) >> 20} MiB may be taken for it; ask for a smaller context (num_ctx)"
-        )
-    return min(one * slots, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +80,7 @@ def load(order: Load) -> Loaded:
     left = psutil.virtual_memory().available
     if order.memory:
         left = min(left, order.memory - psutil.Process().memory_info().rss)
-    blocks = cache_blocks(order.num_ctx, order.slots, model.bytes_per_block, left)
+    blocks = capacity_for(order.num_ctx, order.slots, model.bytes_per_block, left)
     model.allocate(blocks)
     padding = [b""] * max(model.vocabulary - tokenizer.vocabulary, 0)
     pieces = [tokenizer.piece(token) for token in range(tokenizer.vocabulary)] + padding

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from puna.engine.cpu.cache import BLOCK, Cache, Table, Wait, blocks_for, prompt_keys
+from puna.engine.cpu.cache import BLOCK, Cache, Table, Wait, blocks_for, capacity_for, prompt_keys
+from puna.errors import LoadFailed
 
 
 def shareable(prompt: list[int]) -> int:
@@ -118,6 +120,19 @@ def test_forgetting_empties_what_nobody_holds() -> None:
     held = computed(cache, list(range(200, 300)))
     cache.forget()
     assert (cache.kept, cache.used, cache.open) == (0, len(held.blocks), 20 - len(held.blocks) - held.promised)
+
+
+def test_every_slot_gets_a_full_context_where_memory_allows() -> None:
+    assert capacity_for(num_ctx=100, slots=3, bytes_per_block=1000, left=10**6) == 3 * 4
+
+
+def test_with_less_memory_the_slots_share() -> None:
+    assert capacity_for(num_ctx=100, slots=3, bytes_per_block=1000, left=20_000) == 10
+
+
+def test_a_context_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(LoadFailed, match="num_ctx"):
+        capacity_for(num_ctx=100, slots=3, bytes_per_block=1000, left=7_000)
 
 
 class CacheMachine(RuleBasedStateMachine):
