@@ -9,6 +9,16 @@ from typing import Any
 
 import annotated_types
 import pytest
+from openai.types import EmbeddingCreateParams
+from openai.types.chat import (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionContentPartImageParam,
+    ChatCompletionContentPartInputAudioParam,
+    ChatCompletionContentPartTextParam,
+    ChatCompletionStreamOptionsParam,
+)
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from openai.types.completion_create_params import CompletionCreateParamsStreaming as LegacyParamsStreaming
 
 from puna.server.openai.bodies import (
     BODIES,
@@ -16,9 +26,11 @@ from puna.server.openai.bodies import (
     CompletionBody,
     DetokenizeBody,
     EmbeddingBody,
+    StreamOptions,
     TokenizeBody,
 )
 from puna.server.openai.contract import Honoured, Refused, Reported, Row, Shape, rows
+from puna.server.openai.messages import AssistantMessage, AudioPart, ImagePart, TextPart
 from puna.server.openai.reference import nested_shapes
 
 PATHS: dict[type[Shape], str] = {shape: (shape.__doc__ or "").removeprefix("POST ") for shape in BODIES}
@@ -363,3 +375,22 @@ def test_every_honoured_field_has_a_proof():
     for shape in BODIES:
         honoured = {row.name for row in rows(shape) if isinstance(row.mark, Honoured)}
         assert EFFECTS[shape].keys() >= honoured
+
+
+@pytest.mark.parametrize(
+    ("published", "shape"),
+    [
+        (CompletionCreateParamsStreaming, ChatCompletionBody),
+        (LegacyParamsStreaming, CompletionBody),
+        (EmbeddingCreateParams, EmbeddingBody),
+        (ChatCompletionContentPartTextParam, TextPart),
+        (ChatCompletionContentPartImageParam, ImagePart),
+        (ChatCompletionContentPartInputAudioParam, AudioPart),
+        (ChatCompletionAssistantMessageParam, AssistantMessage),
+        (ChatCompletionStreamOptionsParam, StreamOptions),
+    ],
+)
+def test_every_published_field_is_in_the_contract(published: type, shape: type[Shape]):
+    """As the `openai` package has them, which is made from OpenAI's specification."""
+    fields = published.__required_keys__ | published.__optional_keys__  # type: ignore[attr-defined]
+    assert fields <= {row.name for row in rows(shape)}

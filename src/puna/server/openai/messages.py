@@ -21,7 +21,13 @@ _CONTENT = Discriminator(_text_or_array, custom_error_type=UNION, custom_error_m
 # ---------------------------------------------------------------------------------------------------------- parts
 
 
-class TextPart(Shape):
+class Part(Shape):
+    prompt_cache_breakpoint: Annotated[
+        JsonObject | None, Reported("Every prompt is cached as far as it was seen before.")
+    ] = None
+
+
+class TextPart(Part):
     type: Literal["text"]
     text: Annotated[str, Honoured("The text.")]
 
@@ -51,7 +57,7 @@ ImageSource: TypeAlias = Annotated[
 ]
 
 
-class ImagePart(Shape):
+class ImagePart(Part):
     type: Literal["image_url"]
     image_url: Annotated[ImageSource, Honoured("The image, as OpenAI's object or as a bare URL.")]
 
@@ -61,7 +67,7 @@ class InputAudio(Shape):
     format: Annotated[Literal["wav", "mp3"], Honoured("Must be what the bytes are.")]
 
 
-class AudioPart(Shape):
+class AudioPart(Part):
     type: Literal["input_audio"]
     input_audio: Annotated[InputAudio, Honoured("Sound, for a model that hears.")]
 
@@ -74,7 +80,7 @@ class FileData(Shape):
     file_id: Annotated[str | None, Refused("This server stores no files: send file_data.")] = None
 
 
-class FilePart(Shape):
+class FilePart(Part):
     type: Literal["file"]
     file: Annotated[FileData, Honoured("A file whose text becomes part of the message.")]
 
