@@ -1,0 +1,62 @@
+"""Modelfiles, before a server is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from puna.cli.create import base_path, read_modelfile
+from puna.errors import InvalidRequest, NotFound, PunaError, Unsupported
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("FROM x\nPARAMETER wat 1\n", "unknown parameter 'wat'"),
+        ("FROM x\nPARAMETER temperature hot\n", "temperature"),
+        ("WAT x\n", r"\(line 1\): command must be one of"),
+        ("SYSTEM x\n", "no FROM line"),
+        ("FROM x\nDRAFT ./y.gguf\n", "DRAFT is not supported"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, error: str) -> None:
+    path = tmp_path / "Modelfile"
+    path.write_text(text)
+    with pytest.raises(PunaError, match=error):
+        read_modelfile(path)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "Modelfile"
+    path.write_bytes(b"FROM \xff\xff\xff")
+    with pytest.raises(InvalidRequest, match="not text"):
+        read_modelfile(path)
+
+
+def test_nothing_takes_the_place_of_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no such Modelfile"):
+        read_modelfile(tmp_path / "missing")
+
+
+def test_a_parameter_without_effect_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "Modelfile"
+    path.write_text("FROM x\nPARAMETER low_vram true\n")
+    read_modelfile(path)
+    assert "low_vram has no effect" in capsys.readouterr().err
+
+
+def test_from_is_a_file_beside_the_modelfile_or_a_name(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    (tmp_path / "smollm2").mkdir()
+    assert base_path("./x.gguf", tmp_path) == tmp_path / "x.gguf"
+    assert base_path(str(tmp_path / "x.gguf"), Path("elsewhere")) == tmp_path / "x.gguf"
+    assert base_path("smollm2:135m", tmp_path) is None
+    # Ollama takes a directory of that name instead of the model.
+    assert base_path("smollm2", tmp_path) is None
+    with pytest.raises(NotFound):
+        base_path("./y.gguf", tmp_path)
+    with pytest.raises(NotFound):
+        base_path("y.gguf", tmp_path)
+    with pytest.raises(Unsupported, match="directory"):
+        base_path("./smollm2", tmp_path)
