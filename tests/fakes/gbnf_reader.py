@@ -1,4 +1,4 @@
-"""A second reading of GBNF, apart from the code that writes it: random texts of a grammar, and whether it matches one."""
+"""A second reading of GBNF, apart from the code that writes it: random texts of a grammar, whether it matches one."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Gbnf:
 
     def __init__(self, text: str) -> None:
         self.rules: dict[str, object] = {}
-        for line in text.splitlines() if "\u2028" not in text else text.split("\n"):
+        for line in text.split("\n"):
             if not line:
                 continue
             head = _RULE.match(line)
@@ -200,9 +200,9 @@ class Gbnf:
 
     def _refuse_left_recursion(self) -> None:
         first: dict[str, set[str]] = {name: set(self._leftmost(body)) for name, body in self.rules.items()}
-        for name in first:
+        for name, begins in first.items():
             seen: set[str] = set()
-            waiting = list(first[name])
+            waiting = list(begins)
             while waiting:
                 other = waiting.pop()
                 assert other != name, f"{name} is left-recursive"
@@ -233,7 +233,9 @@ class Gbnf:
     def accepts(self, text: str) -> bool:
         return len(text) in self._ends(Name("root"), 0, text, {})
 
-    def _ends(self, node: object, start: int, text: str, known: dict[tuple[int, int], frozenset[int]]) -> frozenset[int]:
+    def _ends(
+        self, node: object, start: int, text: str, known: dict[tuple[int, int], frozenset[int]]
+    ) -> frozenset[int]:
         if isinstance(node, Char):
             return frozenset({start + 1}) if start < len(text) and node.holds(text[start]) else frozenset()
         key = (id(self.rules[node.name]) if isinstance(node, Name) else id(node), start)

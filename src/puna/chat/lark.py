@@ -144,8 +144,11 @@ class _Reader:
         if directive != "%import":
             raise self._wrong(f"{directive} cannot be held")
         self._want("common")
-        self._want(".")
-        names = [self._take()] if not self._skip("(") else self._listed()
+        if self._skip("("):
+            names = self._listed()
+        else:
+            self._want(".")
+            names = [self._take()]
         for name in names:
             alias = self._take() if len(names) == 1 and self._skip("->") else name
             if name not in _COMMON:

@@ -21,6 +21,7 @@ from puna.chat.gbnf import (
     Rules,
     choice,
     complement,
+    contains,
     intersection,
     seq,
     union,
@@ -196,6 +197,8 @@ class _Parser:
         end = self.text.find("}", self.at)
         low, comma, high = self.text[self.at + 1 : max(end, 0)].partition(",")
         if not _number(low) or (high and not _number(high)):
+            if not low and comma and _number(high):
+                raise PatternError("a count without its beginning")
             return None
         self.at = end + 1
         return int(low), (int(high) if high else None) if comma else int(low)
@@ -223,10 +226,9 @@ class _Parser:
             for mark, what in (("=", "look-ahead"), ("!", "look-ahead"), ("<=", "look-behind"), ("<!", "look-behind")):
                 if self.skip(mark):
                     raise PatternError(what)
-            if self.skip("P<") or self.skip("<"):
-                while self.take() != ">":
-                    pass
-            elif not self.skip(":"):
+            if self.peek() in ("P", "<"):
+                raise PatternError("a named group")
+            if not self.skip(":"):
                 raise PatternError(f"the group '(?{self.peek()}'")
         self.depth += 1
         if self.depth > _MAX_NESTING:
@@ -276,6 +278,8 @@ class _Parser:
                 members.append(_between(first, self.member()))
             else:
                 members.append(first)
+        if not members:
+            raise PatternError("an empty class")
         self.at += 1
         together = One(
             union(part for one in members for part in one.sure), union(part for one in members for part in one.maybe)
@@ -383,6 +387,36 @@ def _no_edges(node: Node) -> None:
         raise PatternError("an anchor in the middle")
 
 
+def matches(node: Node, text: str) -> bool:
+    """Whether a tree without anchors matches all of `text` in some dialect, in polynomial time whatever it is."""
+    return len(text) in _ends_in(node, frozenset({0}), text)
+
+
+def _ends_in(node: Node, starts: frozenset[int], text: str) -> frozenset[int]:
+    """Where matches end that begin at any of `starts`."""
+    match node:
+        case One(_, maybe):
+            return frozenset(at + 1 for at in starts if at < len(text) and contains(maybe, ord(text[at])))
+        case Row(parts):
+            for part in parts:
+                starts = _ends_in(part, starts, text)
+            return starts
+        case Either(options):
+            return frozenset(end for option in options for end in _ends_in(option, starts, text))
+        case Times(item, low, high):
+            for _ in range(low):
+                starts = _ends_in(item, starts, text)
+                if not starts:
+                    return starts
+            found, new, count = starts, starts, low
+            while new and (high is None or count < high):
+                new = _ends_in(item, new, text) - found
+                found, count = found | new, count + 1
+            return found
+        case Edge():
+            return starts
+
+
 def lengths(node: Node) -> tuple[int, int | None]:
     """The shortest and the longest text it matches (None: without end)."""
     match node:
@@ -411,16 +445,37 @@ def within(node: Node, low: int, high: int | None) -> Node:
     shortest, longest = lengths(node)
     if shortest >= low and (high is None or (longest is not None and longest <= high)):
         return node
+    if (high is not None and shortest > high) or (longest is not None and longest < low):
+        return Either(())
     match node:
-        case Row((only,)):
-            return within(only, low, high)
+        case Row(parts):
+            return _row_within(_flat(parts), low, high)
         case Either(options):
             return Either(tuple(within(option, low, high) for option in options))
-        case Times(One() as item, least, most):
-            top = most if high is None else high if most is None else min(most, high)
-            return Times(item, max(least, low), top) if top is None or max(least, low) <= top else Either(())
+        case Times(item, least, most) if lengths(item)[0] == lengths(item)[1] != 0:
+            width = lengths(item)[0]
+            first = max(least, -(-low // width))
+            last = most if high is None else high // width if most is None else min(most, high // width)
+            return Times(item, first, last) if last is None or first <= last else Either(())
         case _:
-            raise PatternError("together with a length")
+            raise PatternError("a length that is not that of one part")
+
+
+def _row_within(parts: tuple[Node, ...], low: int, high: int | None) -> Node:
+    """Where only one part has no fixed length, the bounds are that part's."""
+    open_parts = [index for index, part in enumerate(parts) if lengths(part)[0] != lengths(part)[1]]
+    if len(open_parts) != 1:
+        raise PatternError("several parts of no fixed length, together with minLength or maxLength")
+    index = open_parts[0]
+    fixed = sum(lengths(part)[0] for part in parts) - lengths(parts[index])[0]
+    if high is not None and high < fixed:
+        return Either(())
+    inner = within(parts[index], max(low - fixed, 0), None if high is None else high - fixed)
+    return Row((*parts[:index], inner, *parts[index + 1 :]))
+
+
+def _flat(parts: tuple[Node, ...]) -> tuple[Node, ...]:
+    return tuple(leaf for part in parts for leaf in (_flat(part.parts) if isinstance(part, Row) else (part,)))
 
 
 def _something(node: Node) -> Node:

@@ -637,12 +637,10 @@ def _declared(shape: Shape) -> list[str]:
 
 
 def _matches(text: str, name: str, place: Located) -> bool:
-    import re
-
     try:
-        return re.search(text, name) is not None
-    except re.error as error:
-        raise SchemaError(place.path, "patternProperties", f"{text!r} is not a pattern: {error}") from error
+        return pattern.matches(pattern.searched(pattern.parse(text)), name)
+    except pattern.PatternError as error:
+        raise SchemaError(place.path, "patternProperties", str(error)) from error
 
 
 def _shared_types(left: frozenset[str], right: frozenset[str]) -> set[str]:

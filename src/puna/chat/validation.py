@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from puna.chat import pattern
 from puna.chat.formats import STRING_FORMATS
 from puna.types import JsonValue
 
@@ -34,7 +35,7 @@ def validator(schema: JsonValue) -> Validator:
 
     known = cast("bool | dict[str, object]", schema)
     base = validators.validator_for(known, default=Draft202012Validator)
-    own = {"multipleOf": _multiple_of, "nullable": _known, "type": partial(_type, base)}
+    own = {"multipleOf": _multiple_of, "pattern": _pattern, "nullable": _known, "type": partial(_type, base)}
     exact: type[Validator] = validators.extend(base, own)  # type: ignore[no-untyped-call]
     return exact(known, format_checker=_formats(), registry=Registry())
 
@@ -45,6 +46,14 @@ def _multiple_of(_: Validator, step: float, value: JsonValue, schema: JsonValue)
 
     if isinstance(value, int | float) and not isinstance(value, bool) and Decimal(str(value)) % Decimal(str(step)):
         yield ValidationError(f"{value!r} is not a multiple of {step}")
+
+
+def _pattern(_: Validator, text: str, value: JsonValue, schema: JsonValue) -> Iterator[ValidationError]:
+    """By the reading that the grammar has of it, and in bounded time: some patterns keep `re` busy for ever."""
+    from jsonschema import ValidationError
+
+    if isinstance(value, str) and not pattern.matches(pattern.searched(pattern.parse(text)), value):
+        yield ValidationError(f"{value!r} does not match {text!r}")
 
 
 def _known(*_: object) -> Iterator[ValidationError]:

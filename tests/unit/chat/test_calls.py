@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.gbnf_reader import Gbnf
+from puna.chat.calls import (
+    DEFAULT_SYNTAX,
+    MAX_CALLS,
+    CallPlan,
+    Piece,
+    PieceCallArguments,
+    PieceCallStart,
+    PieceText,
+    new_call_id,
+    plan_calls,
+)
+from puna.chat.facts import CallSyntax
+from puna.chat.schema import conforms
+from puna.errors import InvalidRequest
+from puna.types import Grammar, JsonOutput, Tool, ToolChoice
+
+WEATHER = Tool(
+    "get_weather",
+    "The weather of a place.",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+        "required": ["city"],
+    },
+)
+ADD = Tool("add", parameters={"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]})
+FREE = Tool("run", "Runs code.", kind="custom")
+PICK = Tool("pick", kind="custom", grammar=Grammar("regex", '[a-c]{2,4}\\n"x"?'))
+SUM = Tool(
+    "sum",
+    kind="custom",
+    grammar=Grammar("lark", 'start: term ("+" term)*\nterm: INT | "(" start ")"\n%import common.INT\n'),
+)
+TOOLS = (WEATHER, ADD, Tool("now"), FREE, PICK, SUM)
+
+LLAMA = CallSyntax('{"name": "', '", "parameters": ', "}")
+MISTRAL = CallSyntax('[TOOL_CALLS] [{"name": "', '", "arguments": ', ', "id": "abcdef123"}]', array=True)
+FUNCTION = CallSyntax("<function=", ">", "</function>")
+ARGS = CallSyntax("[TOOL_CALLS]", "[ARGS]", "")
+SYNTAXES = {"default": None, "llama": LLAMA, "mistral": MISTRAL, "function": FUNCTION, "args": ARGS}
+ANSWER = JsonOutput({"type": "object", "properties": {"q": {"type": "integer"}}, "required": ["q"]})
+
+
+def plan(
+    choice: ToolChoice | None = None,
+    *,
+    tools: tuple[Tool, ...] = TOOLS,
+    syntax: CallSyntax | None = None,
+    parallel: bool = True,
+    output: Any = None,
+) -> CallPlan:
+    return plan_calls(
+        tools, choice or ToolChoice(), parallel=parallel, native=syntax is not None, syntax=syntax, output=output
+    )
+
+
+def read(made: CallPlan, *pieces: str) -> tuple[list[Piece], str | None]:
+    """What the parser makes of the pieces, neighbours of one kind joined, and its parse error."""
+    numbers = itertools.count(1)
+    parser = made.parser(lambda: f"call_{next(numbers)}")
+    joined: list[Piece] = []
+    for piece in [part for text in pieces for part in parser.feed(text)] + parser.finish():
+        last = joined[-1] if joined else None
+        if isinstance(piece, PieceText) and isinstance(last, PieceText):
+            joined[-1] = PieceText(last.text + piece.text)
+        elif isinstance(piece, PieceCallArguments) and isinstance(last, PieceCallArguments):
+            joined[-1] = PieceCallArguments(last.text + piece.text)
+        else:
+            joined.append(piece)
+    return joined, parser.parse_error
+
+
+def names(pieces: list[Piece]) -> list[str]:
+    return [piece.name for piece in pieces if isinstance(piece, PieceCallStart)]
+
+
+def texts(pieces: list[Piece]) -> list[str]:
+    return [piece.text for piece in pieces if isinstance(piece, PieceText)]
+
+
+# ------------------------------------------------------------------------------------------ grammar and parser together
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("output", [None, ANSWER], ids=["text", "schema"])
+@pytest.mark.parametrize(
+    "choice",
+    [ToolChoice(), ToolChoice("required"), ToolChoice("required", ("add",)), ToolChoice("auto", ("add", "pick"))],
+    ids=["auto", "required", "named", "allowed"],
+)
+@pytest.mark.parametrize("parallel", [True, False], ids=["parallel", "single"])
+def test_what_the_grammar_allows_is_read_as_it_was_asked_for(
+    syntax: str, output: Any, choice: ToolChoice, parallel: bool
+) -> None:
+    made = plan(choice, syntax=SYNTAXES[syntax], output=output, parallel=parallel)
+    assert made.constraint is not None
+    grammar = Gbnf(made.constraint)
+    chance = random.Random(f"{syntax}{choice}{parallel}")
+    by_name = {tool.name: tool for tool in TOOLS}
+    called = 0
+    for _ in range(15):
+        text = grammar.walk(chance, 120)
+        cuts = sorted(chance.randint(0, len(text)) for _ in range(4))
+        pieces, error = read(made, text)
+        assert read(made, *(text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)]))) == (pieces, error)
+        assert error is None, text
+        found = names(pieces)
+        called += len(found)
+        assert set(found) <= set(choice.names or by_name)
+        assert len(found) <= (MAX_CALLS if parallel else 1)
+        if choice.mode == "required":
+            assert found, text
+            assert not texts(pieces)
+        elif output is not None and not found:
+            assert conforms(text, ANSWER.schema) is None
+        for start, arguments in itertools.pairwise(pieces):
+            if isinstance(start, PieceCallStart) and by_name[start.name].kind == "function":
+                assert isinstance(arguments, PieceCallArguments)
+                assert conforms(arguments.text, by_name[start.name].parameters) is None
+    assert called
+
+
+def test_a_call_streams_its_header_once_and_its_arguments_verbatim() -> None:
+    parser = plan().parser(lambda: "call_1")
+    assert parser.feed("Let me see. <tool") == [PieceText("Let me see.")]
+    assert parser.feed('_call>\n{"name": "get_wea') == []
+    assert parser.feed('ther", "arguments": ') == []
+    assert parser.feed('{"city": "Pun') == [
+        PieceCallStart("call_1", "get_weather"),
+        PieceCallArguments('{"city": "Pun'),
+    ]
+    assert parser.feed('o"}') == [PieceCallArguments('o"}')]
+    assert parser.feed("}\n</tool_call>") == []
+    assert parser.finish() == []
+    assert parser.parse_error is None
+
+
+def test_a_custom_call_is_unwrapped_to_its_text() -> None:
+    body = 'print("hé 😀")\n\t\\'
+    for arguments in (json.dumps({"input": body}), json.dumps({"input": body}, ensure_ascii=False)):
+        text = f'<tool_call>{{"name": "run", "arguments": {arguments}}}</tool_call>'
+        assert read(plan(), *text) == ([PieceCallStart("call_1", "run", "custom"), PieceCallArguments(body)], None)
+
+
+def test_several_calls_and_the_white_space_between_them() -> None:
+    call = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+    pieces, error = read(plan(), f"Yes.\n\n{call}\n{call}\n")
+    assert texts(pieces) == ["Yes."]
+    assert names(pieces) == ["now", "now"]
+    assert error is None
+
+
+def test_an_array_of_calls() -> None:
+    made = plan(syntax=MISTRAL)
+    call = '{"name": "now", "arguments": {}, "id": "Zz09aB12c"}'
+    assert names(read(made, f"[TOOL_CALLS] [{call}, {call}]")[0]) == ["now", "now"]
+    assert names(read(made, f"[TOOL_CALLS][{call}]")[0]) == ["now"]
+
+
+@pytest.mark.parametrize(
+    ("text", "syntax"),
+    [
+        ("plain text", None),
+        ("a < b, <tool>, <tool_cal", None),
+        ("  spaces around  ", None),
+        ('{"name": "Ada", "age": 36}', LLAMA),
+        ('{"name": "ad', LLAMA),
+        ('An object: {"name": "add", "parameters": {"a": 1}}', LLAMA),
+        ("[1, 2]", LLAMA),
+    ],
+)
+def test_text_stays_text(text: str, syntax: CallSyntax | None) -> None:
+    assert read(plan(syntax=syntax), *text) == ([PieceText(text)], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('<tool_call>\n{"name": "unknown", "arguments": {}}\n</tool_call>', "unknown"),
+        ("<tool_call>get_weather(Puno)</tool_call>", "not written as one"),
+        ('<tool_call>{"name": "add", "arguments": 3}</tool_call>', "without a JSON object"),
+        ('see <tool_call>{"name": "add", "argu', "ended before its arguments"),
+        (' <tool_call> <tool_call>{"name": ', "not written as one"),
+    ],
+)
+def test_what_is_not_a_call_is_text_and_reported(text: str, said: str) -> None:
+    pieces, error = read(plan(), *text)
+    assert texts(pieces) == [text]
+    assert names(pieces) == []
+    assert said in (error or "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ('{"city": "Pu', "ended too early"),
+        ('{"city": 3}}</tool_call>', "do not fit"),
+        ('{"city": }}</tool_call>', "not JSON"),
+        ('{"city": "Puno"} and more', "unexpected text"),
+    ],
+)
+def test_arguments_that_are_wrong_are_reported(arguments: str, said: str) -> None:
+    pieces, error = read(plan(), '<tool_call>{"name": "get_weather", "arguments": ' + arguments)
+    assert names(pieces) == ["get_weather"]
+    assert said in (error or "")
+
+
+PLANS = {syntax: plan(syntax=syntax) for syntax in (None, LLAMA, MISTRAL, ARGS)}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                *(
+                    "<tool_call>",
+                    "</tool_call>",
+                    '{"name": "',
+                    "add",
+                    "run",
+                    '", "arguments": ',
+                    '{"a": 1}',
+                    "}",
+                    "\n",
+                    " ",
+                ),
+                *(
+                    '{"input": "',
+                    "\\ud83d",
+                    "\\ude00",
+                    "\\u00",
+                    '\\"',
+                    "é",
+                    '"}',
+                    "[TOOL_CALLS]",
+                    "[ARGS]",
+                    "<",
+                    "text",
+                    "[{",
+                ),
+            ]
+        ),
+        max_size=14,
+    ),
+    seed=st.integers(0, 2**32),
+    syntax=st.sampled_from(list(PLANS)),
+)
+def test_any_text_in_any_pieces_reads_the_same_and_never_fails(
+    parts: list[str], seed: int, syntax: CallSyntax | None
+) -> None:
+    made = PLANS[syntax]
+    text = "".join(parts)
+    chance = random.Random(seed)
+    cuts = sorted(chance.randint(0, len(text)) for _ in range(5))
+    assert read(made, *(text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)]))) == read(made, text)
+
+
+def test_many_marks_in_one_piece() -> None:
+    text = "<tool_call>" * 5_000
+    assert texts(read(plan(), text)[0]) == [text]
+
+
+# ------------------------------------------------------------------------------------------------------------- planning
+
+
+def test_none_calls_nothing_and_reads_no_calls() -> None:
+    made = plan(ToolChoice("none"))
+    assert made == CallPlan()
+    text = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
+    assert read(made, *text) == ([PieceText(text)], None)
+
+
+def test_without_tools_the_output_alone_decides() -> None:
+    made = plan(tools=(), output=ANSWER)
+    assert made.constraint is not None
+    assert Gbnf(made.constraint).accepts('{"q": 1}')
+    assert plan(tools=()) == CallPlan()
+
+
+def test_a_template_that_knows_tools_renders_them_and_the_others_are_told() -> None:
+    native = plan(syntax=FUNCTION)
+    assert native.instructions is None
+    assert [tool.kind for tool in native.tools] == ["function"] * len(TOOLS)
+    assert native.tools[3].parameters == {
+        "type": "object",
+        "properties": {"input": {"type": "string"}},
+        "required": ["input"],
+    }
+    told = plan(ToolChoice("required", ("add",)), parallel=False)
+    assert told.tools == ()
+    assert told.instructions is not None
+    assert '"name": "add"' in told.instructions
+    assert "get_weather" not in told.instructions
+    assert DEFAULT_SYNTAX.before in told.instructions
+
+
+def test_a_template_whose_way_of_calling_is_unknown_is_told_too() -> None:
+    made = plan_calls(TOOLS, ToolChoice(), parallel=True, native=True, syntax=None, output=None)
+    assert made.tools == ()
+    assert made.instructions is not None
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "param"),
+    [
+        ((), ToolChoice("required"), "tool_choice"),
+        (TOOLS, ToolChoice("required", ("nope",)), "tool_choice"),
+        (TOOLS, ToolChoice("required", ()), "tool_choice"),
+        ((ADD, ADD), ToolChoice(), "tools"),
+        ((ADD, Tool("bad", parameters={"not": {}})), ToolChoice(), "tools[1].function.parameters"),
+        ((Tool("bad", parameters={"type": "array"}),), ToolChoice(), "tools[0].function.parameters"),
+        (
+            (Tool("bad", kind="custom", grammar=Grammar("regex", "(?=a)")),),
+            ToolChoice(),
+            "tools[0].custom.format.grammar.definition",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_name(tools: tuple[Tool, ...], choice: ToolChoice, param: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        plan(choice, tools=tools)
+    assert refusal.value.param == param
+
+
+def test_a_grammar_of_ones_own_beside_tools() -> None:
+    made = plan(tools=(ADD,), output=Grammar("gbnf", 'root ::= "yes" | no # or no\nno ::= "no"\n'))
+    assert made.constraint is not None
+    grammar = Gbnf(made.constraint.replace(" # or no", ""))
+    assert grammar.accepts("yes")
+    assert grammar.accepts('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>')
+    assert not grammar.accepts("maybe")
+
+
+def test_ids_look_like_openais_and_differ() -> None:
+    ids = {new_call_id() for _ in range(50)}
+    assert len(ids) == 50
+    assert all(len(call) == 29 and call.startswith("call_") for call in ids)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from fakes.gbnf_reader import Gbnf
+from puna.chat.gbnf import Rules
+from puna.chat.pattern import PatternError, expression, lengths, matches, parse, searched, whole, within
+
+PATTERNS = [
+    *(
+        "a",
+        "ab|cd",
+        "a*b+c?",
+        "(ab)*",
+        "(a|b)*c",
+        "[a-c]{2,3}",
+        "[^a-z]",
+        ".",
+        "x{3}",
+        "x{2,}",
+        "a{0}b",
+        "(a?b?)*",
+        "(|a)+",
+    ),
+    *(
+        r"\d{1,3}(,\d{3})*",
+        r"\w+@\w+\.com",
+        r"[\w.-]+",
+        r"\s\S",
+        r"\D\W",
+        r"[\d-]",
+        r"[a\-z]",
+        r"[^\s\d]",
+        r"\x41\u0042",
+    ),
+    *(
+        "(?:a|(?:b|c)d)e",
+        "a+?b*?",
+        "[]x]?"[2:],
+        "{",
+        "a{x}",
+        r"\.\*\[\]\{\}\(\)\\\/\^\$",
+        "[.*^$(]",
+        "(a{2}){2}",
+        "é中😀",
+    ),
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_text_of_the_grammar_matches_in_python_too(pattern: str) -> None:
+    node = whole(parse(pattern))
+    rules = Rules()
+    grammar = Gbnf(rules.text(expression(node, rules, lambda chars: chars)))
+    chance = random.Random(pattern)
+    shortest, longest = lengths(node)
+    for _ in range(40):
+        text = grammar.walk(chance, 20)
+        assert re.fullmatch(pattern, text), text
+        assert matches(node, text)
+        assert shortest <= len(text)
+        assert longest is None or len(text) <= longest
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern.isascii()])
+def test_matching_agrees_with_pythons(pattern: str) -> None:
+    alphabet = "abcdexX19 ,.@-_[]{}\\/*^$("
+    chance = random.Random(pattern)
+    node = searched(parse(pattern))
+    for _ in range(300):
+        text = "".join(chance.choice(alphabet) for _ in range(chance.randint(0, 5)))
+        assert matches(node, text) == bool(re.search(pattern, text)), text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("^a", "abc", "ba"),
+        ("a$", "cba", "ab"),
+        ("^(a|b)$", "a", "ab"),
+        ("^a|b$", "xb", "xa"),
+        ("(^|,)x", "a,x", "ax"),
+        ("x(,|$)", "x", "xa"),
+        ("^$", "", "a"),
+        ("^", "anything", None),
+    ],
+)
+def test_anchors_at_the_ends(pattern: str, yes: str, no: str | None) -> None:
+    node = searched(parse(pattern))
+    rules = Rules()
+    grammar = Gbnf(rules.text(expression(node, rules, lambda chars: chars)))
+    assert matches(node, yes)
+    assert grammar.accepts(yes)
+    if no is not None:
+        assert not matches(node, no)
+        assert not grammar.accepts(no)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *(
+            "(a",
+            "a)",
+            "[a",
+            "*a",
+            "a**",
+            "a{3,2}",
+            "(?=a)",
+            "(?<!a)",
+            "(?i)a",
+            "(?P<n>a)",
+            r"\1",
+            r"\bx",
+            r"\p{L}",
+            r"\ud83d",
+        ),
+        *(
+            "a$b",
+            "(a^)b",
+            "(a$)*",
+            "^*",
+            "a++",
+            "[z-a]",
+            r"[\d-z]",
+            "[[:alpha:]]",
+            "[]",
+            "x{,3}",
+            "\\",
+            r"\q",
+            "x{999999999}",
+        ),
+        *("(" * 60 + ")" * 60, "a" * 5000),
+    ],
+)
+def test_what_cannot_be_held_is_refused(pattern: str) -> None:
+    with pytest.raises(PatternError):
+        searched(parse(pattern))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "low", "high"),
+    [
+        ("[a-z]+", 3, 6),
+        ("[a-z][a-z0-9]*", 0, 4),
+        ("(ab)*", 3, 7),
+        ("a{2,9}|b*", 4, 5),
+        ("ab", 0, 9),
+        ("x-(\\d+)", 4, None),
+    ],
+)
+def test_a_pattern_within_a_length(pattern: str, low: int, high: int | None) -> None:
+    node = within(whole(parse(pattern)), low, high)
+    chance = random.Random(pattern)
+    for length in range(12):
+        for _ in range(60):
+            text = "".join(chance.choice("abx-1") for _ in range(length))
+            expected = re.fullmatch(pattern, text) is not None and low <= length and (high is None or length <= high)
+            assert matches(node, text) == expected, text
+
+
+def test_matching_takes_bounded_time() -> None:
+    assert not matches(searched(parse("^(a+)+$")), "a" * 400 + "b")

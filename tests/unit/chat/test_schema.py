@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.validators import validator_for
+
+from fakes.gbnf_reader import Gbnf
+from fakes.schemas import ENFORCED, REFUSED, SHAPES, TREE
+from puna.chat.schema import FREE_DEPTH, check_schema, conforms, schema_to_gbnf
+from puna.errors import InvalidRequest
+
+
+@pytest.mark.parametrize("name", ENFORCED)
+def test_every_text_of_the_grammar_is_valid(name: str) -> None:
+    schema = ENFORCED[name]
+    grammar = Gbnf(schema_to_gbnf(schema))
+    kind = validator_for(schema, default=Draft202012Validator)
+    validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
+    chance = random.Random(name)
+    for _ in range(25):
+        text = grammar.walk(chance)
+        value = json.loads(text)
+        assert [error.message for error in validator.iter_errors(value)] == [], text
+        assert conforms(text, schema) is None, text
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_enforced_is_refused_by_path(name: str) -> None:
+    schema, said = REFUSED[name]
+    with pytest.raises(InvalidRequest) as refusal:
+        check_schema(schema, param="response_format")
+    assert said in refusal.value.message
+    assert refusal.value.param == "response_format"
+    assert refusal.value.code == "invalid_json_schema"
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (TREE, '{"value": 1, "children": [{"value": -2, "children": []}, {"value":3,"children":[]}]}'),
+        (TREE, '{\n  "value": 1,\n  "children": []\n}'),
+        (SHAPES, '{"kind": "box", "sides": [1, 2]}'),
+        ({"type": "string"}, '"quote \\" slash \\\\ tab \\t \\u00e9 \\ud83d\\ude00 é 😀"'),
+        ({"type": "string", "maxLength": 1}, '"\\ud83d\\ude00"'),
+        ({"type": "number", "minimum": 0, "maximum": 1}, "0.25"),
+        ({"type": "number", "minimum": 0, "maximum": 1}, "1.0"),
+        ({"type": "number", "multipleOf": 0.01}, "19.99"),
+        ({"type": "integer", "multipleOf": 5, "minimum": 0}, "123455"),
+        ({"type": "string", "format": "date"}, '"2024-02-29"'),
+        ({"type": "string", "format": "email"}, '"ada.lovelace@example.org"'),
+        ({"type": "string", "format": "uri"}, '"https://example.org/a/b?c=d&e#f"'),
+        ({"type": "string", "format": "ipv6"}, '"2001:db8::1"'),
+        ({"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True}, '["b", "a"]'),
+        ({"type": "object", "properties": {"a": True}, "additionalProperties": {"type": "null"}}, '{"b": null}'),
+        (None, '{"a": [1, {"b": null}], "c": -1.5e-3}'),
+    ],
+)
+def test_what_a_model_would_write_is_in_the_grammar(schema: Any, text: str) -> None:
+    assert conforms(text, schema) is None
+    assert Gbnf(schema_to_gbnf(schema)).accepts(text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "string", "maxLength": 3}, '"abcd"'),
+        ({"type": "string"}, '"\\ud83d"'),
+        ({"type": "string"}, '"a\nb"'),
+        ({"type": "string", "format": "date"}, '"2023-02-29"'),
+        ({"type": "integer", "maximum": 9}, "10"),
+        ({"type": "integer"}, "01"),
+        ({"type": "number", "exclusiveMaximum": 1}, "1.0"),
+        ({"type": "number", "minimum": 0.5}, "0.49"),
+        ({"type": "number"}, "NaN"),
+        ({"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": True}, '{"a": 1}'),
+        ({"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True}, '["a","a"]'),
+        ({"type": "array", "items": {}, "maxItems": 1}, "[1,2]"),
+        (None, "[1]"),
+        (None, "{" * 2),
+    ],
+)
+def test_what_is_not_valid_is_not_in_the_grammar(schema: Any, text: str) -> None:
+    assert not Gbnf(schema_to_gbnf(schema)).accepts(text)
+
+
+@pytest.mark.parametrize("depth", [1, FREE_DEPTH])
+def test_json_of_free_form_is_nested_so_deep_and_no_deeper(depth: int) -> None:
+    grammar = Gbnf(schema_to_gbnf(None))
+    inner = "[" * (depth - 1) + "]" * (depth - 1) or "1"
+    assert grammar.accepts(f'{{"a":{inner}}}')
+    too_deep = "[" * FREE_DEPTH + "]" * FREE_DEPTH
+    assert not grammar.accepts(f'{{"a":{too_deep}}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "said"),
+    [
+        ("{", None, "not JSON"),
+        ("[]", None, "not an object"),
+        ("NaN", {"type": "number"}, "not JSON"),
+        ('{"a": {"b": "x"}}', {"properties": {"a": {"properties": {"b": {"type": "integer"}}}}}, "$.a.b"),
+        ('"2023-02-29"', {"type": "string", "format": "date"}, "date"),
+        ('"x"', {"type": "string", "format": "hostname", "maxLength": 0}, "empty"),
+        ("0.07", {"multipleOf": 0.02}, "multiple"),
+        ("[" * 100_000, {}, "not JSON"),
+    ],
+)
+def test_the_last_check_says_what_is_wrong(text: str, schema: Any, said: str) -> None:
+    assert said in (conforms(text, schema) or "")
+
+
+def test_decimals_are_counted_as_decimals() -> None:
+    assert conforms("0.07", {"type": "number", "multipleOf": 0.01}) is None
+
+
+def test_nullable_is_read_as_it_is_meant() -> None:
+    schema = {"type": "integer", "nullable": True}
+    assert Gbnf(schema_to_gbnf(schema)).accepts("null")
+    assert conforms("null", schema) is None
+    assert conforms('"x"', schema) is not None
+
+
+def test_equal_schemas_share_a_rule() -> None:
+    one = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a-f]{8}$"}}, "required": ["a"]}
+    gbnf = schema_to_gbnf({"type": "array", "prefixItems": [one] * 50, "items": False})
+    assert gbnf.count("[a-f]{8}") == 1
+
+
+def test_a_schema_of_many_properties_stays_small() -> None:
+    properties = {f"name{i}": {"type": ["string", "null"], "maxLength": 80} for i in range(300)}
+    assert len(schema_to_gbnf({"type": "object", "properties": properties})) < 100_000
