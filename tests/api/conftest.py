@@ -11,10 +11,7 @@ projector), `embedder` (embeds only).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -24,7 +21,6 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 from openai import OpenAI
 
@@ -335,25 +331,3 @@ def serving(settings: Settings) -> Callable[..., Any]:
 def openai(server: Server) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
         yield client
-
-
-# ------------------------------------------------------------------------------------------------------------ node
-
-NODE = Path(__file__).parents[1] / "node"
-LOCKED = ("package.json", "package-lock.json")
-
-
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """A directory with the locked packages installed; kept in the user's cache from run to run."""
-    if shutil.which("npm") is None:
-        pytest.skip("Node is not installed")
-    key = hashlib.sha256(b"".join((NODE / name).read_bytes() for name in LOCKED)).hexdigest()[:16]
-    directory = platformdirs.user_cache_path("puna-tests") / f"node-{key}"
-    if not (directory / "installed").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in LOCKED:
-            shutil.copy(NODE / name, directory)
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=directory, check=True, capture_output=True)
-        (directory / "installed").touch()
-    return directory

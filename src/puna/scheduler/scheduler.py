@@ -51,12 +51,13 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `size` in bytes; `expires_at` None: never."""
+    """A model in memory. `size` in bytes; `expires_at` None: never; `users`: requests under way."""
 
     model: Model
     info: RunnerInfo
     size: int
     expires_at: datetime | None
+    users: int
 
     @property
     def num_ctx(self) -> int:
@@ -196,7 +197,7 @@ class Scheduler:
         now = self._now()
         places = sorted(self._places.values(), key=lambda place: place.expires(now), reverse=True)
         return tuple(
-            Loaded(place.model, place.runner.info, place.size, _date(place.expires(now) - now))
+            Loaded(place.model, place.runner.info, place.size, _date(place.expires(now) - now), place.users)
             for place in places
             if place.runner is not None
         )

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "node" / "ollama.mjs"
+from fakes.node import Node
 
 
 @pytest.fixture(scope="module")
-def seen(server: Any, packages: Path) -> dict[str, Any]:
+def seen(server: Any, node: Node) -> dict[str, Any]:
     """What `tests/node/ollama.mjs` saw."""
-    script = shutil.copy(SCRIPT, packages)
-    done = subprocess.run(["node", script, server.url], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = node.run("ollama.mjs", server.url)
     return found
 
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "node"
+from fakes.node import Node
 
 
 @pytest.fixture(scope="module")
-def seen(server, packages) -> dict[str, Any]:
+def seen(server: Any, node: Node) -> dict[str, Any]:
     """What `tests/node/client.mjs` saw."""
-    script = shutil.copy(SOURCE / "client.mjs", packages)
-    done = subprocess.run(["node", script, server.url], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = node.run("client.mjs", server.url)
     return found
 
 

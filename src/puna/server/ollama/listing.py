@@ -1,6 +1,6 @@
 """Models as Ollama's listings show them: `/api/tags`, `/api/ps`, `/api/show`. Pure.
 
-Keys and their order are Ollama's; `engine`, `engine_reason` and `slots` are ours.
+Keys and their order are Ollama's; `engine`, `engine_reason`, `slots` and `busy` (requests under way) are ours.
 """
 
 from __future__ import annotations
@@ -55,11 +55,15 @@ def running(loaded: Loaded, now: datetime) -> JsonObject:
         "engine": loaded.engine,
         "engine_reason": loaded.reason,
         "slots": loaded.info.slots,
+        "busy": loaded.users,
     }
 
 
-def card(model: Model, *, header: Header, loaded: Loaded | None) -> JsonObject:
-    """The answer of `/api/show`. `header`: the model's own, or one with its arrays for a verbose answer."""
+def card(model: Model, *, header: Header, engine: str, reason: str) -> JsonObject:
+    """The answer of `/api/show`. `header`: the model's own, or one with its arrays for a verbose answer.
+
+    `engine`: the one that runs it here, or '' if none can; `reason`: why.
+    """
     shape: JsonObject = {}
     if model.licenses:
         shape["license"] = "\n".join(model.licenses)
@@ -80,9 +84,8 @@ def card(model: Model, *, header: Header, loaded: Loaded | None) -> JsonObject:
     shape["modified_at"] = _rfc3339(model.modified)
     if model.config.requires:
         shape["requires"] = model.config.requires
-    if loaded is not None:
-        shape["engine"] = loaded.engine
-        shape["engine_reason"] = loaded.reason
+    shape["engine"] = engine
+    shape["engine_reason"] = reason
     return shape
 
 

@@ -9,8 +9,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 import puna
-from puna.errors import InvalidName, InvalidRequest
+from puna.errors import InvalidName, InvalidRequest, Unsupported
+from puna.model.capabilities import Capability
 from puna.model.gguf import read_header
+from puna.model.model import Model
 from puna.model.name import Name
 from puna.server.body import JsonReply
 from puna.server.ollama import listing
@@ -61,8 +63,17 @@ class ModelRoutes:
         header = model.header
         if body.verbose:
             header = await asyncio.to_thread(read_header, model.weights, arrays=True)
-        loaded = next((item for item in self._scheduler.loaded() if item.model.digest == model.digest), None)
-        return JsonReply(listing.card(model, header=header, loaded=loaded))
+        engine, reason = self._engine(model)
+        return JsonReply(listing.card(model, header=header, engine=engine, reason=reason))
+
+    def _engine(self, model: Model) -> tuple[str, str]:
+        """Which engine runs it, or would, and why; '' and the reason if none can."""
+        embedding = Capability.COMPLETION not in model.capabilities
+        try:
+            choice = self._scheduler.choice(model, model.options, embedding=embedding)
+        except Unsupported as error:
+            return "", error.message
+        return choice.engine, choice.reason
 
     async def copy(self, request: Request) -> Response:
         body = await read_body(request, CopyBody)

@@ -1,0 +1,63 @@
+"""Node with the locked JavaScript clients, to run the scripts of `tests/node` against a server.
+
+Node itself comes with the test requirements, so a machine with Python alone runs these tests too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+SCRIPTS = Path(__file__).parents[1] / "node"
+LOCKED = ("package.json", "package-lock.json")
+
+
+class Node:
+    """The locked packages, installed once into the user's cache and kept from run to run."""
+
+    def __init__(self) -> None:
+        key = hashlib.sha256(b"".join((SCRIPTS / name).read_bytes() for name in LOCKED)).hexdigest()[:16]
+        self._directory = platformdirs.user_cache_path("puna-tests") / f"node-{key}"
+        self._environment = {
+            **os.environ,
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+        }
+        if not (self._directory / "installed").exists():
+            self._install()
+
+    def run(self, script: str, *arguments: str) -> Any:
+        """What `tests/node/SCRIPT` prints, as JSON. AssertionError with its stderr when it fails."""
+        path = shutil.copy(SCRIPTS / script, self._directory)
+        done = subprocess.run(
+            ["node", path, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def _install(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for name in LOCKED:
+            shutil.copy(SCRIPTS / name, self._directory)
+        done = subprocess.run(
+            ["npm", "ci", "--no-audit", "--no-fund"],
+            cwd=self._directory,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        (self._directory / "installed").touch()

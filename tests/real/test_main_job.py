@@ -1,0 +1,266 @@
+"""The main job on the installed program: install, pull, run, serve, answer. One test a promise, on each real engine."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import psutil
+import pytest
+
+from fakes.node import Node
+
+from .conftest import Program, serve, until
+
+ASK = [{"role": "user", "content": "Say hello in one short sentence."}]
+
+
+def client(program: Program) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{program.url}/v1", api_key="any", max_retries=0)
+
+
+def post(program: Program, path: str, body: object) -> dict:
+    request = urllib.request.Request(f"{program.url}{path}", json.dumps(body).encode())
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def text_of(program: Program, *, stream: bool = False, **fields: object) -> str:
+    """The answer to ASK, or to `messages`."""
+    fields = {"model": "smollm2", "messages": ASK, **fields}
+    if not stream:
+        return client(program).chat.completions.create(**fields).choices[0].message.content
+    chunks = client(program).chat.completions.create(stream=True, **fields)
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+# ------------------------------------------------------------------------------------------------ the page's snippets
+
+
+def test_python_snippet(program: Program) -> None:
+    answer = client(program).chat.completions.create(
+        model="smollm2",
+        messages=[
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "Hello!"},
+        ],
+    )
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in {"stop", "length"}
+
+
+def test_javascript_snippet(program: Program, node: Node) -> None:
+    seen = node.run("page.mjs", program.url, "smollm2")
+    assert seen["answer"]
+    assert seen["streamed"]
+    assert seen["usage"]["completion_tokens"] > 0
+
+
+def test_curl_snippets(program: Program) -> None:
+    for name in ("smollm2", "gpt-3.5-turbo"):
+        if name == "gpt-3.5-turbo":
+            copied = program.command("cp", "smollm2", "gpt-3.5-turbo")
+            assert copied.returncode == 0, copied.stderr
+            assert copied.stdout == "copied 'smollm2' to 'gpt-3.5-turbo'\n"
+        done = subprocess.run(
+            ["curl", "-s", f"{program.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d",
+             json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})],
+            capture_output=True, check=True, timeout=60,
+        )  # fmt: skip
+        answer = json.loads(done.stdout)
+        assert answer["model"] == name
+        assert answer["choices"][0]["message"]["content"]
+
+
+# ------------------------------------------------------------------------------------------------------ what was asked
+
+
+def test_max_tokens_is_length_and_exact(program: Program) -> None:
+    answer = client(program).chat.completions.create(model="smollm2", messages=ASK, max_tokens=5)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_stop_never_shows_even_over_two_tokens(program: Program, stream: bool) -> None:
+    whole = text_of(program, temperature=0, max_tokens=40)
+    ids = post(program, "/tokenize", {"model": "smollm2", "prompt": whole, "add_special_tokens": False})["tokens"]
+    pieces = [post(program, "/detokenize", {"model": "smollm2", "tokens": ids[: i + 1]})["prompt"] for i in range(4)]
+    # From the middle of the second token to the middle of the third.
+    begin, end = (len(pieces[0]) + len(pieces[1])) // 2, (len(pieces[1]) + len(pieces[2])) // 2 + 1
+    stop = whole[begin:end]
+    cut = text_of(program, stream=stream, temperature=0, max_tokens=40, stop=[stop])
+    assert cut == whole[: whole.index(stop)]
+
+
+def test_json_mode_parses_20_of_20(program: Program) -> None:
+    ended = 0
+    for seed in range(20):
+        answer = client(program).chat.completions.create(
+            model="smollm2",
+            messages=[{"role": "user", "content": f"Give me JSON of a person with name and age. Number {seed}."}],
+            response_format={"type": "json_object"},
+            seed=seed,
+            max_tokens=200,
+        )
+        choice = answer.choices[0]
+        assert choice.finish_reason in {"stop", "length"}
+        if choice.finish_reason == "stop":
+            ended += 1
+            assert isinstance(json.loads(choice.message.content), dict)
+    assert ended >= 10, "most answers should end by themselves"
+
+
+def test_prompt_tokens_equal_the_tokenisation_cached_or_not(program: Program) -> None:
+    for words in (3, 40, 300):
+        messages = [{"role": "user", "content": " ".join(f"word{i}" for i in range(words))}]
+        count = post(program, "/tokenize", {"model": "smollm2", "messages": messages})["count"]
+        for _ in range(2):
+            usage = client(program).chat.completions.create(model="smollm2", messages=messages, max_tokens=2).usage
+            assert usage.prompt_tokens == count
+    assert usage.prompt_tokens_details.cached_tokens > 0, "the second time the prompt is cached"
+
+
+def test_a_prompt_over_the_context_is_refused_with_both_numbers(program: Program) -> None:
+    messages = [{"role": "user", "content": "word " * 9000}]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client(program).chat.completions.create(model="smollm2", messages=messages)
+    assert refused.value.code == "context_length_exceeded"
+    assert "4096" in refused.value.message
+    assert "90" in refused.value.message
+
+
+def test_unknown_model_says_how_to_pull(program: Program) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        client(program).chat.completions.create(model="nope", messages=ASK)
+    assert missing.value.code == "model_not_found"
+    assert "puna pull nope" in missing.value.message
+
+
+# ----------------------------------------------------------------------------------------------------------- the seed
+
+
+def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -> None:
+    fields = {"seed": 42, "temperature": 0.8, "max_tokens": 24}
+    first = text_of(program, **fields)
+    answers = [text_of(program, stream=i % 2 == 1, **fields) for i in range(6)]
+    over = threading.Event()
+
+    def noise(number: int) -> None:
+        chance = random.Random(number)
+        while not over.is_set():
+            content = " ".join(f"noise{chance.randrange(999)}" for _ in range(chance.randrange(2, 60)))
+            text_of(program, messages=[{"role": "user", "content": content}], max_tokens=chance.randrange(2, 30))
+
+    with ThreadPoolExecutor(8) as pool:
+        others = [pool.submit(noise, i) for i in range(8)]
+        answers += [text_of(program, stream=i % 2 == 1, **fields) for i in range(14)]
+        over.set()
+        for other in others:
+            other.result()
+    assert answers == [first] * 20
+    header = client(program).chat.completions.with_raw_response.create(model="smollm2", messages=ASK, **fields)
+    assert header.headers["x-puna-seed"] == "exact"
+
+
+# ------------------------------------------------------------------------------------------------------------- trouble
+
+
+def busy(program: Program) -> int:
+    """How many requests the loaded models work on, as the server reports it."""
+    with urllib.request.urlopen(f"{program.url}/api/ps") as answer:
+        return sum(model["busy"] for model in json.load(answer)["models"])
+
+
+def test_a_client_that_goes_away_in_mid_stream_frees_its_slot(program: Program) -> None:
+    stream = client(program).chat.completions.create(
+        model="smollm2", messages=ASK, stream=True, max_tokens=3000, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    assert busy(program) == 1
+    stream.close()
+    until(lambda: busy(program) == 0, 1, "the slot to be free")
+
+
+def test_a_client_that_goes_away_in_mid_prefill_frees_its_slot(program: Program) -> None:
+    text_of(program, max_tokens=1)
+    prompt = " ".join(f"w{random.random()}" for _ in range(400))
+    body = json.dumps({"model": "smollm2", "messages": [{"role": "user", "content": prompt}]}).encode()
+    with socket.create_connection(("127.0.0.1", program.port)) as leaving:
+        leaving.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n")
+        leaving.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        until(lambda: busy(program) == 1, 10, "the request to be at work")
+    until(lambda: busy(program) == 0, 1, "the slot to be free")
+
+
+def test_a_killed_runner_is_a_typed_error_and_the_next_request_is_served(program: Program) -> None:
+    text_of(program, max_tokens=1)
+    made = program.command("create", "other", "-f", "-", stdin="FROM smollm2\nPARAMETER num_ctx 512\n")
+    assert made.returncode == 0, made.stderr
+    text_of(program, model="other", max_tokens=1)
+    victim, other = program.runners()[-2:]
+    stream = client(program).chat.completions.create(
+        model="smollm2", messages=ASK, stream=True, max_tokens=3000, extra_body={"ignore_eos": True}
+    )
+    chunks = iter(stream)
+    next(chunks)
+    victim.kill()
+    with pytest.raises(openai.APIError) as broken:
+        list(chunks)
+    assert broken.value.code == "runner_died"
+    assert text_of(program, max_tokens=3)
+    assert other.is_running()
+    assert text_of(program, model="other", max_tokens=3)
+    assert program.runners()[0].pid == other.pid
+
+
+@pytest.mark.parametrize("engine", ["llama", "cpu"])
+def test_a_killed_server_leaves_no_process(pulled: Path, tmp_path: Path, engine: str) -> None:
+    with serve(pulled, tmp_path / "log", PUNA_ENGINE=engine) as program:
+        text_of(program, max_tokens=1)
+        children = psutil.Process(program.process.pid).children(recursive=True)
+        assert children
+        program.process.kill()
+        until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 2, "all to end")
+
+
+def test_damaged_files_are_refused_and_the_server_stands(pulled: Path, tmp_path: Path) -> None:
+    """200 damaged copies in the store, under the right name: truncated or with one bit flipped anywhere."""
+    chance = random.Random(3)
+    models = tmp_path / "models"
+    shutil.copytree(pulled / "manifests", models / "manifests")
+    shutil.copytree(pulled / "blobs", models / "blobs")
+    weights = max((models / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+    whole = weights.read_bytes()
+    with serve(models, tmp_path / "log") as program:
+        for number in range(200):
+            damage(weights, whole, number, chance)
+            with pytest.raises(openai.APIStatusError) as refused:
+                text_of(program, max_tokens=1)
+            assert refused.value.code in {"invalid_model_file", "model_load_failed"}
+            assert refused.value.message
+        weights.write_bytes(whole)
+        assert text_of(program, max_tokens=3)
+
+
+def damage(weights: Path, whole: bytes, number: int, chance: random.Random) -> None:
+    """Truncate on even numbers, else flip one bit, half of the time inside the header."""
+    if number % 2 == 0:
+        weights.write_bytes(whole[: chance.randrange(len(whole))])
+        return
+    place = chance.randrange(2_000_000 if number % 4 == 1 else len(whole))
+    with weights.open("r+b") if weights.stat().st_size == len(whole) else weights.open("w+b") as file:
+        if file.seek(0, 2) != len(whole):
+            file.write(whole)
+        file.seek(place)
+        file.write(bytes([whole[place] ^ (1 << chance.randrange(8))]))
