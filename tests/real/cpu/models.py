@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from fakes.gguf_files import Tensor, Value, write_gguf
 from puna.engine.cpu.forward import Forward
+from puna.engine.cpu.reader import Tensors
 from puna.model.ggml import TensorType
-from puna.model.gguf import read_header
+from puna.model.gguf import TensorInfo, read_header
 
 NATIVE = Path(__file__).with_name("native.py")
 
@@ -32,9 +33,9 @@ def native(job: Mapping[str, object]) -> dict[str, object]:
     return result
 
 
-def native_logits(model: Path, ids: Sequence[int]) -> Floats:
-    """What llama.cpp computes for every position."""
-    file = model.with_suffix(".npy")
+def native_logits(model: Path, ids: Sequence[int], directory: Path | None = None) -> Floats:
+    """What llama.cpp computes for every position; passed on in a file of `directory`, or beside the model."""
+    file = (directory or model.parent) / f"{model.stem}.npy"
     native({"model": str(model), "ids": list(ids), "logits": str(file)})
     logits: Floats = np.load(file)
     file.unlink()
@@ -89,16 +90,40 @@ class Agreement:
 
 
 def agreement(reference: Floats, other: Floats) -> Agreement:
-    first, second = _log_probabilities(reference), _log_probabilities(other)
-    divergence = (np.exp(first) * (first - second)).sum(axis=-1).mean()
-    return Agreement(float(divergence), float((first.argmax(-1) == second.argmax(-1)).mean()))
+    divergence = 0.0
+    for start in range(0, len(reference), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        first, second = _log_probabilities(reference[part]), _log_probabilities(other[part])
+        divergence += float((np.exp(first) * (first - second)).sum())
+    top = (reference.argmax(axis=-1) == other.argmax(axis=-1)).mean()
+    return Agreement(divergence / len(reference), float(top))
 
 
-def _log_probabilities(logits: Floats) -> NDArray[np.float64]:
-    logits64 = logits.astype(np.float64)
-    logits64 -= logits64.max(axis=-1, keepdims=True)
-    shifted: NDArray[np.float64] = logits64 - np.log(np.exp(logits64).sum(axis=-1, keepdims=True))
+_TOGETHER = 128
+"""Positions compared at once: a large vocabulary's logits are many."""
+
+
+def _log_probabilities(logits: Floats) -> Floats:
+    shifted: Floats = logits - logits.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
+
+
+def requantise(source: Path, target: Path, kind_of: Callable[[TensorInfo], TensorType]) -> None:
+    """The same model with its matrices in other types."""
+    header = read_header(source, arrays=True)
+    tensors = Tensors(source, header)
+    matrices = {info.name: info for info in header.tensors if len(info.shape) > 1}
+    packed = quantise(target.parent, {name: (kind_of(info), tensors.numbers(name)) for name, info in matrices.items()})
+    written = [
+        Tensor(info.name, info.shape, kind_of(info), packed[info.name])
+        if info.name in matrices
+        else Tensor(info.name, info.shape, TensorType.F32, tensors.vector(info.name).tobytes())
+        for info in header.tensors
+    ]
+    kept = {key: list(value) if isinstance(value, tuple) else value for key, value in header.metadata.items()}
+    del kept["general.architecture"]
+    write_gguf(target, architecture=header.architecture, metadata=kept, tensors=written)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

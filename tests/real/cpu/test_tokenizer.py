@@ -58,15 +58,15 @@ def vocabulary(header: Header) -> dict[str, Value]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}  # type: ignore[misc]
 
 
-def test_the_shipped_model(shipped: Path) -> None:
-    tokenizer = assert_equal(shipped, 3000)
+def test_the_shipped_model(smollm2_gguf: Path) -> None:
+    tokenizer = assert_equal(smollm2_gguf, 3000)
     for text in texts(1000, seed=1):
         assert tokenizer.detokenize(tokenizer.encode(text, special=False, bos=False)).decode() == text
 
 
 @pytest.mark.parametrize("name", sorted(_RULES.values()))
-def test_every_way_to_cut_words(name: str, shipped: Path, tmp_path: Path) -> None:
-    metadata = vocabulary(read_header(shipped, arrays=True)) | {"tokenizer.ggml.pre": name}
+def test_every_way_to_cut_words(name: str, smollm2_gguf: Path, tmp_path: Path) -> None:
+    metadata = vocabulary(read_header(smollm2_gguf, arrays=True)) | {"tokenizer.ggml.pre": name}
     del metadata["tokenizer.ggml.add_bos_token"]
     assert_equal(with_vocabulary(tmp_path / "model.gguf", metadata), 500, seed=2)
 
@@ -112,7 +112,7 @@ def test_sentence_pieces(changes: dict[str, Value], tmp_path: Path) -> None:
     assert_equal(with_vocabulary(tmp_path / "model.gguf", metadata | changes), 1000, seed=4)
 
 
-def test_a_vocabulary_without_its_tokens_is_refused(shipped: Path) -> None:
-    header = read_header(shipped)
+def test_a_vocabulary_without_its_tokens_is_refused(smollm2_gguf: Path) -> None:
+    header = read_header(smollm2_gguf)
     with pytest.raises(ModelFileError, match="tokens"):
         Tokenizer(header)

@@ -101,7 +101,10 @@ class Forward:
         return sum(math.prod(_cache_sizes(port, 1)) * port.element_type.bitwidth // 8 for port in self._caches)
 
     def allocate(self, n_blocks: int) -> None:
-        """Blocks 0 … n_blocks-1 for the caller, empty. One more is kept for padding."""
+        """Blocks 0 … n_blocks-1 for the caller, empty. One more is kept for padding.
+
+        Takes the first step, in which the runtime packs its weights once more. LoadFailed if that gives no numbers.
+        """
         self._held = []
         for port in self._caches:
             room = _zeros(_cache_sizes(port, n_blocks + 1), port.element_type.to_dtype())
@@ -109,8 +112,10 @@ class Forward:
             self._request.set_tensor(port, tensor)
             self._held += [room, tensor]
         self._scratch = n_blocks
+        if not np.isfinite(self([0, 0], [0, 1], [0], [0, 2], [n_blocks], [0, 1], [0, 1])).all():
+            raise LoadFailed("the model's first step gave logits that are no numbers")
 
-    def __call__(  # noqa: PLR0917 - the arrays of one step, in the order of the runtime
+    def __call__(
         self,
         ids: Whole,
         positions: Whole,

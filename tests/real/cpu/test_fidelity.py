@@ -1,0 +1,65 @@
+"""How near the engine is to the float32 computation on the shipped model, in four types, and how near llama.cpp is.
+
+The reference is `exact` mode, which is held against plain NumPy first. Texts are the language's own documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from pydoc_data import topics
+
+import pytest
+
+from puna.engine.cpu.tokenizer import Tokenizer
+from puna.model.ggml import TensorType
+from puna.model.gguf import TensorInfo, read_header
+from real.cpu.models import agreement, forward_logits, native_logits, requantise
+from real.cpu.reference import Reference
+
+SCORED = 1500
+LEAD = 36
+"""Tokens at the start that are read and not scored."""
+PLAIN = 256
+"""Positions that plain NumPy computes."""
+
+
+@pytest.fixture(scope="module")
+def ids(smollm2_gguf: Path) -> Sequence[int]:
+    text = "\n\n".join(str(topics.topics[name]) for name in ("assert", "class", "exceptions", "formatstrings", "if"))
+    found = Tokenizer(read_header(smollm2_gguf, arrays=True)).encode(text, special=False, bos=False)
+    assert len(found) >= LEAD + SCORED
+    return found[: LEAD + SCORED]
+
+
+def q4_k_m(tensor: TensorInfo) -> TensorType:
+    """llama.cpp's mixture; rows that are no whole blocks of 256 take the nearest type of 32."""
+    more = "attn_v" in tensor.name or "ffn_down" in tensor.name or "token_embd" in tensor.name
+    if tensor.shape[0] % 256:
+        return TensorType.Q8_0 if more else TensorType.Q5_0
+    return TensorType.Q6_K if more and int(tensor.name.split(".")[1]) % 2 else TensorType.Q4_K
+
+
+@pytest.fixture(params=["Q4_1", "Q4_K_M", "Q8_0", "BF16"])
+def model(request: pytest.FixtureRequest, smollm2_gguf: Path, tmp_path: Path) -> Path:
+    kind: str = request.param
+    if kind == "Q4_1":
+        return smollm2_gguf
+    path = tmp_path / f"{kind}.gguf"
+    requantise(smollm2_gguf, path, q4_k_m if kind == "Q4_K_M" else lambda _: TensorType[kind])
+    return path
+
+
+@pytest.mark.timeout(300)
+def test_as_near_to_the_float32_computation_as_llama_cpp(model: Path, ids: Sequence[int], tmp_path: Path) -> None:
+    exact = forward_logits(model, ids, exact=True)[LEAD:]
+    ours = agreement(exact, forward_logits(model, ids)[LEAD:])
+    theirs = agreement(exact, native_logits(model, ids, tmp_path)[LEAD:])
+    assert len(exact) == SCORED
+    assert ours.divergence <= theirs.divergence + 0.001
+    assert ours.top >= theirs.top - 0.01
+
+
+def test_exact_mode_is_the_float32_computation(smollm2_gguf: Path, ids: Sequence[int]) -> None:
+    expected = Reference(smollm2_gguf).logits(ids[:PLAIN])
+    assert agreement(expected, forward_logits(smollm2_gguf, ids[:PLAIN], exact=True)).top >= 0.999
