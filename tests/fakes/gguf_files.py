@@ -144,13 +144,13 @@ def _floats(source: random.Random, shape: tuple[int, ...], norm: bool) -> bytes:
 
 
 def _tensors(tensors: Sequence[Tensor], alignment: int) -> tuple[bytes, bytes]:
-    infos, data = b"", b""
+    infos, data = b"", bytearray()
     for tensor in tensors:
         offset = len(data) if tensor.offset is None else tensor.offset
         infos += _text(tensor.name) + struct.pack("<I", len(tensor.shape))
         infos += struct.pack(f"<{len(tensor.shape)}QIQ", *tensor.shape, tensor.type.value, offset)
         data += tensor.bytes + bytes(-len(tensor.bytes) % alignment)
-    return infos, data
+    return infos, bytes(data)
 
 
 def _text(text: str) -> bytes:
