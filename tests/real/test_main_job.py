@@ -203,9 +203,14 @@ def test_a_client_that_goes_away_in_mid_prefill_frees_its_slot(program: Program)
     until(lambda: busy(program) == 0, 1, "the slot to be free")
 
 
-def test_a_killed_runner_is_a_typed_error_and_the_next_request_is_served(program: Program) -> None:
+def test_a_killed_runner_is_a_typed_error_and_the_next_request_is_served(
+    program: Program, smollm2_gguf: Path, tmp_path: Path
+) -> None:
     text_of(program, max_tokens=1)
-    made = program.command("create", "other", "-f", "-", stdin="FROM smollm2\nPARAMETER num_ctx 512\n")
+    other_weights = tmp_path / "other.gguf"
+    other_weights.write_bytes(smollm2_gguf.read_bytes().replace(b"Mix1 Ep2", b"Mix1 Ep3", 1))
+    (tmp_path / "Modelfile").write_text("FROM ./other.gguf\n")
+    made = program.command("create", "other", "-f", str(tmp_path / "Modelfile"))
     assert made.returncode == 0, made.stderr
     text_of(program, model="other", max_tokens=1)
     victim, other = program.runners()[-2:]
