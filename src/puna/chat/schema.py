@@ -11,9 +11,11 @@ refuses by keyword and path (`puna.chat.shapes` reads the keywords). It may allo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from puna.chat import numbers, pattern
@@ -47,6 +49,7 @@ FREE_DEPTH = 8
 CODE = "invalid_json_schema"
 _ANY_ORDER = 6
 _MAX_OPTIONS = 500
+_MAX_LOOK = 4
 
 
 # ------------------------------------------------------------------------------------------------------ public parts
@@ -142,6 +145,7 @@ class Writer:
         self.root = root
         self.reader = Reader(root)
         self.impossible: list[str] = []
+        self._validator: Validator | None = None
         self._known: dict[str, Ref] = {}
         self._named: dict[str, Ref] = {}
 
@@ -210,9 +214,11 @@ class Writer:
         return [value for value in shape.values or [] if all(check(value) for check in checks)]
 
     def _check(self, place: Located) -> Callable[[JsonValue], bool]:
-        from puna.chat.validation import validator
+        if self._validator is None:
+            from puna.chat.validation import validator
 
-        found: Validator = validator(self.root).evolve(schema=place.schema)
+            self._validator = validator(self.root)
+        found: Validator = self._validator.evolve(schema=place.schema)
         return lambda value: bool(found.is_valid(value))
 
     def _in_group(self, group: Group, value: JsonValue) -> bool:
@@ -223,48 +229,49 @@ class Writer:
 
     def _alternatives(self, shape: Shape) -> Expression:
         group, *others = shape.groups
-        base = (*shape.plain, *(_again(other) for other in others))
-        if len(group.options) > _MAX_OPTIONS:
-            raise SchemaError(group.path, None, f"more than {_MAX_OPTIONS} alternatives")
+        if math.prod(len(group.options) for group in shape.groups) > _MAX_OPTIONS:
+            raise SchemaError(
+                _parent(group.path), group.keyword, f"more than {_MAX_OPTIONS} combinations of alternatives"
+            )
+        options = [(*shape.plain, *(_again(other) for other in others), option) for option in group.options]
         if group.keyword == "oneOf":
-            self._must_be_disjoint(group, base)
-        return choice(*(self.value((*base, option)) for option in group.options))
+            self._must_be_disjoint(group, [self.reader.read(option) for option in options])
+        return choice(*(self.value(option) for option in options))
 
-    def _must_be_disjoint(self, group: Group, base: tuple[Located, ...]) -> None:
-        options = group.options
-        for index, one in enumerate(options):
-            for other in options[index + 1 :]:
-                if self._may_meet((*base, one), (*base, other), 0) or self._may_meet((*base, other), (*base, one), 0):
-                    raise SchemaError(
-                        group.path.rpartition("/")[0] or "#",
-                        "oneOf",
-                        f"{one.path} and {other.path} are not certain to exclude each other; say anyOf, "
-                        "or tell them apart by a required property with a const",
-                    )
+    def _must_be_disjoint(self, group: Group, shapes: list[Shape | None]) -> None:
+        for (one, left), (other, right) in combinations(zip(group.options, shapes, strict=True), 2):
+            if self._may_meet(left, right, 0) or self._may_meet(right, left, 0):
+                raise SchemaError(
+                    _parent(group.path),
+                    group.keyword,
+                    f"{one.path} and {other.path} are not certain to exclude each other; say anyOf, "
+                    "or tell them apart by a required property with a const",
+                )
 
-    def _may_meet(self, writing: tuple[Located, ...], reading: tuple[Located, ...], depth: int) -> bool:
-        """Whether a value written for the first could be valid under the second. False only where that is certain."""
-        if depth > 4:
-            return True
-        left, right = self.reader.read(writing), self.reader.read(reading)
+    def _may_meet(self, left: Shape | None, right: Shape | None, depth: int) -> bool:
+        """Whether a value written for `left` could be valid under `right`. False only where that is certain."""
         if left is None or right is None:
+            return False
+        if depth > _MAX_LOOK:
+            return True
+        if left.values is not None and right.values is not None and not _common_values(left.values, right.values):
             return False
         if left.values is not None:
             return any(self._valid(value, right) for value in self.allowed_values(left))
         if right.values is not None:
             return any(self._valid(value, left) for value in self.allowed_values(right))
-        for shape, turned in ((left, False), (right, True)):
-            if shape.groups:
-                group, *others = shape.groups
-                base = (*shape.plain, *(_again(other) for other in others))
-                return any(
-                    self._may_meet(writing, (*base, option), depth + 1)
-                    if turned
-                    else self._may_meet((*base, option), reading, depth + 1)
-                    for option in group.options
-                )
+        if left.groups:
+            return any(self._may_meet(option, right, depth + 1) for option in self._unfolded(left))
+        if right.groups:
+            return any(self._may_meet(left, option, depth + 1) for option in self._unfolded(right))
         shared = _shared_types(left.written, right.accepted)
         return any(self._may_share(name, left, right, depth) for name in shared)
+
+    def _unfolded(self, shape: Shape) -> Iterator[Shape | None]:
+        """The Shapes of the alternatives of its first group."""
+        group, *others = shape.groups
+        base = (*shape.plain, *(_again(other) for other in others))
+        return (self.reader.read((*base, option)) for option in group.options)
 
     def _valid(self, value: JsonValue, shape: Shape) -> bool:
         return all(self._check(place)(value) for place in shape.plain) and all(
@@ -282,8 +289,8 @@ class Writer:
             if not self._may_have(left, required):
                 return False
         for required in left.required:
-            wanted, allowed = self._property(left, required), self._property(right, required)
-            if self._may_meet(wanted, allowed, depth + 1) is False:
+            wanted, allowed = (self.reader.read(self._property(shape, required)) for shape in (left, right))
+            if not self._may_meet(wanted, allowed, depth + 1):
                 return False
         return True
 
@@ -464,7 +471,8 @@ class Writer:
             raise SchemaError(
                 shape.unique or shape.where, "uniqueItems", "only items from an enum can be kept different"
             )
-        values = [json_text(value) for value in self.allowed_values(kind)]
+        different = {_equal_text(value): value for value in self.allowed_values(kind)}
+        values = [json_text(value) for value in different.values()]
         if len(values) < low:
             return self._never(f"{shape.where}: minItems is more than there are different items")
         most = len(values) if high is None else min(high, len(values))
@@ -489,7 +497,8 @@ class Writer:
 
     def _in_order(self, values: list[Text], low: int, high: int) -> Expression:
         """Lists of different values in the order of the enum: with many, a rule for each set would be too much."""
-        most = high + 1
+        # With no upper bound that matters, it is enough to count up to the lower one.
+        most = high + 1 if high < len(values) else low
         after: dict[int, Expression] = {count: EMPTY if low <= count <= high else NEVER for count in range(most + 1)}
         for value in reversed(values):
             comma = seq(Text(","), self.gap())
@@ -609,12 +618,32 @@ class Writer:
         return self.rules.add(choice(full, Text("{}")), "object")
 
 
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _common_values(left: list[JsonValue], right: list[JsonValue]) -> bool:
+    """Whether a value is in both, by JSON's equality (1 is 1.0, but not true)."""
+    return bool({_equal_text(value) for value in left} & {_equal_text(value) for value in right})
+
+
+def _equal_text(value: JsonValue) -> str:
+    """The same for equal values."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, list):
+        return "[" + ",".join(_equal_text(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(key)}:{_equal_text(value[key])}" for key in sorted(value)) + "}"
+    return json.dumps(value)
+
+
 def _again(group: Group) -> Located:
     """A group as a schema of its own, still to be satisfied."""
     options: list[JsonValue] = [option.schema for option in group.options]
     schema: JsonObject = {group.keyword: options}
     through = group.options[0].through
-    return Located(schema, group.path.rpartition("/")[0], through)
+    return Located(schema, _parent(group.path), through)
 
 
 def _says_more_than_values(place: Located, shape: Shape) -> bool:
