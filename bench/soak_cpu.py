@@ -3,8 +3,8 @@
     python bench/soak_cpu.py MODEL.gguf SECONDS
 
 Ends with an error unless: every block of the cache is back at the end; each seeded answer that was asked for again was
-the same as the first time, whatever ran beside it; and, in a run of five minutes or more, memory grew by less than 64 MB
-in the second half (the runtime keeps something for each new shape of a step until it has met them all).
+the same as the first time, whatever ran beside it; and, in a run of five minutes or more, memory grew by less than 64
+MB in the second half (the runtime keeps something for each new shape of a step until it has met them all).
 """
 
 from __future__ import annotations

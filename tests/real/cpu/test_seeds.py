@@ -109,9 +109,8 @@ async def test_a_restart_changes_nothing(runner: Runner, model: Path, store: Pat
 
 async def test_another_seed_is_another_answer(runner: Runner) -> None:
     prompt = text(runner, 75, seed=11)
-    answers = {
-        tuple((await answer(runner, prompt, seed=seed, temperature=1.0, top_k=0, top_p=1.0)).ids) for seed in range(8)
-    }
+    said = {"temperature": 20.0, "top_k": 0, "top_p": 1.0}  # the small models are very sure of themselves
+    answers = {tuple((await answer(runner, prompt, seed=seed, **said)).ids) for seed in range(8)}
     assert len(answers) == 8
 
 
