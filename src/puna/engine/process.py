@@ -40,7 +40,9 @@ _ALLOWED = re.compile(
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
 
-_ERROR_LINE = re.compile(r"^[\d.]+ E |error|failed|exception|unable|cannot|terminate called", re.IGNORECASE)
+_ERROR_LINE = re.compile(
+    r"[\d.]+ E +(?P<engine>.*)|(?P<other>(error|fatal|terminate called|.*Error:).*)", re.IGNORECASE
+)
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -69,9 +71,10 @@ def cause(returncode: int, lines: Sequence[str]) -> str:
     else:
         how = f"exited with {returncode}"
     said = [line.strip() for line in lines if line.strip()]
-    errors = [line for line in said if _ERROR_LINE.search(line)]
-    last = errors[-3:] or said[-1:]
-    return f"{how}: {'; '.join(last)}" if last else how
+    errors = [match["engine"] or match["other"] for line in said if (match := _ERROR_LINE.match(line))]
+    # The first error is nearest to the cause; those after it say what failed because of it.
+    told = errors[:1] or said[-1:]
+    return f"{how}: {told[0]}" if told else how
 
 
 class ChildProcess:

@@ -23,7 +23,7 @@ class Model(Protocol):
     `rows` (places in `ids`), and is valid until the next call.
     """
 
-    def __call__(  # noqa: PLR0917
+    def __call__(
         self,
         ids: NDArray[np.int32],
         positions: NDArray[np.int32],

@@ -7,7 +7,6 @@ Run as `python -m puna.engine.llama.child '<JSON object>'`: names of `CommonPara
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
@@ -28,10 +27,8 @@ def main(arguments: str) -> None:
     try:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
-        # The reason is on stderr already; the interpreter's own end could hang in native destructors.
-        sys.stderr.write(f"{error}\n")
-        sys.stderr.flush()
-        os._exit(1)
+        # The reason is in the engine's log, which a thread of its own writes out in an orderly end.
+        sys.exit(str(error))
     watcher.join()
     del server
 

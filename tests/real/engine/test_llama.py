@@ -1,0 +1,244 @@
+"""The llama engine on the real model: tokens, settings, log-probabilities, half characters, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import cast
+
+import pytest
+import pytest_asyncio
+
+from fakes.runners import Start, starting
+from puna.engine.runner import Constraint, End, Feature, Prompt, Runner, Sampling, Step, Token
+from puna.errors import ContextLengthExceeded, InvalidRequest
+
+EMOJI = "<|im_start|>user\nRepeat these: 🙂🦄 日本<|im_end|>\n<|im_start|>assistant\n🙂"
+GREEDY = Sampling(max_tokens=12, seed=1, temperature=0.0)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def runner(smollm2_gguf: Path) -> AsyncIterator[Runner]:
+    """One for all: each test leaves it idle."""
+    async with starting(smollm2_gguf) as start:
+        yield await start()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def start(smollm2_gguf: Path) -> AsyncIterator[Start]:
+    async with starting(smollm2_gguf) as start:
+        yield start
+
+
+async def prompt(runner: Runner, text: str) -> Prompt:
+    return Prompt(tuple(await runner.tokenize(text, special=True, bos=True)))
+
+
+def chat(text: str) -> str:
+    return f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def steps(runner: Runner, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Step, None]:
+    return cast("AsyncGenerator[Step, None]", runner.generate(prompt, sampling))
+
+
+async def answer(
+    runner: Runner, text: str | Prompt, sampling: Sampling, constraint: Constraint | None = None
+) -> tuple[list[Token], End]:
+    asked = text if isinstance(text, Prompt) else await prompt(runner, text)
+    *tokens, end = [step async for step in runner.generate(asked, sampling, constraint)]
+    assert isinstance(end, End)
+    assert all(isinstance(token, Token) for token in tokens)
+    return cast("list[Token]", tokens), end
+
+
+def text_of(tokens: list[Token]) -> str:
+    return b"".join(token.data for token in tokens).decode()
+
+
+async def test_it_says_what_it_is(runner: Runner) -> None:
+    info = runner.info
+    assert (info.engine, info.num_ctx, info.slots, info.vocabulary) == ("llama", 1024, 4, 49152)
+    assert (info.bos, info.add_bos, info.embedding_length, info.seed_exact) == (1, False, 576, True)
+    assert 2 in info.eos
+    assert info.pid is not None
+    assert {Feature.CONSTRAINT, Feature.LOGPROBS, Feature.SCORE} <= info.features
+    assert Feature.EMBED not in info.features
+
+
+async def test_text_and_ids(runner: Runner) -> None:
+    ids = await runner.tokenize(EMOJI, special=True, bos=True)
+    assert ids[:3] == [1, 4093, 198]
+    assert (await runner.detokenize(ids)).decode() == EMOJI
+    assert 1 not in await runner.tokenize("<|im_start|>", special=False, bos=True)
+    # Each token's own bytes, also of those that hold a part of a character.
+    assert b"".join([await runner.detokenize([id_]) for id_ in ids]).decode() == EMOJI
+    with pytest.raises(InvalidRequest):
+        await runner.detokenize([49152])
+
+
+async def test_every_token_has_its_id_and_bytes(runner: Runner) -> None:
+    tokens, end = await answer(runner, EMOJI, GREEDY)
+    assert len(tokens) == end.completion_tokens == 12
+    assert end.reason == "length"
+    assert [await runner.detokenize([token.id]) for token in tokens] == [token.data for token in tokens]
+    assert any(len(token.data) == 1 and token.data[0] >= 0x80 for token in tokens), "no half character came up"
+    assert end.prompt_tokens == len((await prompt(runner, EMOJI)).tokens)
+
+
+async def test_an_answer_cut_inside_a_character_has_all_its_tokens(runner: Runner) -> None:
+    whole, _ = await answer(runner, EMOJI, GREEDY)
+    for limit in range(1, 12):
+        tokens, end = await answer(runner, EMOJI, Sampling(max_tokens=limit, seed=1, temperature=0.0))
+        assert [token.id for token in tokens] == [token.id for token in whole[:limit]]
+        assert end.completion_tokens == limit
+
+
+async def test_log_probabilities_of_every_token(runner: Runner) -> None:
+    plain, _ = await answer(runner, EMOJI, GREEDY)
+    tokens, _ = await answer(runner, EMOJI, Sampling(max_tokens=12, seed=1, temperature=0.0, logprobs=3))
+    assert [(token.id, token.data) for token in tokens] == [(token.id, token.data) for token in plain]
+    for token in tokens:
+        assert token.logprob is not None
+        assert len(token.top) == 3
+        # Greedy: the chosen one is the likeliest.
+        assert token.top[0].token == token.id
+        assert token.top[0].logprob == pytest.approx(token.logprob, abs=1e-3)
+        assert sum(math.exp(candidate.logprob) for candidate in token.top) <= 1.001
+
+
+async def test_a_chosen_token_outside_the_top_has_its_own_probability(runner: Runner) -> None:
+    text = "The sea is"
+    hot = Sampling(max_tokens=1, seed=3, temperature=5.0, top_k=0, top_p=1.0, logprobs=1)
+    [token], _ = await answer(runner, text, hot)
+    assert token.logprob is not None
+    assert token.top[0].token != token.id
+    asked = await prompt(runner, text)
+    [*_, (scored, _)] = await runner.score([*asked.tokens, token.id], top=1)
+    assert token.logprob == pytest.approx(scored, abs=1e-3)
+
+
+async def test_scores_are_those_of_generation(runner: Runner) -> None:
+    asked = await prompt(runner, EMOJI)
+    tokens, _ = await answer(runner, asked, Sampling(max_tokens=8, seed=1, temperature=0.0, logprobs=2))
+    ids = [token.id for token in tokens]
+    scores = await runner.score([*asked.tokens, *ids], top=2)
+    assert len(scores) == len(asked.tokens) + len(ids) - 1
+    for token, (logprob, top) in zip(tokens, scores[-len(ids) :], strict=True):
+        assert logprob == pytest.approx(token.logprob, abs=1e-2)
+        assert [candidate.token for candidate in top] == [candidate.token for candidate in token.top]
+
+
+async def test_the_end_token_is_not_given(runner: Runner) -> None:
+    one_word = Constraint('root ::= "zebra"')
+    tokens, end = await answer(runner, "Hello", Sampling(max_tokens=30, seed=1, temperature=0.0), one_word)
+    assert text_of(tokens) == "zebra"
+    assert end.reason == "stop"
+    assert end.completion_tokens == len(tokens)
+    assert not set(runner.info.eos) & {token.id for token in tokens}
+
+
+async def test_the_end_may_be_ignored(runner: Runner) -> None:
+    # The model would end at once: it has nothing to add to an answer that is over.
+    over = chat("Say ok.") + "Ok.<|im_end|>\n<|im_start|>assistant\n"
+    tokens, end = await answer(runner, over, Sampling(max_tokens=9, seed=1, temperature=0.0, ignore_eos=True))
+    assert (end.reason, len(tokens)) == ("length", 9)
+    assert not set(runner.info.eos) & {token.id for token in tokens}
+
+
+async def test_every_setting_reaches_the_engine(runner: Runner) -> None:
+    sampling = Sampling(
+        max_tokens=3, seed=7, temperature=0.7, top_k=11, top_p=0.55, min_p=0.03, typical_p=0.9, repeat_last_n=17,
+        repeat_penalty=1.25, presence_penalty=0.5, frequency_penalty=0.25, mirostat=2, mirostat_tau=4.5,
+        mirostat_eta=0.2, logit_bias=((100, 2.5),), logprobs=4,
+    )  # fmt: skip
+    _, end = await answer(runner, "Hello", sampling, Constraint('root ::= "a" | "b"'))
+    used = end.settings
+    expected = {
+        "n_predict": 3, "seed": 7, "temperature": 0.7, "top_k": 11, "top_p": 0.55, "min_p": 0.03, "typical_p": 0.9,
+        "repeat_last_n": 17, "repeat_penalty": 1.25, "presence_penalty": 0.5, "frequency_penalty": 0.25, "mirostat": 2,
+        "mirostat_tau": 4.5, "mirostat_eta": 0.2, "n_probs": 4, "dry_multiplier": 0.0, "xtc_probability": 0.0,
+    }  # fmt: skip
+    assert {name: used[name] for name in expected} == pytest.approx(expected)
+    assert used["samplers"] == ["penalties", "top_k", "typ_p", "top_p", "min_p", "temperature"]
+    assert used["grammar"] == 'root ::= "a" | "b"'
+    assert used["logit_bias"] == [{"token": 100, "bias": 2.5}]
+    assert used["stop"] == []
+
+
+async def test_a_constraint_holds_and_a_bad_one_is_refused(runner: Runner) -> None:
+    tokens, end = await answer(runner, "Hello", GREEDY, Constraint('root ::= "zebra" | "yak"'))
+    assert text_of(tokens) in {"zebra", "yak"}
+    assert end.reason == "stop"
+    with pytest.raises(InvalidRequest, match="grammar"):
+        await answer(runner, "Hello", GREEDY, Constraint("root ::= nowhere"))
+
+
+async def test_a_bias_forbids_a_token(runner: Runner) -> None:
+    [first, *_], _ = await answer(runner, "The sea is", GREEDY)
+    banned = Sampling(max_tokens=12, seed=1, temperature=0.0, logit_bias=((first.id, -100.0),))
+    assert first.id not in {token.id for token in (await answer(runner, "The sea is", banned))[0]}
+
+
+async def test_the_context_is_what_was_asked_for(start: Start) -> None:
+    runner = await start(num_ctx=40, slots=2)
+    tokens, end = await answer(runner, "One two three", Sampling(max_tokens=500, seed=1, ignore_eos=True))
+    assert end.reason == "length"
+    assert end.prompt_tokens + len(tokens) == 40
+    with pytest.raises(ContextLengthExceeded) as error:
+        await answer(runner, "word " * 60, GREEDY)
+    assert error.value.limit == 40
+
+
+async def test_more_requests_than_slots_wait_and_all_are_answered(start: Start) -> None:
+    runner = await start(slots=2)
+    answers = await asyncio.gather(*(answer(runner, f"Count {i}:", GREEDY) for i in range(12)))
+    assert all(len(tokens) == end.completion_tokens for tokens, end in answers)
+    assert await runner.busy() == 0
+
+
+async def idle_within(runner: Runner, seconds: float) -> bool:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    while await runner.busy():
+        if clock() > deadline:
+            return False
+    return True
+
+
+async def test_leaving_a_stream_frees_the_slot(runner: Runner) -> None:
+    forever = Sampling(max_tokens=900, seed=1, ignore_eos=True)
+    async with aclosing(steps(runner, await prompt(runner, "Once"), forever)) as stream:
+        async for _ in stream:
+            break
+        assert await runner.busy() == 1
+    assert await idle_within(runner, 1.0)
+
+
+async def test_leaving_during_the_prompt_frees_the_slot(start: Start) -> None:
+    runner = await start(num_ctx=8192, slots=1)
+    long = Prompt(tuple((await prompt(runner, "All work and no play. ")).tokens * 1000)[:8000])
+    request = asyncio.create_task(answer(runner, long, GREEDY))
+    while not await runner.busy():
+        assert not request.done()
+    request.cancel()
+    await asyncio.wait({request})
+    # A physical batch of the prompt is not interrupted.
+    assert await idle_within(runner, 5.0)
+
+
+async def test_embeddings_do_not_depend_on_company(start: Start) -> None:
+    runner = await start(embedding=True, slots=1)
+    texts = [await runner.tokenize(text, special=False, bos=True) for text in ("The sea", "The sea is blue", "Tax law")]
+    alone = [await runner.embed(ids) for ids in texts]
+    together = await asyncio.gather(*(runner.embed(ids) for ids in texts * 2))
+    assert together == alone * 2
+    assert len(alone[0]) == runner.info.embedding_length
+    assert runner.info.features == {Feature.EMBED}
+    with pytest.raises(ContextLengthExceeded):
+        await runner.embed([5] * 1025)
