@@ -23,7 +23,7 @@ class FakeModel:
         self._slots: NDArray[np.int64] = np.full((n_blocks, BLOCK), -1, np.int64)
         self.steps = self.computed = self.widest = 0
 
-    def __call__(  # noqa: PLR0917
+    def __call__(
         self,
         ids: NDArray[np.int32],
         positions: NDArray[np.int32],
