@@ -457,7 +457,7 @@ class ScriptedRunner:
         """The chosen token first, then the ids after it, each half as likely as the one before."""
         first = _logprob(index) if fixed is None else fixed
         ids = ((token + i) % len(self._vocabulary) for i in range(min(many, len(self._vocabulary))))
-        return tuple(Candidate(id_, self._vocabulary.piece(id_), first - 0.6931 * i) for i, id_ in enumerate(ids))
+        return tuple(Candidate(id_, self._vocabulary.data(id_), first - 0.6931 * i) for i, id_ in enumerate(ids))
 
 
 def _logprob(index: int) -> float:

@@ -1,0 +1,56 @@
+"""Which engine runs a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from puna.engine.choose import Facts, choose
+from puna.engine.cpu.supported import Machine
+from puna.errors import Unsupported
+
+FACTS = Facts(
+    wish="auto",
+    engines=frozenset({"cpu", "llama"}),
+    machine=Machine("Linux", "x86_64", frozenset({"avx2"})),
+    architecture="llama",
+    tensor_types=frozenset({"F32", "Q4_1"}),
+    metadata={"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm"},
+)
+
+
+def test_the_cpu_engine_where_it_can() -> None:
+    assert choose(FACTS).engine == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"engines": frozenset({"llama"})}, "not installed"),
+        ({"machine": Machine("Darwin", "arm64")}, "x86-64"),
+        ({"architecture": "mamba"}, "mamba"),
+        ({"tensor_types": frozenset({"IQ1_S"})}, "IQ1_S"),
+        ({"projectors": 1}, "projector"),
+        ({"adapters": 1}, "adapters"),
+        ({"embedding": True}, "embed"),
+        ({"gpu_layers": 10}, "GPU"),
+    ],
+)
+def test_else_llama_with_the_reason(changes: dict[str, object], why: str) -> None:
+    choice = choose(replace(FACTS, **changes))  # type: ignore[arg-type]
+    assert choice.engine == "llama"
+    assert why in choice.reason
+
+
+def test_a_named_engine_is_taken_or_refused() -> None:
+    assert choose(replace(FACTS, wish="llama")).engine == "llama"
+    with pytest.raises(Unsupported, match="not installed"):
+        choose(replace(FACTS, wish="llama-server"))
+    with pytest.raises(Unsupported, match="mamba"):
+        choose(replace(FACTS, wish="cpu", architecture="mamba"))
+
+
+def test_the_scripted_engine_is_never_a_fallback() -> None:
+    with pytest.raises(Unsupported):
+        choose(replace(FACTS, engines=frozenset({"scripted"})))

@@ -1,0 +1,90 @@
+"""Load options to llama.cpp's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from puna.engine.llama.options import Parameters, flags, parameters, seed_exact, wheel
+from puna.engine.runner import LoadOptions, ModelFiles
+
+FILES = ModelFiles(Path("/m.gguf"), "", "llama", "Q4_1")
+LOAD = LoadOptions(num_ctx=1000, slots=4)
+
+
+def made(load: LoadOptions = LOAD, files: ModelFiles = FILES) -> Parameters:
+    return parameters(files, load, cores=6, socket=Path("/d/runner.sock"))
+
+
+def value(words: list[str], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
+def test_each_slot_has_the_whole_context() -> None:
+    assert wheel(made())["n_ctx"] == 4000
+    assert wheel(made())["kv_unified"] is False
+    assert value(flags(made()), "--ctx-size") == "4000"
+    assert "--no-kv-unified" in flags(made())
+
+
+def test_nothing_may_change_what_was_asked_for() -> None:
+    values, words = wheel(made()), flags(made())
+    assert (values["fit_params"], values["ctx_shift"], values["cache_ram_mib"]) == (False, False, 0)
+    assert (value(words, "--fit"), value(words, "--cache-ram")) == ("off", "0")
+    assert "--no-context-shift" in words
+
+
+def test_threads_are_the_cores_unless_said() -> None:
+    assert wheel(made())["cpuparams.n_threads"] == 6
+    assert wheel(made(replace(LOAD, num_thread=2)))["cpuparams.n_threads"] == 2
+    assert value(flags(made(replace(LOAD, num_thread=2))), "--threads") == "2"
+
+
+def test_streams_do_not_use_up_the_http_threads() -> None:
+    assert made().http_threads > 4 + 8
+    assert value(flags(made()), "--threads-http") == str(made().http_threads)
+
+
+def test_what_is_not_said_is_left_to_the_engine() -> None:
+    values, words = wheel(made()), flags(made())
+    assert not {"n_gpu_layers", "main_gpu", "load_mode", "pooling_type", "mmproj.path", "lora_adapters"} & set(values)
+    assert not {"--gpu-layers", "--main-gpu", "--load-mode", "--pooling", "--mmproj", "--lora"} & set(words)
+
+
+def test_what_is_said_is_passed_on() -> None:
+    said = replace(LOAD, num_gpu=7, main_gpu=1, use_mmap=False, flash_attention=True, cache_type="q8_0")
+    files = replace(FILES, projectors=(Path("/p.gguf"),), adapters=(Path("/a.gguf"), Path("/b.gguf")))
+    values, words = wheel(made(said, files)), flags(made(said, files))
+    assert (values["n_gpu_layers"], values["main_gpu"], values["load_mode"], values["flash_attn_type"]) == (7, 1, 0, 1)
+    assert (values["cache_type_k"], values["cache_type_v"]) == (8, 8)
+    assert (values["mmproj.path"], values["lora_adapters"]) == ("/p.gguf", ["/a.gguf", "/b.gguf"])
+    expected = {
+        "--gpu-layers": "7", "--main-gpu": "1", "--load-mode": "none", "--flash-attn": "on", "--cache-type-k": "q8_0",
+        "--mmproj": "/p.gguf", "--lora": "/a.gguf,/b.gguf",
+    }  # fmt: skip
+    assert {flag: value(words, flag) for flag in expected} == expected
+
+
+def test_an_input_to_embed_fits_one_batch() -> None:
+    load = replace(LOAD, embedding=True, slots=1)
+    values = wheel(made(load))
+    assert (values["n_batch"], values["n_ubatch"], values["pooling_type"]) == (1000, 1000, 1)
+    assert "pooling_type" not in wheel(made(load, replace(FILES, pooled=True)))
+    assert "--embedding" in flags(made(load))
+    assert value(flags(made(load)), "--pooling") == "mean"
+
+
+@pytest.mark.parametrize(
+    ("types", "load", "cpu_only", "exact"),
+    [
+        ({"F32", "Q4_1", "Q8_0"}, LOAD, True, True),
+        ({"Q4_0", "Q6_K"}, LOAD, True, False),
+        ({"BF16"}, LOAD, True, False),
+        ({"Q8_0"}, LOAD, False, False),
+        ({"Q8_0"}, replace(LOAD, num_gpu=0), False, True),
+    ],
+)
+def test_where_seeds_repeat(types: set[str], load: LoadOptions, cpu_only: bool, exact: bool) -> None:
+    assert seed_exact(frozenset(types), made(load), cpu_only=cpu_only) is exact

@@ -1,0 +1,82 @@
+"""What a child may know, and why it died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from puna.engine.process import SOCKET_PATH_LIMIT, ChildProcess, cause, child_environment, private_directory
+from puna.errors import LoadFailed
+
+
+SECRETS = (
+    "PUNA_API_KEYS", "OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "CUDA_TOKEN", "GGML_PASSWORD",
+    "PIP_INDEX_URL", "http_proxy", "LLAMA_ARG_THREADS", "SSH_AUTH_SOCK",
+)  # fmt: skip
+
+
+def test_an_environment_without_secrets() -> None:
+    wanted = {"PATH": "/bin", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "2", "GGML_VK_X": "1"}
+    secrets = dict.fromkeys(SECRETS, "x")
+    assert child_environment({**wanted, **secrets}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("returncode", "lines", "told"),
+    [
+        (0, [], "exited with 0"),
+        (-9, ["loading"], "killed by SIGKILL (out of memory?): loading"),
+        (-11, [], "killed by SIGSEGV"),
+        (1, ["0.1 I srv load", "0.2 E llama: bad tensor", "0.3 E srv: failed"], "exited with 1: llama: bad tensor"),
+        (1, ["Traceback", "  File x", "ValueError: no"], "exited with 1: ValueError: no"),
+        (3, ["some last words", ""], "exited with 3: some last words"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_a_death(returncode: int, lines: list[str], told: str) -> None:
+    assert cause(returncode, lines) == told
+
+
+def test_a_private_directory_is_short_and_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    directory = private_directory()
+    assert len(os.fsencode(directory)) < SOCKET_PATH_LIMIT
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert not any(deep.iterdir())
+    directory.rmdir()
+
+
+async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    directory = tmp_path / "own"
+    directory.mkdir()
+    with pytest.raises(LoadFailed, match="cannot be run"):
+        await ChildProcess.start([str(tmp_path / "none")], directory)
+    assert not directory.exists()
+
+
+async def test_its_last_words_are_kept(tmp_path: Path) -> None:
+    code = "import sys; sys.stderr.write('x' * 100000 + '\\nlast words'); sys.exit(4)"
+    child = await ChildProcess.start([sys.executable, "-c", code], tmp_path / "." / "")
+    assert await asyncio.wait_for(child.died, 20) == "exited with 4: last words"
+    assert all(len(line) <= 2000 for line in child.lines)
+
+
+async def test_one_that_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puna.engine.process.STOP_GRACE", 0.1)
+    directory = tmp_path / "own"
+    directory.mkdir()
+    code = (
+        "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); sys.stderr.write('deaf\\n');"
+        "sys.stderr.flush(); signal.pause(); signal.pause()"
+    )
+    child = await ChildProcess.start([sys.executable, "-c", code], directory)
+    while not child.lines:
+        await asyncio.wait({child.died}, timeout=0.01)
+    await child.close()
+    assert await child.died == "closed"
+    assert not directory.exists()
