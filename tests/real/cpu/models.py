@@ -177,16 +177,16 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
         vector(f"{block}.attn_norm.weight", hidden)
         vector(f"{block}.ffn_norm.weight", hidden)
         if recipe.family == "phi3":
-            matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden, 1.5)
+            matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden)
             matrix(f"{block}.ffn_up", 2 * recipe.feed_forward, hidden)
         else:
-            matrix(f"{block}.attn_q", queries, hidden, 1.5)
-            matrix(f"{block}.attn_k", keys, hidden, 1.5)
+            matrix(f"{block}.attn_q", queries, hidden)
+            matrix(f"{block}.attn_k", keys, hidden)
             matrix(f"{block}.attn_v", keys, hidden)
             matrix(f"{block}.ffn_gate", recipe.feed_forward, hidden)
             matrix(f"{block}.ffn_up", recipe.feed_forward, hidden)
-        matrix(f"{block}.attn_output", hidden, queries)
-        matrix(f"{block}.ffn_down", hidden, recipe.feed_forward)
+        matrix(f"{block}.attn_output", hidden, queries, 0.7)
+        matrix(f"{block}.ffn_down", hidden, recipe.feed_forward, 0.7)
         if recipe.biases:
             for part, size in (("q", queries), ("k", keys), ("v", keys)):
                 vector(f"{block}.attn_{part}.bias", size, 0.0, 0.3)
