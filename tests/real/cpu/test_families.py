@@ -85,12 +85,12 @@ def test_a_type_agrees_with_llama_cpp_and_exactly_with_the_plain_computation(
 
 
 def test_what_went_before_matters_to_these_models(ids: Sequence[int], tmp_path: Path) -> None:
-    """So the agreement above says something: another history, or another rotation, is far away."""
+    """So the agreement above says something: another history, or another rotation, is ten times as far away."""
     model, turned = tmp_path / "model.gguf", tmp_path / "turned.gguf"
     write_model(model, Recipe())
     write_model(turned, Recipe(settings=_LINEAR))
     logits = forward_logits(model, ids, exact=True)
     half = POSITIONS // 2
     history = [*reversed(ids[:half]), *ids[half:]]
-    assert agreement(logits[half:], forward_logits(model, history, exact=True)[half:]).divergence > 0.5
-    assert agreement(logits, forward_logits(turned, ids, exact=True)).divergence > 0.5
+    assert agreement(logits[half:], forward_logits(model, history, exact=True)[half:]).divergence > 0.1
+    assert agreement(logits, forward_logits(turned, ids, exact=True)).divergence > 0.1
