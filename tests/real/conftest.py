@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import openai
 import psutil
 import pytest
 
@@ -27,6 +28,7 @@ class Program:
     process: subprocess.Popen[bytes]
     log: Path
     environment: dict[str, str] = field(repr=False)
+    client: openai.OpenAI = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -68,7 +70,8 @@ def serve(models: Path, log: Path, **settings: str) -> Iterator[Program]:
     try:
         until(lambda: _answers(port) or process.poll() is not None, 30, "the server to answer")
         assert process.poll() is None, log.read_text()
-        yield Program(port, models, process, log, environment)
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0) as client:
+            yield Program(port, models, process, log, environment, client)
     finally:
         process.terminate()
         try:
