@@ -151,8 +151,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """The prompt is processed. May come once, before the first Token: without it, what a stop string ends early has no
-    count of cached tokens, because no End comes. Counts and duration as in End."""
+    """The prompt is processed: comes once, before the first Token. Counts and duration as in End.
+
+    An answer that a stop string ends early is closed before its End; this is where its cached tokens are told.
+    """
 
     prompt_tokens: int
     cached_tokens: int
@@ -201,7 +203,7 @@ class Runner(Protocol):
         ...
 
     def generate(self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None) -> AsyncIterator[Step]:
-        """Perhaps Prefilled, tokens as they come, then one End.
+        """Prefilled, tokens as they come, then one End.
 
         Closing the iterator stops the work within one step of the engine.
         """

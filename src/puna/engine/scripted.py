@@ -34,6 +34,7 @@ from puna.engine.runner import (
     Feature,
     LoadOptions,
     ModelFiles,
+    Prefilled,
     Prompt,
     Runner,
     RunnerInfo,
@@ -370,6 +371,8 @@ class ScriptedRunner:
                 self._fail(plan.answer, done)
                 await self._pass(plan.answer.delay)
                 slot.tokens += (token,)
+                if not done:
+                    yield Prefilled(len(tokens), cached, prompt_ns)
                 yield self._token(token, done, plan.answer, sampling)
                 done += 1
             self._fail(plan.answer, done)

@@ -50,5 +50,6 @@ async def answer(runner: Runner, prompt: Sequence[int], gbnf: str | None = None,
     async for step in runner.generate(Prompt(tuple(prompt)), sampling, Constraint(gbnf) if gbnf else None):
         if isinstance(step, End):
             return Answered(tuple(tokens), step)
-        tokens.append(step)
+        if isinstance(step, Token):
+            tokens.append(step)
     raise AssertionError("an answer without an end")

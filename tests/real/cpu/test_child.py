@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from puna.engine.cpu.client import CpuEngine
-from puna.engine.runner import Feature, LoadOptions, ModelFiles, Prompt, Runner, Sampling, Token
+from puna.engine.runner import Feature, LoadOptions, ModelFiles, Prefilled, Prompt, Runner, Sampling, Token
 from puna.errors import (
     ContextLengthExceeded,
     InvalidRequest,
@@ -113,6 +113,7 @@ async def test_a_scored_text_has_the_log_probabilities_it_was_drawn_with(runner:
 
 async def test_who_goes_away_is_gone_within_a_step(runner: Runner) -> None:
     steps = runner.generate(Prompt(PROMPT), Sampling(max_tokens=400, seed=1, ignore_eos=True))
+    assert isinstance(await anext(steps), Prefilled)
     assert isinstance(await anext(steps), Token)
     assert await runner.busy() == 1
     await steps.aclose()  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from fakes.runners import Start, starting
-from puna.engine.runner import Constraint, End, Feature, Prompt, Runner, Sampling, Step, Token
+from puna.engine.runner import Constraint, End, Feature, Prefilled, Prompt, Runner, Sampling, Step, Token
 from puna.errors import ContextLengthExceeded, InvalidRequest
 
 EMOJI = "<|im_start|>user\nRepeat these: 🙂🦄 日本<|im_end|>\n<|im_start|>assistant\n🙂"
@@ -51,8 +51,10 @@ async def answer(
     runner: Runner, text: str | Prompt, sampling: Sampling, constraint: Constraint | None = None
 ) -> tuple[list[Token], End]:
     asked = text if isinstance(text, Prompt) else await prompt(runner, text)
-    *tokens, end = [step async for step in runner.generate(asked, sampling, constraint)]
+    prefilled, *tokens, end = [step async for step in runner.generate(asked, sampling, constraint)]
+    assert isinstance(prefilled, Prefilled)
     assert isinstance(end, End)
+    assert (prefilled.prompt_tokens, prefilled.cached_tokens) == (end.prompt_tokens, end.cached_tokens)
     assert all(isinstance(token, Token) for token in tokens)
     return cast("list[Token]", tokens), end
 

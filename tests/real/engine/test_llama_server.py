@@ -25,7 +25,7 @@ async def test_it_runs_the_binary_and_speaks_to_it(tmp_path: Path, smollm2_gguf:
         assert (info.engine, info.reason, info.num_ctx, info.slots) == ("llama-server", "named", 256, 2)
         assert not info.seed_exact, "a binary's devices are not known"
         prompt = Prompt(tuple(await runner.tokenize("Hello", special=True, bos=True)))
-        *tokens, end = [step async for step in runner.generate(prompt, Sampling(max_tokens=4, seed=1))]
+        _, *tokens, end = [step async for step in runner.generate(prompt, Sampling(max_tokens=4, seed=1))]
         assert isinstance(end, End)
         assert len(tokens) == end.completion_tokens
         assert info.pid is not None

@@ -10,7 +10,18 @@ from typing import cast
 
 import pytest
 
-from puna.engine.runner import Constraint, End, Feature, LoadOptions, ModelFiles, Prompt, Runner, Sampling, Token
+from puna.engine.runner import (
+    Constraint,
+    End,
+    Feature,
+    LoadOptions,
+    ModelFiles,
+    Prefilled,
+    Prompt,
+    Runner,
+    Sampling,
+    Token,
+)
 from puna.engine.scripted import Script, ScriptedEngine, ScriptError, split_text
 from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
 
@@ -26,8 +37,10 @@ async def ask(
     runner: Runner, text: str = "Hi", sampling: Sampling = PLAIN, constraint: Constraint | None = None
 ) -> tuple[list[Token], End]:
     prompt = Prompt(tuple(await runner.tokenize(text, special=True, bos=True)))
-    *tokens, end = [step async for step in runner.generate(prompt, sampling, constraint)]
+    *before, end = [step async for step in runner.generate(prompt, sampling, constraint)]
     assert isinstance(end, End)
+    tokens = before[1:]
+    assert [type(step) for step in before[:1]] == [Prefilled] * bool(before)
     return cast("list[Token]", tokens), end
 
 
@@ -149,6 +162,7 @@ async def test_a_scripted_death_ends_every_answer() -> None:
     runner = await start(script)
     other = asyncio.create_task(ask(runner))
     stream = runner.generate(Prompt(tuple(b"die")), PLAIN)
+    assert isinstance(await anext(stream), Prefilled)
     assert [cast("Token", await anext(stream)).data for _ in range(2)] == [b"a", b" b"]
     with pytest.raises(RunnerDied, match="boom"):
         await anext(stream)

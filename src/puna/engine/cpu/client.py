@@ -38,7 +38,6 @@ from puna.engine.runner import (
     RunnerInfo,
     Sampling,
     Step,
-    Token,
 )
 from puna.errors import LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsupported
 from puna.settings import Settings
@@ -217,7 +216,7 @@ class CpuRunner:
                 ended = isinstance(step, End | PunaError)
                 if isinstance(step, PunaError):
                     raise step
-                yield cast("Token | End", step)
+                yield cast("Step", step)
         finally:
             self._close(number, cancel=not ended)
 

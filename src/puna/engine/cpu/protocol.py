@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import puna.errors
-from puna.engine.runner import End, Sampling, Token
+from puna.engine.runner import End, Prefilled, Sampling, Token
 from puna.errors import ContextLengthExceeded, EngineError, Overloaded, PunaError
 from puna.types import Candidate
 
@@ -153,8 +153,8 @@ def read_ask(payload: bytes) -> Ask:
 # --------------------------------------------------------------------------------------------------- child to server
 
 Scores: TypeAlias = "list[tuple[float, tuple[Candidate, ...]]]"
-Answer: TypeAlias = "Token | End | PunaError | Scores | list[int] | bytes"
-"""Tokens, then an End, to AskGenerate; one of the others, or an error, to the rest."""
+Answer: TypeAlias = "Prefilled | Token | End | PunaError | Scores | list[int] | bytes"
+"""Prefilled, Tokens, then an End, to AskGenerate; one of the others, or an error, to the rest."""
 
 Reply: TypeAlias = tuple[int, Answer]
 
@@ -181,7 +181,7 @@ def read_replies(payload: bytes) -> list[Reply]:
     return [_read_reply(item) for item in json.loads(payload)]
 
 
-_Kind: TypeAlias = Literal["t", "e", "x", "s", "i", "b"]
+_Kind: TypeAlias = Literal["p", "t", "e", "x", "s", "i", "b"]
 
 
 def _write_reply(number: int, answer: Answer) -> list[object]:
@@ -189,6 +189,8 @@ def _write_reply(number: int, answer: Answer) -> list[object]:
         case Token(token, data, logprob, top):
             item: list[object] = ["t", number, token, data.decode("latin-1")]
             return item if logprob is None else [*item, logprob, _write_candidates(top)]
+        case Prefilled():
+            return ["p", number, asdict(answer)]
         case End():
             return ["e", number, asdict(answer)]
         case PunaError():
@@ -211,6 +213,8 @@ def _read_reply(item: list[Any]) -> Reply:
             return number, Token(item[2], data) if len(item) == 4 else Token(
                 item[2], data, item[4], _read_candidates(item[5])
             )
+        case "p":
+            return number, Prefilled(**item[2])
         case "e":
             return number, End(**item[2])
         case "x":

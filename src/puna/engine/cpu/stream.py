@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from puna.engine.cpu.cache import BLOCK, Cache, Table, Wait, prompt_keys
 from puna.engine.cpu.plan import State
 from puna.engine.cpu.sampler import Allowed, Drawn, Row, Sampler, log_probabilities
-from puna.engine.runner import End, Sampling
+from puna.engine.runner import End, Prefilled, Sampling
 from puna.errors import PunaError
 from puna.types import JsonObject, JsonValue
 
@@ -41,7 +41,7 @@ class Scored:
     tokens: tuple[Drawn, ...]
 
 
-Event: TypeAlias = Drawn | End | Scored | PunaError
+Event: TypeAlias = Prefilled | Drawn | End | Scored | PunaError
 """What a stream tells its caller. The last of an answer is an End, of a scoring its Scored; an error ends either."""
 
 
@@ -122,6 +122,10 @@ class Answer(Stream):
         drawn = self._sampler(row, self.tokens, allowed)
         if not self._first:
             self._first = time.perf_counter_ns()
+            return [self._prefilled(), *self._told(drawn)]
+        return self._told(drawn)
+
+    def _told(self, drawn: Drawn) -> list[Event]:
         if drawn.token in self._eos:
             return [self._end(complete=True)]
         self.tokens.append(drawn.token)
@@ -129,6 +133,9 @@ class Answer(Stream):
         if complete or len(self.tokens) - self.prompt >= self._limit:
             return [drawn, self._end(complete)]
         return [drawn]
+
+    def _prefilled(self) -> Prefilled:
+        return Prefilled(self.prompt, self.table.cached * BLOCK, self._first - self._started)
 
     def _end(self, complete: bool) -> End:
         self.ended = True

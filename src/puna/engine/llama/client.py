@@ -25,6 +25,7 @@ from puna.engine.runner import (
     MEDIA_MARKER,
     Constraint,
     End,
+    Prefilled,
     Prompt,
     RunnerInfo,
     Sampling,
@@ -116,8 +117,15 @@ class LlamaRunner:
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self._info.num_ctx - size))
         body = {**_sampling(sampling, constraint), "prompt": self._prompt(prompt)}
         reader = _Reader(self, prompt, sampling, body)
+        progress: Mapping[str, Any] | None = None
         async with self._room:
-            async for event in self._stream("/completion", {**body, "stream": True}):
+            async for event in self._stream("/completion", {**body, "stream": True, "return_progress": True}):
+                if "prompt_progress" in event:
+                    progress = event["prompt_progress"]
+                    continue
+                if progress is not None:
+                    yield _prefilled(progress)
+                    progress = None
                 for token in await reader.take(event):
                     yield token
             yield reader.end()
@@ -266,6 +274,11 @@ class LlamaRunner:
         if self.died.done():
             return RunnerDied(f"the model runner has ended: {self.died.result()}")
         return EngineError(f"the connection to the model runner broke: {error}")
+
+
+def _prefilled(progress: Mapping[str, Any]) -> Prefilled:
+    """From the last report of how far the prompt is."""
+    return Prefilled(progress["total"], progress["cache"], int(progress["time_ms"] * 1e6))
 
 
 class _Reader:
