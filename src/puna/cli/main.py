@@ -61,7 +61,7 @@ def serve() -> None:
 
 
 @app.command("run")
-def run(  # noqa: PLR0917  # the flags are what they are
+def run(  # the flags are what they are
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, or the path of a GGUF file.")],
     prompt: Annotated[
         list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Answered once. Without: a conversation.")
@@ -155,7 +155,7 @@ def ps(prefix: Prefix = "", verbose: Verbose = False) -> None:
 
 
 @app.command("show")
-def show(  # noqa: PLR0917  # the flags are what they are
+def show(  # the flags are what they are
     model: Model,
     license: Annotated[bool, typer.Option("--license", help="Only the licence.")] = False,
     modelfile: Annotated[bool, typer.Option("--modelfile", help="Only the Modelfile.")] = False,
