@@ -30,7 +30,6 @@ class Feature(str, Enum):
     EMBED = "embed"
     SCORE = "score"
     MEDIA = "media"
-    SAVE = "save"
 
 
 @dataclass(frozen=True, slots=True)

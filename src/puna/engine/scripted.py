@@ -315,7 +315,7 @@ class ScriptedEngine:
             add_bos=model.bos,
             embedding_length=model.embedding_length,
             seed_exact=model.seed_exact,
-            features=frozenset(Feature) - {Feature(name) for name in model.without} - {Feature.SAVE},
+            features=frozenset(Feature) - {Feature(name) for name in model.without},
             memory=0,
             reason=reason,
         )

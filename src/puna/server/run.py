@@ -18,7 +18,7 @@ import uvicorn
 
 from puna import __version__
 from puna.engine.runner import Engine
-from puna.errors import PunaError
+from puna.errors import PunaError, StoreError
 from puna.inference import Inference
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
@@ -117,8 +117,20 @@ def bound(listener: socket.socket, address: Address) -> Address:
 async def parts(settings: Settings, found: Mapping[str, Engine]) -> AsyncIterator[Services]:
     """Everything that the routes need. Leaving it ends every runner."""
     library = Library.open(settings.models, read_only=settings.read_only_models, no_prune=settings.no_prune)
+    await _prune(library)
     async with Scheduler(found, settings, verify=library.verify) as scheduler:
         yield Services(settings, library, scheduler, Inference(library, scheduler, settings))
+
+
+async def _prune(library: Library) -> None:
+    """Remove what earlier runs left over. A store that cannot be tidied serves all the same, and the log says so."""
+    try:
+        removed = await asyncio.to_thread(library.prune)
+    except StoreError as error:
+        _log.warning("store not pruned", reason=str(error))
+    else:
+        if removed:
+            _log.info("removed unused files of the store", count=len(removed))
 
 
 class Server(uvicorn.Server):
