@@ -32,6 +32,9 @@ def main() -> None:
     made.n_batch = said.batch_size
     made.n_ubatch = said.ubatch_size
     made.flash_attn_type = xllamacpp.llama_flash_attn_type({"auto": -1, "off": 0, "on": 1}[said.flash_attn])
+    types = {"f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
+    made.cache_type_k = xllamacpp.ggml_type(types[said.cache_type_k])
+    made.cache_type_v = xllamacpp.ggml_type(types[said.cache_type_v])
     made.fit_params = said.fit == "on"
     made.cache_ram_mib = said.cache_ram
     made.embedding = said.embedding

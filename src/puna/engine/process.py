@@ -40,6 +40,8 @@ _ALLOWED = re.compile(
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
 
+_DIRECTORY = re.compile(r"puna-([0-9]{1,10})-[a-z0-9_]{8}")
+
 _ERROR_LINE = re.compile(
     r"[\d.]+ E +(?P<engine>.*)|(?P<other>(error|fatal|terminate called|.*Error:).*)", re.IGNORECASE
 )
@@ -55,12 +57,23 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def private_directory() -> Path:
-    """A new directory that only this user may enter, with a path short enough for a socket in it."""
-    directory = Path(tempfile.mkdtemp(prefix="puna-"))
-    if len(os.fsencode(directory)) <= SOCKET_PATH_LIMIT - len("/runner.sock") or os.name == "nt":
-        return directory
-    directory.rmdir()
-    return Path(tempfile.mkdtemp(prefix="puna-", dir="/tmp"))
+    """A new directory that only this user may enter, with a path short enough for a socket in it.
+
+    Those of servers that are gone without having tidied up are removed.
+    """
+    parent = Path(tempfile.gettempdir())
+    if len(os.fsencode(parent)) > SOCKET_PATH_LIMIT - len("/puna-4194304-12345678/runner.sock") and os.name != "nt":
+        parent = Path("/tmp")
+    _sweep(parent)
+    return Path(tempfile.mkdtemp(prefix=f"puna-{os.getpid()}-", dir=parent))
+
+
+def _sweep(parent: Path) -> None:
+    for directory in parent.glob("puna-*-*"):
+        owner = _DIRECTORY.fullmatch(directory.name)
+        if owner is not None and not psutil.pid_exists(int(owner[1])):
+            # Another user's cannot be removed, and need not.
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def cause(returncode: int, lines: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.engine.llama.options import Parameters, flags, parameters, seed_exact, wheel
+from puna.engine.llama.options import Parameters, can_repeat, flags, parameters, wheel
 from puna.engine.runner import LoadOptions, ModelFiles
 
 FILES = ModelFiles(Path("/m.gguf"), "", "llama", "Q4_1")
@@ -77,14 +77,53 @@ def test_an_input_to_embed_fits_one_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("types", "load", "cpu_only", "exact"),
+    ("types", "lengths", "can"),
     [
-        ({"F32", "Q4_1", "Q8_0"}, LOAD, True, True),
-        ({"Q4_0", "Q6_K"}, LOAD, True, False),
-        ({"BF16"}, LOAD, True, False),
-        ({"Q8_0"}, LOAD, False, False),
-        ({"Q8_0"}, replace(LOAD, num_gpu=0), False, True),
+        ({"F32", "Q4_1", "Q8_0"}, (None, None), True),
+        ({"Q4_0"}, (64, 64), True),
+        ({"Q4_0"}, (192, 128), False),
+        ({"Q4_0", "Q6_K"}, (None, None), False),
+        ({"BF16"}, (None, None), False),
     ],
 )
-def test_where_seeds_repeat(types: set[str], load: LoadOptions, cpu_only: bool, exact: bool) -> None:
-    assert seed_exact(frozenset(types), made(load), cpu_only=cpu_only) is exact
+def test_models_whose_seeds_can_repeat(types: set[str], lengths: tuple[int | None, int | None], can: bool) -> None:
+    assert can_repeat(frozenset(types), *lengths) is can
+
+
+@pytest.mark.parametrize(
+    ("load", "exact", "cpu_only", "cache_type"),
+    [
+        (LOAD, True, True, "bf16"),
+        (replace(LOAD, num_gpu=0), True, False, "bf16"),
+        (replace(LOAD, flash_attention=True), True, True, "bf16"),
+        (replace(LOAD, cache_type="q8_0"), True, True, "q8_0"),
+        (LOAD, False, True, None),
+        (LOAD, True, False, None),
+        (replace(LOAD, flash_attention=False), True, True, None),
+        (replace(LOAD, cache_type="f16"), True, True, None),
+        (replace(LOAD, embedding=True), True, True, None),
+    ],
+)
+def test_seeds_repeat_where_they_can_and_nothing_else_was_asked_for(
+    load: LoadOptions, exact: bool, cpu_only: bool, cache_type: str | None
+) -> None:
+    started = parameters(FILES, load, cores=2, socket=Path("/s"), cpu_only=cpu_only, exact=exact)
+    assert started.repeats is (cache_type is not None)
+    if started.repeats:
+        assert (started.flash_attention, started.cache_type) == (True, cache_type)
+        assert wheel(started)["cache_type_k"] == {"bf16": 30, "q8_0": 8}[started.cache_type]
+        assert value(flags(started), "--cache-type-v") == cache_type
+    else:
+        assert started.flash_attention is load.flash_attention
+        assert started.cache_type == (load.cache_type or "f16")
+
+
+def test_batches_are_short_where_they_take_long() -> None:
+    def batches(load: LoadOptions, cpu_only: bool) -> tuple[int, int]:
+        started = parameters(FILES, load, cores=2, socket=Path("/s"), cpu_only=cpu_only)
+        return started.batch, started.physical_batch
+
+    assert batches(LOAD, True) == (128, 128)
+    assert batches(LOAD, False) == (2048, 512)
+    assert batches(replace(LOAD, num_batch=1024), True) == (1024, 512)
+    assert batches(replace(LOAD, num_batch=2, slots=8), True) == (8, 8)

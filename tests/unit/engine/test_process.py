@@ -12,7 +12,6 @@ import pytest
 from puna.engine.process import SOCKET_PATH_LIMIT, ChildProcess, cause, child_environment, private_directory
 from puna.errors import LoadFailed
 
-
 SECRETS = (
     "PUNA_API_KEYS", "OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "CUDA_TOKEN", "GGML_PASSWORD",
     "PIP_INDEX_URL", "http_proxy", "LLAMA_ARG_THREADS", "SSH_AUTH_SOCK",

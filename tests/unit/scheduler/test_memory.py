@@ -7,30 +7,31 @@ from dataclasses import replace
 from puna.engine.runner import LoadOptions
 from puna.scheduler.memory import estimate, shape, sizes
 
-LOAD = LoadOptions(num_ctx=4096, slots=4)
+LOAD = LoadOptions(num_ctx=4096, slots=4, cache_type="f16")
 SMALL = shape(weights=98_000_000, vocabulary=49152, embedding=576, blocks=30, heads=9, kv_heads=3)
 
 
 def test_the_cache_is_a_key_and_a_value_of_every_layer_and_place() -> None:
     # llama.cpp itself says of this model: 1024 places, 30 layers: 22.5 MiB.
-    assert estimate(SMALL, LoadOptions(num_ctx=1024, slots=1)).cache == int(22.5 * 2**20)
+    assert estimate(SMALL, LoadOptions(num_ctx=1024, slots=1, cache_type="f16")).cache == int(22.5 * 2**20)
     assert estimate(SMALL, LOAD).cache == 16 * int(22.5 * 2**20)
 
 
 def test_a_smaller_type_of_cache_takes_less() -> None:
     full = estimate(SMALL, LOAD).cache
     assert estimate(SMALL, replace(LOAD, cache_type="q8_0")).cache == full * 17 // 32
+    assert estimate(SMALL, replace(LOAD, cache_type=None)).cache == full
     assert estimate(SMALL, replace(LOAD, cache_type="q4_0")).cache == full * 9 // 32
 
 
 def test_layers_may_differ() -> None:
     mixed = shape(weights=0, vocabulary=0, embedding=64, blocks=3, heads=4, kv_heads=(4, 0, 2))
-    assert estimate(mixed, LoadOptions(num_ctx=10, slots=1)).cache == 6 * 32 * 10 * 2
+    assert estimate(mixed, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == 6 * 32 * 10 * 2
 
 
 def test_heads_may_have_their_own_length() -> None:
     own = shape(weights=0, vocabulary=0, embedding=64, blocks=1, heads=4, kv_heads=1, key=256, value=128)
-    assert estimate(own, LoadOptions(num_ctx=10, slots=1)).cache == 384 * 10 * 2
+    assert estimate(own, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == 384 * 10 * 2
 
 
 def test_weights_count_as_they_lie_in_the_file() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import aiohttp
 import psutil
 
 from puna.engine.llama.client import LlamaRunner
-from puna.engine.llama.options import Parameters, flags, parameters, seed_exact, wheel
+from puna.engine.llama.options import Parameters, can_repeat, flags, parameters, wheel
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
@@ -60,20 +61,27 @@ class _LlamaEngine(ABC):
         if len(files.projectors) > 1:
             raise Unsupported("this model has more than one projector; llama.cpp takes one", param="model")
         header = await asyncio.to_thread(read_header, files.weights)
-        directory = private_directory()
-        started = parameters(_resolved(files), load, cores=physical_cores(), socket=directory / "runner.sock")
         async with AsyncExitStack() as stack:
+            directory = private_directory()
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            started = parameters(
+                _resolved(files),
+                load,
+                cores=physical_cores(),
+                socket=directory / "runner.sock",
+                cpu_only=self.cpu_only,
+                exact=_exact(header),
+            )
             process = await ChildProcess.start(self.command(started), directory)
             stack.push_async_callback(process.close)
             session = await stack.enter_async_context(_session(started.socket))
             await _ready(process, session, self._settings.load_timeout)
             facts = await _facts(session)
-            exact = seed_exact(_matrix_types(header), started, cpu_only=self.cpu_only)
             info = replace(
                 _info(facts, header, load),
                 engine=self.name,
                 version=self.version(),
-                seed_exact=exact,
+                seed_exact=started.repeats,
                 pid=process.pid,
                 reason=reason,
             )
@@ -225,8 +233,10 @@ def _info(facts: _Facts, header: Header, load: LoadOptions) -> RunnerInfo:
     )
 
 
-def _matrix_types(header: Header) -> frozenset[str]:
-    return frozenset(tensor.type.name for tensor in header.tensors if len(tensor.shape) > 1)
+def _exact(header: Header) -> bool:
+    types = frozenset(tensor.type.name for tensor in header.tensors if len(tensor.shape) > 1)
+    key, value = (header.number(f"{header.architecture}.attention.{name}_length") for name in ("key", "value"))
+    return can_repeat(types, key, value)
 
 
 def _features(load: LoadOptions, facts: _Facts) -> frozenset[Feature]:

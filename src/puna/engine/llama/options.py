@@ -11,8 +11,11 @@ from pathlib import Path
 from puna.engine.runner import LoadOptions, ModelFiles
 from puna.types import JsonObject, JsonValue
 
-PROMPT_BATCH = 512
-"""Tokens of prompts computed at once, when nothing else is said."""
+CPU_BATCH = 128
+"""Tokens of prompts computed at once on a CPU, when nothing else is said: who goes away is noticed between batches."""
+
+GPU_BATCH, GPU_PHYSICAL_BATCH = 2048, 512
+"""The same where a GPU may compute: llama.cpp's own."""
 
 WAITING = 4
 """Requests that may wait inside the engine, beyond those at work, so that no slot idles between two."""
@@ -22,13 +25,20 @@ _CONTROL_THREADS = 12
 
 _POOLING_MEAN = 1
 _FLASH_ATTENTION = {None: -1, False: 0, True: 1}
-_CACHE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8}
+_CACHE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 _LOAD_MODES = {True: ("mmap", 1), False: ("none", 0)}
+
+
+EXACT_TYPES = frozenset({"F32", "Q4_0", "Q4_1", "Q8_0"})
+"""Types whose matrices this engine multiplies alike in any company on a CPU. See docs/decisions/llama-seeds.md."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What a llama.cpp server is started with. `context`: of all slots together. `gpu_layers` None: as built."""
+    """What a llama.cpp server is started with. `context`: of all slots together. `gpu_layers` None: as built.
+
+    `repeats`: a seeded request gives the same bytes in any company.
+    """
 
     model: Path
     socket: Path
@@ -38,6 +48,7 @@ class Parameters:
     batch: int
     physical_batch: int
     flash_attention: bool | None
+    repeats: bool
     cache_type: str
     gpu_layers: int | None
     main_gpu: int | None
@@ -52,9 +63,35 @@ class Parameters:
         return self.slots + WAITING + _CONTROL_THREADS
 
 
-def parameters(files: ModelFiles, load: LoadOptions, *, cores: int, socket: Path) -> Parameters:
-    """`cores`: physical ones. An embedding input has to fit one physical batch, so there the batch is the context."""
-    batch = load.num_ctx if load.embedding else max(load.num_batch or 2048, 1)
+def can_repeat(matrix_types: frozenset[str], key_length: int | None, value_length: int | None) -> bool:
+    """Whether this engine can give a model's answers to the bit alike in any company. Lengths are of a head."""
+    return matrix_types <= EXACT_TYPES and key_length == value_length
+
+
+def parameters(
+    files: ModelFiles,
+    load: LoadOptions,
+    *,
+    cores: int,
+    socket: Path,
+    cpu_only: bool = True,
+    exact: bool = False,
+) -> Parameters:
+    """`cores`: physical ones. `cpu_only`: the build has no other device. `exact`: `can_repeat` holds for the model.
+
+    An embedding input has to fit one physical batch, so there the batch is the context.
+    """
+    on_cpu = cpu_only or load.num_gpu == 0
+    batch, physical = _batches(load, on_cpu)
+    # With a cache of 16 or 32 bits in IEEE's form, attention over one token and over several round differently; with
+    # these types, and flash attention, each token goes the same way whoever else is in its batch.
+    repeats = (
+        exact
+        and on_cpu
+        and load.flash_attention is not False
+        and load.cache_type in {None, "q8_0"}
+        and not load.embedding
+    )
     return Parameters(
         model=files.weights,
         socket=socket,
@@ -62,9 +99,10 @@ def parameters(files: ModelFiles, load: LoadOptions, *, cores: int, socket: Path
         slots=load.slots,
         context=load.num_ctx * load.slots,
         batch=batch,
-        physical_batch=batch if load.embedding else min(batch, PROMPT_BATCH),
-        flash_attention=load.flash_attention,
-        cache_type=load.cache_type or "f16",
+        physical_batch=physical,
+        flash_attention=True if repeats else load.flash_attention,
+        repeats=repeats,
+        cache_type=load.cache_type or ("bf16" if repeats else "f16"),
         gpu_layers=load.num_gpu,
         main_gpu=load.main_gpu,
         mmap=load.use_mmap,
@@ -73,6 +111,17 @@ def parameters(files: ModelFiles, load: LoadOptions, *, cores: int, socket: Path
         projector=files.projectors[0] if files.projectors else None,
         adapters=files.adapters,
     )
+
+
+def _batches(load: LoadOptions, on_cpu: bool) -> tuple[int, int]:
+    """Logical and physical: what is computed between two looks at who is still there, and at once."""
+    if load.embedding:
+        return load.num_ctx, load.num_ctx
+    if on_cpu:
+        batch = max(load.num_batch or CPU_BATCH, load.slots)
+        return batch, min(batch, GPU_PHYSICAL_BATCH)
+    batch = max(load.num_batch or GPU_BATCH, load.slots)
+    return batch, min(batch, GPU_PHYSICAL_BATCH)
 
 
 def wheel(parameters: Parameters) -> JsonObject:
@@ -158,12 +207,3 @@ def flags(parameters: Parameters) -> list[str]:
     if parameters.adapters:
         words += ["--lora", ",".join(str(path) for path in parameters.adapters)]
     return words
-
-
-EXACT_TYPES = frozenset({"F32", "Q4_0", "Q4_1", "Q8_0"})
-"""Tensor types whose matrices this engine multiplies alike in any company, on a CPU; measured (docs/decisions)."""
-
-
-def seed_exact(matrix_types: frozenset[str], parameters: Parameters, *, cpu_only: bool) -> bool:
-    """Whether a seeded request repeats byte for byte. `cpu_only`: the build has no other devices, or uses none."""
-    return matrix_types <= EXACT_TYPES and (cpu_only or parameters.gpu_layers == 0)

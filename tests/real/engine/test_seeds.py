@@ -1,0 +1,119 @@
+"""Same seed, same answer: cold, from the cache, over a cache that generation filled, alone and in company."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from fakes.runners import Start
+from puna.engine.runner import End, Prompt, Runner, Sampling, Token
+
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "cat",
+    "dog",
+    "runs",
+    "tree",
+    "house",
+    "blue",
+    "12",
+    "x",
+    "+",
+    "=",
+    "{",
+    "}",
+    "hello",
+    "world",
+    "sing",
+    "moon",
+    "river",
+    "code",
+    "python",
+]
+SEEDED = Sampling(max_tokens=24, seed=42, temperature=0.8)
+
+
+def words(source: random.Random, count: int) -> str:
+    return " ".join(source.choice(WORDS) for _ in range(count))
+
+
+async def prompt(runner: Runner, text: str) -> Prompt:
+    chat = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    return Prompt(tuple(await runner.tokenize(chat, special=True, bos=True)))
+
+
+async def answer(runner: Runner, prompt: Prompt, sampling: Sampling = SEEDED) -> tuple[tuple[int, ...], int]:
+    """Ids, and how many tokens of the prompt came from the cache."""
+    ids: list[int] = []
+    async for step in runner.generate(prompt, sampling):
+        if isinstance(step, End):
+            return tuple(ids), step.cached_tokens
+        if isinstance(step, Token):
+            ids.append(step.id)
+    raise AssertionError("no end")
+
+
+async def noise(runner: Runner, seed: int) -> None:
+    """A client that asks for ever, at random lengths, and now and then goes away."""
+    source = random.Random(seed)
+    while True:
+        asked = await prompt(runner, words(source, source.randint(1, 60)))
+        sampling = Sampling(max_tokens=source.randint(1, 24), seed=source.randint(0, 999), temperature=1.0)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(answer(runner, asked, sampling), source.choice([0.1, 30, 30]))
+
+
+@contextlib.asynccontextmanager
+async def company(runner: Runner, clients: int) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(noise(runner, seed)) for seed in range(clients)]
+    try:
+        yield
+    finally:
+        assert not any(task.done() for task in tasks), "a client failed"
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+# The longer prompt passes 256 places of cache, where this engine sums otherwise, and more than one batch.
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("length", [10, 330])
+async def test_twenty_of_twenty(start: Start, length: int) -> None:
+    runner = await start(num_ctx=1024, slots=4)
+    assert runner.info.seed_exact
+    asked = await prompt(runner, "Tell me a story about " + words(random.Random(1), length))
+    first, cached = await answer(runner, asked)
+    assert cached == 0
+    answers, hits = [], []
+    for _ in range(6):
+        ids, cached = await answer(runner, asked)
+        answers.append(ids)
+        hits.append(cached)
+    assert all(hits), "nothing came from the cache"
+    async with company(runner, 8):
+        answers += [(await answer(runner, asked))[0] for _ in range(13)]
+    assert answers.count(first) == 19, [answers.index(ids) for ids in answers if ids != first]
+    other, _ = await answer(runner, asked, Sampling(max_tokens=24, seed=43, temperature=0.8))
+    assert other != first
+
+
+@pytest.mark.timeout(300)
+async def test_a_conversation_over_its_own_cache_is_as_if_cold(start: Start) -> None:
+    runner = await start(num_ctx=1024, slots=1)
+    asked = await prompt(runner, "Tell me a story about " + words(random.Random(2), 330))
+    told, _ = await answer(runner, asked)
+    turn = "<|im_end|>\n<|im_start|>user\nGo on<|im_end|>\n<|im_start|>assistant\n"
+    more = await runner.tokenize(turn, special=True, bos=False)
+    second = Prompt((*asked.tokens, *told, *more))
+    warm, cached = await answer(runner, second)
+    assert cached >= len(asked.tokens)
+    await answer(runner, await prompt(runner, "Something else"))
+    cold, cached = await answer(runner, second)
+    assert cached < 10
+    assert cold == warm
