@@ -231,7 +231,7 @@ async def test_leaving_during_the_prompt_frees_the_slot(start: Start) -> None:
     request.cancel()
     await asyncio.wait({request})
     # A physical batch of the prompt is not interrupted.
-    assert await idle_within(runner, 5.0)
+    assert await idle_within(runner, 2.0)
 
 
 async def test_embeddings_do_not_depend_on_company(start: Start) -> None:
