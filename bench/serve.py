@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--slots", type=int, default=0, help="slots of every engine; default: most streams")
+    parser.add_argument("--fast", action="store_true", help="start the bare engine without what keeps seeds exact")
     parser.add_argument("--ollama", type=Path, help="a path to a real ollama binary")
     arguments = parser.parse_args()
     streams = [int(n) for n in arguments.streams.split(",")]
@@ -149,7 +150,7 @@ def main() -> None:
             rows["server alone, resident (MB)"][name].append(memory(target.pids)[0] / 1e6)
             targets.append(target)
         bare_name = "bare llama server"
-        targets.append(stack.enter_context(bare(bare_name, arguments.file, slots, CONTEXT)))
+        targets.append(stack.enter_context(bare(bare_name, arguments.file, slots, CONTEXT, exact=not arguments.fast)))
         if arguments.ollama:
             targets.append(stack.enter_context(ollama(arguments.ollama, models, MODEL, slots, CONTEXT)))
         for target in targets:

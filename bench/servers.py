@@ -121,15 +121,21 @@ def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) 
 
 
 @contextlib.contextmanager
-def bare(name: str, file: Path, slots: int, context: int) -> Iterator[Target]:
+def bare(name: str, file: Path, slots: int, context: int, *, exact: bool) -> Iterator[Target]:
     """llama.cpp's own server over its own HTTP API, in the very child process and with the options that Puna uses."""
     with tempfile.TemporaryDirectory(prefix="puna-bare-") as folder:
         path = Path(folder) / "s.sock"
         files = ModelFiles(weights=file.resolve(), digest="", architecture="", quantization="")
-        options = parameters(files, LoadOptions(num_ctx=context, slots=slots), cores=THREADS, socket=path)
+        options = parameters(files, LoadOptions(num_ctx=context, slots=slots), cores=THREADS, socket=path, exact=exact)
         log = (Path(folder) / "log").open("wb")
         command = [sys.executable, "-m", "puna.engine.llama.child", json.dumps(wheel(options))]
-        with log, stopped_at_end(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)) as process:
+        environment = {**os.environ, "PUNA_PARENT": str(os.getpid())}
+        with (
+            log,
+            stopped_at_end(
+                subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
+            ) as process,
+        ):
             wait_until_healthy(path, process)
             yield Target(name, "any", socket=str(path), pids=(process.pid,), extra=(("ignore_eos", True),))
 
