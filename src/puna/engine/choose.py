@@ -17,7 +17,8 @@ class Facts:
     """What is known of the model, the request and the machine.
 
     `wish`: the setting. `engines`: those that are installed here. `metadata`: the header's. `embedding`: loaded to
-    embed. `gpu_layers`: what the request says of offloading, None if nothing.
+    embed. `gpu_layers`: what the request says of offloading, None if nothing. `parallel`: how many requests at once
+    the operator asked for, 0 if he did not say.
     """
 
     wish: Wish
@@ -30,6 +31,7 @@ class Facts:
     adapters: int = 0
     embedding: bool = False
     gpu_layers: int | None = None
+    parallel: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Choice:
 
 SLOTS = {"cpu": 16}
 DEFAULT_SLOTS = 4
+MANY = 16
+"""Requests at once from which on the cpu engine is the faster one; alone, llama.cpp is (docs/performance.md)."""
 
 
 def choose(facts: Facts) -> Choice:
@@ -50,11 +54,11 @@ def choose(facts: Facts) -> Choice:
     if facts.wish != "auto":
         return _named(facts)
     objection = _cpu(facts)
-    if objection is None:
-        return _choice("cpu", f"the cpu engine knows {facts.architecture} and its tensor types")
+    if objection is None and (facts.parallel >= MANY or "llama" not in facts.engines):
+        return _choice("cpu", f"it knows {facts.architecture}, and is the faster one for many requests at once")
     if "llama" not in facts.engines:
         raise Unsupported(f"no engine can run this model here: cpu: {objection}; llama: not installed", param="model")
-    return _choice("llama", objection)
+    return _choice("llama", objection or f"it is the faster one for fewer than {MANY} requests at once")
 
 
 def _named(facts: Facts) -> Choice:

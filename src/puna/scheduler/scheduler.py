@@ -251,6 +251,7 @@ class Scheduler:
             adapters=len(model.adapters),
             embedding=embedding,
             gpu_layers=options.num_gpu,
+            parallel=self._settings.num_parallel,
         )
 
     def _load_options(self, model: Model, options: Options, choice: Choice, embedding: bool) -> LoadOptions:

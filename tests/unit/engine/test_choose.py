@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from puna.engine.choose import Facts, choose
+from puna.engine.choose import MANY, Facts, choose
 from puna.engine.cpu.supported import Machine
 from puna.errors import Unsupported
 
@@ -17,11 +17,20 @@ FACTS = Facts(
     architecture="llama",
     tensor_types=frozenset({"F32", "Q4_1"}),
     metadata={"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm"},
+    parallel=MANY,
 )
 
 
-def test_the_cpu_engine_where_it_can() -> None:
+def test_the_cpu_engine_for_many_requests_at_once() -> None:
     assert choose(FACTS).engine == "cpu"
+
+
+@pytest.mark.parametrize("parallel", [0, 1, MANY - 1])
+def test_llama_for_few_unless_it_is_not_there(parallel: int) -> None:
+    few = replace(FACTS, parallel=parallel)
+    assert choose(few).engine == "llama"
+    assert "faster" in choose(few).reason
+    assert choose(replace(few, engines=frozenset({"cpu"}))).engine == "cpu"
 
 
 @pytest.mark.parametrize(
