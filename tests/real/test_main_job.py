@@ -166,8 +166,10 @@ def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -
 
     with ThreadPoolExecutor(8) as pool:
         others = [pool.submit(noise, i) for i in range(8)]
-        answers += [text_of(program, stream=i % 2 == 1, **fields) for i in range(14)]
-        over.set()
+        try:
+            answers += [text_of(program, stream=i % 2 == 1, **fields) for i in range(14)]
+        finally:
+            over.set()
         for other in others:
             other.result()
     assert answers == [first] * 20
