@@ -48,8 +48,13 @@ class Program:
 
     def runners(self) -> list[psutil.Process]:
         """The engines' child processes, oldest first."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return sorted((c for c in children if "puna.engine" in " ".join(c.cmdline())), key=psutil.Process.create_time)
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            # One that was told to end may go while it is looked at.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "puna.engine" in " ".join(child.cmdline()):
+                    found.append(child)
+        return sorted(found, key=psutil.Process.create_time)
 
 
 def free_port() -> int:

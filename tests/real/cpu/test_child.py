@@ -160,7 +160,7 @@ async def test_a_damaged_file_is_told_as_such(damaged: Path, tmp_path: Path) -> 
     with pytest.raises((ModelFileError, LoadFailed)):
         async with started(damaged, tmp_path):
             pass
-    assert _children() == before
+    assert _children() <= before
 
 
 async def test_a_context_over_the_memory_is_refused_before_anything_runs(model: Path, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ async def test_a_start_given_up_leaves_no_process(seconds: float, model: Path, t
     start.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await start
-    assert _children() == before
+    assert _children() <= before
 
 
 async def test_a_start_without_a_sign_of_life_is_given_up(model: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_a_start_without_a_sign_of_life_is_given_up(model: Path, tmp_path:
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(LoadTimeout):
         await start
-    assert _children() == before
+    assert _children() <= before
 
 
 @pytest.mark.parametrize("extra", ["adapters", "projectors"])
@@ -220,5 +220,10 @@ async def _start(model: Path, store: Path, **settings: float) -> None:
 
 
 def _children() -> set[int]:
-    children = psutil.Process().children(recursive=True)
-    return {child.pid for child in children if "puna.engine.cpu.child" in " ".join(child.cmdline())}
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        # One of an earlier test may go while it is looked at.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "puna.engine.cpu.child" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found

@@ -123,7 +123,7 @@ def test_batches_are_short_where_they_take_long() -> None:
         started = parameters(FILES, load, cores=2, socket=Path("/s"), cpu_only=cpu_only)
         return started.batch, started.physical_batch
 
-    assert batches(LOAD, True) == (128, 128)
+    assert batches(LOAD, True) == (64, 64)
     assert batches(LOAD, False) == (2048, 512)
     assert batches(replace(LOAD, num_batch=1024), True) == (1024, 512)
     assert batches(replace(LOAD, num_batch=2, slots=8), True) == (8, 8)

@@ -11,7 +11,7 @@ from pathlib import Path
 from puna.engine.runner import LoadOptions, ModelFiles
 from puna.types import JsonObject, JsonValue
 
-CPU_BATCH = 128
+CPU_BATCH = 64
 """Tokens of prompts computed at once on a CPU, when nothing else is said: who goes away is noticed between batches."""
 
 GPU_BATCH, GPU_PHYSICAL_BATCH = 2048, 512
