@@ -198,7 +198,7 @@ def test_a_client_that_goes_away_in_mid_stream_frees_its_slot(program: Program) 
 
 def test_a_client_that_goes_away_in_mid_prefill_frees_its_slot(program: Program) -> None:
     text_of(program, max_tokens=1)
-    prompt = " ".join(f"w{random.random()}" for _ in range(400))
+    prompt = " ".join(f"w{random.random()}" for _ in range(150))
     body = json.dumps({"model": "smollm2", "messages": [{"role": "user", "content": prompt}]}).encode()
     with socket.create_connection(("127.0.0.1", program.port)) as leaving:
         leaving.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n")
