@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -118,6 +119,8 @@ def pulled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 def program(
     request: pytest.FixtureRequest, pulled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
-    """The program over the pulled store, once with each real engine."""
-    with serve(pulled, tmp_path_factory.mktemp("serve") / "log", PUNA_ENGINE=request.param) as running:
+    """The program over a copy of the pulled store, once with each real engine."""
+    directory = tmp_path_factory.mktemp("serve")
+    shutil.copytree(pulled, directory / "models")
+    with serve(directory / "models", directory / "log", PUNA_ENGINE=request.param) as running:
         yield running

@@ -248,8 +248,7 @@ def test_damaged_files_are_refused_and_the_server_stands(pulled: Path, tmp_path:
     """200 damaged copies in the store, under the right name: truncated or with one bit flipped anywhere."""
     chance = random.Random(3)
     models = tmp_path / "models"
-    shutil.copytree(pulled / "manifests", models / "manifests")
-    shutil.copytree(pulled / "blobs", models / "blobs")
+    shutil.copytree(pulled, models)
     weights = max((models / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     whole = weights.read_bytes()
     with serve(models, tmp_path / "log") as program:
