@@ -103,7 +103,7 @@ def test_stop_never_shows_even_over_two_tokens(program: Program, stream: bool) -
     assert cut == whole[: whole.index(stop)]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_json_mode_parses_20_of_20(program: Program) -> None:
     ended = 0
     for seed in range(20):
@@ -151,7 +151,7 @@ def test_unknown_model_says_how_to_pull(program: Program) -> None:
 # ----------------------------------------------------------------------------------------------------------- the seed
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -> None:
     fields = {"seed": 42, "temperature": 0.8, "max_tokens": 24}
     first = text_of(program, **fields)
@@ -243,7 +243,7 @@ def test_a_killed_server_leaves_no_process(pulled: Path, tmp_path: Path, engine:
         until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 2, "all to end")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_damaged_files_are_refused_and_the_server_stands(pulled: Path, tmp_path: Path) -> None:
     """200 damaged copies in the store, under the right name: truncated or with one bit flipped anywhere."""
     chance = random.Random(3)

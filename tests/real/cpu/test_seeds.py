@@ -79,7 +79,7 @@ async def _other(runner: Runner, source: random.Random, shared: Sequence[int]) -
                 break
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_company_and_cache_change_nothing(runner: Runner) -> None:
     """In turn: a new prompt, cold in company and then alone; and always the same one, which is cached by then."""
     same = text(runner, 75, seed=9)

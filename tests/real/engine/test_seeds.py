@@ -82,7 +82,7 @@ async def company(runner: Runner, clients: int) -> AsyncIterator[None]:
 
 
 # The longer prompt passes 256 places of cache, where this engine sums otherwise, and more than one batch.
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("length", [10, 330])
 async def test_twenty_of_twenty(start: Start, length: int) -> None:
     runner = await start(num_ctx=1024, slots=4)
@@ -103,7 +103,7 @@ async def test_twenty_of_twenty(start: Start, length: int) -> None:
     assert other != first
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_a_conversation_over_its_own_cache_is_as_if_cold(start: Start) -> None:
     runner = await start(num_ctx=1024, slots=1)
     asked = await prompt(runner, "Tell me a story about " + words(random.Random(2), 330))
