@@ -205,7 +205,6 @@ class ChatRequest:
     keep_alive: float | None = None
     truncate: bool = False
     prefill: bool = False
-    cache_key: str | None = None
     template_arguments: Mapping[str, JsonValue] = field(default_factory=dict)
     template: str | None = None  # replaces the model's own for this request
     context: tuple[int, ...] = ()
@@ -229,7 +228,6 @@ class CompletionRequest:
     output: Output | None = None
     logprobs: int | None = None
     keep_alive: float | None = None
-    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,6 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
-    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

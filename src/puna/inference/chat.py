@@ -145,7 +145,6 @@ class ChatRun:
                 max_tokens=max(limit, 1),
                 seed=choice_seed(seed, index),
                 logprobs=request.logprobs,
-                cache_key=request.cache_key,
             )
             choice = self._choice(index, options.stop or (), controls, built)
             jobs.append(Job(choice, built.prompt, settings if limit else None, constraint))

@@ -163,7 +163,6 @@ class CompletionRun:
                     max_tokens=max(limit, 1),
                     seed=choice_seed(seed, number),
                     logprobs=0 if ranked and request.logprobs is None else request.logprobs,
-                    cache_key=request.cache_key,
                 )
                 choice = Choice(index, TextStream(stops), controls=controls, logprobs=request.logprobs is not None)
                 opening = () if echo is None else (replace(echo, index=index),)

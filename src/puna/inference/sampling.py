@@ -62,9 +62,7 @@ def _check_bias(bias: tuple[tuple[int, float], ...], info: RunnerInfo) -> None:
             )
 
 
-def sampling(
-    options: Options, *, max_tokens: int, seed: int, logprobs: int | None = None, cache_key: str | None = None
-) -> Sampling:
+def sampling(options: Options, *, max_tokens: int, seed: int, logprobs: int | None = None) -> Sampling:
     """`options` must be whole, as `decide` makes them."""
     return Sampling(
         max_tokens=max_tokens,
@@ -84,7 +82,6 @@ def sampling(
         logit_bias=_said(options.logit_bias),
         ignore_eos=_said(options.ignore_eos),
         logprobs=logprobs,
-        cache_key=cache_key,
     )
 
 

@@ -119,7 +119,6 @@ SAMPLED: dict[str, Effect] = {
     "guided_choice": Effect(["yes", 'n"o'], shows=constrained),
     "guided_grammar": Effect('root ::= "yes"', shows=constrained),
     "structured_outputs": Effect({"regex": "[a-z]+"}, shows=constrained),
-    "prompt_cache_key": Effect("a", setting={"cache_key": "a"}),
     "model": Effect("tiny", shows=lambda a: whole(a)["model"] == "tiny"),
 }
 EFFECTS: dict[type[Shape], dict[str, Effect]] = {
@@ -252,6 +251,7 @@ def effectless(row: Row) -> Any:
         "store": True,
         "metadata": {"a": "b"},
         "safety_identifier": "me",
+        "prompt_cache_key": "a",
         "prompt_cache_retention": "24h",
         "prompt_cache_options": {"a": 1},
         "prediction": {"type": "content", "content": "x"},

@@ -106,12 +106,11 @@ async def test_a_model_without_a_template_gets_chatml() -> None:
 async def test_options_reach_the_engine() -> None:
     model = make_model(options=Options(top_p=0.5, temperature=0.3))
     async with open_house(echo("sampling"), model) as h:
-        asked = ask(options=Options(temperature=0.1, seed=2**40, num_predict=1000), cache_key="k")
+        asked = ask(options=Options(temperature=0.1, seed=2**40, num_predict=1000))
         said = json.loads(text_of(await events_of(h, asked)))
     assert (said["temperature"], said["top_p"], said["top_k"]) == (0.1, 0.5, 40)
     assert said["seed"] < 2**32
     assert said["max_tokens"] == 1000
-    assert said["cache_key"] == "k"
 
 
 async def test_without_a_limit_until_the_context_is_full() -> None:

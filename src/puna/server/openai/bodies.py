@@ -206,7 +206,7 @@ class ChatCompletionBody(Sampled):
     function_call: Annotated[FunctionChoice | None, Honoured("The deprecated form of `tool_choice`.")] = None
     reasoning_effort: Annotated[Effort | None, Honoured("How much a thinking model thinks; none: not at all.")] = None
     prompt_cache_key: Annotated[
-        str | None, Honoured("Requests with the same key meet the same cache where possible.")
+        str | None, Reported("Every request may meet every cached prompt; no engine keeps them apart by key.")
     ] = None
     service_tier: Annotated[
         Literal["auto", "default", "flex", "scale", "priority", "fast"] | None,
@@ -260,7 +260,7 @@ class CompletionBody(Sampled):
     suffix: Annotated[str | None, Honoured("Fill in the middle, where the model can.")] = None
     logprobs: Annotated[int | None, Field(ge=0, le=5), Honoured("So many alternatives per token.")] = None
     prompt_cache_key: Annotated[
-        str | None, Honoured("Requests with the same key meet the same cache where possible.")
+        str | None, Reported("Every request may meet every cached prompt; no engine keeps them apart by key.")
     ] = None
 
 

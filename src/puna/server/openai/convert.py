@@ -83,7 +83,6 @@ def to_chat(body: ChatCompletionBody, images: Images) -> tuple[ChatRequest, tupl
         logprobs=_chat_logprobs(body),
         keep_alive=keep_alive(body),
         prefill=_prefill(body),
-        cache_key=body.prompt_cache_key,
         template_arguments=body.chat_template_kwargs or {},
     ), asked.ignored
 
@@ -111,7 +110,6 @@ def to_completion(body: CompletionBody) -> tuple[CompletionRequest, tuple[str, .
         output=to_output(body, None),
         logprobs=body.logprobs,
         keep_alive=keep_alive(body),
-        cache_key=body.prompt_cache_key,
     ), asked.ignored
 
 
