@@ -233,7 +233,14 @@ def test_an_error_in_the_middle_of_an_answer(puna: Any) -> None:
 
 def test_ctrl_c_ends_quietly_and_frees_the_slot(puna: Any, server: Any) -> None:
     process = puna.start(
-        "run", "tiny", "FOREVER", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        "run",
+        "tiny",
+        "FOREVER",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # As a terminal starts it: a test run in the background may itself ignore the signal, and pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.read(6) == b"on and"
