@@ -25,9 +25,9 @@ from puna.chat.callparser import (
     PieceText,
 )
 from puna.chat.facts import CallSyntax
-from puna.chat.gbnf import EMPTY, Expression, GrammarTooLarge, NoAnswer, Rules, Text, chars, choice, optional, seq
 from puna.chat.schema import json_characters, json_value, schema_to_gbnf
 from puna.errors import InvalidRequest
+from puna.grammar.gbnf import EMPTY, Expression, GrammarTooLarge, NoAnswer, Rules, Text, chars, choice, optional, seq
 from puna.types import Grammar, JsonObject, JsonOutput, Output, Tool, ToolChoice
 
 __all__ = [
@@ -145,7 +145,6 @@ class _Answer:
         self.syntax = syntax
         self.tools = tools
         self.most = MAX_CALLS if parallel else 1
-        self.appendix = ""
 
     def gbnf(self, asked: ToolChoice, output: Output | None) -> str:
         try:
@@ -153,7 +152,7 @@ class _Answer:
             if asked.mode == "required":
                 return self.rules.text(calls)
             if output is not None:
-                return self.rules.text(choice(calls, self._output(output))) + self.appendix
+                return self.rules.text(choice(calls, self._output(output)))
             return self.rules.text(self._text_or(calls))
         except (GrammarTooLarge, NoAnswer) as error:
             raise InvalidRequest("The grammar of these tools would be too large.", param="tools") from error
@@ -167,10 +166,7 @@ class _Answer:
     def _output(self, output: Output) -> Expression:
         if isinstance(output, JsonOutput):
             return json_value(self.rules, output.schema, param="response_format")
-        if output.syntax != "gbnf":
-            return grammar.grammar_text(self.rules, output, lambda allowed: allowed, param="grammar")
-        self.appendix = grammar.renamed(grammar.grammar_to_gbnf(output, param="grammar"), "own-")
-        return self.rules.external("own-root")
+        return grammar.grammar_text(self.rules, output, lambda allowed: allowed, param="grammar")
 
     def _calls(self) -> Expression:
         before, after = self.syntax.before, self.syntax.after

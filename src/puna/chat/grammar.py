@@ -5,11 +5,29 @@ Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from puna.chat import pattern
-from puna.chat.gbnf import EMPTY, Chars, Expression, GrammarTooLarge, NoAnswer, Rules, Text, but, choice, optional, seq
 from puna.errors import InvalidRequest
+from puna.grammar.gbnf import (
+    EMPTY,
+    Chars,
+    Choice,
+    Expression,
+    GrammarTooLarge,
+    NoAnswer,
+    Ref,
+    Repeat,
+    Rules,
+    Sequence,
+    Text,
+    but,
+    choice,
+    optional,
+    seq,
+)
+from puna.grammar.reader import GrammarError, read
 from puna.types import Grammar
 
 CODE = "invalid_grammar"
@@ -18,8 +36,6 @@ _MAX_TEXT = 200_000
 
 def grammar_to_gbnf(grammar: Grammar, *, param: str) -> str:
     """GBNF of a caller's grammar, all of the answer. InvalidRequest names what cannot be read or held."""
-    if grammar.syntax == "gbnf":
-        return _checked(grammar.text, param)
     rules = Rules()
     try:
         return rules.text(grammar_text(rules, grammar, lambda allowed: allowed, param=param))
@@ -30,7 +46,7 @@ def grammar_to_gbnf(grammar: Grammar, *, param: str) -> str:
 
 
 def grammar_text(rules: Rules, grammar: Grammar, written: Callable[[Chars], Expression], *, param: str) -> Expression:
-    """A regex or Lark grammar as an expression; `written`: how a character is written where the text stands."""
+    """A caller's grammar as an expression; `written`: how a character is written where the text stands."""
     if grammar.syntax == "regex":
         try:
             return pattern.expression(pattern.whole(pattern.parse(grammar.text)), rules, written)
@@ -43,44 +59,71 @@ def grammar_text(rules: Rules, grammar: Grammar, written: Callable[[Chars], Expr
             return lark_expression(grammar.text, rules, written)
         except LarkError as error:
             raise _refusal(str(error), param) from error
-    raise _refusal("a grammar in GBNF cannot stand inside a tool's JSON; use regex or lark", param)
+    if len(grammar.text) > _MAX_TEXT:
+        raise _refusal(f"it has more than {_MAX_TEXT} characters", param)
+    try:
+        return _adopted(read(grammar.text), rules, written)
+    except GrammarError as error:
+        raise _refusal(str(error), param) from error
 
 
 def _refusal(reason: str, param: str) -> InvalidRequest:
     return InvalidRequest(f"This grammar cannot be used: {reason}.", param=param, code=CODE)
 
 
-# ----------------------------------------------------------------------------------------------- GBNF by its text
+# ---------------------------------------------------------------------------------------------------------- GBNF
+
+
+def _adopted(found: Mapping[str, Expression], rules: Rules, written: Callable[[Chars], Expression]) -> Expression:
+    """The rules of a grammar under new names, written the way that every engine reads alike."""
+    refs = {name: rules.reserve("own") for name in found}
+    adopt = _Adopt(rules, refs, written)
+    bodies = {name: adopt.expression(body) for name, body in found.items()}
+    for name, body in bodies.items():
+        rules.define(refs[name], body)
+    endless = rules.endless()
+    if endless is not None:
+        names = {ref.name: name for name, ref in refs.items()}
+        raise GrammarError(
+            f"the rule {names.get(endless, endless)!r} begins with itself, or repeats what may be nothing"
+        )
+    return bodies["root"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Adopt:
+    rules: Rules
+    refs: Mapping[str, Ref]
+    written: Callable[[Chars], Expression]
+
+    def expression(self, body: Expression) -> Expression:
+        match body:
+            case Text(text):
+                return seq(*(self._letter(char) for char in text))
+            case Chars():
+                return self.written(body)
+            case Ref(name):
+                return self.refs[name]
+            case Sequence(parts):
+                return seq(*(self.expression(part) for part in parts))
+            case Choice(options):
+                return choice(*(self.expression(option) for option in options))
+            case Repeat(item, low, high):
+                inner = self.expression(item)
+                # A repetition of a repetition needs a name between them.
+                return self.rules.repeat(self.rules.add(inner) if isinstance(inner, Repeat) else inner, low, high)
+
+    def _letter(self, char: str) -> Expression:
+        chars = Chars(((ord(char), ord(char)),))
+        written = self.written(chars)
+        return Text(char) if written == chars else written
+
 
 _TOKEN = re.compile(
     r"""(?P<literal>"(?:[^"\\]|\\.)*")|(?P<set>\[(?:[^\]\\]|\\.)*\])|(?P<comment>\#[^\n]*)"""
     r"""|(?P<count>\{[0-9 ,]*\})|(?P<name>[a-zA-Z0-9-]+)|(?P<sign>::=|[|()*+?.\s])""",
     re.DOTALL,
 )
-
-
-def _checked(text: str, param: str) -> str:
-    """What an engine would only refuse after the model is loaded: unreadable text, rules without a definition."""
-    if len(text) > _MAX_TEXT:
-        raise _refusal(f"it has more than {_MAX_TEXT} characters", param)
-    at, used, defined = 0, dict[str, int](), set[str]()
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            line, column = text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
-            raise _refusal(f"line {line}, column {column}: {text[at : at + 20]!r} cannot be read", param)
-        if match["name"]:
-            if re.match(r"\s*::=", text[match.end() :]):
-                defined.add(match["name"])
-            used.setdefault(match["name"], at)
-        at = match.end()
-    if "root" not in defined:
-        raise _refusal("it has no rule 'root'", param)
-    for name, where in used.items():
-        if name not in defined:
-            line = text.count("\n", 0, where) + 1
-            raise _refusal(f"line {line}: the rule {name!r} is not defined", param)
-    return text
 
 
 def renamed(gbnf: str, prefix: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from puna.chat import pattern
-from puna.chat.gbnf import EMPTY, Chars, Expression, Ref, Rules, Text, choice, optional, seq, span
+from puna.grammar.gbnf import EMPTY, Chars, Expression, Ref, Rules, Text, choice, optional, seq, span
 
 _COMMON: Mapping[str, str] = MappingProxyType(
     {

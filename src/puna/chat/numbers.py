@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from puna.chat.gbnf import EMPTY, NEVER, Expression, Ref, Repeat, Rules, Text, chars, choice, optional, seq, span
+from puna.grammar.gbnf import EMPTY, NEVER, Expression, Ref, Repeat, Rules, Text, chars, choice, optional, seq, span
 
 DIGITS = 15
 _DIGIT = span("0", "9")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from puna.chat.gbnf import (
+from puna.grammar.gbnf import (
     Chars,
     Expression,
     Repeat,

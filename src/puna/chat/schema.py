@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 from puna.chat import numbers, pattern
 from puna.chat.formats import STRING_FORMATS
-from puna.chat.gbnf import (
+from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
+from puna.errors import InvalidRequest
+from puna.grammar.gbnf import (
     EMPTY,
     NEVER,
     Chars,
@@ -38,8 +40,6 @@ from puna.chat.gbnf import (
     seq,
     span,
 )
-from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
-from puna.errors import InvalidRequest
 from puna.types import JsonObject, JsonValue
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from fakes.gbnf_reader import Gbnf
-from puna.chat.gbnf import Rules
 from puna.chat.pattern import PatternError, expression, lengths, matches, parse, searched, whole, within
+from puna.grammar.gbnf import Rules
 
 PATTERNS = [
     *(

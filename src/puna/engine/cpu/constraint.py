@@ -66,7 +66,7 @@ class GrammarMatcher:
         self._vocabulary = vocabulary
 
     def allowed(self) -> Allowed:
-        """Which tokens may come next. EngineError when the grammar has become too much for the library."""
+        """Which tokens may come next. InvalidRequest when the grammar has become too much for the library."""
         mask = self._matcher.compute_bitmask()
         self._check()
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=self._vocabulary, bitorder="little")
@@ -81,7 +81,9 @@ class GrammarMatcher:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise EngineError(f"the grammar cannot be followed: {_first_line(self._matcher.get_error())}")
+            # Ours to raise so: what the caller asked for leaves too many readings open.
+            reason = f"This grammar cannot be followed: {_first_line(self._matcher.get_error())}."
+            raise InvalidRequest(reason, param="grammar", code="invalid_grammar")
 
 
 class Grammars:
@@ -121,7 +123,8 @@ def _compile(gbnf: str, tokenizer: llguidance.LLTokenizer, never: int) -> llguid
     grammar = llguidance.LLMatcher.grammar_from_lark(to_lark(parse(gbnf), never))
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
     if matcher.is_error():
-        raise InvalidRequest(f"the grammar cannot be used: {_first_line(matcher.get_error())}", param="grammar")
+        reason = f"This grammar cannot be used: {_first_line(matcher.get_error())}."
+        raise InvalidRequest(reason, param="grammar", code="invalid_grammar")
     return matcher
 
 

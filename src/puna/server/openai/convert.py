@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from puna.errors import InvalidRequest, Unsupported
+from puna.grammar.gbnf import quoted
 from puna.model.parameters import options_from_json
 from puna.server.body import kind, parse_json
+from puna.server.media import check_image, check_sound
 from puna.server.openai import media
 from puna.server.openai import messages as shapes
 from puna.server.openai.bodies import (
@@ -76,7 +78,7 @@ def to_chat(body: ChatCompletionBody, images: Images) -> tuple[ChatRequest, tupl
         options=asked.options,
         tools=tools,
         tool_choice=to_tool_choice(body, tools),
-        parallel_tool_calls=body.parallel_tool_calls is not False and body.functions is None,
+        parallel_tool_calls=_parallel(body),
         output=to_output(body, body.response_format),
         think=to_think(body),
         n=body.n or 1,
@@ -332,12 +334,7 @@ def _schema(schema: JsonObject | str, param: str) -> JsonObject:
 
 def choice_grammar(choices: list[str]) -> Grammar:
     """GBNF for one of `choices`, written as they are."""
-    return Grammar("gbnf", "root ::= " + " | ".join(_quoted(choice) for choice in choices))
-
-
-def _quoted(text: str) -> str:
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return '"' + "".join(escapes.get(character, character) for character in text) + '"'
+    return Grammar("gbnf", "root ::= " + " | ".join(quoted(choice) for choice in choices))
 
 
 # ----------------------------------------------------------------------------------------------------------- tools
@@ -408,6 +405,12 @@ def _choice(choice: shapes.ToolChoice | None) -> ToolChoice:
             return ToolChoice(allowed.mode, tuple(dict.fromkeys(names)))
         case _:
             return ToolChoice(choice)
+
+
+def _parallel(body: ChatCompletionBody) -> bool:
+    """Whether there may be several calls: a named tool is called once, and the deprecated form has room for one."""
+    named = isinstance(body.tool_choice, shapes.NamedFunction | shapes.NamedCustom)
+    return body.parallel_tool_calls is not False and body.functions is None and not named
 
 
 def _referred(tool: shapes.NamedFunction | shapes.NamedCustom) -> str:
@@ -562,7 +565,9 @@ def _user_part(part: shapes.UserPart, path: str, images: Images) -> Part:
         case shapes.ImagePart():
             return ImagePart(_image(_url(part), _url_path(part, path), images))
         case shapes.AudioPart():
-            return AudioPart(media.decode_base64(part.input_audio.data, f"{path}.input_audio.data"))
+            param = f"{path}.input_audio.data"
+            sound = media.decode_base64(part.input_audio.data, param)
+            return AudioPart(check_sound(sound, param, part.input_audio.format))
         case shapes.FilePart():
             return TextPart(_file(part.file, f"{path}.file"))
 
@@ -582,7 +587,7 @@ def _image(url: str, param: str, images: Images) -> bytes:
         raise InvalidRequest(
             f"Invalid '{param}': expected a data: URL or an http(s) URL.", param=param, code="invalid_image_url"
         )
-    return media.check_image(media.decode_data_url(url, param)[1], param)
+    return check_image(media.decode_data_url(url, param)[1], param)
 
 
 def _file(file: shapes.FileData, path: str) -> str:

@@ -78,6 +78,7 @@ Expression: TypeAlias = Text | Chars | Ref | Sequence | Choice | Repeat
 
 EMPTY = Text("")
 NEVER = Choice(())
+ANY = Chars(((0, 0x10FFFF),))
 
 
 def seq(*parts: Expression) -> Expression:
@@ -253,7 +254,7 @@ class Rules:
             size += len(lines[name])
             if size > MAX_TEXT:
                 raise GrammarTooLarge
-            new = (used for used in _references(body) if used not in lines and used not in self._external)
+            new = (used for used in references(body) if used not in lines and used not in self._external)
             waiting.extend((used, _pruned(self._body(used), ending)) for used in new)
         return "".join(lines.values())
 
@@ -304,7 +305,7 @@ class Rules:
         """Names of the rules that match at least one finite text: a worklist over who waits for whom."""
         users: dict[str, set[str]] = {}
         for name in self._bodies:
-            for used in _references(self._body(name)):
+            for used in references(self._body(name)):
                 users.setdefault(used, set()).add(name)
         ending = set(self._external)
         waiting = list(self._bodies)
@@ -316,15 +317,16 @@ class Rules:
         return ending
 
 
-def _references(body: Expression) -> Iterator[str]:
+def references(body: Expression) -> Iterator[str]:
+    """Names of the rules that it mentions."""
     match body:
         case Ref(name):
             yield name
         case Sequence(items) | Choice(items):
             for item in items:
-                yield from _references(item)
+                yield from references(item)
         case Repeat(item, _, _):
-            yield from _references(item)
+            yield from references(item)
         case _:
             pass
 
@@ -418,16 +420,21 @@ def _in_class(code: int) -> str:
 
 
 def _class(ranges: tuple[tuple[int, int], ...]) -> str:
-    negate = ranges[0][0] == 0 or ranges[-1][1] == _LAST
-    listed = _without_surrogates(complement(ranges) if negate else ranges)
+    listed, negate = shorter(ranges)
     if not listed:
         return r"[\x00-\x7F\x80-" + chr(_LAST) + "]"
     body = "".join(_in_class(low) if low == high else f"{_in_class(low)}-{_in_class(high)}" for low, high in listed)
     return f"[^{body}]" if negate else f"[{body}]"
 
 
-def _without_surrogates(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """Surrogates are no characters of a text, and cannot be written in one."""
+def shorter(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[tuple[int, int], ...], bool]:
+    """The ranges to write, and whether they are those left out; none at all: every character."""
+    negate = ranges[0][0] == 0 or ranges[-1][1] == _LAST
+    return without_surrogates(complement(ranges) if negate else ranges), negate
+
+
+def without_surrogates(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """The ranges without surrogates: these are no characters of a text, and cannot be written in one."""
     parts = ((low, min(high, 0xD7FF)) for low, high in ranges), ((max(low, 0xE000), high) for low, high in ranges)
     return tuple(sorted((low, high) for part in parts for low, high in part if low <= high))
 

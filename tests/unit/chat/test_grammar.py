@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import re
 from decimal import Decimal
 
 import pytest
@@ -9,109 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.gbnf_reader import Gbnf
-from puna.chat.gbnf import (
-    MAX_RULES,
-    NEVER,
-    Chars,
-    Expression,
-    GrammarTooLarge,
-    NoAnswer,
-    Rules,
-    Text,
-    but,
-    chars,
-    choice,
-    complement,
-    intersection,
-    optional,
-    seq,
-    union,
-)
 from puna.chat.grammar import after_thinking, grammar_to_gbnf, not_beginning, renamed, without
 from puna.chat.numbers import Bounds, decimals, fractions, integers
 from puna.errors import InvalidRequest
+from puna.grammar.gbnf import (
+    NEVER,
+    Expression,
+    Rules,
+)
 from puna.types import Grammar
-
-A = chars("a")
-
-# -------------------------------------------------------------------------------------------------------------- rules
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 0), (0, 1), (2, 2), (3, 5), (0, 300), (250, 900), (401, 401), (0, 45_000)]
-)
-def test_repetitions_count_exactly(low: int, high: int) -> None:
-    rules = Rules()
-    grammar = Gbnf(rules.text(seq(rules.repeat(A, low, high), Text("."))))
-    for count in {0, 1, low - 1, low, low + 1, (low + high) // 2, high - 1, high, high + 1, high + 200}:
-        if 0 <= count <= 1200:
-            assert grammar.accepts("a" * count + ".") == (low <= count <= high), count
-
-
-def test_large_counts_stay_small_and_under_llama_cpps_limit() -> None:
-    rules = Rules()
-    text = rules.text(rules.repeat(A, 7, 10**9))
-    assert len(text) < 3_000
-    assert max(int(number) for number in re.findall(r"\d+", re.sub(r"[a-z]+-\d+", "", text))) < 2000
-
-
-def test_what_can_never_end_is_left_out() -> None:
-    rules = Rules()
-    loop = rules.reserve("loop")
-    rules.define(loop, seq(Text("a"), loop))
-    assert rules.text(choice(loop, Text("b"))) == 'root ::= "b"\n'
-    assert rules.text(seq(Text("b"), optional(loop))) == 'root ::= "b"\n'
-    with pytest.raises(NoAnswer):
-        rules.text(seq(Text("b"), loop))
-    assert not rules.can_end(loop)
-
-
-def test_characters_are_written_as_both_readers_know_them() -> None:
-    rules = Rules()
-    hard = '"\\]^-[/&~|{}()\n\t\r é中😀\u2028\x7f'
-    grammar = Gbnf(rules.text(seq(chars(hard), but((ord(c), ord(c)) for c in hard), Text(hard))))
-    for char in hard:
-        assert grammar.accepts(f"{char}x{hard}")
-        assert not grammar.accepts(f"x{char}{hard}")
-
-
-def test_a_grammar_has_an_upper_size() -> None:
-    rules = Rules()
-    for number in range(MAX_RULES):
-        rules.add(Text(str(number)))
-    with pytest.raises(GrammarTooLarge):
-        rules.add(Text("more"))
-    with pytest.raises(GrammarTooLarge):
-        Rules().text(Text("x" * 3_000_000))
-
-
-def test_endless_reading_is_found() -> None:
-    rules = Rules()
-    first, second = rules.reserve("first"), rules.reserve("second")
-    rules.define(first, seq(optional(A), second))
-    rules.define(second, choice(Text("b"), seq(first, Text("c"))))
-    assert rules.endless() in (first.name, second.name)
-    fine = Rules()
-    again = fine.reserve("again")
-    fine.define(again, choice(Text("b"), seq(Text("c"), again)))
-    assert fine.endless() is None
-
-
-ranges = st.lists(
-    st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda pair: (min(pair), max(pair))), max_size=5
-)
-
-
-@given(ranges, ranges)
-def test_sets_of_characters(left: list[tuple[int, int]], right: list[tuple[int, int]]) -> None:
-    def members(found: tuple[tuple[int, int], ...]) -> set[int]:
-        return {code for low, high in found for code in range(low, min(high, 100) + 1)}
-
-    one, other = union(left), union(right)
-    assert members(one) == {code for low, high in left for code in range(low, high + 1)}
-    assert members(intersection(one, other)) == members(one) & members(other)
-    assert members(complement(one)) == set(range(101)) - members(one)
-
 
 # ------------------------------------------------------------------------------------------------------------ numbers
 
@@ -210,6 +115,10 @@ def test_renaming_leaves_texts_and_classes_alone() -> None:
     ("grammar", "yes", "no"),
     [
         (Grammar("gbnf", 'root ::= "a" b*\nb ::= [0-9]'), "a12", "b"),
+        (Grammar("gbnf", 'root ::= a_1{2} ("x"{2})? [^b]\na_1 ::= "é\\x41" # why not'), "éAéAxxx", "éAéAb"),
+        (Grammar("gbnf", 'root ::= "a"{2500} | [-a-c\\]]'), "]", "a" * 2000),
+        (Grammar("gbnf", 'root ::= "a"{2500} | "b"'), "a" * 2500, "a" * 2501),
+        (Grammar("gbnf", 'root ::= ("a" | )\n  \nb ::= "never used"'), "", "b"),
         (Grammar("regex", "^(red|green)$"), "red", "reddish"),
         (Grammar("regex", '"[^"]*"'), '"x"', "x"),
         (Grammar("lark", 'start: "a" ["b"] (C | "d")~1..2\nC: /c+/\n'), "abccd", "ab"),
@@ -233,7 +142,16 @@ def test_a_callers_grammar(grammar: Grammar, yes: str, no: str) -> None:
     [
         (Grammar("gbnf", 'start ::= "a"'), "'root'"),
         (Grammar("gbnf", "root ::= b"), "line 1: the rule 'b' is not defined"),
-        (Grammar("gbnf", 'root ::= "a"\nb ::= "a'), "line 2, column 7"),
+        (Grammar("gbnf", 'root ::= "a"\nb ::= "a'), "line 2, at 'the end'"),
+        (Grammar("gbnf", ""), "'root'"),
+        (Grammar("gbnf", 'root ::= x\nx ::= root "a" | "b"'), "begins with itself"),
+        (Grammar("gbnf", 'root ::= x y\nx ::= "a"?\ny ::= x y "b"'), "the rule 'y' begins with itself"),
+        (Grammar("gbnf", 'root ::= ("a"?)*'), "the rule 'root' begins with itself, or repeats what may be nothing"),
+        (Grammar("gbnf", 'root ::= "a" root'), "no text matches"),
+        (Grammar("gbnf", 'root ::= "a"{0,1000000000}'), "line 1, at '}': a repetition over 20000"),
+        (Grammar("gbnf", 'root ::= "a"\nroot ::= "b"'), "a second rule named root"),
+        (Grammar("gbnf", 'root ::= "' + "a" * 200_000 + '"'), "more than 200000 characters"),
+        (Grammar("gbnf", "root ::= <think>"), "token"),
         (Grammar("regex", "(?=a)"), "look-ahead"),
         (Grammar("lark", 'a: "b"'), "'start'"),
         (Grammar("lark", "start: b"), "'b' is not defined"),
@@ -251,8 +169,3 @@ def test_a_grammar_that_cannot_be_used_is_refused(grammar: Grammar, said: str) -
         grammar_to_gbnf(grammar, param="grammar")
     assert said in refusal.value.message
     assert refusal.value.code == "invalid_grammar"
-
-
-def test_a_class_of_every_character() -> None:
-    rules = Rules()
-    assert Gbnf(rules.text(Chars(complement(())))).accepts("中")
