@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from fakes.gbnf_reader import Gbnf
+
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": PARAMETERS}}
 TIME = {"type": "function", "function": {"name": "get_time"}}
@@ -67,6 +69,14 @@ def test_required(server, choice):
     answer = call(server, tool_choice=choice, tools=[WEATHER, TIME]).json["choices"][0]
     assert answer["message"]["tool_calls"][0]["function"]["name"] == "get_weather"
     assert answer["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(("choice", "often"), [("required", True), (NAMED, False)])
+def test_a_named_tool_is_called_once(server, choice, often):
+    grammar = Gbnf(call(server, "GRAMMAR", tool_choice=choice).json["choices"][0]["message"]["content"])
+    one = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+    assert grammar.accepts(one)
+    assert grammar.accepts(one + "\n" + one) == often
 
 
 @pytest.mark.parametrize("model", ["tools", "tiny"])

@@ -199,7 +199,9 @@ class ChatCompletionBody(Sampled):
         ToolChoice | None,
         Honoured("none, auto, required, one named tool, or allowed_tools; enforced while generating."),
     ] = None
-    parallel_tool_calls: Annotated[bool | None, Honoured("Default true; false: at most one call.")] = None
+    parallel_tool_calls: Annotated[
+        bool | None, Honoured("Default true; false: at most one call. A named tool is called once in any case.")
+    ] = None
     functions: Annotated[
         list[FunctionSpec] | None, Field(min_length=1, max_length=128), Honoured("The deprecated form of `tools`.")
     ] = None
