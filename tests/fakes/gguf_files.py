@@ -80,10 +80,11 @@ def write_tiny_llama(
     metadata: Mapping[str, Value] | None = None,
     seed: int = 0,
     context_length: int = 512,
+    more_tokens: Sequence[str] = (),
 ) -> Path:
-    """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary."""
+    """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end."""
     width, hidden, layers, heads, heads_kv = 32, 64, 2, 4, 2
-    tokens = byte_tokens()
+    tokens = [*byte_tokens(), *more_tokens]
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, len(tokens)), "output_norm.weight": (width,)}
     head = width // heads
     for layer in range(layers):
@@ -100,7 +101,7 @@ def write_tiny_llama(
         }
     source = random.Random(seed)
     tensors = [Tensor(name, shape, data=_floats(source, shape, "norm" in name)) for name, shape in shapes.items()]
-    special = len(tokens) - len(SPECIAL_TOKENS)
+    special = len(tokens) - len(SPECIAL_TOKENS) - len(more_tokens)
     pairs: dict[str, Value] = {
         "general.name": "Tiny",
         "general.file_type": 0,
@@ -114,7 +115,7 @@ def write_tiny_llama(
         "llama.rope.dimension_count": head,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
-        "tokenizer.ggml.token_type": [1] * special + [3] * len(SPECIAL_TOKENS),
+        "tokenizer.ggml.token_type": [1] * special + [3] * (len(tokens) - special),
         "tokenizer.ggml.merges": ["Ġ t", "h e"],
         "tokenizer.ggml.bos_token_id": special + 1,
         "tokenizer.ggml.eos_token_id": special + 2,

@@ -96,7 +96,11 @@ class RunnerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids, ready for an engine. With `media`, `text` holds the prompt with a marker for each item instead."""
+    """Token ids, ready for an engine. With `media`, `text` holds the prompt with a marker for each item instead.
+
+    The text has no `bos` that the engine adds (`RunnerInfo.add_bos`). The tokens then are only the text's, markers
+    included: what media come to is told by Prefilled and End.
+    """
 
     tokens: tuple[int, ...]
     text: str | None = None

@@ -21,7 +21,7 @@ from puna.engine.runner import Constraint, Feature, Runner, RunnerInfo
 from puna.errors import Unsupported
 from puna.inference.choice import Choice
 from puna.inference.controls import control_bytes
-from puna.inference.decode import Job, decode_all
+from puna.inference.decode import Job, decode_all, prompt_size
 from puna.inference.prompt import ChatPrompt, Rendering, build_prompt, chat_prompt, whole_messages
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
@@ -76,14 +76,19 @@ def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> 
         raise Unsupported(f'"{name}" does not support chat', param="model")
     if request.think and Capability.THINKING not in model.capabilities and template.facts.thinking is None:
         raise Unsupported(f'"{name}" does not support thinking', param="think")
-    if _has(request.messages, ImagePart) and Capability.VISION not in model.capabilities:
-        raise Unsupported(f'"{name}" does not support images: it has no vision projector', param="messages")
-    if _has(request.messages, AudioPart) and Capability.AUDIO not in model.capabilities:
-        raise Unsupported(f'"{name}" does not support audio: it has no audio projector', param="messages")
+    if Capability.VISION not in model.capabilities and (place := _first(request.messages, ImagePart)):
+        raise Unsupported(f'"{name}" does not support images: it has no vision projector', param=place)
+    if Capability.AUDIO not in model.capabilities and (place := _first(request.messages, AudioPart)):
+        raise Unsupported(f'"{name}" does not support audio: it has no audio projector', param=place)
 
 
-def _has(messages: Sequence[Message], kind: type[Part]) -> bool:
-    return any(isinstance(part, kind) for message in messages for part in message.content)
+def _first(messages: Sequence[Message], *kinds: type[Part]) -> str | None:
+    """Where the first part of these kinds is."""
+    for index, message in enumerate(messages):
+        for at, part in enumerate(message.content):
+            if isinstance(part, kinds):
+                return f"messages[{index}].content[{at}]"
+    return None
 
 
 def _messages(messages: tuple[Message, ...], calls: CallPlan, facts: TemplateFacts) -> tuple[Message, ...]:
@@ -93,6 +98,14 @@ def _messages(messages: tuple[Message, ...], calls: CallPlan, facts: TemplateFac
     if calls.instructions or (called and not facts.tool_calls) or (answered and not facts.tool_results):
         messages = spelled_out(messages, DEFAULT_SYNTAX)
     return told(messages, calls.instructions) if calls.instructions else messages
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPrompt:
+    """`tokens` None: media are among them, which have no ids."""
+
+    count: int
+    tokens: tuple[int, ...] | None
 
 
 class ChatRun:
@@ -106,10 +119,12 @@ class ChatRun:
         """Rendered, tokenised and fitted."""
         return await chat_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
 
-    async def tokens(self) -> tuple[int, ...]:
-        """Of the prompt, whether it fits or not."""
+    async def counted(self) -> CountedPrompt:
+        """The prompt's tokens, whether it fits or not."""
+        _check_features(self._runner.info, self._plan)
         built = await build_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
-        return built.prompt.tokens
+        count = await prompt_size(self._runner, built.prompt)
+        return CountedPrompt(count, None if built.prompt.media else built.prompt.tokens)
 
     async def events(self, began: int, load_ns: int) -> AsyncGenerator[Event, None]:
         """All events. `began`: when the request came, `load_ns`: how long its lease took."""
@@ -123,7 +138,8 @@ class ChatRun:
             plan.model,
             info,
             request.options,
-            prompt=built.prompt.tokens,
+            # What stands for media in a text is none to go on with.
+            prompt=() if built.prompt.media else built.prompt.tokens,
             dropped=built.dropped,
             ignored=(*decided.ignored, *plan.ignored),
         )
@@ -192,5 +208,5 @@ def _check_features(info: RunnerInfo, plan: ChatPlan) -> None:
         require(info, Feature.LOGPROBS, "log-probabilities", "logprobs")
     if plan.calls.constraint is not None:
         require(info, Feature.CONSTRAINT, "constrained output", "tools" if plan.calls.form else "response_format")
-    if _has(request.messages, ImagePart) or _has(request.messages, AudioPart):
-        require(info, Feature.MEDIA, "images and audio", "messages")
+    if place := _first(request.messages, ImagePart, AudioPart):
+        require(info, Feature.MEDIA, "images and audio", place)

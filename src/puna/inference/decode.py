@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from puna.engine.runner import Constraint, End, Prefilled, Prompt, Runner, Sampling, Step, Token
+from puna.errors import ContextLengthExceeded, EngineError
 from puna.inference.choice import Choice, ChoiceEvent
 from puna.types import FinishReason
 
@@ -41,6 +42,7 @@ async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEven
     choice, tally = job.choice, job.tally
     tally.prompt = len(job.prompt.tokens)
     if job.sampling is None:
+        tally.prompt = await prompt_size(runner, job.prompt)
         yield [*job.opening, *choice.finish("length")]
         return
     reason: FinishReason = "stop"
@@ -78,6 +80,21 @@ def _settle(tally: Tally, step: Prefilled | End) -> None:
     tally.prompt_ns = step.prompt_ns
     if isinstance(step, End):
         tally.decode_ns = step.decode_ns
+
+
+async def prompt_size(runner: Runner, prompt: Prompt) -> int:
+    """How many tokens it is. With media the engine tells, once it has computed them, which it need not do again."""
+    if not prompt.media:
+        return len(prompt.tokens)
+    one = runner.generate(prompt, Sampling(max_tokens=1, seed=0))
+    try:
+        async with _closing(one) as steps:
+            async for step in steps:
+                if not isinstance(step, Token):
+                    return step.prompt_tokens
+    except ContextLengthExceeded as error:
+        return error.tokens
+    raise EngineError("the engine did not tell how many tokens the prompt is")
 
 
 @asynccontextmanager

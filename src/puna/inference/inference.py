@@ -14,7 +14,7 @@ from typing import Protocol
 
 from puna.chat.facts import ChatTemplate
 from puna.engine.runner import Runner
-from puna.inference.chat import ChatRun, plan_chat
+from puna.inference.chat import ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.prompt import compile_template, template_key
@@ -90,14 +90,14 @@ class Inference:
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt of this request is; nothing is generated."""
-        return len(await self.prompt_tokens(request))
+        return (await self.counted(request)).count
 
-    async def prompt_tokens(self, request: ChatRequest) -> tuple[int, ...]:
-        """The token ids of this request's prompt, whether it fits or not; nothing is generated."""
+    async def counted(self, request: ChatRequest) -> CountedPrompt:
+        """The tokens of this request's prompt, whether it fits or not; no answer is generated."""
         model = await self._resolve(request.model)
         plan = plan_chat(model, self._template(model, request.template), request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
-            return await ChatRun(plan, lease.runner).tokens()
+            return await ChatRun(plan, lease.runner).counted()
 
     async def load(self, name: str, options: Options, keep_alive: float | None) -> int:
         """Load a model, if it is not. Returns how long that took, in nanoseconds."""

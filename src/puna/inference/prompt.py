@@ -11,7 +11,8 @@ from puna.chat.gotemplate import GoTemplate
 from puna.chat.render import JinjaTemplate
 from puna.chat.text import ThinkTags
 from puna.engine.runner import MEDIA_MARKER, Prompt, Runner
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, Unsupported
+from puna.inference.decode import prompt_size
 from puna.model.capabilities import template_kind
 from puna.model.model import Model
 from puna.types import AudioPart, ChatRequest, ImagePart, JsonValue, Message, Tool
@@ -103,9 +104,11 @@ async def chat_prompt(
     num_ctx = runner.info.num_ctx
     built = await build_prompt(runner, rendering, messages, request)
     kept = messages
-    if request.truncate and len(built.prompt.tokens) >= num_ctx:
+    if request.truncate and await prompt_size(runner, built.prompt) >= num_ctx:
         built, kept = await _shortened(runner, rendering, messages, request)
-    check_fit(len(built.prompt.tokens), num_ctx)
+    # What media come to, the engine sees to itself.
+    if not built.prompt.media:
+        check_fit(len(built.prompt.tokens), num_ctx)
     return ChatPrompt(built.prompt, len(messages) - len(kept), built.inside)
 
 
@@ -120,7 +123,7 @@ async def _shortened(
         middle = (low + high) // 2
         candidate = kept_from(messages, middle)
         built = await build_prompt(runner, rendering, candidate, request)
-        if len(built.prompt.tokens) < runner.info.num_ctx:
+        if await prompt_size(runner, built.prompt) < runner.info.num_ctx:
             high, best, kept = middle, built, candidate
         else:
             low = middle + 1
@@ -135,11 +138,31 @@ async def build_prompt(
     media = tuple(
         part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
     )
-    if media and text.count(MEDIA_MARKER) != len(media):
-        raise InvalidRequest(f"a message's text holds {MEDIA_MARKER}, which stands for an image", param="messages")
-    tokens = await tokenize_prompt(runner, text, rendering.template.bos, begun=bool(request.context))
-    prompt = Prompt((*request.context, *tokens), text if media else None, media)
+    if media:
+        _check_places(text.count(MEDIA_MARKER), len(media))
+    bos = rendering.template.bos
+    tokens = await tokenize_prompt(runner, text, bos, begun=bool(request.context))
+    whole = await _whole_text(runner, request.context, text, bos) if media else None
+    prompt = Prompt((*request.context, *tokens), whole, media)
     return ChatPrompt(prompt, 0, _inside(text, rendering.template.facts.thinking, rendering.prefill))
+
+
+def _check_places(found: int, wanted: int) -> None:
+    if found > wanted:
+        raise InvalidRequest(
+            f"beside images or sounds no text may hold {MEDIA_MARKER}, which stands for one", param="messages"
+        )
+    if found < wanted:
+        raise Unsupported(
+            f"the model's template has a place for {found} of the {wanted} images and sounds", param="messages"
+        )
+
+
+async def _whole_text(runner: Runner, context: Sequence[int], text: str, bos: str) -> str:
+    """What goes with media: all of the prompt as text, without the `bos` that the engine adds."""
+    if context:
+        text = (await runner.detokenize(context)).decode(errors="replace") + text
+    return text.removeprefix(bos) if runner.info.add_bos else text
 
 
 async def tokenize_prompt(runner: Runner, text: str, bos: str, *, begun: bool = False) -> list[int]:

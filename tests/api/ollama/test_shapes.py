@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 import pytest
+
+from fakes.projectors import plain
+
+PICTURE = base64.b64encode(plain((1, 2, 3), 4, 4)).decode()
 
 # Fixtures come from tests/api/conftest.py; `Any` for its Server, which lives there.
 
@@ -271,7 +276,19 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("/api/generate", {"model": "tiny", "prompt": "x", "keep_alive": True}, 400, "Unsupported type: 'bool'"),
     ("/api/generate", {"model": "tiny", "prompt": "x", "think": "much"}, 400, 'invalid think value: "much"'),
     ("/api/generate", {"model": "tiny", "prompt": "x", "think": True}, 400, "does not support thinking"),
-    ("/api/generate", {"model": "tiny", "prompt": "x", "images": ["iVBORw0KGgo="]}, 400, "does not support images"),
+    ("/api/generate", {"model": "tiny", "prompt": "x", "images": [PICTURE]}, 400, "does not support images"),
+    (
+        "/api/generate",
+        {"model": "vision", "prompt": "x", "images": [PICTURE, "iVBORw0KGgo="]},
+        400,
+        "Invalid 'images[1]': the png is damaged",
+    ),
+    (
+        "/api/chat",
+        {"model": "vision", "messages": [{"role": "user", "content": "x", "images": ["R0lGODlh"]}]},
+        400,
+        "Invalid 'messages[0].images[0]': the image is none of png, jpeg and webp",
+    ),
     (
         "/api/generate",
         {"model": "vision", "prompt": "x", "images": ["a*b="]},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from itertools import groupby
 from typing import Any
 
 import pytest
+
+from fakes.projectors import plain
 
 TOKENS = ["Hello", " there", ",", " friend", "."]
 
@@ -285,7 +288,10 @@ def test_a_prompt_over_the_context_is_refused_with_both_numbers(server):
 
 
 def test_images_need_a_model_that_sees(server):
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    image = {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(plain((1, 2, 3), 4, 4)).decode()}"},
+    }
     answer = server.post("/v1/chat/completions", {"model": "tiny", "messages": [{"role": "user", "content": [image]}]})
     assert answer.status == 400
     assert answer.error["code"] == "unsupported_value"

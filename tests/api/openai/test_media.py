@@ -12,8 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from PIL import Image
 
-PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 20
+from fakes.projectors import plain, wav
+
+PNG = plain((200, 0, 0), 4, 4)
+JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////////////////////////////////////////////"
+    "////////wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxA="
+)
 
 
 def data_url(data: bytes, kind: str = "image/png") -> str:
@@ -25,13 +32,15 @@ def ask(server: Any, *parts: dict[str, Any], model: str = "vision", text: str = 
     return server.post("/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": content}]})
 
 
+def sound(data: bytes, kind: str = "wav") -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": kind}}
+
+
 def image(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-@pytest.mark.parametrize(
-    "part", [image(data_url(PNG)), {"type": "image_url", "image_url": data_url(b"\xff\xd8\xff" + PNG)}]
-)
+@pytest.mark.parametrize("part", [image(data_url(PNG)), {"type": "image_url", "image_url": data_url(JPEG)}])
 def test_a_model_that_sees_takes_both_forms(server, part):
     assert ask(server, part).status == 200
 
@@ -41,6 +50,8 @@ def test_a_model_that_sees_takes_both_forms(server, part):
     [
         ("data:image/png;base64,@@@", "invalid_base64"),
         (data_url(b"GIF89a"), "invalid_image_format"),
+        (data_url(PNG[:20]), "invalid_image_format"),
+        (data_url(PNG[:16] + b"\0\1\0\0\0\1\0\0" + PNG[24:]), "image_too_large"),
         ("data:image/png;base64", "invalid_data_url"),
         ("ftp://example.com/x.png", "invalid_image_url"),
         ("file:///etc/passwd", "invalid_image_url"),
@@ -67,6 +78,31 @@ def test_bad_images(server, url, code):
 def test_detail_is_reported(server):
     part = {"type": "image_url", "image_url": {"url": data_url(PNG), "detail": "high"}}
     assert ask(server, part).headers["x-puna-ignored"] == "messages[0].content[1].image_url.detail"
+
+
+def webp() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4), (200, 0, 0)).save(out, "WEBP")
+    return out.getvalue()
+
+
+def test_webp_is_read_with_its_extra(server, monkeypatch):
+    picture = webp()
+    assert ask(server, image(data_url(picture))).status == 200
+    damaged = ask(server, image(data_url(picture[:40])))
+    assert damaged.error["code"] == "invalid_image_format"
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    answer = ask(server, image(data_url(picture)))
+    assert answer.status == 400
+    assert "puna[webp]" in answer.error["message"]
+
+
+def test_a_count_with_images_has_no_ids(server):
+    content = [{"type": "text", "text": "Hi"}, image(data_url(PNG))]
+    answer = server.post("/tokenize", {"model": "vision", "messages": [{"role": "user", "content": content}]})
+    assert answer.status == 200
+    assert answer.json["count"] > 0
+    assert answer.json["tokens"] is None
 
 
 class _Pictures(BaseHTTPRequestHandler):
@@ -152,13 +188,26 @@ def test_a_model_that_sees_nothing_fetches_nothing(serving, pictures):
 
 
 def test_sound_needs_a_model_that_hears(server):
-    part = {"type": "input_audio", "input_audio": {"data": base64.b64encode(b"RIFF").decode(), "format": "wav"}}
-    answer = ask(server, part)
+    answer = ask(server, sound(wav(0.01, 440)))
     assert answer.status == 400
     assert "does not support audio" in answer.error["message"]
-    bad = ask(server, {"type": "input_audio", "input_audio": {"data": "@", "format": "wav"}})
-    assert bad.error["param"] == "messages[0].content[1].input_audio.data"
-    assert ask(server, {"type": "input_audio", "input_audio": {"data": "", "format": "ogg"}}).status == 400
+    assert answer.error["param"] == "messages[0].content[1]"
+
+
+@pytest.mark.parametrize(
+    ("part", "param", "code"),
+    [
+        ({"data": "@", "format": "wav"}, "data", "invalid_base64"),
+        ({"data": "", "format": "wav"}, "data", "invalid_audio_format"),
+        ({"data": base64.b64encode(PNG).decode(), "format": "wav"}, "data", "invalid_audio_format"),
+        ({"data": base64.b64encode(wav(0.01, 440)).decode(), "format": "mp3"}, "data", "invalid_audio_format"),
+        ({"data": "", "format": "ogg"}, "format", "invalid_value"),
+    ],
+)
+def test_bad_sounds(server, part, param, code):
+    answer = ask(server, {"type": "input_audio", "input_audio": part})
+    assert answer.status == 400
+    assert (answer.error["code"], answer.error["param"]) == (code, f"messages[0].content[1].input_audio.{param}")
 
 
 def file(url: str | None, **more: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,3 +128,18 @@ def test_batches_are_short_where_they_take_long() -> None:
     assert batches(LOAD, False) == (2048, 512)
     assert batches(replace(LOAD, num_batch=1024), True) == (1024, 512)
     assert batches(replace(LOAD, num_batch=2, slots=8), True) == (8, 8)
+
+
+def test_images_whose_tokens_see_each_other_are_computed_whole() -> None:
+    files = replace(FILES, projectors=(Path("/p.gguf"),))
+    for load in (LOAD, replace(LOAD, num_batch=64), replace(LOAD, num_gpu=9)):
+        values = wheel(parameters(files, load, cores=6, socket=Path("/s"), cpu_only=False, whole_images=True))
+        assert (values["n_batch"], values["n_ubatch"]) == (2048, 2048)
+    large = replace(LOAD, num_batch=4096)
+    assert wheel(parameters(files, large, cores=6, socket=Path("/s"), whole_images=True))["n_batch"] == 4096
+    assert wheel(parameters(files, LOAD, cores=6, socket=Path("/s")))["n_batch"] == 64
+
+
+def test_no_bytes_of_strangers_go_to_other_programs() -> None:
+    files = replace(FILES, projectors=(Path("/p.gguf"),))
+    assert wheel(made(LOAD, files))["video_ffmpeg_bin_dir"] == os.devnull

@@ -32,6 +32,7 @@ from puna.types import (
     JsonOutput,
     Message,
     Options,
+    Started,
     TextDelta,
     TextPart,
     Tool,
@@ -314,9 +315,10 @@ async def test_past_calls_are_spelled_out_for_a_template_without_them() -> None:
 @pytest.mark.parametrize("part", [ImagePart(b"x"), AudioPart(b"x")])
 async def test_media_for_a_model_of_text(part: ImagePart | AudioPart) -> None:
     async with open_house() as h:
+        messages = (Message.of("system", "s"), Message("user", (TextPart("t"), part)))
         with pytest.raises(Unsupported, match="does not support") as caught:
-            await events_of(h, ChatRequest(model="m", messages=(Message("user", (part,)),)))
-        assert caught.value.param == "messages"
+            await events_of(h, ChatRequest(model="m", messages=messages))
+        assert caught.value.param == "messages[1].content[1]"
         assert h.scheduler.loaded() == ()
 
 
@@ -418,5 +420,25 @@ async def test_images_go_to_the_engine_beside_the_prompt() -> None:
     async with open_house(echo("prompt"), model) as h:
         assert "<__media__>" in text_of(await events_of(h, ChatRequest(model="m", messages=(seeing,))))
         lying = Message("user", (TextPart("<__media__>"), ImagePart(b"png")))
-        with pytest.raises(InvalidRequest, match="stands for an image"):
+        with pytest.raises(InvalidRequest, match="which stands for one"):
             await events_of(h, ChatRequest(model="m", messages=(lying,)))
+
+
+async def test_a_template_without_a_place_for_images_is_refused() -> None:
+    model = make_model(capabilities=frozenset({Capability.COMPLETION, Capability.VISION}), template="{{ 'deaf' }}")
+    seeing = Message("user", (TextPart("What?"), ImagePart(b"png")))
+    async with open_house(echo("prompt"), model) as h:
+        with pytest.raises(Unsupported, match="a place for 0 of the 1 images"):
+            await events_of(h, ChatRequest(model="m", messages=(seeing,)))
+
+
+async def test_a_prompt_with_images_has_no_ids_to_go_on_from() -> None:
+    model = make_model(capabilities=frozenset({Capability.COMPLETION, Capability.VISION}))
+    seen = ChatRequest(model="m", messages=(Message("user", (TextPart("What?"), ImagePart(b"png"))),))
+    async with open_house(echo("prompt"), model) as h:
+        started = (await events_of(h, seen))[0]
+        assert isinstance(started, Started)
+        assert started.prompt_tokens == ()
+        counted = await h.inference.counted(seen)
+        assert counted.count > 0
+        assert counted.tokens is None

@@ -45,6 +45,10 @@ REPLAY_LIMIT = 512
 _ENGINE_RANDOM_SEED = 2**32 - 1
 _FORCE = 1e9
 _WIDE = 1024
+_UNTOLD = -9999.0
+"""OpenAI's own number for a log-probability that is not told."""
+
+_UNREADABLE = "Failed to load image or audio file"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DEATH_WAIT = 2.0
 
@@ -110,7 +114,8 @@ class LlamaRunner:
     async def generate(
         self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None
     ) -> AsyncIterator[Step]:
-        size = len(prompt.tokens)
+        # How many tokens media are, only the engine knows: it sees to the context itself then.
+        size = 0 if prompt.media else len(prompt.tokens)
         if size >= self._info.num_ctx:
             raise ContextLengthExceeded(size, self._info.num_ctx, param="prompt", what="prompt")
         self._check_known(prompt.tokens)
@@ -119,7 +124,7 @@ class LlamaRunner:
         reader = _Reader(self, prompt, sampling, body)
         progress: Mapping[str, Any] | None = None
         async with self._room:
-            async for event in self._stream("/completion", {**body, "stream": True, "return_progress": True}):
+            async for event in self._answer({**body, "stream": True, "return_progress": True}, prompt.media):
                 if "prompt_progress" in event:
                     progress = event["prompt_progress"]
                     continue
@@ -129,6 +134,31 @@ class LlamaRunner:
                 for token in await reader.take(event):
                     yield token
             yield reader.end()
+
+    async def _answer(self, body: Mapping[str, Any], media: Sequence[bytes]) -> AsyncIterator[Mapping[str, Any]]:
+        """The events of a generation. InvalidRequest says which item of media the engine cannot read."""
+        try:
+            async for event in self._stream("/completion", body):
+                yield event
+        except InvalidRequest as error:
+            if _UNREADABLE not in error.message:
+                raise
+            readable = [await self._reads(item) for item in media]
+            which = readable.index(False) + 1 if False in readable else "one"
+            raise InvalidRequest(
+                f"image or sound {which} of {len(media)} cannot be read: it is damaged, or of another format",
+                param="messages",
+                code="invalid_media",
+            ) from error
+
+    async def _reads(self, item: bytes) -> bool:
+        """Whether the engine can read an item of media: one without a place in the text is read, then complained of."""
+        body = {"prompt": {"prompt_string": "", "multimodal_data": [base64.b64encode(item).decode()]}, "n_predict": 0}
+        try:
+            await self._post("/completion", body)
+        except InvalidRequest as error:
+            return _UNREADABLE not in error.message
+        return True
 
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
         self._check_known(tokens)
@@ -185,15 +215,16 @@ class LlamaRunner:
 
     # ------------------------------------------------------------------------------------------------- left out
 
-    async def recover(self, before: Sequence[int], data: bytes, count: int, last: int) -> tuple[int, ...] | None:
+    async def recover(self, before: Sequence[int] | None, data: bytes, count: int, last: int) -> tuple[int, ...] | None:
         """The `count` ids that came as one chunk with `data` and `last`; None if they cannot be told.
 
         Where several sequences give the same bytes (rare: a vocabulary cuts one character two ways), the likeliest.
+        `before` None: what came before is more than tokens, and no likelihood can be asked for.
         """
         pieces = await self._vocabulary()
         ways = [] if pieces is None else pieces.between(data, count, last)
-        if len(ways) < 2:
-            return ways[0] if ways else None
+        if len(ways) < 2 or before is None:
+            return ways[0] if len(ways) == 1 else None
         chances = [await self._joint(before, way) for way in ways]
         return ways[chances.index(max(chances))]
 
@@ -286,7 +317,7 @@ class _Reader:
 
     def __init__(self, runner: LlamaRunner, prompt: Prompt, sampling: Sampling, body: Mapping[str, Any]) -> None:
         self._runner = runner
-        self._prompt = prompt.tokens
+        self._prompt = None if prompt.media else prompt.tokens
         self._sampling = sampling
         self._body = body
         self._ids: list[int] = []
@@ -347,7 +378,7 @@ class _Reader:
         data = content.encode() if entry is None else bytes(entry["bytes"])
         ids: Sequence[int] | None = [last] if count == 1 else None
         if ids is None and (entry is not None or _REPLACEMENT not in content):
-            ids = await self._runner.recover([*self._prompt, *self._ids], data, count, last)
+            ids = await self._runner.recover(self._before(), data, count, last)
         if ids is None:
             replayed = await self._runner.replay(self._body, self._ids, self._predicted)
             ids = replayed if replayed and len(replayed) == count and replayed[-1] == last else None
@@ -359,13 +390,22 @@ class _Reader:
         return [*tokens, self._give(self._token(last, data if piece is None else piece, entry))]
 
     async def _scored(self, token: int) -> Token:
-        """A token that the engine left out, with its log-probability asked for after the fact."""
+        """A token that the engine left out, with its log-probability asked for after the fact.
+
+        After media it cannot be asked for: tokens and media do not go into one prompt. It is _UNTOLD then.
+        """
         data = await self._runner.piece(token) or b""
-        wanted = self._sampling.logprobs
+        wanted, before = self._sampling.logprobs, self._before()
         if wanted is None:
             return self._give(Token(token, data))
-        logprob, top = await self._runner.chance([*self._prompt, *self._ids], token, wanted)
+        if before is None:
+            return self._give(Token(token, data, _UNTOLD))
+        logprob, top = await self._runner.chance(before, token, wanted)
         return self._give(Token(token, data, logprob, top))
+
+    def _before(self) -> list[int] | None:
+        """All tokens so far; None if media are among them."""
+        return None if self._prompt is None else [*self._prompt, *self._ids]
 
     def _release(self) -> list[Token]:
         held, self._held = self._held, None

@@ -19,9 +19,16 @@ import aiohttp
 import psutil
 
 from puna.engine.llama.client import LlamaRunner
-from puna.engine.llama.options import Parameters, can_repeat, flags, parameters, wheel
+from puna.engine.llama.options import (
+    WHOLE_IMAGE_PROJECTORS,
+    Parameters,
+    can_repeat,
+    flags,
+    parameters,
+    wheel,
+)
 from puna.engine.process import ChildProcess, private_directory, python
-from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
+from puna.engine.runner import MEDIA_MARKER, Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
 from puna.model.gguf import Header, read_header
 from puna.settings import Settings
@@ -61,6 +68,7 @@ class _LlamaEngine(ABC):
         if len(files.projectors) > 1:
             raise Unsupported("this model has more than one projector; llama.cpp takes one", param="model")
         header = await asyncio.to_thread(read_header, files.weights)
+        whole_images = await asyncio.to_thread(_whole_images, files.projectors)
         async with AsyncExitStack() as stack:
             directory = private_directory()
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -71,6 +79,7 @@ class _LlamaEngine(ABC):
                 socket=directory / "runner.sock",
                 cpu_only=self.cpu_only,
                 exact=_exact(header),
+                whole_images=whole_images,
             )
             process = await ChildProcess.start(self.command(started), directory)
             stack.push_async_callback(process.close)
@@ -83,7 +92,7 @@ class _LlamaEngine(ABC):
                 version=self.version(),
                 seed_exact=started.repeats,
                 pid=process.pid,
-                reason=reason,
+                reason=_reason(reason, load, started),
             )
             stack.pop_all()
             return LlamaRunner(
@@ -92,7 +101,7 @@ class _LlamaEngine(ABC):
                 info,
                 weights=files.weights,
                 plain=facts.plain,
-                marker=facts.properties.get("media_marker", ""),
+                marker=facts.properties.get("media_marker", MEDIA_MARKER),
             )
 
 
@@ -237,6 +246,21 @@ def _exact(header: Header) -> bool:
     types = frozenset(tensor.type.name for tensor in header.tensors if len(tensor.shape) > 1)
     key, value = (header.number(f"{header.architecture}.attention.{name}_length") for name in ("key", "value"))
     return can_repeat(types, key, value)
+
+
+def _whole_images(projectors: Sequence[Path]) -> bool:
+    """Whether an image must be computed in one piece."""
+    headers = [read_header(path) for path in projectors]
+    kinds = {header.text(f"clip.{part}projector_type") for header in headers for part in ("", "vision.")}
+    return bool(kinds & WHOLE_IMAGE_PROJECTORS)
+
+
+def _reason(reason: str, load: LoadOptions, started: Parameters) -> str:
+    """With what was asked for and could not be had."""
+    if load.embedding or load.num_batch is None or started.batch <= max(load.num_batch, load.slots):
+        return reason
+    note = f"num_batch is {started.batch}, for its images are computed in one piece"
+    return f"{reason}; {note}" if reason else note
 
 
 def _features(load: LoadOptions, facts: _Facts) -> frozenset[Feature]:

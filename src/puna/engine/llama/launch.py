@@ -21,6 +21,8 @@ GRACE = 3.0
 
 def main(command: Sequence[str]) -> int:
     leash.ignore_interrupt()
+    # As the wheel's server is told: see NO_PROGRAMS in `options`. Binaries that know no video overlook it.
+    os.environ["LLAMA_ARG_VIDEO_FFMPEG_DIR"] = os.devnull
     if leash.follow_parent(leash.parent()):
         os.execv(command[0], list(command))
     return supervise(command)

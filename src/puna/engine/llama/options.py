@@ -5,6 +5,7 @@ What is said explicitly although it is the default: all that would change what a
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,13 @@ GPU_BATCH, GPU_PHYSICAL_BATCH = 2048, 512
 WAITING = 4
 """Requests that may wait inside the engine, beyond those at work, so that no slot idles between two."""
 
+WHOLE_IMAGE_BATCH = 2048
+"""Tokens computed at once where the tokens of an image see each other: all of an image, which llama.cpp would else cut
+into batches whose tokens see only their own."""
+
+WHOLE_IMAGE_PROJECTORS = frozenset({"gemma3", "gemma4v", "gemma4uv"})
+"""Kinds of projectors (`clip.projector_type`) whose images need that."""
+
 _CONTROL_THREADS = 12
 """HTTP threads beyond those that streams hold: for tokenising, asking for slots, scoring."""
 
@@ -28,6 +36,9 @@ _FLASH_ATTENTION = {None: -1, False: 0, True: 1}
 _CACHE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 _LOAD_MODES = {True: ("mmap", 1), False: ("none", 0)}
 
+
+NO_PROGRAMS = os.devnull
+"""Where the engine finds no ffmpeg: it would give that any bytes of a stranger's that are neither image nor sound."""
 
 EXACT_TYPES = frozenset({"F32", "Q4_0", "Q4_1", "Q8_0"})
 """Types whose matrices this engine multiplies alike in any company on a CPU. See docs/decisions/llama-seeds.md."""
@@ -76,13 +87,17 @@ def parameters(
     socket: Path,
     cpu_only: bool = True,
     exact: bool = False,
+    whole_images: bool = False,
 ) -> Parameters:
     """`cores`: physical ones. `cpu_only`: the build has no other device. `exact`: `can_repeat` holds for the model.
+    `whole_images`: it has one of WHOLE_IMAGE_PROJECTORS.
 
     An embedding input has to fit one physical batch, so there the batch is the context.
     """
     on_cpu = cpu_only or load.num_gpu == 0
     batch, physical = _batches(load, on_cpu)
+    if whole_images:
+        batch, physical = max(batch, WHOLE_IMAGE_BATCH), WHOLE_IMAGE_BATCH
     # With a cache of 16 or 32 bits in IEEE's form, attention over one token and over several round differently; with
     # these types, and flash attention, each token goes the same way whoever else is in its batch.
     repeats = (
@@ -162,6 +177,7 @@ def wheel(parameters: Parameters) -> JsonObject:
         values["pooling_type"] = _POOLING_MEAN
     if parameters.projector is not None:
         values["mmproj.path"] = str(parameters.projector)
+        values["video_ffmpeg_bin_dir"] = NO_PROGRAMS
     if parameters.adapters:
         values["lora_adapters"] = [str(path) for path in parameters.adapters]
     return values

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Generic, TypeVar, cast
 
 from puna.errors import InvalidRequest, Unsupported
 from puna.model.parameters import options_from_json
+from puna.server.media import check_image, check_sound, sound_kind
 from puna.server.ollama.schema import ChatBody, EmbedBody, GenerateBody, MessageBody, ToolBody, json_kind
 from puna.settings import parse_duration
 from puna.types import (
@@ -72,7 +74,7 @@ def generate_request(body: GenerateBody) -> Converted[ChatRequest | CompletionRe
         return _completion(body)
     options, ignored = read_options(body.options)
     turns = [Message.of("system", body.system)] if body.system else []
-    turns.append(Message("user", (TextPart(body.prompt), *_media(body.images, "images"))))
+    turns.append(Message("user", _illustrated(body.prompt, _media(body.images, "images"))))
     request = ChatRequest(
         model=body.model,
         messages=tuple(turns),
@@ -161,14 +163,13 @@ def read_message(body: MessageBody, path: str) -> Message:
             f"invalid role {json.dumps(body.role)}: must be one of system, user, assistant or tool",
             param=f"{path}.role",
         )
-    text = (TextPart(body.content),) if body.content or not body.images else ()
     calls = tuple(
         ToolCall(call.id or f"call_{index}", call.function.name, _compact(call.function.arguments))
         for index, call in enumerate(body.tool_calls)
     )
     return Message(
         role=role,
-        content=(*text, *_media(body.images, f"{path}.images")),
+        content=_illustrated(body.content, _media(body.images, f"{path}.images")),
         name=body.tool_name or None,
         thinking=body.thinking or None,
         tool_calls=calls,
@@ -186,8 +187,20 @@ def _tool(body: ToolBody, path: str) -> Tool:
     return Tool(function.name, function.description, parameters, function.strict)
 
 
-def _media(images: list[str], path: str) -> tuple[Part, ...]:
+def _media(images: Sequence[str], path: str) -> tuple[Part, ...]:
     return tuple(_decoded(text, f"{path}[{index}]") for index, text in enumerate(images))
+
+
+def _illustrated(text: str, media: Sequence[Part]) -> tuple[Part, ...]:
+    """Images stand before the text, as Ollama puts them, but for those that it has a place for: '[img]'."""
+    if not media:
+        return (TextPart(text),)
+    first, *rest = text.split("[img]", len(media))
+    before = media[: len(media) - len(rest)]
+    placed = [
+        part for image, words in zip(media[len(before) :], rest, strict=True) for part in (image, TextPart(words))
+    ]
+    return tuple(part for part in (*before, TextPart(first), *placed) if part != TextPart(""))
 
 
 def _decoded(text: str, path: str) -> Part:
@@ -197,10 +210,7 @@ def _decoded(text: str, path: str) -> Part:
         message = f"illegal base64 data at input byte {_illegal_byte(text)}"
         raise InvalidRequest(message, param=path, code="invalid_base64") from error
     # Ollama has one field for both; sound is told by its first bytes.
-    sound = (
-        (data[:4] == b"RIFF" and data[8:12] == b"WAVE") or data[:3] == b"ID3" or data[:2] in (b"\xff\xfb", b"\xff\xf3")
-    )
-    return AudioPart(data) if sound else ImagePart(data)
+    return AudioPart(check_sound(data, path)) if sound_kind(data) else ImagePart(check_image(data, path))
 
 
 def _illegal_byte(text: str) -> int:
@@ -278,7 +288,7 @@ def _no_shift(shift: bool | None) -> tuple[str, ...]:
 class Turn:
     """One answer, event by event. `chat`: the shape of `/api/chat` (a message), else that of `/api/generate`.
 
-    `keep_context`: the last object holds the token ids of prompt and answer.
+    `keep_context`: the last object holds the token ids of prompt and answer, if these are all of the prompt.
     """
 
     def __init__(self, model: str, *, chat: bool, keep_context: bool = False) -> None:
@@ -341,7 +351,8 @@ class Turn:
         last = self._piece(done=True)
         finished, started = self._finished, self.started
         last["done_reason"] = "length" if finished is not None and finished.reason == "length" else "stop"
-        if self._keep_context and started is not None and finished is not None:
+        # A prompt with images has no ids to go on from.
+        if self._keep_context and started is not None and started.prompt_tokens and finished is not None:
             last["context"] = [*started.prompt_tokens, *finished.tokens]
         if finished is not None and finished.parse_error is not None:
             last["tool_call_parse_error"] = finished.parse_error

@@ -39,7 +39,8 @@ class InferenceRoutes:
         refuse_unknown(request, body, strict=self._strict)
         if not body.model:
             raise NotFound("model '' not found", param="model", code="model_not_found")
-        converted = generate_request(body)
+        # Images take a while to read.
+        converted = await asyncio.to_thread(generate_request, body) if body.images else generate_request(body)
         report(request, converted.ignored)
         if not body.prompt and not body.suffix and not body.images:
             return await self._idle(request, converted.request, chat=False)
@@ -50,7 +51,8 @@ class InferenceRoutes:
         body = await read_body(request, ChatBody)
         refuse_unknown(request, body, strict=self._strict)
         required(body.model)
-        converted = chat_request(body)
+        seen = any(message.images for message in body.messages)
+        converted = await asyncio.to_thread(chat_request, body) if seen else chat_request(body)
         report(request, converted.ignored)
         if not body.messages:
             return await self._idle(request, converted.request, chat=True)

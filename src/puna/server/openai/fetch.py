@@ -18,7 +18,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from puna.errors import InvalidRequest
-from puna.server.openai.media import MAX_IMAGE, check_image
+from puna.server.media import MAX_IMAGE, check_image
 
 FETCH_SECONDS = 15.0
 MAX_REDIRECTS = 3
@@ -32,7 +32,8 @@ async def fetch_image(url: str, param: str, *, private: bool = False) -> bytes:
     """The image at an http(s) URL, or InvalidRequest. `private`: addresses of the local network may be called."""
     try:
         async with _session(private) as session:
-            return check_image(await _follow(session, URL(url), private), param)
+            data = await _follow(session, URL(url), private)
+        return await asyncio.to_thread(check_image, data, param)
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
         cause = str(error) or type(error).__name__
         raise InvalidRequest(

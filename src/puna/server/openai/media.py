@@ -1,20 +1,13 @@
-"""Images and files of messages: data: URLs decoded, the text of files read. Pure."""
+"""What messages hold besides text: data: URLs decoded, the text of files read. Pure."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import io
-from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 from puna.errors import InvalidRequest, Unsupported
-
-MAX_IMAGE = 20 * 1024 * 1024
-"""Bytes of one image."""
-
-_MAGIC = MappingProxyType({b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"})
-
 
 # ------------------------------------------------------------------------------------------------------ data: URLs
 
@@ -36,22 +29,6 @@ def decode_data_url(url: str, param: str) -> tuple[str, bytes]:
     kind, *parameters = head[5:].lower().split(";")
     data = decode_base64(body, param) if "base64" in parameters else unquote_to_bytes(body)
     return kind.strip(), data
-
-
-def check_image(data: bytes, param: str) -> bytes:
-    """`data`, if it looks like a png, jpeg or webp of a bearable size."""
-    if len(data) > MAX_IMAGE:
-        raise InvalidRequest(
-            f"Invalid '{param}': the image has {len(data)} bytes, at most {MAX_IMAGE} are allowed.",
-            param=param,
-            code="image_too_large",
-        )
-    known = any(data.startswith(magic) for magic in _MAGIC) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-    if not known:
-        raise InvalidRequest(
-            f"Invalid '{param}': the image is none of png, jpeg and webp.", param=param, code="invalid_image_format"
-        )
-    return data
 
 
 def is_remote(url: str) -> bool:

@@ -39,7 +39,11 @@ class RefusalPart(Shape):
 
 class ImageUrl(Shape):
     url: Annotated[
-        str, Honoured("A data: URL (png, jpeg, webp), or http(s), fetched within limits of size, time and address.")
+        str,
+        Honoured(
+            "A data: URL (png, jpeg, or webp with the extra `webp`), or http(s), fetched within limits of size, time"
+            " and address."
+        ),
     ]
     detail: Annotated[
         Literal["auto", "low", "high", "original"] | None,

@@ -140,8 +140,8 @@ class _Api:
             counted: JsonObject = {"count": len(tokens), "tokens": [*tokens]}
         else:
             images = await self._fetch_images(name, body.messages or [])
-            chat_tokens = await self._inference.prompt_tokens(convert.to_counted_chat(body, name, images))
-            counted = {"count": len(chat_tokens), "tokens": [*chat_tokens]}
+            prompt = await self._inference.counted(convert.to_counted_chat(body, name, images))
+            counted = {"count": prompt.count, "tokens": None if prompt.tokens is None else [*prompt.tokens]}
         return JsonReply({**counted, "max_model_len": await self._context(name)})
 
     async def detokenize(self, request: Request) -> Response:
@@ -194,11 +194,13 @@ class _Api:
 
     async def _fetch_images(self, name: str, conversation: list[Message]) -> dict[str, bytes]:
         """Remote images by their URL. A model that sees nothing lets nothing be fetched."""
-        wanted = {url: param for param, url in convert.remote_images(conversation)}
-        if not wanted:
+        remote = convert.remote_images(conversation)
+        if not remote:
             return {}
         if Capability.VISION not in (await self._resolve(name)).capabilities:
-            raise Unsupported(f'"{name}" does not support images: it has no vision projector', param="messages")
+            part = remote[0][0].partition(".image_url")[0]
+            raise Unsupported(f'"{name}" does not support images: it has no vision projector', param=part)
+        wanted = {url: param for param, url in remote}
         from puna.server.openai.fetch import fetch_image
 
         slots = asyncio.Semaphore(_FETCHES)
