@@ -126,6 +126,23 @@ def requantise(source: Path, target: Path, kind_of: Callable[[TensorInfo], Tenso
     write_gguf(target, architecture=header.architecture, metadata=kept, tensors=written)  # type: ignore[arg-type]
 
 
+def in_type(shipped: Path, kind: str, directory: Path) -> Path:
+    """The shipped model (Q4_1) as it is, or written anew in `directory` as Q4_K_M or in one type."""
+    if kind == "Q4_1":
+        return shipped
+    path = directory / f"{kind}.gguf"
+    requantise(shipped, path, _q4_k_m if kind == "Q4_K_M" else lambda _: TensorType[kind])
+    return path
+
+
+def _q4_k_m(tensor: TensorInfo) -> TensorType:
+    """llama.cpp's mixture; rows that are no whole blocks of 256 take the nearest type of 32."""
+    more = "attn_v" in tensor.name or "ffn_down" in tensor.name or "token_embd" in tensor.name
+    if tensor.shape[0] % 256:
+        return TensorType.Q8_0 if more else TensorType.Q5_0
+    return TensorType.Q6_K if more and int(tensor.name.split(".")[1]) % 2 else TensorType.Q4_K
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A small model. `scaling`: its `rope.*` and other settings; `extra`: tensors of its own."""

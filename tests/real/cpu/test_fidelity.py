@@ -12,9 +12,8 @@ from pydoc_data import topics
 import pytest
 
 from puna.engine.cpu.tokenizer import Tokenizer
-from puna.model.ggml import TensorType
-from puna.model.gguf import TensorInfo, read_header
-from real.cpu.models import agreement, forward_logits, native_logits, requantise
+from puna.model.gguf import read_header
+from real.cpu.models import agreement, forward_logits, in_type, native_logits
 from real.cpu.reference import Reference
 
 SCORED = 1500
@@ -32,22 +31,9 @@ def ids(smollm2_gguf: Path) -> Sequence[int]:
     return found[: LEAD + SCORED]
 
 
-def q4_k_m(tensor: TensorInfo) -> TensorType:
-    """llama.cpp's mixture; rows that are no whole blocks of 256 take the nearest type of 32."""
-    more = "attn_v" in tensor.name or "ffn_down" in tensor.name or "token_embd" in tensor.name
-    if tensor.shape[0] % 256:
-        return TensorType.Q8_0 if more else TensorType.Q5_0
-    return TensorType.Q6_K if more and int(tensor.name.split(".")[1]) % 2 else TensorType.Q4_K
-
-
 @pytest.fixture(params=["Q4_1", "Q4_K_M", "Q8_0", "BF16"])
 def model(request: pytest.FixtureRequest, smollm2_gguf: Path, tmp_path: Path) -> Path:
-    kind: str = request.param
-    if kind == "Q4_1":
-        return smollm2_gguf
-    path = tmp_path / f"{kind}.gguf"
-    requantise(smollm2_gguf, path, q4_k_m if kind == "Q4_K_M" else lambda _: TensorType[kind])
-    return path
+    return in_type(smollm2_gguf, request.param, tmp_path)
 
 
 @pytest.mark.timeout(300)

@@ -14,23 +14,25 @@ import pytest_asyncio
 from puna.engine.runner import Prompt, Runner, Sampling
 from puna.model.ggml import TensorType
 
-from .models import Recipe, write_model
+from .models import Recipe, in_type, write_model
 from .running import Answered, answer, started
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TRIALS = 24
-KINDS = ("real", "Q4_1", "Q4_K", "Q8_0", "BF16", "F32")
+SHIPPED = ("Q4_1", "Q4_K_M", "Q8_0", "BF16")
+SMALL = ("Q4_K", "F32")
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model, and small ones of other types."""
-    if request.param == "real":
-        shipped: Path = request.getfixturevalue("smollm2_gguf")
-        return shipped
-    path = tmp_path_factory.mktemp("model") / f"{request.param}.gguf"
-    write_model(path, Recipe(kind=TensorType[request.param]))
+@pytest.fixture(scope="module", params=[*SHIPPED, *(f"small {kind}" for kind in SMALL)])
+def model(request: pytest.FixtureRequest, smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model in four types, and small random ones whose rows are whole blocks of 256, or plain numbers."""
+    directory = tmp_path_factory.mktemp("model")
+    kind: str = request.param
+    if kind in SHIPPED:
+        return in_type(smollm2_gguf, kind, directory)
+    path = directory / "small.gguf"
+    write_model(path, Recipe(kind=TensorType[kind.removeprefix("small ")]))
     return path
 
 
