@@ -93,7 +93,7 @@ def agreement(reference: Floats, other: Floats) -> Agreement:
     divergence = 0.0
     for start in range(0, len(reference), _TOGETHER):
         part = slice(start, start + _TOGETHER)
-        first, second = _log_probabilities(reference[part]), _log_probabilities(other[part])
+        first, second = log_probabilities(reference[part]), log_probabilities(other[part])
         divergence += float((np.exp(first) * (first - second)).sum())
     top = (reference.argmax(axis=-1) == other.argmax(axis=-1)).mean()
     return Agreement(divergence / len(reference), float(top))
@@ -103,7 +103,7 @@ _TOGETHER = 128
 """Positions compared at once: a large vocabulary's logits are many."""
 
 
-def _log_probabilities(logits: Floats) -> Floats:
+def log_probabilities(logits: Floats) -> Floats:
     shifted: Floats = logits - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from puna.engine.cpu.stream import Event, Scored
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.engine.runner import Token
 from puna.errors import InvalidRequest, LoadFailed
-from puna.model.gguf import read_header
+from puna.model.gguf import Header, read_header
 from puna.types import Candidate
 
 
@@ -67,24 +68,17 @@ def load(order: Load) -> Loaded:
     """Load, compute a first step, and make room. LoadFailed or ModelFileError says why that is not possible."""
     weights = Path(order.weights)
     header = read_header(weights, arrays=True)
-    tokenizer = Tokenizer(header)
-    model = Forward(
-        weights,
-        header,
-        exact=order.exact,
-        threads=order.threads,
-        cache_dir=Path(order.unpacked) if order.unpacked else None,
-        num_ctx=order.num_ctx,
-    )
-    _try(model)
+    with ThreadPoolExecutor(1, "words") as beside:  # the runtime compiles its graph on one core, the other is free
+        reading = beside.submit(_read_words, header)
+        model = _computing(order, weights, header)
+        words = reading.result()
     left = psutil.virtual_memory().available
     if order.memory:
         left = min(left, order.memory - psutil.Process().memory_info().rss)
     blocks = capacity_for(order.num_ctx, order.slots, model.bytes_per_block, left)
     model.allocate(blocks)
-    padding = [b""] * max(model.vocabulary - tokenizer.vocabulary, 0)
-    pieces = [tokenizer.piece(token) for token in range(tokenizer.vocabulary)] + padding
-    control = frozenset(token for token in range(tokenizer.vocabulary) if tokenizer.is_control(token))
+    tokenizer, control = words.tokenizer, words.control
+    pieces = words.pieces + [b""] * max(model.vocabulary - tokenizer.vocabulary, 0)
     return Loaded(
         model=model,
         tokenizer=tokenizer,
@@ -104,6 +98,36 @@ def load(order: Load) -> Loaded:
             memory=psutil.Process().memory_info().rss,
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What a model file says of its tokens."""
+
+    tokenizer: Tokenizer
+    pieces: list[bytes]
+    control: frozenset[int]
+
+
+def _read_words(header: Header) -> _Words:
+    tokenizer = Tokenizer(header)
+    tokens = range(tokenizer.vocabulary)
+    control = frozenset(token for token in tokens if tokenizer.is_control(token))
+    return _Words(tokenizer, [tokenizer.piece(token) for token in tokens], control)
+
+
+def _computing(order: Load, weights: Path, header: Header) -> Forward:
+    """The model, after its first step: there the runtime makes its own copy of the weights."""
+    model = Forward(
+        weights,
+        header,
+        exact=order.exact,
+        threads=order.threads,
+        cache_dir=Path(order.unpacked) if order.unpacked else None,
+        num_ctx=order.num_ctx,
+    )
+    _try(model)
+    return model
 
 
 def _try(model: Forward) -> None:

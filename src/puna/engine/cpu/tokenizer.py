@@ -194,6 +194,7 @@ class Tokenizer:
 
     def _make_pieces(self) -> list[bytes]:
         letters = _byte_letters()
+        quick = dict.fromkeys(range(256), _NO_BYTE) | {ord(letter): data[0] for letter, data in letters.items()}
         pieces: list[bytes] = []
         for text, kind in zip(self._texts, self._kinds, strict=True):
             if kind in {Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED}:
@@ -203,11 +204,13 @@ class Tokenizer:
             elif kind is not Kind.NORMAL:
                 pieces.append(b"")
             elif self._is_bytes:
-                pieces.append(b"".join(letters.get(letter) or letter.encode() for letter in text))
+                pieces.append(_bytes_of(text, letters, quick))
             else:
                 pieces.append(text.replace(SPACE, " ").encode())
         return pieces
 
+
+_NO_BYTE = 0xFFFF
 
 _SENTENCE_PIECE_TOKENS: Mapping[str, int] = {"bos": 1, "eos": 2}
 """What holds for such a vocabulary that does not say."""
@@ -264,6 +267,14 @@ class _Facts:
 
 
 _KINDS: Mapping[object, Kind] = {kind.value: kind for kind in Kind}
+
+
+def _bytes_of(text: str, letters: Mapping[str, bytes], quick: Mapping[int, int]) -> bytes:
+    """The bytes of a byte-level token. `quick`: as `str.translate` takes it; what is no letter becomes no byte."""
+    try:
+        return text.translate(quick).encode("latin-1")
+    except UnicodeEncodeError:
+        return b"".join(letters.get(letter) or letter.encode() for letter in text)
 
 
 def _byte_letters() -> dict[str, bytes]:
