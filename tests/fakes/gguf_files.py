@@ -81,8 +81,12 @@ def write_tiny_llama(
     seed: int = 0,
     context_length: int = 512,
     more_tokens: Sequence[str] = (),
+    kind: TensorType = TensorType.F32,
 ) -> Path:
-    """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end."""
+    """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end.
+
+    `kind`: of its matrices, F32 or Q8_0.
+    """
     width, hidden, layers, heads, heads_kv = 32, 64, 2, 4, 2
     tokens = [*byte_tokens(), *more_tokens]
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, len(tokens)), "output_norm.weight": (width,)}
@@ -100,7 +104,10 @@ def write_tiny_llama(
             f"blk.{layer}.ffn_down.weight": (hidden, width),
         }
     source = random.Random(seed)
-    tensors = [Tensor(name, shape, data=_floats(source, shape, "norm" in name)) for name, shape in shapes.items()]
+    tensors = []
+    for name, shape in shapes.items():
+        of = kind if len(shape) > 1 else TensorType.F32
+        tensors.append(Tensor(name, shape, of, _packed(_floats(source, shape, "norm" in name), of)))
     special = len(tokens) - len(SPECIAL_TOKENS) - len(more_tokens)
     pairs: dict[str, Value] = {
         "general.name": "Tiny",
@@ -139,9 +146,22 @@ def byte_tokens() -> list[str]:
     return [*letters, "Ġt", "he", *SPECIAL_TOKENS]
 
 
-def _floats(source: random.Random, shape: tuple[int, ...], norm: bool) -> bytes:
+def _floats(source: random.Random, shape: tuple[int, ...], norm: bool) -> array[float]:
     count = math.prod(shape)
-    return array("f", [1.0] * count if norm else [source.gauss(0, 0.1) for _ in range(count)]).tobytes()
+    return array("f", [1.0] * count if norm else [source.gauss(0, 0.1) for _ in range(count)])
+
+
+def _packed(numbers: array[float], kind: TensorType) -> bytes:
+    """Q8_0: blocks of 32, each a scale in 16 bits and a byte a number."""
+    if kind is TensorType.F32:
+        return numbers.tobytes()
+    assert kind is TensorType.Q8_0
+    blocks = bytearray()
+    for begin in range(0, len(numbers), 32):
+        block = numbers[begin : begin + 32]
+        scale = max(map(abs, block)) / 127
+        blocks += struct.pack("<e32b", scale, *(round(number / scale) if scale else 0 for number in block))
+    return bytes(blocks)
 
 
 def _tensors(tensors: Sequence[Tensor], alignment: int) -> tuple[bytes, bytes]:

@@ -80,7 +80,8 @@ def test_an_input_to_embed_fits_one_batch() -> None:
 @pytest.mark.parametrize(
     ("types", "lengths", "can"),
     [
-        ({"F32", "Q4_1", "Q8_0"}, (None, None), True),
+        ({"Q4_1", "Q8_0"}, (None, None), True),
+        ({"F32", "Q8_0"}, (None, None), False),
         ({"Q4_0"}, (64, 64), True),
         ({"Q4_0"}, (192, 128), False),
         ({"Q4_0", "Q6_K"}, (None, None), False),

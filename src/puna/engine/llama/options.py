@@ -40,7 +40,7 @@ _LOAD_MODES = {True: ("mmap", 1), False: ("none", 0)}
 NO_PROGRAMS = os.devnull
 """Where the engine finds no ffmpeg: it would give that any bytes of a stranger's that are neither image nor sound."""
 
-EXACT_TYPES = frozenset({"F32", "Q4_0", "Q4_1", "Q8_0"})
+EXACT_TYPES = frozenset({"Q4_0", "Q4_1", "Q8_0"})
 """Types whose matrices this engine multiplies alike in any company on a CPU. See docs/decisions/llama-seeds.md."""
 
 

@@ -1,0 +1,397 @@
+"""Images and sounds on a real engine, over HTTP, with real clients: random weights, but every part of the way is real.
+
+What such a model says means nothing. That it says something else for another picture shows that it was given it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import ollama
+import openai
+import pytest
+from PIL import Image
+
+from fakes.gguf_files import CHATML, write_tiny_llama
+from fakes.projectors import IMAGE_TOKENS, plain, png, wav, write_projector
+from puna.model.ggml import TensorType
+
+from .conftest import Program, serve
+
+NUM_CTX = 1024
+RED, BLUE = plain((255, 0, 0)), plain((0, 0, 255))
+WIDE = plain((255, 0, 0), 128, 32)
+SLOPE = png(64, 64, lambda x, y: (4 * x, 4 * y, 0))
+TONE, HIGH = wav(0.5, 440), wav(0.5, 1760)
+UNTOLD = -9999.0
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, projectors, and Modelfiles that put them together."""
+    directory = tmp_path_factory.mktemp("media")
+    write_tiny_llama(directory / "tiny.gguf", context_length=4096, more_tokens=IMAGE_TOKENS, kind=TensorType.Q8_0)
+    write_projector(directory / "both.gguf", hears=True)
+    write_projector(directory / "whole.gguf", sees="gemma3", tile=288)
+    write_tiny_llama(
+        directory / "begun.gguf",
+        context_length=4096,
+        more_tokens=IMAGE_TOKENS,
+        kind=TensorType.Q8_0,
+        chat_template="{{ bos_token }}" + CHATML,
+        metadata={"tokenizer.ggml.add_bos_token": True},
+    )
+    (directory / "Begun").write_text("FROM ./begun.gguf\nFROM ./both.gguf\n")
+    (directory / "Blind").write_text("FROM ./tiny.gguf\n")
+    (directory / "Both").write_text("FROM ./tiny.gguf\nFROM ./both.gguf\n")
+    (directory / "Whole").write_text("FROM ./tiny.gguf\nFROM ./whole.gguf\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def program(files: Path) -> Iterator[Program]:
+    """A server whose operator wants many requests at once: what can go to the cpu engine, goes there."""
+    settings = {"PUNA_FETCH_PRIVATE": "1", "PUNA_NUM_PARALLEL": "16", "PUNA_CONTEXT_LENGTH": str(NUM_CTX)}
+    with serve(files / "models", files / "log", **settings) as running:
+        for name in ("Blind", "Both", "Whole", "Begun"):
+            made = running.command("create", name.lower(), "-f", str(files / name))
+            assert made.returncode == 0, made.stderr
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Iterator[tuple[str, list[str]]]:
+    """A web server on this machine with one picture; and what was asked of it."""
+    asked: list[str] = []
+
+    class Pictures(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("content-length", str(len(RED)))
+            self.end_headers()
+            self.wfile.write(RED)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as web:
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{web.server_port}/red.png", asked
+        web.shutdown()
+        thread.join()
+
+
+def url(data: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+@pytest.fixture(scope="module")
+def native(program: Program) -> Iterator[ollama.Client]:
+    with ollama.Client(program.url) as client:
+        yield client
+
+
+def image(data: bytes | str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data if isinstance(data, str) else url(data)}}
+
+
+def sound(data: bytes) -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": "wav"}}
+
+
+def messages(*parts: dict[str, Any], text: str = "What is this?") -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+def ask(program: Program, *parts: dict[str, Any], text: str = "What is this?", **fields: Any) -> Any:
+    """A greedy answer of four letters with their log-probabilities."""
+    few = {
+        "max_tokens": 4,
+        "temperature": 0,
+        "logprobs": True,
+        "top_logprobs": 5,
+        "extra_body": {"guided_regex": "[a-z]{4}"},
+    }
+    return program.client.chat.completions.create(
+        messages=messages(*parts, text=text), **{"model": "both", **few, **fields}
+    )
+
+
+def chances(answer: Any) -> list[tuple[float, ...]]:
+    """Of each token: its log-probability and its rivals'."""
+    entries = answer.choices[0].logprobs.content
+    assert entries
+    assert all(entry.logprob != UNTOLD for entry in entries)
+    return [(entry.logprob, *(top.logprob for top in entry.top_logprobs)) for entry in entries]
+
+
+def refused(program: Program, *parts: dict[str, Any], **fields: Any) -> openai.BadRequestError:
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(program, *parts, **fields)
+    assert caught.value.status_code == 400
+    return caught.value
+
+
+# --------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_the_engine_is_given_the_picture(program: Program) -> None:
+    red, blue, none = ask(program, image(RED)), ask(program, image(BLUE)), ask(program)
+    assert red.usage.prompt_tokens == blue.usage.prompt_tokens > none.usage.prompt_tokens
+    assert chances(red) != chances(blue)
+    assert chances(red) != chances(none)
+    assert chances(red) == chances(ask(program, image(RED)))
+
+
+def test_a_picture_of_another_shape_is_another_number_of_tokens(program: Program) -> None:
+    assert ask(program, image(RED)).usage.prompt_tokens != ask(program, image(WIDE)).usage.prompt_tokens
+
+
+def test_pictures_are_counted_each_and_in_order(program: Program) -> None:
+    one, two = ask(program, image(RED)), ask(program, image(RED), image(BLUE))
+    assert two.usage.prompt_tokens > one.usage.prompt_tokens
+    assert chances(two) != chances(ask(program, image(BLUE), image(RED)))
+
+
+def test_the_start_token_stands_once(program: Program) -> None:
+    """The engine puts one before a text with pictures, whatever the template wrote; ours is taken back."""
+
+    def tokens(model: str, *parts: dict[str, Any]) -> int:
+        count: int = ask(program, *parts, model=model).usage.prompt_tokens
+        return count
+
+    assert tokens("begun") == tokens("both") + 1
+    assert tokens("begun", image(RED)) == tokens("both", image(RED)) + 1
+
+
+def test_a_picture_by_its_address_is_the_same_picture(program: Program, pictures: tuple[str, list[str]]) -> None:
+    address, asked = pictures
+    fetched = ask(program, image(address))
+    assert asked == ["/red.png"]
+    assert chances(fetched) == chances(ask(program, image(RED)))
+
+
+def test_jpeg_and_webp(program: Program) -> None:
+    whole, jpeg = io.BytesIO(), io.BytesIO()
+    with Image.open(io.BytesIO(SLOPE)) as picture:
+        picture.save(whole, "WEBP", lossless=True)
+        picture.save(jpeg, "JPEG")
+    assert chances(ask(program, image(url(whole.getvalue(), "image/webp")))) == chances(ask(program, image(SLOPE)))
+    assert chances(ask(program, image(url(jpeg.getvalue(), "image/jpeg")))) != chances(ask(program, image(RED)))
+
+
+def test_what_was_seen_is_not_computed_again(program: Program) -> None:
+    picture = plain((1, 100, 200))
+    first, again = (ask(program, image(picture), text="Cached?").usage for _ in range(2))
+    assert again.prompt_tokens == first.prompt_tokens
+    assert again.prompt_tokens_details.cached_tokens == again.prompt_tokens - 1
+    other = ask(program, image(plain((1, 100, 201))), text="Cached?").usage
+    assert other.prompt_tokens_details.cached_tokens < first.prompt_tokens // 2
+
+
+def test_a_streamed_answer_is_the_same(program: Program) -> None:
+    whole = ask(program, image(SLOPE))
+    *chunks, last = ask(program, image(SLOPE), stream=True, stream_options={"include_usage": True})
+    choices = [choice for chunk in chunks for choice in chunk.choices if choice.logprobs]
+    entries = [entry for choice in choices for entry in choice.logprobs.content]
+    assert [entry.bytes for entry in entries] == [entry.bytes for entry in whole.choices[0].logprobs.content]
+    assert last.usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+def test_each_token_has_its_entry(program: Program) -> None:
+    """Also those around half a character, of which this engine says nothing after a picture."""
+    answer = ask(program, image(SLOPE), max_tokens=20, temperature=2, seed=7, extra_body={})
+    entries = answer.choices[0].logprobs.content
+    assert len(entries) == answer.usage.completion_tokens
+    data = b"".join(bytes(entry.bytes or ()) for entry in entries)
+    assert data.decode(errors="replace") == answer.choices[0].message.content
+    untold = [entry for entry in entries if entry.logprob == UNTOLD]
+    assert len(untold) < len(entries)
+    assert not any(entry.top_logprobs for entry in untold)
+    assert all(entry.logprob < 0 for entry in entries)
+
+
+def test_a_seed_gives_the_same_answer_in_any_company(program: Program) -> None:
+    def one(picture: bytes, seed: int) -> str:
+        fields = {"seed": seed, "temperature": 1, "max_tokens": 16, "extra_body": {"guided_regex": "[a-z ]{60}"}}
+        text: str = ask(program, image(picture), **fields).choices[0].message.content
+        return text
+
+    alone = one(SLOPE, 5)
+    with ThreadPoolExecutor(6) as pool:
+        company = [pool.submit(one, picture, 5) for picture in (RED, SLOPE, BLUE, SLOPE, WIDE, SLOPE)]
+        together = [task.result() for task in company]
+    assert [together[i] for i in (1, 3, 5)] == [alone] * 3
+    assert len({together[i] for i in (0, 1, 2, 4)}) > 1
+
+
+def test_a_picture_is_counted_without_an_answer(program: Program) -> None:
+    body = {"model": "both", "messages": messages(image(SLOPE))}
+    counted = program.client.post(f"{program.url}/tokenize", body=body, cast_to=object)
+    assert counted == {
+        "count": ask(program, image(SLOPE)).usage.prompt_tokens,
+        "tokens": None,
+        "max_model_len": NUM_CTX,
+    }
+
+
+def test_pictures_that_do_not_fit_are_refused_with_both_numbers(program: Program) -> None:
+    error = refused(program, *[image(RED)] * 20)
+    assert error.code == "context_length_exceeded"
+    assert str(NUM_CTX) in error.message
+
+
+def test_an_answer_ends_where_the_context_does(program: Program) -> None:
+    many = [image(RED)] * 12
+    answer = ask(program, *many, max_tokens=2000, extra_body={"guided_regex": "[a-z]{2000}"})
+    assert answer.choices[0].finish_reason == "length"
+    assert NUM_CTX - 1 <= answer.usage.total_tokens <= NUM_CTX
+
+
+def test_images_that_see_themselves_whole_are_computed_whole(program: Program) -> None:
+    """The picture is 81 tokens, which the smaller batch would cut in two: with other results, and no word of it."""
+    answers = [
+        ask(
+            program,
+            image(SLOPE),
+            model="whole",
+            extra_body={"options": {"num_batch": batch}, "guided_regex": "[a-z]{4}"},
+        )
+        for batch in (64, 512)
+    ]
+    assert chances(answers[0]) == chances(answers[1])
+    assert "num_batch is 2048" in program.command("ps", "-v").stdout
+
+
+# ----------------------------------------------------------------------------------------------------------- sounds
+
+
+def test_the_engine_is_given_the_sound(program: Program) -> None:
+    tone, high, none = ask(program, sound(TONE)), ask(program, sound(HIGH)), ask(program)
+    assert tone.usage.prompt_tokens == high.usage.prompt_tokens > none.usage.prompt_tokens
+    assert chances(tone) != chances(high)
+    assert chances(tone) == chances(ask(program, sound(TONE)))
+
+
+def test_a_picture_and_a_sound_together(program: Program) -> None:
+    both = ask(program, image(RED), sound(TONE))
+    assert both.usage.prompt_tokens > ask(program, sound(TONE)).usage.prompt_tokens
+    assert chances(both) != chances(ask(program, image(BLUE), sound(TONE)))
+    assert chances(both) != chances(ask(program, image(RED), sound(HIGH)))
+
+
+# ----------------------------------------------------------------------------------------------------------- Ollama
+
+
+def test_ollamas_images(native: ollama.Client) -> None:
+    wanted: dict[str, Any] = {"model": "both", "options": {"num_predict": 4, "temperature": 0}, "logprobs": True}
+
+    def chat(*pictures: bytes) -> Any:
+        return native.chat(messages=[{"role": "user", "content": "What?", "images": list(pictures)}], **wanted)
+
+    red, blue, none = chat(RED), chat(BLUE), chat()
+    assert red.prompt_eval_count == blue.prompt_eval_count > none.prompt_eval_count
+    assert [entry.logprob for entry in red.logprobs] != [entry.logprob for entry in blue.logprobs]
+    parts = list(native.chat(messages=[{"role": "user", "content": "What?", "images": [RED]}], stream=True, **wanted))
+    assert parts[-1].prompt_eval_count == red.prompt_eval_count
+    generated = native.generate(prompt="What?", images=[RED], **wanted)
+    assert generated.prompt_eval_count == red.prompt_eval_count
+    assert generated.context is None
+    heard = native.generate(prompt="What?", images=[TONE], **wanted)
+    assert heard.prompt_eval_count > none.prompt_eval_count
+
+
+def test_a_conversation_goes_on_with_a_picture(native: ollama.Client) -> None:
+    begun = native.generate(model="both", prompt="Hi", options={"num_predict": 4, "seed": 1})
+    fields: dict[str, Any] = {"model": "both", "prompt": "And this?", "images": [RED], "options": {"num_predict": 1}}
+    more = native.generate(context=begun.context, **fields)
+    assert more.prompt_eval_count >= native.generate(**fields).prompt_eval_count + len("Hi")
+
+
+def test_the_oldest_turns_make_room_for_pictures(native: ollama.Client) -> None:
+    turns = [
+        {"role": "user", "content": "First", "images": [RED] * 9},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Second", "images": [BLUE] * 9},
+    ]
+    all_, later = (native.chat(model="both", messages=some, options={"num_predict": 1}) for some in (turns, turns[1:]))
+    assert all_.prompt_eval_count == later.prompt_eval_count < NUM_CTX
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("part", "words"), [(image(RED), "images: it has no vision"), (sound(TONE), "audio: it has no audio")]
+)
+def test_a_model_of_text_says_what_it_lacks(
+    program: Program, native: ollama.Client, part: dict[str, Any], words: str
+) -> None:
+    error = refused(program, part, model="blind")
+    assert (error.code, error.param) == ("unsupported_value", "messages[0].content[0]")
+    assert f"does not support {words} projector" in error.message
+    with pytest.raises(ollama.ResponseError, match="does not support images") as caught:
+        native.generate(model="blind", prompt="x", images=[RED])
+    assert caught.value.status_code == 400
+
+
+def test_a_model_that_only_sees_says_that_it_does_not_hear(program: Program) -> None:
+    assert "no audio projector" in refused(program, sound(TONE), model="whole").message
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "words"),
+    [
+        ([image(RED), image(RED[:60])], "invalid_media", "image or sound 2 of 2"),
+        ([sound(TONE), image(BLUE), sound(TONE[:44])], "invalid_media", "image or sound 3 of 3"),
+        ([image(RED[:16] + b"\0\1\0\0\0\1\0\0" + RED[24:])], "image_too_large", "65536 x 65536 pixels"),
+        ([image(RED + bytes(20 * 1024 * 1024))], "image_too_large", "bytes"),
+        ([image(b"GIF89a")], "invalid_image_format", "none of png, jpeg and webp"),
+        ([image("http://127.0.0.1:9/none.png")], "invalid_image_url", "could not be fetched"),
+    ],
+)
+def test_what_is_no_picture(program: Program, parts: Sequence[dict[str, Any]], code: str, words: str) -> None:
+    error = refused(program, *parts)
+    assert error.code == code
+    assert words in error.message
+    assert ask(program, image(RED)).usage.completion_tokens
+
+
+def test_the_engines_placeholder_is_not_taken_from_a_text(program: Program) -> None:
+    assert "<__media__>" in refused(program, image(RED), text="<__media__>").message
+
+
+# ---------------------------------------------------------------------------------------------------------- engines
+
+
+def test_auto_gives_a_model_with_a_projector_to_llama(program: Program) -> None:
+    ask(program, image(RED))
+    ask(program, model="blind", logprobs=False, top_logprobs=None)
+    lines = program.command("ps", "-v").stdout.splitlines()
+    both, blind = (next(line for line in lines if line.startswith(name)) for name in ("both", "blind"))
+    assert "it has a projector" in both
+    assert "llama" in both
+    assert "cpu" in blind
+
+
+def test_the_cpu_engine_refuses_it_by_name_and_strangers_get_no_private_addresses(
+    program: Program, files: Path, pictures: tuple[str, list[str]]
+) -> None:
+    address, asked = pictures
+    before = len(asked)
+    with serve(program.models, files / "cpu.log", PUNA_ENGINE="cpu") as other:
+        error = refused(other, image(RED))
+        assert "the engine cpu was named (PUNA_ENGINE) but cannot run this model: it has a projector" in error.message
+        private = refused(other, image(address))
+        assert (private.code, private.param) == ("invalid_image_url", "messages[0].content[0].image_url.url")
+        assert "not a public address" in private.message
+    assert len(asked) == before
