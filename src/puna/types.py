@@ -190,6 +190,7 @@ class ChatRequest:
     `prefill`: the last assistant message is continued, not answered.
     `context`: token ids of an earlier prompt and answer, put before this prompt; the model's stored messages are then
     left out (Ollama's `generate`).
+    `cache_key`: requests of the same key are likely to begin alike (see `puna.engine.runner.Prompt`).
     """
 
     model: str
@@ -208,6 +209,7 @@ class ChatRequest:
     template_arguments: Mapping[str, JsonValue] = field(default_factory=dict)
     template: str | None = None  # replaces the model's own for this request
     context: tuple[int, ...] = ()
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +230,7 @@ class CompletionRequest:
     output: Output | None = None
     logprobs: int | None = None
     keep_alive: float | None = None
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

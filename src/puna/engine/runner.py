@@ -100,11 +100,15 @@ class Prompt:
 
     The text has no `bos` that the engine adds (`RunnerInfo.add_bos`). The tokens then are only the text's, markers
     included: what media come to is told by Prefilled and End.
+
+    `cache_key`: prompts of the same key are likely to begin alike. An engine that keeps one cache a slot brings them
+    together; one whose cache is found by content needs no hint.
     """
 
     tokens: tuple[int, ...]
     text: str | None = None
     media: tuple[bytes, ...] = ()
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -384,7 +384,7 @@ class ScriptedRunner:
                 completion_tokens=done,
                 prompt_ns=prompt_ns,
                 decode_ns=time.perf_counter_ns() - began - prompt_ns,
-                settings=_settings(sampling, constraint),
+                settings=_settings(sampling, constraint, prompt.cache_key),
             )
 
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
@@ -441,7 +441,7 @@ class ScriptedRunner:
         if answer.echo == "prompt":
             pieces += split_text(text.encode())
         elif answer.echo == "sampling":
-            pieces += split_text(json.dumps(_settings(sampling, constraint)).encode())
+            pieces += split_text(json.dumps(_settings(sampling, constraint, prompt.cache_key)).encode())
         elif answer.echo == "constraint":
             pieces += split_text((constraint.gbnf if constraint else "").encode())
         pieces += _pieces(Answer(tool_calls=answer.tool_calls))
@@ -468,10 +468,11 @@ def _logprob(index: int) -> float:
     return -0.125 * (1 + index % 8)
 
 
-def _settings(sampling: Sampling, constraint: Constraint | None) -> JsonObject:
+def _settings(sampling: Sampling, constraint: Constraint | None, cache_key: str | None) -> JsonObject:
     settings: Mapping[str, JsonValue] = asdict(sampling)
     return {
         **settings,
+        "cache_key": cache_key,
         "logit_bias": cast(JsonValue, [list(pair) for pair in sampling.logit_bias]),
         "grammar": constraint.gbnf if constraint else "",
     }

@@ -166,7 +166,8 @@ class CompletionRun:
                 )
                 choice = Choice(index, TextStream(stops), controls=controls, logprobs=request.logprobs is not None)
                 opening = () if echo is None else (replace(echo, index=index),)
-                group.append(Job(choice, Prompt(text.tokens), settings if limit else None, constraint, opening=opening))
+                prompt = Prompt(text.tokens, cache_key=request.cache_key)
+                group.append(Job(choice, prompt, settings if limit else None, constraint, opening=opening))
             groups.append(group)
         return groups
 

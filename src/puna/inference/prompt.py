@@ -143,7 +143,7 @@ async def build_prompt(
     bos = rendering.template.bos
     tokens = await tokenize_prompt(runner, text, bos, begun=bool(request.context))
     whole = await _whole_text(runner, request.context, text, bos) if media else None
-    prompt = Prompt((*request.context, *tokens), whole, media)
+    prompt = Prompt((*request.context, *tokens), whole, media, request.cache_key)
     return ChatPrompt(prompt, 0, _inside(text, rendering.template.facts.thinking, rendering.prefill))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -244,3 +245,53 @@ async def test_embeddings_do_not_depend_on_company(start: Start) -> None:
     assert runner.info.features == {Feature.EMBED}
     with pytest.raises(ContextLengthExceeded):
         await runner.embed([5] * 1025)
+
+
+RULES = "Answer in one word. " * 16
+
+
+async def turn(runner: Runner, text: str, key: str | None) -> tuple[str, int]:
+    """A prompt and its short answer, and how many tokens of the prompt were cached."""
+    asked = replace(await prompt(runner, text), cache_key=key)
+    tokens, end = await answer(runner, asked, Sampling(max_tokens=8, seed=1, temperature=0.0))
+    return text + text_of(tokens), end.cached_tokens
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+async def test_a_cache_key_brings_a_conversation_back_to_its_slot(start: Start, keyed: bool) -> None:
+    """Others with the same beginning compete for the cache. Without keys they throw a conversation's rest away."""
+    runner = await start()
+
+    def key(name: str) -> str | None:
+        return name if keyed else None
+
+    shared, _ = await turn(runner, chat(RULES), None)
+    first = chat(RULES + "Tell me all about ships. " * 12)
+    said, _ = await turn(runner, first, key("ships"))
+    for other in ("trains", "planes"):
+        await turn(runner, chat(RULES + f"Tell me all about {other}. " * 12), key(other))
+    rules, whole = len((await prompt(runner, RULES)).tokens), len((await prompt(runner, first)).tokens)
+    _, cached = await turn(runner, f"{said}<|im_end|>\n" + chat("And how many are there?"), key("ships"))
+    assert whole > rules + 50
+    if keyed:
+        assert cached >= whole
+    else:
+        assert rules <= cached < rules + 20
+    assert shared
+
+
+async def test_requests_of_one_key_at_once_do_not_wait_for_one_slot(start: Start) -> None:
+    runner = await start()
+    await turn(runner, chat("Hello"), "a")
+    begun: list[int] = []
+    seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def long() -> int:
+        asked = replace(await prompt(runner, chat("Tell a story.")), cache_key="a")
+        async with aclosing(steps(runner, asked, Sampling(max_tokens=500, seed=1, ignore_eos=True))) as running:
+            begun.append(len([await anext(running)]))
+            if len(begun) == 3:
+                seen.set_result(await runner.busy())
+            return await seen
+
+    assert await asyncio.gather(long(), long(), long()) == [3, 3, 3]

@@ -20,6 +20,7 @@ import aiohttp
 
 from puna.engine.llama.options import WAITING
 from puna.engine.llama.pieces import Pieces, ends_inside, vocabulary
+from puna.engine.llama.slots import SlotKeys
 from puna.engine.process import ChildProcess
 from puna.engine.runner import (
     MEDIA_MARKER,
@@ -43,6 +44,7 @@ REPLAY_LIMIT = 512
 """Tokens of an answer that is made once more, to learn those at its end that the engine left out."""
 
 _ENGINE_RANDOM_SEED = 2**32 - 1
+_ANY_SLOT = -1
 _FORCE = 1e9
 _WIDE = 1024
 _UNTOLD = -9999.0
@@ -77,6 +79,8 @@ class LlamaRunner:
         self._plain = plain
         self._marker = marker
         self._room = asyncio.Semaphore(info.slots + WAITING)
+        self._keys = SlotKeys(info.slots)
+        self._taken: set[int] = set()
         self._one_embedding = asyncio.Lock()
         self._pieces: asyncio.Future[Pieces | None] | None = None
 
@@ -123,8 +127,9 @@ class LlamaRunner:
         body = {**_sampling(sampling, constraint), "prompt": self._prompt(prompt)}
         reader = _Reader(self, prompt, sampling, body)
         progress: Mapping[str, Any] | None = None
-        async with self._room:
-            async for event in self._answer({**body, "stream": True, "return_progress": True}, prompt.media):
+        async with self._room, self._placed(prompt.cache_key) as slot:
+            asked = {**body, "stream": True, "return_progress": True, "id_slot": slot}
+            async for event in self._answer(asked, prompt.media):
                 if "prompt_progress" in event:
                     progress = event["prompt_progress"]
                     continue
@@ -133,7 +138,9 @@ class LlamaRunner:
                     progress = None
                 for token in await reader.take(event):
                     yield token
-            yield reader.end()
+            end = reader.end()
+            self._keys.used(reader.slot, prompt.cache_key)
+            yield end
 
     async def _answer(self, body: Mapping[str, Any], media: Sequence[bytes]) -> AsyncIterator[Mapping[str, Any]]:
         """The events of a generation. InvalidRequest says which item of media the engine cannot read."""
@@ -207,7 +214,25 @@ class LlamaRunner:
         return vector
 
     async def busy(self) -> int:
-        return sum(bool(slot["is_processing"]) for slot in await self._get("/slots"))
+        return len(await self._working())
+
+    async def _working(self) -> set[int]:
+        """The slots that work now."""
+        return {slot["id"] for slot in await self._get("/slots") if slot["is_processing"]}
+
+    @asynccontextmanager
+    async def _placed(self, key: str | None) -> AsyncIterator[int]:
+        """The slot for a request with this key, for as long as it runs; _ANY_SLOT: the engine's choice."""
+        slot = None if key is None else self._keys.choose(key, await self._working() | self._taken)
+        if slot is None:
+            yield _ANY_SLOT
+            return
+        self._keys.used(slot, key)
+        self._taken.add(slot)
+        try:
+            yield slot
+        finally:
+            self._taken.remove(slot)
 
     async def close(self) -> None:
         await self._session.close()
@@ -345,10 +370,19 @@ class _Reader:
             return [*tokens, self._give(self._token(last, content.encode(), entry))]
         return [*tokens, *await self._recover(content, count, last, entry)]
 
-    def end(self) -> End:
-        last = self._last
-        if last is None:
+    @property
+    def slot(self) -> int:
+        """Where the answer was made; known at its end."""
+        return int(self._ended["id_slot"])
+
+    @property
+    def _ended(self) -> Mapping[str, Any]:
+        if self._last is None:
             raise EngineError("the engine's answer has no end")
+        return self._last
+
+    def end(self) -> End:
+        last = self._ended
         timings = last["timings"]
         return End(
             reason="stop" if last["stop_type"] == "eos" else "length",

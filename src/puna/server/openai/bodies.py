@@ -104,6 +104,10 @@ class StreamOptions(Shape):
     ] = None
 
 
+_CACHE_KEY = (
+    "Requests of one key meet the same cached beginning: on llama.cpp they return to the slot that the key used last; "
+    "the cpu engine finds every cached beginning by its content, with any key or none."
+)
 _NO_TIERS = "There is one tier: the answer says `default`."
 _USER_MEANING = "Nothing here tells users apart."
 
@@ -207,9 +211,7 @@ class ChatCompletionBody(Sampled):
     ] = None
     function_call: Annotated[FunctionChoice | None, Honoured("The deprecated form of `tool_choice`.")] = None
     reasoning_effort: Annotated[Effort | None, Honoured("How much a thinking model thinks; none: not at all.")] = None
-    prompt_cache_key: Annotated[
-        str | None, Reported("Every request may meet every cached prompt; no engine keeps them apart by key.")
-    ] = None
+    prompt_cache_key: Annotated[str | None, Field(max_length=1024), Honoured(_CACHE_KEY)] = None
     service_tier: Annotated[
         Literal["auto", "default", "flex", "scale", "priority", "fast"] | None,
         Reported(_NO_TIERS, harmless=("auto", "default")),
@@ -261,9 +263,7 @@ class CompletionBody(Sampled):
     echo: Annotated[bool | None, Honoured("The prompt comes before the answer, and is scored with `logprobs`.")] = None
     suffix: Annotated[str | None, Honoured("Fill in the middle, where the model can.")] = None
     logprobs: Annotated[int | None, Field(ge=0, le=5), Honoured("So many alternatives per token.")] = None
-    prompt_cache_key: Annotated[
-        str | None, Reported("Every request may meet every cached prompt; no engine keeps them apart by key.")
-    ] = None
+    prompt_cache_key: Annotated[str | None, Field(max_length=1024), Honoured(_CACHE_KEY)] = None
 
 
 class EmbeddingBody(Extras):

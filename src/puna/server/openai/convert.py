@@ -86,6 +86,7 @@ def to_chat(body: ChatCompletionBody, images: Images) -> tuple[ChatRequest, tupl
         keep_alive=keep_alive(body),
         prefill=_prefill(body),
         template_arguments=body.chat_template_kwargs or {},
+        cache_key=body.prompt_cache_key,
     ), asked.ignored
 
 
@@ -112,6 +113,7 @@ def to_completion(body: CompletionBody) -> tuple[CompletionRequest, tuple[str, .
         output=to_output(body, None),
         logprobs=body.logprobs,
         keep_alive=keep_alive(body),
+        cache_key=body.prompt_cache_key,
     ), asked.ignored
 
 
