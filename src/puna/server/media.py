@@ -17,6 +17,12 @@ MAX_PIXELS = 50_000_000
 MAX_SOUND = 25 * 1024 * 1024
 """Bytes of one sound."""
 
+SOUND_SECONDS = (0.1, 3600.0)
+"""The least is OpenAI's; llama.cpp ends itself at a sound of a few samples. More could not be unpacked in memory."""
+
+_PLAIN_WAVES = frozenset({1, 3, 6, 7, 0xFFFE})
+"""Codes of forms whose samples all have the same size: integers, floats, A-law, µ-law, and the long way to say one."""
+
 
 def check_image(data: bytes, param: str) -> bytes:
     """`data` as engines read it, if it begins like a png, jpeg or webp of a bearable size. A webp takes a while."""
@@ -44,6 +50,8 @@ def check_sound(data: bytes, param: str, kind: str | None = None) -> bytes:
         raise _invalid(param, "the sound is neither wav nor mp3", "invalid_audio_format")
     if kind is not None and kind != found:
         raise _invalid(param, f"the sound is {found}, not {kind} as its format says", "invalid_audio_format")
+    if found == "wav":
+        _check_length(data, param)
     return data
 
 
@@ -63,6 +71,17 @@ def sound_kind(data: bytes) -> str | None:
     # A frame of MPEG's layer III begins with eleven bits set, two of a version, and 01.
     frame = len(data) > 1 and data[0] == 0xFF and data[1] & 0xE6 == 0xE2
     return "mp3" if frame or data[:3] == b"ID3" else None
+
+
+def _check_length(wav: bytes, param: str) -> None:
+    seconds = _wav_seconds(wav)
+    if seconds is None:
+        raise _invalid(param, "the wav is damaged, or its samples are compressed", "invalid_audio_format")
+    least, most = SOUND_SECONDS
+    if seconds < least:
+        raise _invalid(param, f"the sound is {seconds:.3f} s long, at least {least} s are needed", "audio_too_short")
+    if seconds > most:
+        raise _invalid(param, f"the sound is {seconds:.0f} s long, at most {most:.0f} s are allowed", "audio_too_large")
 
 
 def _png(webp: bytes, param: str) -> bytes:
@@ -132,3 +151,22 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 _SIZES = MappingProxyType({"png": _png_size, "jpeg": _jpeg_size, "webp": _webp_size})
+
+
+# ------------------------------------------------------------------------------------------------------------ length
+
+
+def _wav_seconds(data: bytes) -> float | None:
+    """Of what is there, whatever the header says of it; None if that cannot be told."""
+    place, frame, rate = 12, 0, 0
+    while place + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, place)
+        place += 8
+        if kind == b"fmt " and length >= 16 and place + 16 <= len(data):
+            code, channels, rate, _, frame, bits = struct.unpack_from("<HHIIHH", data, place)
+            if code not in _PLAIN_WAVES or frame != channels * bits // 8:
+                return None
+        if kind == b"data":
+            return min(length, len(data) - place) / frame / rate if frame and rate else None
+        place += length + length % 2
+    return None

@@ -188,7 +188,7 @@ def test_a_model_that_sees_nothing_fetches_nothing(serving, pictures):
 
 
 def test_sound_needs_a_model_that_hears(server):
-    answer = ask(server, sound(wav(0.01, 440)))
+    answer = ask(server, sound(wav(0.1, 440)))
     assert answer.status == 400
     assert "does not support audio" in answer.error["message"]
     assert answer.error["param"] == "messages[0].content[1]"
@@ -200,7 +200,7 @@ def test_sound_needs_a_model_that_hears(server):
         ({"data": "@", "format": "wav"}, "data", "invalid_base64"),
         ({"data": "", "format": "wav"}, "data", "invalid_audio_format"),
         ({"data": base64.b64encode(PNG).decode(), "format": "wav"}, "data", "invalid_audio_format"),
-        ({"data": base64.b64encode(wav(0.01, 440)).decode(), "format": "mp3"}, "data", "invalid_audio_format"),
+        ({"data": base64.b64encode(wav(0.1, 440)).decode(), "format": "mp3"}, "data", "invalid_audio_format"),
         ({"data": "", "format": "ogg"}, "format", "invalid_value"),
     ],
 )

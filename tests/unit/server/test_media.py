@@ -22,6 +22,13 @@ def image(kind: str, width: int = 5, height: int = 7, **options: object) -> byte
     return out.getvalue()
 
 
+def changed(place: int, form: str, value: int) -> bytes:
+    """A wav of a second with another number in its header."""
+    data = bytearray(wav(1, 440))
+    struct.pack_into(form, data, place, value)
+    return bytes(data)
+
+
 def refusal(data: bytes) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         check_image(data, "images[3]")
@@ -89,8 +96,36 @@ def test_many_bytes_are_refused() -> None:
     assert caught.value.code == "audio_too_large"
 
 
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (wav(0.09, 440), "audio_too_short"),
+        (wav(0, 440), "audio_too_short"),
+        (wav(0.2, 440)[:100], "audio_too_short"),
+        (wav(0.2, 440)[:40], "invalid_audio_format"),
+        (wav(0.2, 440)[:12], "invalid_audio_format"),
+        (wav(3700, 0, rate=100), "audio_too_large"),
+        (changed(20, "<H", 2), "invalid_audio_format"),
+        (changed(24, "<I", 0), "invalid_audio_format"),
+        (changed(24, "<I", 2**32 - 1), "audio_too_short"),
+        (changed(24, "<I", 1), "audio_too_large"),
+        (changed(32, "<H", 4), "invalid_audio_format"),
+        (changed(32, "<H", 0), "invalid_audio_format"),
+    ],
+)
+def test_sounds_of_no_bearable_length_are_refused(data: bytes, code: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_sound(data, "p")
+    assert caught.value.code == code
+
+
+def test_other_parts_of_a_wav_are_passed_over() -> None:
+    tone = wav(0.2, 440)
+    assert check_sound(tone[:12] + b"LIST\3\0\0\0abc\0" + tone[12:], "p")
+
+
 def test_sounds() -> None:
-    tone, mp3 = wav(0.01, 440), base64.b64decode("//uQxAAAAAAAAAAA")
+    tone, mp3 = wav(0.1, 440), base64.b64decode("//uQxAAAAAAAAAAA")
     assert (sound_kind(tone), sound_kind(mp3), sound_kind(b"ID3\4")) == ("wav", "mp3", "mp3")
     assert sound_kind(image("jpeg")) is None
     assert check_sound(tone, "p", "wav") == tone

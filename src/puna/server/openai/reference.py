@@ -57,7 +57,8 @@ as an event. Codes of wrong requests:
 - `empty_array`, `array_above_max_length`, `string_below_min_length`, `string_above_max_length`
 - `object_above_max_properties`, `context_length_exceeded`, `invalid_schema`
 - `invalid_base64`, `invalid_data_url`, `invalid_image_url`, `invalid_image_format`, `image_too_large`
-- `invalid_audio_format`, `audio_too_large`, `invalid_media` (the engine itself cannot read an image or a sound)
+- `invalid_audio_format`, `audio_too_short`, `audio_too_large`
+- `invalid_media`: the engine itself cannot read an image or a sound
 
 ## Other routes
 
