@@ -21,7 +21,7 @@ from puna.inference.decode import Job, decode_all
 from puna.inference.prompt import tokenize_prompt
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
-from puna.model.capabilities import Capability
+from puna.model.capabilities import Capability, fill_in_tokens
 from puna.model.model import Model
 from puna.types import Candidate, CompletionRequest, Event, Output, TextDelta, TokenLogprob, ToolChoice
 
@@ -131,15 +131,10 @@ class CompletionRun:
         return _Text((*bos, before, *left, after, *right, middle), shown)
 
     def _insert_tokens(self) -> tuple[int, int, int]:
-        special = self._model.header.special_tokens
-        found = [
-            next((special[name].id for name in names if name in special), None)
-            for names in (("fim_pre", "prefix"), ("fim_suf", "suffix"), ("fim_mid", "middle"))
-        ]
-        before, after, middle = found
-        if before is None or after is None or middle is None:
+        tokens = fill_in_tokens(self._model.header)
+        if tokens is None:
             raise Unsupported(f'"{self._model.name.short}" does not support insert', param="suffix")
-        return before, after, middle
+        return tokens
 
     # ------------------------------------------------------------------------------------------------------ the jobs
 

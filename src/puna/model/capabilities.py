@@ -50,9 +50,21 @@ def capabilities(
         found |= go_capabilities(go_template)
     elif kind == "jinja" and header.chat_template is not None:
         found |= jinja_capabilities(header.chat_template)
+    if fill_in_tokens(header) is not None:
+        found.add(Capability.INSERT)
     if header.architecture in {"gptoss", "gpt-oss"}:
         found.add(Capability.THINKING)
     return frozenset(found | _media(header, projectors))
+
+
+def fill_in_tokens(header: Header) -> tuple[int, int, int] | None:
+    """The control tokens before the beginning, the end and the middle of a text to fill in, if the header names all."""
+    special = header.special_tokens
+    pre, suf, mid = (
+        next((special[name].id for name in names if name in special), None)
+        for names in (("fim_pre", "prefix"), ("fim_suf", "suffix"), ("fim_mid", "middle"))
+    )
+    return None if pre is None or suf is None or mid is None else (pre, suf, mid)
 
 
 TemplateKind = Literal["go", "jinja", "none"]

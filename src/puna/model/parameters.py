@@ -17,6 +17,8 @@ from puna.types import JsonObject, JsonValue, Options
 Kind = Literal["int", "float", "bool", "texts"]
 
 _INT32 = 2**31 - 1
+_MOST = 100.0
+"""Of settings that are not shares: far beyond use, and far from where an engine's arithmetic overflows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,19 @@ _ROWS = (
     Parameter("num_keep", "int", -1, _INT32),
     Parameter("stop", "texts"),
     Parameter("seed", "int", -(2**63), 2**64 - 1),
-    Parameter("temperature", "float", 0),
+    Parameter("temperature", "float", 0, _MOST),
     Parameter("top_k", "int", -1, _INT32),
     Parameter("top_p", "float", 0, 1),
     Parameter("min_p", "float", 0, 1),
     Parameter("typical_p", "float", 0, 1),
     Parameter("repeat_last_n", "int", -1, _INT32),
-    Parameter("repeat_penalty", "float", 0),
-    Parameter("presence_penalty", "float"),
-    Parameter("frequency_penalty", "float"),
+    # Logits are divided by it.
+    Parameter("repeat_penalty", "float", 0.01, _MOST),
+    Parameter("presence_penalty", "float", -_MOST, _MOST),
+    Parameter("frequency_penalty", "float", -_MOST, _MOST),
     Parameter("mirostat", "int", 0, 2),
-    Parameter("mirostat_tau", "float", 0),
-    Parameter("mirostat_eta", "float", 0),
+    Parameter("mirostat_tau", "float", 0, _MOST),
+    Parameter("mirostat_eta", "float", 0, _MOST),
 )
 
 PARAMETERS: Mapping[str, Parameter] = {row.name: row for row in _ROWS}

@@ -295,3 +295,11 @@ async def test_requests_of_one_key_at_once_do_not_wait_for_one_slot(start: Start
             return await seen
 
     assert await asyncio.gather(long(), long(), long()) == [3, 3, 3]
+
+
+@pytest.mark.parametrize("gbnf", ['root ::= "a', "root ::= b", 'root ::= root "a" | "b"', 'start ::= "a"'])
+async def test_a_grammar_that_the_engine_refuses_is_the_callers_mistake(runner: Runner, gbnf: str) -> None:
+    """`chat.grammar` finds these before; what it may miss must not look like a fault of the engine."""
+    with pytest.raises(InvalidRequest) as caught:
+        await answer(runner, "Hello", GREEDY, Constraint(gbnf))
+    assert (caught.value.param, caught.value.code) == ("grammar", "invalid_grammar")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.gguf_files import CHATML, write_gguf
+from fakes.gguf_files import CHATML, Value, write_gguf, write_tiny_llama
 from puna.model.capabilities import capabilities, go_capabilities, jinja_capabilities, template_kind
 from puna.model.gguf import Header, read_header
 
@@ -31,6 +31,13 @@ def test_chat_models(tmp_path: Path) -> None:
     assert names(header(tmp_path, "gptoss")) == {"completion", "thinking"}
     assert names(header(tmp_path), GO_TOOLS) == {"completion", "tools"}
     assert names(header(tmp_path), "{{ .Prompt }}{{ .Suffix }}") == {"completion", "insert"}
+
+
+def test_models_with_tokens_to_fill_in_text(tmp_path: Path) -> None:
+    named: dict[str, Value] = {f"tokenizer.ggml.{role}_token_id": 65 for role in ("fim_pre", "fim_suf", "middle")}
+    assert names(read_header(write_tiny_llama(tmp_path / "m.gguf", metadata=named))) == {"completion", "insert"}
+    named.popitem()
+    assert names(read_header(write_tiny_llama(tmp_path / "m.gguf", metadata=named))) == {"completion"}
 
 
 def test_embedding_models(tmp_path: Path) -> None:

@@ -504,6 +504,8 @@ def _refused(error: Mapping[str, Any]) -> Exception:
     message = str(error.get("message", "the engine refused the request"))
     if error.get("type") == "exceed_context_size_error":
         return ContextLengthExceeded(int(error["n_prompt_tokens"]), int(error["n_ctx"]), param="prompt", what="prompt")
+    if "grammar" in message:
+        return InvalidRequest(f"This grammar cannot be used: {message}.", param="grammar", code="invalid_grammar")
     if error.get("code") == 400:
         return InvalidRequest(f"the engine refused the request: {message}")
     return EngineError(f"the engine failed: {message}")

@@ -154,14 +154,16 @@ class Sampled(Extras):
         float | None, Field(ge=0, le=1), Honoured("Only tokens at least this likely, the likeliest being 1.")
     ] = None
     typical_p: Annotated[float | None, Field(ge=0, le=1), Honoured("Locally typical sampling; 1: off.")] = None
-    repeat_penalty: Annotated[float | None, Field(gt=0), Honoured("Against repeated tokens; 1: off.")] = None
-    repetition_penalty: Annotated[float | None, Field(gt=0), Honoured("Another name of `repeat_penalty`.")] = None
+    repeat_penalty: Annotated[float | None, Field(ge=0.01, le=100), Honoured("Against repeated tokens; 1: off.")] = None
+    repetition_penalty: Annotated[
+        float | None, Field(ge=0.01, le=100), Honoured("Another name of `repeat_penalty`.")
+    ] = None
     repeat_last_n: Annotated[
         int | None, Field(ge=-1, le=2**31 - 1), Honoured("How many tokens back penalties look; -1: all of the context.")
     ] = None
     mirostat: Annotated[int | None, Field(ge=0, le=2), Honoured("Mirostat version; 0: off.")] = None
-    mirostat_tau: Annotated[float | None, Field(ge=0), Honoured("Mirostat's target.")] = None
-    mirostat_eta: Annotated[float | None, Field(ge=0), Honoured("Mirostat's rate.")] = None
+    mirostat_tau: Annotated[float | None, Field(ge=0, le=100), Honoured("Mirostat's target.")] = None
+    mirostat_eta: Annotated[float | None, Field(ge=0, le=100), Honoured("Mirostat's rate.")] = None
     ignore_eos: Annotated[bool | None, Honoured("Go on after an end-of-answer token.")] = None
     grammar: Annotated[str | None, Honoured("The answer matches this grammar (llama.cpp's GBNF).")] = None
     json_schema: Annotated[JsonObject | None, Honoured("The answer is JSON that satisfies this schema.")] = None
