@@ -2,7 +2,8 @@
 
 Knows no requests. The rules that keep a row's bytes the same in any company (all measured):
 
-1. The number of rows chooses the kernel of a multiplication: one row has its own. So a step is padded to two rows.
+1. The number of rows chooses the kernel of a multiplication: one row has its own. So a step is padded to two rows,
+   and further to few different numbers of rows (see _ROWS_TOGETHER).
 2. A prompt's last chunk must not be a single token: it would take decoding's attention kernel. The caller's to keep.
 3. Except in `exact` mode the cache is kept in bytes, and an open block is quantised again at each write: chunks of a
    prompt end on block edges. The caller's to keep.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ from puna.model.gguf import Header
 Whole = Sequence[int] | NDArray[np.int32]
 
 _MIN_ROWS = 2
+_ANY_ROWS = 32
+_ROWS_TOGETHER = 16
+"""A step of more than _ANY_ROWS rows is padded to a multiple of this: for every number of rows that it meets, the
+runtime makes kernels, which takes 10 to 20 ms once and half a megabyte for ever."""
 _ALIGNMENT = 64
 
 
@@ -58,7 +63,7 @@ class Forward:
         if reason is not None:
             raise LoadFailed(reason)
         self._shape = read_shape(header)
-        self._tensors = Tensors(model_path, header)
+        tensors = Tensors(model_path, header)
         workers = threads or os.cpu_count() or 1
         wanted = unpacked.bundles(header)
         order = _row_order(self._shape)
@@ -66,20 +71,21 @@ class Forward:
             cache_dir,
             unpacked.cache_key(model_path, header, exact=exact, engine=ov.__version__),
             wanted,
-            lambda bundle: unpacked.unpack(bundle, self._tensors, order, exact=exact),
+            lambda bundle: unpacked.unpack(bundle, tensors, order, exact=exact),
             threads=workers,
         )
-        self._graph = Graph(self._shape, self._tensors, wanted, linears, order=order, num_ctx=num_ctx)
+        graph = Graph(self._shape, tensors, wanted, linears, order=order, num_ctx=num_ctx)
         family = supported.FAMILIES[header.architecture].module
         build = importlib.import_module(f"puna.engine.cpu.families.{family}").build
-        model = self._graph.finish(build(self._graph))
+        model = graph.finish(build(graph))
         compiled = ov.Core().compile_model(model, "CPU", _settings(exact, threads))
         self._request = compiled.create_infer_request()
         self._caches = [port for port in compiled.inputs if "_cache." in port.get_any_name()]
         self._held: list[Any] = []
         self._scratch = 0
-        self._embedding = self._tensors.rows("token_embd.weight")
-        self._embedding_type = self._tensors.kind("token_embd.weight")
+        self._constants = graph.constants  # the compiled model lies over them; the graph itself is done with
+        self._embedding = tensors.rows("token_embd.weight")
+        self._embedding_type = tensors.kind("token_embd.weight")
 
     @property
     def block_size(self) -> int:
@@ -133,14 +139,16 @@ class Forward:
         ids, positions, past, begins, blocks, block_begins, wanted = (
             np.asarray(values, np.int32) for values in (ids, positions, past, begins, blocks, block_begins, rows)
         )
-        longest = int((past + np.diff(begins)).max())
-        while len(ids) < _MIN_ROWS:
-            ids, positions, past = (np.append(values, np.int32(0)) for values in (ids, positions, past))
-            begins = np.append(begins, np.int32(len(ids)))
-            blocks = np.append(blocks, np.int32(self._scratch))
-            block_begins = np.append(block_begins, np.int32(len(blocks)))
-        if len(wanted) < _MIN_ROWS:
-            wanted = np.append(wanted, np.zeros(_MIN_ROWS - len(wanted), np.int32))
+        padding = _padding(len(ids))
+        longest = max(int((past + np.diff(begins)).max()), padding)
+        if padding:  # one more sequence, in a block of its own
+            ids, positions = np.append(ids, np.zeros(padding, np.int32)), np.append(positions, _whole(range(padding)))
+            past, begins = np.append(past, _whole([0])), np.append(begins, _whole([len(ids)]))
+            blocks, block_begins = (
+                np.append(blocks, _whole([self._scratch])),
+                np.append(block_begins, _whole([len(blocks) + 1])),
+            )
+        wanted = np.append(wanted, np.zeros(_padding(len(wanted)), np.int32))
         request = self._request
         request.set_tensor("embeddings", ov.Tensor(self._embed(ids)))
         request.set_tensor("positions", ov.Tensor(positions))
@@ -154,6 +162,17 @@ class Forward:
 
     def _embed(self, ids: NDArray[np.int32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(weights.values(self._embedding_type, self._embedding[ids]))
+
+
+def _padding(rows: int) -> int:
+    """How many rows are put to so many."""
+    if rows <= _ANY_ROWS:
+        return max(_MIN_ROWS - rows, 0)
+    return -rows % _ROWS_TOGETHER
+
+
+def _whole(values: Iterable[int]) -> NDArray[np.int32]:
+    return np.fromiter(values, np.int32)
 
 
 def _cache_sizes(port: Any, count: int) -> list[int]:

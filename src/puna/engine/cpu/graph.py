@@ -26,7 +26,7 @@ BLOCK_SIZE = 32
 
 
 class Graph:
-    """Builds one model. Make values with its methods, then `finish`; every constant it made must outlive the model."""
+    """Builds one model. Make values with its methods, then `finish`; its `constants` must outlive the model."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Graph:
         self._order = order
         self._bundle_of = {tensor.name: bundle for bundle in bundles for tensor in bundle.tensors}
         self._linears = linears
-        self._kept: list[object] = []
+        self.constants: list[object] = []
         self._small: dict[tuple[str, tuple[int, ...], bytes], Node] = {}
         self._sums: dict[tuple[str, int, int], Node] = {}
         self._angles: dict[str, tuple[Node, Node]] = {}
@@ -234,7 +234,7 @@ class Graph:
             tensor = ov.Tensor(array, shared_memory=True)
         else:
             tensor = ov.Tensor(array, ov.Shape(shape), getattr(ov.Type, type_))
-        self._kept += [array, tensor]
+        self.constants += [array, tensor]
         return ops.constant(tensor, shared_memory=True)
 
 

@@ -10,8 +10,8 @@ from puna.engine.cpu.plan import SMALLEST
 GOAL = 0.12
 """Seconds that a step may take while answers run."""
 
-MOST = 512
-"""Tokens of a step at most: beyond, prompts get no faster and memory for the step grows."""
+MOST = 256
+"""Tokens of a step at most: beyond, prompts get no faster (measured), and memory for the step grows."""
 
 FIRST = 128
 """Tokens of a step beside running answers before anything was measured."""

@@ -14,6 +14,7 @@ import pytest
 from fakes.cpu_model import FakeModel
 from puna.engine.cpu.cache import Cache
 from puna.engine.cpu.loop import Cancel, Census, Count, Generate, Limits, Loop, Score, Stop, Told
+from puna.engine.cpu.pace import MOST
 from puna.engine.cpu.sampler import Allowed, Drawn
 from puna.engine.cpu.stream import Event, Scored
 from puna.engine.runner import End, Sampling
@@ -210,7 +211,7 @@ def test_choices_go_on_when_the_one_that_computes_their_prompt_is_cancelled() ->
     bench.step()
     bench.loop.put(Cancel(1))
     bench.run()
-    assert bench.end(2).cached_tokens == 512
+    assert bench.end(2).cached_tokens == MOST
     assert bench.told[1] == []
 
 
@@ -226,7 +227,7 @@ def test_a_long_prompt_makes_no_answer_miss_a_step() -> None:
         before = [len(bench.told[number]) for number in range(4)]
         bench.step()
         assert [len(bench.told[number]) for number in range(4)] == [count + 1 for count in before]
-    assert bench.model.widest <= 512
+    assert bench.model.widest <= MOST
 
 
 def test_a_cancelled_stream_is_gone_before_the_next_step() -> None:
