@@ -38,6 +38,8 @@ def main() -> None:
     made.fit_params = said.fit == "on"
     made.cache_ram_mib = said.cache_ram
     made.embedding = said.embedding
+    if said.mmproj:
+        made.mmproj.path = said.mmproj
     made.n_threads_http = said.threads_http
     made.ui = said.ui
     server = xllamacpp.Server(made)

@@ -19,6 +19,7 @@ import openai
 import pytest
 from PIL import Image
 
+from fakes.documents import pdf
 from fakes.gguf_files import CHATML, write_tiny_llama
 from fakes.projectors import IMAGE_TOKENS, plain, png, wav, write_projector
 from puna.model.ggml import TensorType
@@ -104,8 +105,8 @@ def image(data: bytes | str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": data if isinstance(data, str) else url(data)}}
 
 
-def sound(data: bytes) -> dict[str, Any]:
-    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": "wav"}}
+def sound(data: bytes, kind: str = "wav") -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": kind}}
 
 
 def messages(*parts: dict[str, Any], text: str = "What is this?") -> list[dict[str, Any]]:
@@ -171,6 +172,45 @@ def test_the_start_token_stands_once(program: Program) -> None:
 
     assert tokens("begun") == tokens("both") + 1
     assert tokens("begun", image(RED)) == tokens("both", image(RED)) + 1
+
+
+def test_three_answers_to_one_picture(program: Program) -> None:
+    one, three = (ask(program, image(SLOPE), n=n, temperature=1, seed=3) for n in (1, 3))
+    texts = [choice.message.content for choice in three.choices]
+    assert len(texts) == 3
+    assert len(set(texts)) > 1
+    assert texts[0] == one.choices[0].message.content
+    assert three.usage.prompt_tokens == one.usage.prompt_tokens
+
+
+def test_what_each_model_can_do_is_told(program: Program, native: ollama.Client) -> None:
+    can = {name: set(native.show(name).capabilities or ()) & {"vision", "audio"} for name in ("both", "whole", "blind")}
+    assert can == {"both": {"vision", "audio"}, "whole": {"vision"}, "blind": set()}
+
+
+def test_files_become_text_of_the_prompt(program: Program) -> None:
+    """A letter is a token of this vocabulary."""
+
+    def tokens(data: bytes, kind: str) -> int:
+        part = {"type": "file", "file": {"file_data": url(data, kind), "filename": "x"}}
+        count: int = ask(program, part, model="blind").usage.prompt_tokens
+        return count
+
+    assert tokens(b"a" * 60, "text/plain") == tokens(b"a" * 20, "text/plain") + 40
+    assert tokens(pdf("a" * 60), "application/pdf") == tokens(pdf("a" * 20), "application/pdf") + 40
+
+
+def test_the_command_attaches_pictures(program: Program, files: Path) -> None:
+    path = files / "red.png"
+    path.write_bytes(RED)
+
+    def counted(words: str) -> int:
+        done = program.command("run", "both", "--verbose", words)
+        assert done.returncode == 0, done.stderr
+        line = next(line for line in (done.stdout + done.stderr).splitlines() if "prompt eval count" in line)
+        return int(line.split()[3])
+
+    assert counted(f"What is {path}?") > counted("What is it?") + 40
 
 
 def test_a_picture_by_its_address_is_the_same_picture(program: Program, pictures: tuple[str, list[str]]) -> None:
@@ -246,7 +286,7 @@ def test_a_picture_is_counted_without_an_answer(program: Program) -> None:
 
 def test_pictures_that_do_not_fit_are_refused_with_both_numbers(program: Program) -> None:
     error = refused(program, *[image(RED)] * 20)
-    assert error.code == "context_length_exceeded"
+    assert (error.code, error.param) == ("context_length_exceeded", "messages")
     assert str(NUM_CTX) in error.message
 
 
@@ -352,9 +392,11 @@ def test_a_model_that_only_sees_says_that_it_does_not_hear(program: Program) -> 
     ("parts", "code", "words"),
     [
         ([image(RED), image(RED[:60])], "invalid_media", "image or sound 2 of 2"),
-        ([sound(TONE), image(BLUE), sound(TONE[:44])], "invalid_media", "image or sound 3 of 3"),
+        ([sound(TONE), image(BLUE), sound(b"ID3" + bytes(99), "mp3")], "invalid_media", "image or sound 3 of 3"),
         ([image(RED[:16] + b"\0\1\0\0\0\1\0\0" + RED[24:])], "image_too_large", "65536 x 65536 pixels"),
         ([image(RED + bytes(20 * 1024 * 1024))], "image_too_large", "bytes"),
+        ([image(plain((1, 2, 3), 1, 3000))], "invalid_media", "one of 1 images and sounds cannot be made into tokens"),
+        ([sound(wav(0.01, 440))], "audio_too_short", "at least 0.1 s"),
         ([image(b"GIF89a")], "invalid_image_format", "none of png, jpeg and webp"),
         ([image("http://127.0.0.1:9/none.png")], "invalid_image_url", "could not be fetched"),
     ],

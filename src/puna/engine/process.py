@@ -40,11 +40,16 @@ _ALLOWED = re.compile(
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
 
+# Without the second, a failed assertion starts a debugger, if there is one, before it ends the process.
+_OWN_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
+
 _DIRECTORY = re.compile(r"puna-([0-9]{1,10})-[a-z0-9_]{8}")
 
 _ERROR_LINE = re.compile(
     r"[\d.]+ E +(?P<engine>.*)|(?P<other>(error|fatal|terminate called|.*Error:).*)", re.IGNORECASE
 )
+
+_FAILED_ASSERTION = re.compile(r"(?:\S*[/\\])?(?P<told>[\w.-]+\.(?:c|cc|cpp|h|hpp|cu|m|mm):\d+: .*)")
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -85,8 +90,10 @@ def cause(returncode: int, lines: Sequence[str]) -> str:
         how = f"exited with {returncode}"
     said = [line.strip() for line in lines if line.strip()]
     errors = [match["engine"] or match["other"] for line in said if (match := _ERROR_LINE.match(line))]
-    # The first error is nearest to the cause; those after it say what failed because of it.
-    told = errors[:1] or said[-1:]
+    fatal = [match["told"] for line in said if (match := _FAILED_ASSERTION.fullmatch(line))]
+    # A failed assertion ends the process; what was an error before, it has outlived. Of errors the first is nearest to
+    # the cause; those after it say what failed because of it.
+    told = fatal[:1] or errors[:1] or said[-1:]
     return f"{how}: {told[0]}" if told else how
 
 
@@ -113,7 +120,7 @@ class ChildProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=directory,
-                env={**child_environment(os.environ), "PUNA_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+                env=child_environment(os.environ) | _OWN_ENVIRONMENT | {"PUNA_PARENT": str(os.getpid())},
                 start_new_session=True,
             )
         except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fakes.documents import pdf
 from fakes.projectors import plain, wav
 
 PNG = plain((200, 0, 0), 4, 4)
@@ -218,28 +219,6 @@ def test_text_files_become_text(server):
     part = file(data_url("grün".encode(), "text/plain;charset=utf-8"), filename="a.txt")
     answer = ask(server, part, model="tiny", text="PROMPT")
     assert "a.txt:\ngrün" in answer.json["choices"][0]["message"]["content"]
-
-
-def pdf(text: str) -> bytes:
-    """A PDF of one page that says `text`."""
-    from pypdf import PdfWriter
-    from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
-
-    writer = PdfWriter()
-    page = writer.add_blank_page(200, 200)
-    font = DictionaryObject(
-        {NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1"),
-         NameObject("/BaseFont"): NameObject("/Helvetica")}
-    )  # fmt: skip
-    page[NameObject("/Resources")] = DictionaryObject(
-        {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
-    )
-    stream = DecodedStreamObject()
-    stream.set_data(f"BT /F1 12 Tf 10 100 Td ({text}) Tj ET".encode())
-    page[NameObject("/Contents")] = writer._add_object(stream)
-    out = io.BytesIO()
-    writer.write(out)
-    return out.getvalue()
 
 
 def test_pdf_files_become_text(server):

@@ -8,9 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakes.gguf_files import write_tiny_llama
 from fakes.llama_server import write_binary
+from fakes.projectors import IMAGE_TOKENS, plain, write_projector
 from puna.engine.llama.engine import LlamaServerEngine
-from puna.engine.runner import End, LoadOptions, ModelFiles, Prompt, Sampling
+from puna.engine.runner import MEDIA_MARKER, End, Feature, LoadOptions, ModelFiles, Prompt, Sampling
 from puna.errors import LoadFailed
 from puna.settings import Settings
 
@@ -37,6 +39,21 @@ async def test_it_runs_the_binary_and_speaks_to_it(tmp_path: Path, smollm2_gguf:
     finally:
         await runner.close()
     assert not child.is_running()
+
+
+async def test_it_is_given_the_projector(tmp_path: Path) -> None:
+    weights = write_tiny_llama(tmp_path / "tiny.gguf", more_tokens=IMAGE_TOKENS)
+    projector = write_projector(tmp_path / "projector.gguf")
+    engine = LlamaServerEngine(Settings(models=Path("none"), llama_server=write_binary(tmp_path)))
+    runner = await engine.start(ModelFiles(weights, "", "llama", "F32", projectors=(projector,)), LOAD)
+    try:
+        assert Feature.MEDIA in runner.info.features
+        seen = Prompt((65,), f"See: {MEDIA_MARKER}", (plain((255, 0, 0)),))
+        *_, end = [step async for step in runner.generate(seen, Sampling(max_tokens=1, seed=1))]
+        assert isinstance(end, End)
+        assert end.prompt_tokens > len("See: ")
+    finally:
+        await runner.close()
 
 
 async def test_without_a_binary_it_says_so(tmp_path: Path, smollm2_gguf: Path) -> None:

@@ -33,6 +33,11 @@ def test_an_environment_without_secrets() -> None:
         (1, ["0.1 I srv load", "0.2 E llama: bad tensor", "0.3 E srv: failed"], "exited with 1: llama: bad tensor"),
         (1, ["Traceback", "  File x", "ValueError: no"], "exited with 1: ValueError: no"),
         (3, ["some last words", ""], "exited with 3: some last words"),
+        (
+            -6,
+            ["0.1 E outlived", "/a/b.dir/mtmd.cpp:16: GGML_ASSERT(x > 0) failed", "57\t./nptl/futex.c: No such file"],
+            "killed by SIGABRT: mtmd.cpp:16: GGML_ASSERT(x > 0) failed",
+        ),
     ],
 )  # fmt: skip
 def test_the_cause_of_a_death(returncode: int, lines: list[str], told: str) -> None:

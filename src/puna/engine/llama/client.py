@@ -50,6 +50,7 @@ _WIDE = 1024
 _UNTOLD = -9999.0
 """OpenAI's own number for a log-probability that is not told."""
 
+_UNCUT = "Failed to tokenize prompt"
 _UNREADABLE = "Failed to load image or audio file"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DEATH_WAIT = 2.0
@@ -148,15 +149,24 @@ class LlamaRunner:
             async for event in self._stream("/completion", body):
                 yield event
         except InvalidRequest as error:
-            if _UNREADABLE not in error.message:
+            told = await self._of_media(error, media) if media else None
+            if told is None:
                 raise
+            raise told from error
+
+    async def _of_media(self, error: InvalidRequest, media: Sequence[bytes]) -> InvalidRequest | None:
+        """What the engine said of a prompt with media in words of the request, if it is about the media."""
+        if isinstance(error, ContextLengthExceeded):
+            return ContextLengthExceeded(error.tokens, error.limit)
+        if _UNREADABLE in error.message:
             readable = [await self._reads(item) for item in media]
-            which = readable.index(False) + 1 if False in readable else "one"
-            raise InvalidRequest(
-                f"image or sound {which} of {len(media)} cannot be read: it is damaged, or of another format",
-                param="messages",
-                code="invalid_media",
-            ) from error
+            which = f"image or sound {readable.index(False) + 1 if False in readable else 'one'} of {len(media)}"
+            reason = f"{which} cannot be read: it is damaged, or of another format"
+        elif _UNCUT in error.message:
+            reason = f"one of {len(media)} images and sounds cannot be made into tokens: its shape may be too long"
+        else:
+            return None
+        return InvalidRequest(reason, param="messages", code="invalid_media")
 
     async def _reads(self, item: bytes) -> bool:
         """Whether the engine can read an item of media: one without a place in the text is read, then complained of."""
