@@ -142,6 +142,7 @@ ENFORCED: dict[str, Any] = {
         **{"minItems": 2, "maxItems": 3},
     },
     "set-large": {"type": "array", "items": {"enum": [*range(100), 1.0]}, "uniqueItems": True},
+    "set-of-flags": {"type": "array", "items": {"type": ["boolean", "null"]}, "uniqueItems": True, "minItems": 2},
     "set-of-one": {"type": "array", "items": _string(), "uniqueItems": True, "maxItems": 1},
     "length": _string(minLength=2, maxLength=5),
     "length-exact": _string(minLength=4, maxLength=4),

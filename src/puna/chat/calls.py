@@ -25,7 +25,7 @@ from puna.chat.callparser import (
     PieceText,
 )
 from puna.chat.facts import CallSyntax
-from puna.chat.schema import json_characters, json_value, schema_to_gbnf
+from puna.chat.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
 from puna.errors import InvalidRequest
 from puna.grammar.gbnf import EMPTY, Expression, GrammarTooLarge, NoAnswer, Rules, Text, chars, choice, optional, seq
 from puna.types import Grammar, JsonObject, JsonOutput, Output, Tool, ToolChoice
@@ -54,6 +54,7 @@ MAX_CALLS = 16
 class CallPlan:
     """`tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the
     model instead. `constraint`: GBNF of the whole answer (see `puna.chat.grammar.after_thinking`), None: free.
+    `ignored`: paths of what tools' schemas say and what is not enforced.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -61,6 +62,7 @@ class CallPlan:
     constraint: str | None = None
     form: CallForm | None = None
     callable: Mapping[str, Tool] = field(default_factory=lambda: MappingProxyType({}))
+    ignored: tuple[str, ...] = ()
 
     def parser(self, new_id: Callable[[], str] | None = None) -> CallParser:
         """A reader of one answer."""
@@ -91,12 +93,14 @@ def plan_calls(
     known = syntax if native and syntax is not None and _usable(syntax) else None
     used = known or DEFAULT_SYNTAX
     by_name = {tool.name: (index, tool) for index, tool in enumerate(tools) if tool.name in allowed}
+    answer = _Answer(used, by_name, parallel)
     return CallPlan(
         tools=tuple(as_function(tool) for tool in tools) if known else (),
         instructions=None if known else _instructions(tools, choice, allowed, parallel),
-        constraint=_Answer(used, by_name, parallel).gbnf(choice, output),
+        constraint=answer.gbnf(choice, output),
         form=CallForm.of(used),
         callable=MappingProxyType({name: tool for name, (_, tool) in by_name.items()}),
+        ignored=tuple(answer.ignored),
     )
 
 
@@ -145,6 +149,7 @@ class _Answer:
         self.syntax = syntax
         self.tools = tools
         self.most = MAX_CALLS if parallel else 1
+        self.ignored: list[str] = []
 
     def gbnf(self, asked: ToolChoice, output: Output | None) -> str:
         try:
@@ -189,9 +194,12 @@ class _Answer:
         if tool.kind == "custom":
             return self._free_text(index, tool)
         # A schema of something else than an object could not be called with named arguments.
-        return json_value(
-            self.rules, tool.parameters, param=f"tools[{index}].function.parameters", types=frozenset({"object"})
-        )
+        param, types = f"tools[{index}].function.parameters", frozenset({"object"})
+        if tool.strict:
+            return json_value(self.rules, tool.parameters, param=param, types=types)
+        value, ignored = loose_json_value(self.rules, tool.parameters, param=param, types=types)
+        self.ignored += ignored
+        return value
 
     def _free_text(self, index: int, tool: Tool) -> Expression:
         if tool.grammar is None:

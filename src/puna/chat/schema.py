@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from puna.chat import numbers, pattern
 from puna.chat.formats import STRING_FORMATS
+from puna.chat.loosened import loosened
 from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
 from puna.errors import InvalidRequest
 from puna.grammar.gbnf import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 FREE_DEPTH = 8
 CODE = "invalid_json_schema"
+MAX_LEFT_OUT = 64
 _ANY_ORDER = 6
 _MAX_OPTIONS = 500
 _MAX_LOOK = 4
@@ -76,21 +78,60 @@ def json_value(rules: Rules, schema: JsonValue, *, param: str, types: frozenset[
 
     Raises InvalidRequest and GrammarTooLarge.
     """
+    _check_size(schema, param)
     try:
-        if schema is None:
-            return Writer(rules, {}).free_object()
-        measure(schema)
-        writer = Writer(rules, schema)
-        places: tuple[Located, ...] = (Located(schema, "#"),)
-        if types is not None:
-            places += (Located({"type": [*sorted(types)]}, "#"),)
-        value = writer.value(places)
-        if not rules.can_end(value):
-            reason = writer.impossible[0] if writer.impossible else "#: it contains itself without end"
-            raise _refusal(f"no value can satisfy it: {reason}", param)
-        return value
+        return _value(rules, schema, param, types)
     except SchemaError as error:
         raise _refusal(str(error), param) from error
+
+
+def loose_json_value(
+    rules: Rules, schema: JsonValue, *, param: str, types: frozenset[str] | None = None
+) -> tuple[Expression, tuple[str, ...]]:
+    """The same for what can be held of `schema`, and the paths, `param` before them, of what cannot.
+
+    Raises InvalidRequest for a schema that is too large, or that nothing satisfies.
+    """
+    _check_size(schema, param)
+    left_out: list[str] = []
+    value = _attempt(rules, schema, param, types)
+    while isinstance(value, SchemaError):
+        if len(left_out) >= MAX_LEFT_OUT:
+            raise _refusal(f"{value}, and more than {MAX_LEFT_OUT} others", param) from value
+        schema, paths = loosened(schema, value)
+        left_out += [f"{param}{path}" for path in paths]
+        # A failed attempt leaves rules behind, so those after the first go elsewhere.
+        value = _attempt(Rules(), schema, param, types)
+    return (_value(rules, schema, param, types) if left_out else value), tuple(left_out)
+
+
+def _attempt(rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | None) -> Expression | SchemaError:
+    try:
+        return _value(rules, schema, param, types)
+    except SchemaError as error:
+        return error
+
+
+def _check_size(schema: JsonValue, param: str) -> None:
+    try:
+        measure(schema)
+    except SchemaError as error:
+        raise _refusal(str(error), param) from error
+
+
+def _value(rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | None) -> Expression:
+    """`schema` is measured. Raises SchemaError, and InvalidRequest if no value can satisfy it."""
+    writer = Writer(rules, {} if schema is None else schema)
+    if schema is None:
+        return writer.free_object()
+    places: tuple[Located, ...] = (Located(schema, "#"),)
+    if types is not None:
+        places += (Located({"type": [*sorted(types)]}, "#"),)
+    value = writer.value(places)
+    if not rules.can_end(value):
+        reason = writer.impossible[0] if writer.impossible else "#: it contains itself without end"
+        raise _refusal(f"no value can satisfy it: {reason}", param)
+    return value
 
 
 def conforms(text: str, schema: JsonValue) -> str | None:
@@ -467,17 +508,29 @@ class Writer:
         """Items all different: possible where they are few and known."""
         places = tuple(part.others for part in shape.items if part.others is not None)
         kind = self.reader.read(places)
-        if any(part.first for part in shape.items) or kind is None or kind.values is None:
+        few = None if kind is None else self._few(kind)
+        if any(part.first for part in shape.items) or few is None:
             raise SchemaError(
-                shape.unique or shape.where, "uniqueItems", "only items from an enum can be kept different"
+                shape.unique or shape.where,
+                "uniqueItems",
+                "only items from an enum, or booleans, can be kept different",
             )
-        different = {_equal_text(value): value for value in self.allowed_values(kind)}
+        different = {_equal_text(value): value for value in few}
         values = [json_text(value) for value in different.values()]
         if len(values) < low:
             return self._never(f"{shape.where}: minItems is more than there are different items")
         most = len(values) if high is None else min(high, len(values))
         lists = self._any_order if len(values) <= _ANY_ORDER else self._in_order
         return self._bracketed(lists(values, max(low, 1), most), empty=low == 0)
+
+    def _few(self, shape: Shape) -> list[JsonValue] | None:
+        """All values of a Shape that has but a few."""
+        if shape.values is not None:
+            return self.allowed_values(shape)
+        if shape.types is None or not shape.types <= {"boolean", "null"} or shape.groups:
+            return None
+        named: dict[str, list[JsonValue]] = {"boolean": [True, False], "null": [None]}
+        return [value for name in sorted(shape.types) for value in named[name]]
 
     def _any_order(self, values: list[Text], low: int, high: int) -> Expression:
         """Every list of different values: a rule for each set of those still left."""
@@ -523,10 +576,10 @@ class Writer:
             if (low, high) == (0, None):
                 return self.string()
             return self.rules.add(seq(Text('"'), self.rules.repeat(self.character(), low, high), Text('"')), "string")
-        if len({text for text, _, _ in wanted}) > 1:
-            raise SchemaError(shape.where, "pattern", "more than one pattern or format for the same text")
-        text, path, is_format = wanted[0]
+        text, path, is_format = next((other for other in wanted if other[0] != wanted[0][0]), wanted[0])
         keyword = "format" if is_format else "pattern"
+        if text != wanted[0][0]:
+            raise SchemaError(path, keyword, "more than one pattern or format for the same text")
         try:
             node = pattern.parse(text)
             node = pattern.whole(node) if is_format else pattern.searched(node)

@@ -45,6 +45,8 @@ class SchemaError(Exception):
 
     def __init__(self, path: str, keyword: str | None, why: str) -> None:
         super().__init__(f"{path}: {keyword + ': ' if keyword else ''}{why}")
+        self.path = path
+        self.keyword = keyword
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def plan_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> Cha
         rendering=Rendering(template, calls.tools, arguments, request.prefill),
         messages=_messages(whole_messages(model, request), calls, facts),
         calls=calls,
-        ignored=ignored,
+        ignored=(*calls.ignored, *ignored),
     )
 
 

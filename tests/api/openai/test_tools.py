@@ -228,3 +228,37 @@ def test_a_call_that_cannot_be_read_is_text_with_a_reported_error(serving):
         assert choice["tool_call_parse_error"]
         last = own.chat(model="tools", tools=[WEATHER], stream=True).chunks[-1]["choices"][0]
         assert last["tool_call_parse_error"] == choice["tool_call_parse_error"]
+
+
+SETS = {"type": "object", "properties": {"tags": {"type": "array", "items": {"type": "string"}, "uniqueItems": True}}}
+
+
+def test_what_a_loose_tool_says_and_is_not_enforced_is_reported(server):
+    """Agents send such schemas; the rest of them is held to."""
+    spec = {"name": "tag", "parameters": SETS}
+    sent = {"model": "tools", "messages": [{"role": "user", "content": "hi"}]}
+    path = "function.parameters/properties/tags/uniqueItems"
+    answer = server.post("/v1/chat/completions", {**sent, "tools": [{"type": "function", "function": spec}]})
+    assert (answer.status, answer.headers["x-puna-ignored"]) == (200, f"tools[0].{path}")
+    answer = server.post("/v1/chat/completions", {**sent, "functions": [spec]})
+    assert answer.headers["x-puna-ignored"] == "functions[0].parameters/properties/tags/uniqueItems"
+    answer = server.post("/api/chat", {**sent, "tools": [{"type": "function", "function": spec}], "stream": False})
+    assert answer.headers["x-puna-ignored"] == f"tools[0].{path}".replace("/", "%2F")
+
+
+def test_a_strict_tool_is_enforced_whole_or_refused(server):
+    strict = {**SETS, "required": ["tags"], "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "tag", "strict": True, "parameters": strict}}
+    answer = server.chat(model="tools", tools=[tool])
+    assert (answer.status, answer.error["code"]) == (400, "invalid_json_schema")
+    assert answer.error["param"] == "tools[0].function.parameters"
+    assert "#/properties/tags: uniqueItems" in answer.error["message"]
+
+
+def test_a_response_format_is_enforced_whole_or_refused_strict_or_not(server):
+    for strict in (False, True):
+        schema = {**SETS, "required": ["tags"], "additionalProperties": False}
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": strict}}
+        answer = server.chat(response_format=wanted)
+        assert (answer.status, answer.error["code"]) == (400, "invalid_json_schema")
+        assert answer.error["param"] == "response_format"

@@ -247,11 +247,12 @@ def to_think(body: ChatCompletionBody) -> Think | None:
 
 def field_names(body: Sampled) -> dict[str, str]:
     """What this request calls settings that have several names in requests."""
-    response_format, thinks = None, dict[str, Think]()
+    response_format, thinks, functions = None, dict[str, Think](), 0
     if isinstance(body, ChatCompletionBody):
-        response_format, thinks = body.response_format, _thinks(body)
+        response_format, thinks, functions = body.response_format, _thinks(body), len(body.functions or ())
     output = next(iter(_outputs(body, response_format)), "response_format")
-    return {"think": next(iter(thinks), "think"), "response_format": output, "grammar": output}
+    names = {"think": next(iter(thinks), "think"), "response_format": output, "grammar": output}
+    return names | {f"tools[{at}].function.parameters": f"functions[{at}].parameters" for at in range(functions)}
 
 
 def _thinks(body: ChatCompletionBody) -> dict[str, Think]:

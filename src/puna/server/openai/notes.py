@@ -55,13 +55,18 @@ class Notes:
             yield
         except InvalidRequest as error:
             if error.param is not None:
-                error.param = self._names.get(error.param, error.param)
+                error.param = self._named(error.param)
             raise
+
+    def _named(self, path: str) -> str:
+        """A path of the house as this request calls it. What follows a `/` is the place in a schema."""
+        field, slash, place = path.partition("/")
+        return f"{self._names.get(field, field)}{slash}{place}"
 
     def start(self, started: Started) -> bytes:
         """Take what the engine says. Gives the comment that is due if the headers have gone."""
         before = dict(self._headers)
-        self.add(self._names.get(name, name) for name in started.ignored)
+        self.add(map(self._named, started.ignored))
         if self._seeded:
             self._headers[SEED] = "exact" if started.seed_exact else "best-effort"
         if not self._state.responded:

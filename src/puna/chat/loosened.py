@@ -1,0 +1,72 @@
+"""A schema without what cannot be enforced of it, for those who would rather have the rest than nothing. Pure.
+
+A keyword is taken out where it stands; only `oneOf` becomes the `anyOf` that it implies. A schema so loosened allows
+all that the whole one does, and more.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from puna.chat.shapes import SchemaError
+from puna.types import JsonObject, JsonValue
+
+
+def loosened(schema: JsonValue, error: SchemaError) -> tuple[JsonValue, tuple[str, ...]]:
+    """`schema` without the cause of `error`, and the JSON pointers of what was taken out; "": all of it."""
+    # What several places say together is named with all of them.
+    for paths in ([error.path], error.path.split(" and ")):
+        found = [path for path in paths if error.keyword and _has(_at(schema, _steps(path)), error.keyword)]
+        if found:
+            for path in found:
+                schema = _without(schema, _steps(path), str(error.keyword))
+            return schema, tuple(f"{path}/{error.keyword}".removeprefix("#") for path in found)
+    if error.path != "#" and _at(schema, _steps(error.path)) is not None:
+        return _replaced(schema, _steps(error.path), True), (error.path.removeprefix("#"),)
+    return {}, ("",)
+
+
+def _steps(path: str) -> list[str]:
+    return [unquote(step).replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]
+
+
+def _at(schema: JsonValue, steps: list[str]) -> JsonValue:
+    """The place at these steps; None if there is none."""
+    for step in steps:
+        match schema:
+            case dict():
+                schema = schema.get(step)
+            case list() if step.isdigit() and int(step) < len(schema):
+                schema = schema[int(step)]
+            case _:
+                return None
+    return schema
+
+
+def _has(place: JsonValue, keyword: str) -> bool:
+    return isinstance(place, dict) and keyword in place
+
+
+def _without(schema: JsonValue, steps: list[str], keyword: str) -> JsonValue:
+    place = _at(schema, steps)
+    if not isinstance(place, dict):
+        return schema
+    left: JsonObject = {key: value for key, value in place.items() if key != keyword}
+    if keyword == "oneOf" and "anyOf" not in place:
+        left["anyOf"] = place["oneOf"]
+    return _replaced(schema, steps, left)
+
+
+def _replaced(schema: JsonValue, steps: list[str], new: JsonValue) -> JsonValue:
+    """A copy with `new` at these steps, which are there."""
+    if not steps:
+        return new
+    first, *rest = steps
+    match schema:
+        case dict():
+            return {**schema, first: _replaced(schema[first], rest, new)}
+        case list():
+            index = int(first)
+            return [*schema[:index], _replaced(schema[index], rest, new), *schema[index + 1 :]]
+        case _:
+            raise ValueError(first)
