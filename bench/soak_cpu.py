@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from puna.engine.cpu.client import CpuEngine
-from puna.engine.runner import End, LoadOptions, ModelFiles, Prompt, Runner, Sampling
+from puna.engine.runner import End, LoadOptions, ModelFiles, Prompt, Runner, Sampling, Token
 from puna.settings import Settings
 
 CLIENTS = 32
@@ -65,6 +65,8 @@ class Soak:
                     if self.answers.setdefault(which, tuple(tokens)) != tuple(tokens):
                         self.counts["mixed up"] += 1
                     return
+                if not isinstance(step, Token):
+                    continue
                 tokens.append(step.id)
                 if leaves is not None and len(tokens) > leaves:
                     self.counts["left"] += 1

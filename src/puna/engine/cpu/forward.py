@@ -83,6 +83,7 @@ class Forward:
         self._caches = [port for port in compiled.inputs if "_cache." in port.get_any_name()]
         self._held: list[Any] = []
         self._scratch = 0
+        self._linears = linears
         self._constants = graph.constants  # the compiled model lies over them; the graph itself is done with
         self._embedding = tensors.rows("token_embd.weight")
         self._embedding_type = tensors.kind("token_embd.weight")
@@ -120,6 +121,7 @@ class Forward:
         self._scratch = n_blocks
         if not np.isfinite(self([0, 0], [0, 1], [0], [0, 2], [n_blocks], [0, 1], [0, 1])).all():
             raise LoadFailed("the model's first step gave logits that are no numbers")
+        unpacked.let_go(self._linears)
 
     def __call__(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import struct
@@ -286,6 +287,24 @@ def _mapped(file: NDArray[np.uint8], threads: int) -> dict[str, Linear]:
 
     with ThreadPoolExecutor(threads) as pool:
         return dict(zip(entries, pool.map(linear, entries.values()), strict=True))
+
+
+def let_go(linears: Mapping[str, Linear]) -> None:
+    """Give back the memory of mapped matrices: what is looked at again comes from the file. Elsewhere nothing happens.
+
+    The runtime computes with a copy in an order of its own, so after a first step the mapped pages only take room.
+    """
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    maps = {id(found): found for linear in linears.values() if (found := _map_of(linear.matrix)) is not None}
+    for found in maps.values():
+        found.madvise(mmap.MADV_DONTNEED)
+
+
+def _map_of(array: object) -> mmap.mmap | None:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None
 
 
 def prune(directory: Path, *, keep: Path, limit: int) -> None:

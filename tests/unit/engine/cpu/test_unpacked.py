@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,28 @@ def test_the_file_holds_what_memory_would(model: tuple[Path, Header], tmp_path: 
     assert same(in_memory, first)
     assert same(first, again)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".unpacked"]
+
+
+def resident(path: Path) -> int:
+    """Kilobytes of the file's pages that this process holds."""
+    size, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            size += int(line.split()[1])
+    return size
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="how much a process holds is seen on Linux only")
+def test_mapped_pages_can_be_let_go_and_come_back(model: tuple[Path, Header], tmp_path: Path) -> None:
+    linears = load(model, tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    assert resident(file) > 0
+    unpacked.let_go(linears)
+    assert resident(file) == 0
+    assert same(linears, load(model, None))
+    unpacked.let_go(load(model, None))
 
 
 @pytest.mark.parametrize("place", [0, -1, -40])
