@@ -18,7 +18,8 @@ class Facts:
 
     `wish`: the setting. `engines`: those that are installed here. `metadata`: the header's. `embedding`: loaded to
     embed. `gpu_layers`: what the request says of offloading, None if nothing. `parallel`: how many requests at once
-    the operator asked for, 0 if he did not say.
+    the operator asked for, 0 if he did not say. `need`: bytes that the cpu engine would take; `room`: bytes that could
+    be had for models, None if nobody knows.
     """
 
     wish: Wish
@@ -32,6 +33,8 @@ class Facts:
     embedding: bool = False
     gpu_layers: int | None = None
     parallel: int = 0
+    need: int = 0
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def choose(facts: Facts) -> Choice:
     """The engine that was named, or of those installed the faster one that can. Unsupported says why none can."""
     if facts.wish != "auto":
         return _named(facts)
-    objection = _cpu(facts)
+    objection = _cpu(facts) or _memory(facts)
     if objection is None and (facts.parallel >= MANY or "llama" not in facts.engines):
         return _choice("cpu", f"it knows {facts.architecture}, and is the faster one for many requests at once")
     if "llama" not in facts.engines:
@@ -83,6 +86,12 @@ def _cpu(facts: Facts) -> str | None:
     if facts.gpu_layers:
         return "layers are to go to a GPU (num_gpu)"
     return why_not(facts.architecture, facts.tensor_types, facts.machine, facts.metadata)
+
+
+def _memory(facts: Facts) -> str | None:
+    if facts.room is None or facts.need <= facts.room:
+        return None
+    return f"it would take about {facts.need / 2**30:.1f} GiB of memory, and {facts.room / 2**30:.1f} could be had"
 
 
 def _choice(engine: str, reason: str) -> Choice:

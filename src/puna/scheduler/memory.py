@@ -1,6 +1,6 @@
 """How much memory a loaded model takes. Pure arithmetic on what its header says; opens no file, asks no machine.
 
-An estimate, meant to be a little high: weights as they lie in the file, a key and a value for each layer and place of
+An estimate, meant to be a little high: weights as the engine keeps them, a key and a value for each layer and place of
 the context, and the engine's own buffers.
 """
 
@@ -11,13 +11,31 @@ from dataclasses import dataclass, replace
 
 from puna.engine.runner import LoadOptions
 
-BASE = 64 * 1024 * 1024
-"""Bytes of a runner's process without a model."""
-
-BATCH = 512
-"""Tokens computed at once, when nothing else is said."""
-
 BYTES_PER_VALUE = {None: 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What an engine takes for its work (measured, see docs/performance.md).
+
+    `base`: bytes of a runner's process without a model. `weights`: bytes it holds for each of the file's. `batch`:
+    tokens computed at once, when nothing else is said. `value`: bytes of a number in the cache; None: as is asked for.
+    """
+
+    base: int
+    weights: float
+    batch: int
+    value: float | None
+
+
+LLAMA = Costs(base=64 << 20, weights=1.0, batch=512, value=None)
+CPU = Costs(base=128 << 20, weights=1.4, batch=256, value=72 / 64)
+"""It keeps weights in an order of its own with wider scales, and its cache in bytes with two floats a head."""
+
+
+def costs_of(engine: str) -> Costs:
+    """By the engine's name; those that are not known cost what llama.cpp does."""
+    return CPU if engine == "cpu" else LLAMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +87,21 @@ def shape(
     )
 
 
-def estimate(shape: Shape, load: LoadOptions) -> Estimate:
+def estimate(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
     """What a runner so loaded takes."""
     places = load.num_ctx * load.slots
     values = sum(shape.kv_heads) * (shape.key + shape.value) * places
-    batch = min(load.num_batch or BATCH, BATCH)
+    each = BYTES_PER_VALUE[load.cache_type] if costs.value is None else costs.value
+    batch = min(load.num_batch or costs.batch, costs.batch)
     compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
-    return Estimate(shape.weights, int(values * BYTES_PER_VALUE[load.cache_type]), BASE + compute)
+    return Estimate(int(shape.weights * costs.weights), int(values * each), costs.base + compute)
 
 
-def sizes(shape: Shape, load: LoadOptions) -> tuple[tuple[int, int], ...]:
+def sizes(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> tuple[tuple[int, int], ...]:
     """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
     steps: list[tuple[int, int]] = []
     slots = load.slots
     while slots:
-        steps.append((slots, estimate(shape, replace(load, slots=slots)).total))
+        steps.append((slots, estimate(shape, replace(load, slots=slots), costs).total))
         slots //= 2
     return tuple(steps)

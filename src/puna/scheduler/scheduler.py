@@ -234,7 +234,7 @@ class Scheduler:
             projectors=tuple(str(path) for path in model.projectors),
             embedding=embedding,
         )
-        sizes = memory.sizes(_shape(model), load)
+        sizes = memory.sizes(_shape(model), load, memory.costs_of(choice.engine))
         said = frozenset(name for name in _LOAD_FIELDS if getattr(options, name) is not None)
         wish = Wish(key, load, said, sizes[:1] if self._settings.num_parallel else sizes)
         return _Order(wish, model, choice, _files(model), keep_alive)
@@ -252,7 +252,15 @@ class Scheduler:
             embedding=embedding,
             gpu_layers=options.num_gpu,
             parallel=self._settings.num_parallel,
+            need=self._need_of_cpu(model, options),
+            room=self._settings.memory_limit
+            or self._free_memory() + sum(place.size for place in self._places.values()),
         )
+
+    def _need_of_cpu(self, model: Model, options: Options) -> int:
+        """Bytes that the cpu engine would take, for one request at a time."""
+        num_ctx = _context(options.num_ctx, self._settings.context_length, model.header.context_length)
+        return memory.estimate(_shape(model), LoadOptions(num_ctx=num_ctx, slots=1), memory.CPU).total
 
     def _load_options(self, model: Model, options: Options, choice: Choice, embedding: bool) -> LoadOptions:
         settings = self._settings

@@ -44,6 +44,7 @@ def test_llama_for_few_unless_it_is_not_there(parallel: int) -> None:
         ({"adapters": 1}, "adapters"),
         ({"embedding": True}, "embed"),
         ({"gpu_layers": 10}, "GPU"),
+        ({"need": 3 << 30, "room": 2 << 30}, "3.0 GiB of memory, and 2.0"),
     ],
 )
 def test_else_llama_with_the_reason(changes: dict[str, object], why: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from puna.engine.runner import LoadOptions
-from puna.scheduler.memory import estimate, shape, sizes
+from puna.scheduler.memory import costs_of, estimate, shape, sizes
 
 LOAD = LoadOptions(num_ctx=4096, slots=4, cache_type="f16")
 SMALL = shape(weights=98_000_000, vocabulary=49152, embedding=576, blocks=30, heads=9, kv_heads=3)
@@ -22,6 +22,14 @@ def test_a_smaller_type_of_cache_takes_less() -> None:
     assert estimate(SMALL, replace(LOAD, cache_type="q8_0")).cache == full * 17 // 32
     assert estimate(SMALL, replace(LOAD, cache_type=None)).cache == full
     assert estimate(SMALL, replace(LOAD, cache_type="q4_0")).cache == full * 9 // 32
+
+
+def test_the_cpu_engine_keeps_its_cache_in_bytes_and_its_weights_wider() -> None:
+    ours, theirs = estimate(SMALL, LOAD, costs_of("cpu")), estimate(SMALL, LOAD, costs_of("llama"))
+    assert ours.cache == theirs.cache * 9 // 16
+    assert ours.weights > theirs.weights
+    assert estimate(SMALL, replace(LOAD, cache_type="q4_0"), costs_of("cpu")).cache == ours.cache
+    assert sizes(SMALL, LOAD, costs_of("cpu"))[0] == (4, ours.total)
 
 
 def test_layers_may_differ() -> None:
