@@ -320,6 +320,9 @@ def test_the_engine_is_given_the_sound(program: Program) -> None:
     assert tone.usage.prompt_tokens == high.usage.prompt_tokens > none.usage.prompt_tokens
     assert chances(tone) != chances(high)
     assert chances(tone) == chances(ask(program, sound(TONE)))
+    # No engine tells how many of the tokens are the sound's: better nothing than none.
+    assert tone.usage.prompt_tokens_details.audio_tokens is None
+    assert none.usage.prompt_tokens_details.audio_tokens == 0
 
 
 def test_a_picture_and_a_sound_together(program: Program) -> None:

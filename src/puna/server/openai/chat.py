@@ -13,7 +13,7 @@ from typing import Literal
 from puna.errors import EngineError
 from puna.server.body import dump_text
 from puna.server.openai.bodies import ChatCompletionBody
-from puna.server.openai.messages import NamedCustom, NamedFunction
+from puna.server.openai.messages import AudioPart, NamedCustom, NamedFunction, UserMessage
 from puna.server.openai.notes import Notes
 from puna.server.streaming import sse_data
 from puna.types import (
@@ -73,7 +73,7 @@ class Style:
     """What of a request decides the form of its answer.
 
     `called`: the finish reason of an answer that calls. A named tool leaves the model no choice: OpenAI then says
-    `stop`.
+    `stop`. `heard`: the request holds a sound.
     """
 
     model: str
@@ -83,6 +83,7 @@ class Style:
     tier: bool
     usage: bool
     obfuscated: bool
+    heard: bool
 
     @classmethod
     def of(cls, body: ChatCompletionBody) -> Style:
@@ -97,6 +98,12 @@ class Style:
             tier=body.service_tier is not None,
             usage=stream is not None and bool(stream.include_usage),
             obfuscated=stream is not None and bool(stream.include_obfuscation),
+            heard=any(
+                isinstance(part, AudioPart)
+                for message in body.messages
+                if isinstance(message, UserMessage) and isinstance(message.content, list)
+                for part in message.content
+            ),
         )
 
     def reason(self, finished: Finished) -> str:
@@ -106,12 +113,16 @@ class Style:
 # ------------------------------------------------------------------------------------------------------ shared parts
 
 
-def usage_json(usage: Usage) -> JsonObject:
+def usage_json(usage: Usage, *, heard: bool = False) -> JsonObject:
+    """`heard`: sounds are among the prompt's tokens; how many of them are, no engine tells, so nothing is said."""
+    details: JsonObject = {"cached_tokens": usage.cached}
+    if not heard:
+        details["audio_tokens"] = 0
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
         "total_tokens": usage.prompt + usage.completion,
-        "prompt_tokens_details": {"cached_tokens": usage.cached, "audio_tokens": 0},
+        "prompt_tokens_details": details,
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning,
             "audio_tokens": 0,
@@ -212,7 +223,7 @@ async def gather(events: AsyncGenerator[Event, None], style: Style, count: int, 
     return {
         **envelope.head("chat.completion"),
         "choices": [choice.json(index, style) for index, choice in enumerate(choices)],
-        "usage": usage_json(usage),
+        "usage": usage_json(usage, heard=style.heard),
     }
 
 
@@ -339,7 +350,7 @@ class Chunks:
         return self._chunk(event.index, "{}", reason=dump_text(self._style.reason(event)), extra=extra)
 
     def _usage(self, usage: Usage) -> bytes:
-        return sse_data(f'{self._head},"choices":[],"usage":{dump_text(usage_json(usage))}}}')
+        return sse_data(f'{self._head},"choices":[],"usage":{dump_text(usage_json(usage, heard=self._style.heard))}}}')
 
 
 def _padding(length: int) -> str:
