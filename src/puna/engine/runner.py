@@ -123,7 +123,8 @@ class Sampling:
     """Every setting of one generation, decided. `seed` is 32 bits, unsigned; `max_tokens` at least 1.
 
     `logprobs` None: none wanted; k: the chosen token's and k alternatives'. Order of samplers (llama.cpp's): bias,
-    penalties, top-k, typical, top-p, min-p, temperature.
+    penalties, top-k, typical, top-p, min-p, temperature. `prefilled`: whether Prefilled is read; an engine for which it
+    is work may leave it out otherwise.
     """
 
     max_tokens: int
@@ -143,6 +144,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    prefilled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,8 @@ def sampling(options: Options, *, max_tokens: int, seed: int, logprobs: int | No
         logit_bias=_said(options.logit_bias),
         ignore_eos=_said(options.ignore_eos),
         logprobs=logprobs,
+        # An answer that a stop string may end has no End of its own to tell what was cached.
+        prefilled=bool(options.stop),
     )
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import aiohttp
+from pydantic_core import from_json
 
+from puna.engine.llama.http import EngineSocket, Exchange, Method
 from puna.engine.llama.options import WAITING
 from puna.engine.llama.pieces import Pieces, ends_inside, vocabulary
 from puna.engine.llama.slots import SlotKeys
@@ -43,6 +43,22 @@ SAMPLERS = ("penalties", "top_k", "typ_p", "top_p", "min_p", "temperature")
 REPLAY_LIMIT = 512
 """Tokens of an answer that is made once more, to learn those at its end that the engine left out."""
 
+_END_FIELDS = (
+    "content",
+    "tokens",
+    "stop",
+    "stop_type",
+    "id_slot",
+    "tokens_predicted",
+    "tokens_evaluated",
+    "timings",
+    "generation_settings",
+    "completion_probabilities",
+)
+"""What is read of a stream's last event; the engine would repeat the prompt, too."""
+
+_STREAMED = {"stream": True, "response_fields": _END_FIELDS}
+
 _ENGINE_RANDOM_SEED = 2**32 - 1
 _ANY_SLOT = -1
 _FORCE = 1e9
@@ -66,7 +82,7 @@ class LlamaRunner:
     def __init__(
         self,
         process: ChildProcess,
-        session: aiohttp.ClientSession,
+        socket: EngineSocket,
         info: RunnerInfo,
         *,
         weights: Path,
@@ -74,7 +90,7 @@ class LlamaRunner:
         marker: str,
     ) -> None:
         self._process = process
-        self._session = session
+        self._socket = socket
         self._info = info
         self._weights = weights
         self._plain = plain
@@ -129,7 +145,7 @@ class LlamaRunner:
         reader = _Reader(self, prompt, sampling, body)
         progress: Mapping[str, Any] | None = None
         async with self._room, self._placed(prompt.cache_key) as slot:
-            asked = {**body, "stream": True, "return_progress": True, "id_slot": slot}
+            asked = {**body, **_STREAMED, "return_progress": sampling.prefilled, "id_slot": slot}
             async for event in self._answer(asked, prompt.media):
                 if "prompt_progress" in event:
                     progress = event["prompt_progress"]
@@ -137,6 +153,10 @@ class LlamaRunner:
                 if progress is not None:
                     yield _prefilled(progress)
                     progress = None
+                token = reader.plain(event)
+                if token is not None:
+                    yield token
+                    continue
                 for token in await reader.take(event):
                     yield token
             end = reader.end()
@@ -245,7 +265,6 @@ class LlamaRunner:
             self._taken.remove(slot)
 
     async def close(self) -> None:
-        await self._session.close()
         await self._process.close()
 
     # ------------------------------------------------------------------------------------------------- left out
@@ -300,38 +319,36 @@ class LlamaRunner:
             raise InvalidRequest(f"token ids go from 0 to {self._info.vocabulary - 1}", param="prompt")
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        async with self._open("POST", path, body) as response:
-            return await response.json()
+        async with self._open("POST", path, body) as exchange:
+            return await exchange.json()
 
     async def _get(self, path: str) -> Any:
-        async with self._open("GET", path, None) as response:
-            return await response.json()
+        async with self._open("GET", path, None) as exchange:
+            return await exchange.json()
 
     async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         """The events of a stream; leaving it closes the connection, which ends the work."""
-        async with self._open("POST", path, body) as response:
+        async with self._open("POST", path, body) as exchange:
             rest = b""
-            async for data in response.content.iter_any():
+            while data := await exchange.read():
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     if line.startswith(b"data: "):
-                        event = json.loads(line[6:])
+                        event = from_json(line[6:])
                         if "error" in event:
                             raise _refused(event["error"])
                         yield event
 
     @asynccontextmanager
-    async def _open(
-        self, method: Literal["GET", "POST"], path: str, body: Mapping[str, Any] | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _open(self, method: Method, path: str, body: Mapping[str, Any] | None) -> AsyncGenerator[Exchange]:
         if self.died.done():
             raise RunnerDied(f"the model runner has ended: {self.died.result()}")
         try:
-            async with self._session.request(method, f"http://runner{path}", json=body) as response:
-                if response.status != 200:
-                    raise _refused((await response.json())["error"])
-                yield response
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            async with self._socket.open(method, path, body) as exchange:
+                if exchange.status != 200:
+                    raise _refused((await exchange.json())["error"])
+                yield exchange
+        except OSError as error:
             raise await self._broken(error) from error
 
     async def _broken(self, error: Exception) -> EngineError:
@@ -359,6 +376,21 @@ class _Reader:
         self._predicted = 0
         self._held: Token | None = None
         self._last: Mapping[str, Any] | None = None
+
+    def plain(self, event: Mapping[str, Any]) -> Token | None:
+        """The token of an event that is one token of whole characters, as nearly all are. None: `take` it."""
+        content: str = event["content"]
+        if (
+            not content
+            or event["stop"]
+            or self._held is not None
+            or event["tokens_predicted"] != self._predicted + 1
+            or _REPLACEMENT in content
+            or "completion_probabilities" in event
+        ):
+            return None
+        self._predicted += 1
+        return self._give(Token(event["tokens"][-1], content.encode()))
 
     async def take(self, event: Mapping[str, Any]) -> Sequence[Token]:
         """The tokens that this event completes."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import aiohttp
 import psutil
 
 from puna.engine.llama.client import LlamaRunner
+from puna.engine.llama.http import EngineSocket
 from puna.engine.llama.options import (
     WHOLE_IMAGE_PROJECTORS,
     Parameters,
@@ -42,8 +42,7 @@ END_OF_ANSWER = (
 
 _END_ROLES = ("eos", "eot", "eom")
 _POLL_FIRST, _POLL_MOST = 0.01, 0.1
-_ASK_TIMEOUT = aiohttp.ClientTimeout(total=10)
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10)
+_ASK_TIMEOUT = 10.0
 
 
 class _LlamaEngine(ABC):
@@ -83,9 +82,9 @@ class _LlamaEngine(ABC):
             )
             process = await ChildProcess.start(self.command(started), directory)
             stack.push_async_callback(process.close)
-            session = await stack.enter_async_context(_session(started.socket))
-            await _ready(process, session, self._settings.load_timeout)
-            facts = await _facts(session)
+            socket = EngineSocket(started.socket)
+            await _ready(process, socket, self._settings.load_timeout)
+            facts = await _facts(socket)
             info = replace(
                 _info(facts, header, load),
                 engine=self.name,
@@ -97,7 +96,7 @@ class _LlamaEngine(ABC):
             stack.pop_all()
             return LlamaRunner(
                 process,
-                session,
+                socket,
                 info,
                 weights=files.weights,
                 plain=facts.plain,
@@ -156,16 +155,11 @@ def _resolved(files: ModelFiles) -> ModelFiles:
     )
 
 
-def _session(socket: Path) -> aiohttp.ClientSession:
-    connector = aiohttp.UnixConnector(path=str(socket), limit=0, force_close=True)
-    return aiohttp.ClientSession(connector=connector, timeout=_NO_TIMEOUT, read_bufsize=2**20)
-
-
-async def _ready(process: ChildProcess, session: aiohttp.ClientSession, timeout: float) -> None:
+async def _ready(process: ChildProcess, socket: EngineSocket, timeout: float) -> None:
     """Wait until the engine has loaded. `timeout`: seconds without a sign of life, 0 or less: for ever."""
     clock = asyncio.get_running_loop().time
     life, since, pause = process.life(), clock(), _POLL_FIRST
-    while not await _healthy(session):
+    while not await _healthy(socket):
         await asyncio.wait({process.died}, timeout=pause)
         if process.died.done():
             raise LoadFailed(f"the model could not be loaded: {process.died.result()}")
@@ -177,13 +171,13 @@ async def _ready(process: ChildProcess, session: aiohttp.ClientSession, timeout:
             raise LoadTimeout(f"the model did not load: no sign of life for {timeout:g} s; last: {last}")
 
 
-async def _healthy(session: aiohttp.ClientSession) -> bool:
+async def _healthy(socket: EngineSocket) -> bool:
     try:
-        async with session.get("http://runner/health", timeout=_ASK_TIMEOUT) as response:
-            return response.status == 200
-    except (aiohttp.ClientError, asyncio.TimeoutError):
+        status, _ = await asyncio.wait_for(socket.ask("GET", "/health"), _ASK_TIMEOUT)
+    except (OSError, asyncio.TimeoutError):
         # Not listening yet; if it never will, its process ends.
         return False
+    return status == 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +195,10 @@ class _Facts:
     ends: frozenset[int]
 
 
-async def _facts(session: aiohttp.ClientSession) -> _Facts:
+async def _facts(socket: EngineSocket) -> _Facts:
     async def ask(path: str, body: Mapping[str, object] | None = None) -> Any:
-        method = "GET" if body is None else "POST"
-        async with session.request(method, f"http://runner{path}", json=body, timeout=_ASK_TIMEOUT) as response:
-            return await response.json()
+        asked = socket.ask("GET" if body is None else "POST", path, body)
+        return (await asyncio.wait_for(asked, _ASK_TIMEOUT))[1]
 
     meta = (await ask("/v1/models"))["data"][0]["meta"]
     plain = (await ask("/tokenize", {"content": "a", "add_special": False}))["tokens"]

@@ -1,0 +1,143 @@
+"""HTTP/1.1 to an engine on a Unix socket: JSON out, a body in as it comes. One request a connection.
+
+Why not the HTTP client that the rest of Puna uses: see docs/decisions/engine-http.md. Whatever is wrong with a
+connection or with what comes over it is an OSError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import httptools
+from pydantic_core import from_json
+
+Method = Literal["GET", "POST"]
+
+READ_LIMIT = 2**20
+"""Bytes of an answer that wait to be read before the engine has to wait, too."""
+
+_END = b"Connection: close\r\n\r\n"
+
+
+class Exchange(asyncio.Protocol):
+    """One request's answer. `status` is known once `begun` has returned."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._paused = self._over = False
+        self._error: Exception | None = None
+        self._news: asyncio.Future[None] | None = None
+
+    async def begun(self) -> None:
+        """Wait for the status line and the headers."""
+        while not self.status:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """What has come of the body, at least a byte; nothing at its end."""
+        while not self._pieces:
+            if self._over:
+                return b""
+            await self._wait()
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._waiting = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def json(self) -> Any:
+        """The whole body."""
+        parts = []
+        while data := await self.read():
+            parts.append(data)
+        return from_json(b"".join(parts))
+
+    async def _wait(self) -> None:
+        """Until something comes. Raises what ended the connection, if nothing will."""
+        if self._error is not None:
+            raise self._error
+        self._news = asyncio.get_running_loop().create_future()
+        await self._news
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    # ----------------------------------------------------------------------------------------- the event loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have all of asyncio's methods, but not its classes.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(ConnectionError(f"the engine's answer is no HTTP: {error}"))
+        if self._waiting > READ_LIMIT and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._over:
+            self._fail(error or ConnectionResetError("the engine closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._wake()
+
+    # --------------------------------------------------------------------------------------------- the parser's side
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._waiting += len(data)
+
+    def on_message_complete(self) -> None:
+        self._over = True
+
+
+class EngineSocket:
+    """Where an engine listens."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = str(socket)
+
+    @asynccontextmanager
+    async def open(self, method: Method, path: str, body: Mapping[str, Any] | None = None) -> AsyncGenerator[Exchange]:
+        """Ask, and wait for the status. Leaving closes the connection, which ends the engine's work."""
+        transport, exchange = await asyncio.get_running_loop().create_unix_connection(Exchange, self._socket)
+        try:
+            transport.write(_request(method, path, body))
+            await exchange.begun()
+            yield exchange
+        finally:
+            transport.abort()
+
+    async def ask(self, method: Method, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        """Status and value of an answer."""
+        async with self.open(method, path, body) as exchange:
+            return exchange.status, await exchange.json()
+
+
+def _request(method: Method, path: str, body: Mapping[str, Any] | None) -> bytes:
+    data = b"" if body is None else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: runner\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    )
+    return head.encode() + _END + data
