@@ -106,20 +106,13 @@ async def _closing(steps: AsyncIterator[Step]) -> AsyncGenerator[AsyncIterator[S
             await steps.aclose()
 
 
-async def decode_all(runner: Runner, jobs: Sequence[Job]) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
+def decode_all(runner: Runner, jobs: Sequence[Job]) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
     """The Events of all jobs, interleaved; a choice appears only after those of lower index have.
 
     They begin in order, not many more at once than the runner has slots.
     """
     streams = [decode(runner, job) for job in jobs]
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as stream:
-            async for events in stream:
-                yield events
-        return
-    async with aclosing(_merge(streams, 2 * runner.info.slots)) as merged:
-        async for events in merged:
-            yield events
+    return streams[0] if len(streams) == 1 else _merge(streams, 2 * runner.info.slots)
 
 
 @dataclass(slots=True)

@@ -44,7 +44,8 @@ class Identify:
         # `response_headers`: what any layer further in wants on the answer, errors included, until it is `responded`.
         shared: dict[str, str] = {}
         state = scope.setdefault("state", {})
-        state.update(request_id=request_id, response_headers=shared, responded=False)
+        # `send_body`: past the layers further in, which look at nothing but the start of an answer.
+        state.update(request_id=request_id, response_headers=shared, responded=False, send_body=send)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = time.perf_counter()
         status = 0

@@ -149,6 +149,7 @@ class Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
+        self._asked_to_stop = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -162,6 +163,13 @@ class Server(uvicorn.Server):
         """End in an orderly way; at once when asked a second time."""
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._asked_to_stop.set()
+
+    async def main_loop(self) -> None:
+        """Once a second, for the date in answers. uvicorn looks ten times, and takes the processor from engines."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._asked_to_stop.wait(), 1)
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:

@@ -99,8 +99,10 @@ class EventStream:
         self._last = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id: str = scope.get("state", {}).get("request_id", "unknown")
-        pump = asyncio.ensure_future(self._pump(send, request_id))
+        state = scope.get("state", {})
+        request_id: str = state.get("request_id", "unknown")
+        send_body: Send = state.get("send_body", send)
+        pump = asyncio.ensure_future(self._pump(send, send_body, request_id))
         watch = asyncio.ensure_future(gone(receive))
         comments = asyncio.ensure_future(self._fill_silence(send))
         try:
@@ -111,13 +113,13 @@ class EventStream:
         finally:
             await _end(comments, pump, watch)
 
-    async def _pump(self, send: Send, request_id: str) -> None:
+    async def _pump(self, send: Send, send_body: Send, request_id: str) -> None:
         now = asyncio.get_running_loop().time
         try:
             async for frame in self._frames:
                 if not self._started:
                     await self._start(send)
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
+                await send_body({"type": "http.response.body", "body": frame, "more_body": True})
                 self._last = now()
         except PunaError as error:
             if not self._started:
