@@ -141,7 +141,7 @@ class LlamaRunner:
             raise ContextLengthExceeded(size, self._info.num_ctx, param="prompt", what="prompt")
         self._check_known(prompt.tokens)
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, self._info.num_ctx - size))
-        body = {**_sampling(sampling, constraint), "prompt": self._prompt(prompt)}
+        body = {**_sampling(sampling, constraint, self._info.num_ctx), "prompt": self._prompt(prompt)}
         reader = _Reader(self, prompt, sampling, body)
         progress: Mapping[str, Any] | None = None
         async with self._room, self._placed(prompt.cache_key) as slot:
@@ -498,7 +498,7 @@ class _Reader:
         return Token(id_, data, float(entry["logprob"]), _candidates(entry, wanted))
 
 
-def _sampling(sampling: Sampling, constraint: Constraint | None) -> dict[str, Any]:
+def _sampling(sampling: Sampling, constraint: Constraint | None, num_ctx: int) -> dict[str, Any]:
     """Every setting that the engine has, said: ours, and off for what is not ours."""
     return {
         "n_predict": sampling.max_tokens,
@@ -509,7 +509,8 @@ def _sampling(sampling: Sampling, constraint: Constraint | None) -> dict[str, An
         "top_p": sampling.top_p,
         "min_p": sampling.min_p,
         "typical_p": sampling.typical_p,
-        "repeat_last_n": sampling.repeat_last_n,
+        # The engine refuses -1, and keeps room for as many tokens as it is told.
+        "repeat_last_n": min(sampling.repeat_last_n, num_ctx) if sampling.repeat_last_n >= 0 else num_ctx,
         "repeat_penalty": sampling.repeat_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
