@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from puna.engine.cpu.supported import Machine, why_not
@@ -39,11 +39,15 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`reason` is shown to users. `slots`: how many requests at once the engine does well."""
+    """`reason` is shown to users. `slots`: how many requests at once the engine does well.
+
+    `instead`: the engine to turn to should this one turn out not to load the model; None where one was named.
+    """
 
     engine: str
     reason: str
     slots: int
+    instead: str | None = None
 
 
 SLOTS = {"cpu": 16}
@@ -58,7 +62,8 @@ def choose(facts: Facts) -> Choice:
         return _named(facts)
     objection = _cpu(facts) or _memory(facts)
     if objection is None and (facts.parallel >= MANY or "llama" not in facts.engines):
-        return _choice("cpu", f"it knows {facts.architecture}, and is the faster one for many requests at once")
+        choice = _choice("cpu", f"it knows {facts.architecture}, and is the faster one for many requests at once")
+        return replace(choice, instead="llama") if "llama" in facts.engines else choice
     if "llama" not in facts.engines:
         raise Unsupported(f"no engine can run this model here: cpu: {objection}; llama: not installed", param="model")
     return _choice("llama", objection or f"it is the faster one for fewer than {MANY} requests at once")

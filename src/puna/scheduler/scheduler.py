@@ -143,6 +143,7 @@ class Scheduler:
 
     `free_memory`: bytes the system could give now; to be replaced where a test has to decide.
     `verify`: looks at a model's files before they are loaded, in a thread; what it raises is why the load failed.
+    `choose`: which engine runs a model.
     """
 
     def __init__(
@@ -152,11 +153,13 @@ class Scheduler:
         *,
         free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
         verify: Callable[[Model], None] = lambda _: None,
+        choose: Callable[[Facts], Choice] = choose,
     ) -> None:
         self._engines = engines
         self._settings = settings
         self._free_memory = free_memory
         self._verify = verify
+        self._choose = choose
         self._machine = here()
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
@@ -190,7 +193,7 @@ class Scheduler:
 
     def choice(self, model: Model, options: Options, *, embedding: bool = False) -> Choice:
         """Which engine would run the model, and why. Unsupported when none can."""
-        return choose(self._facts(model, options, embedding))
+        return self._choose(self._facts(model, options, embedding))
 
     def loaded(self) -> tuple[Loaded, ...]:
         """The models in memory, the one that leaves last first."""
@@ -392,7 +395,16 @@ class Scheduler:
 
     async def _load(self, engine: Engine, order: _Order, load: LoadOptions, reason: str) -> Runner:
         await asyncio.to_thread(self._verify, order.model)
-        return await engine.start(order.files, load, reason=reason)
+        try:
+            return await engine.start(order.files, load, reason=reason)
+        except LoadFailed as error:
+            if order.choice.instead is None:
+                raise
+            _log.warning(
+                "engine stepped back", model=order.model.name.short, engine=order.choice.engine, cause=error.message
+            )
+            reason = f"the {order.choice.engine} engine could not load it: {error.message}"
+            return await self._engines[order.choice.instead].start(order.files, load, reason=reason)
 
     def _loaded(self, place: _Place) -> None:
         """The load ended, one way or the other."""

@@ -21,8 +21,11 @@ FACTS = Facts(
 )
 
 
-def test_the_cpu_engine_for_many_requests_at_once() -> None:
+def test_the_cpu_engine_for_many_requests_at_once_and_llama_should_it_not_load() -> None:
     assert choose(FACTS).engine == "cpu"
+    assert choose(FACTS).instead == "llama"
+    assert choose(replace(FACTS, engines=frozenset({"cpu"}))).instead is None
+    assert choose(replace(FACTS, wish="cpu")).instead is None
 
 
 @pytest.mark.parametrize("parallel", [0, 1, MANY - 1])

@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakes.house import make_model
+from puna.engine.choose import Choice
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
 from puna.engine.scripted import Script, ScriptedEngine
 from puna.errors import InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsupported
@@ -133,6 +135,19 @@ async def test_a_failed_load_fails_all_who_wait_and_is_tried_anew() -> None:
         assert scheduler.loaded() == ()
         assert (await touch(scheduler, "b")).info.num_ctx == 4096
     assert [name for name, _ in engine.loads] == ["a:latest", "a:latest", "b:latest"]
+
+
+async def test_another_engine_steps_in_for_one_that_was_not_named() -> None:
+    failing = Counting({"models": [{"match": "*", "load_error": "no such luck"}]})
+    engines = {"cpu": failing, "llama": Counting()}
+    chosen = Choice("cpu", "the faster one", 16, instead="llama")
+    async with Scheduler(engines, Settings(models=Path("none")), choose=lambda _: chosen) as scheduler:
+        reason = (await touch(scheduler, "a")).info.reason
+        assert "cpu" in reason
+        assert "no such luck" in reason
+    async with Scheduler(engines, Settings(models=Path("none")), choose=lambda _: replace(chosen, instead=None)) as one:
+        with pytest.raises(LoadFailed):
+            await touch(one, "a")
 
 
 async def test_num_ctx_defaults_and_bounds() -> None:

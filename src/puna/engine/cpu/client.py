@@ -115,6 +115,8 @@ def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
     notes = [reason] if reason else []
     if hello.cache_tokens < load.num_ctx * load.slots:
         notes.append(f"for lack of memory its requests share a cache of {hello.cache_tokens} tokens")
+    if not hello.seed_exact:
+        notes.append("on this processor an answer may differ with what else runs")
     if ignored := without_effect(load):
         notes.append(f"without effect here: {', '.join(ignored)}")
     return RunnerInfo(
@@ -127,7 +129,7 @@ def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
         eos=hello.eos,
         add_bos=hello.add_bos,
         embedding_length=hello.embedding_length,
-        seed_exact=True,
+        seed_exact=hello.seed_exact,
         features=FEATURES,
         memory=hello.memory,
         pid=pid,

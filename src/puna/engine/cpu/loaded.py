@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from puna.engine.cpu.cache import BLOCK, Cache, capacity_for
+from puna.engine.cpu.check import repeats
 from puna.engine.cpu.constraint import Grammars, Vocabulary
 from puna.engine.cpu.forward import Forward
 from puna.engine.cpu.loop import Census, Limits
@@ -20,7 +20,7 @@ from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Event, Scored
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.engine.runner import Token
-from puna.errors import InvalidRequest, LoadFailed
+from puna.errors import InvalidRequest
 from puna.model.gguf import Header, read_header
 from puna.types import Candidate
 
@@ -70,7 +70,8 @@ def load(order: Load) -> Loaded:
     header = read_header(weights, arrays=True)
     with ThreadPoolExecutor(1, "words") as beside:  # the runtime compiles its graph on one core, the other is free
         reading = beside.submit(_read_words, header)
-        model = _computing(order, weights, header)
+        model = _forward(order, weights, header)
+        seed_exact = repeats(model)  # the runtime makes its own copy of the weights at the first step
         words = reading.result()
     left = psutil.virtual_memory().available
     if order.memory:
@@ -95,6 +96,7 @@ def load(order: Load) -> Loaded:
             add_bos=tokenizer.add_bos,
             embedding_length=header.embedding_length or 0,
             cache_tokens=blocks * BLOCK,
+            seed_exact=seed_exact,
             memory=psutil.Process().memory_info().rss,
         ),
     )
@@ -116,9 +118,8 @@ def _read_words(header: Header) -> _Words:
     return _Words(tokenizer, [tokenizer.piece(token) for token in tokens], control)
 
 
-def _computing(order: Load, weights: Path, header: Header) -> Forward:
-    """The model, after its first step: there the runtime makes its own copy of the weights."""
-    model = Forward(
+def _forward(order: Load, weights: Path, header: Header) -> Forward:
+    return Forward(
         weights,
         header,
         exact=order.exact,
@@ -126,15 +127,3 @@ def _computing(order: Load, weights: Path, header: Header) -> Forward:
         cache_dir=Path(order.unpacked) if order.unpacked else None,
         num_ctx=order.num_ctx,
     )
-    _try(model)
-    return model
-
-
-def _try(model: Forward) -> None:
-    """The runtime makes its own copy of the weights at the first step; do that now, and see that numbers come out."""
-    model.allocate(1)
-    ids = np.zeros(2, np.int32)
-    first, begins = np.zeros(1, np.int32), np.asarray([0, 2], np.int32)
-    row = model(ids, np.arange(2, dtype=np.int32), first, begins, first, np.asarray([0, 1], np.int32), first + 1)
-    if not np.isfinite(row).all():
-        raise LoadFailed("this processor computes something else than numbers with this model")

@@ -53,7 +53,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The child's first word: it is ready. `cache_tokens`: how many its cache holds, for all requests together."""
+    """The child's first word: it is ready. `cache_tokens`: how many its cache holds, for all requests together.
+
+    `seed_exact`: it has seen that company changes no byte.
+    """
 
     version: str
     vocabulary: int
@@ -62,6 +65,7 @@ class Hello:
     add_bos: bool
     embedding_length: int
     cache_tokens: int
+    seed_exact: bool
     memory: int
 
 
