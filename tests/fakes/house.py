@@ -54,6 +54,9 @@ class Shelf:
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._models = models
 
+    def known(self, name: Name) -> Model | None:
+        return self._models.get(name.short.removesuffix(":latest"))
+
     def resolve(self, name: Name) -> Model:
         try:
             return self._models[name.short.removesuffix(":latest")]

@@ -27,6 +27,8 @@ from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest,
 class Models(Protocol):
     """Where models are found: `puna.store.library.Library`."""
 
+    def known(self, name: Name) -> Model | None: ...
+
     def resolve(self, name: Name) -> Model: ...
 
 
@@ -123,8 +125,10 @@ class Inference:
             return (await lease.runner.detokenize(ids)).decode(errors="replace")
 
     async def _resolve(self, name: str) -> Model:
-        """In a thread: it reads a manifest and a header."""
-        return await asyncio.to_thread(self._library.resolve, Name.parse(name))
+        """In a thread when a manifest and a header have to be read: going there costs more than to see that not."""
+        parsed = Name.parse(name)
+        known = self._library.known(parsed)
+        return known if known is not None else await asyncio.to_thread(self._library.resolve, parsed)
 
     def _template(self, model: Model, override: str | None) -> ChatTemplate:
         return self._compiled(template_key(model, override))

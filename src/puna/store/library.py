@@ -73,6 +73,10 @@ class _Known:
     weights: Stamp
     model: Model
 
+    def holds(self, manifest: Stamp) -> bool:
+        """Whether neither file has changed; `manifest`: its stamp now."""
+        return self.manifest == manifest and _stamp(self.model.weights) == self.weights
+
 
 class Library:
     """See the module. `blobs` are the own store's, finding those of the others too; `transfers`: pulls under way."""
@@ -117,6 +121,15 @@ class Library:
         """ModelNotFound, or ModelFileError or StoreError when it is there but not usable."""
         store, spelled, stamp = self._find(name)
         return self._model(store, spelled, stamp)
+
+    def known(self, name: Name) -> Model | None:
+        """What `resolve` gave before, if that still holds: a few looks at the disk, no reading. None: resolve it."""
+        try:
+            store, spelled, stamp = self._find(name)
+        except PunaError:
+            return None
+        known = self._known.get(store.manifests.path(spelled))
+        return known.model if known is not None and known.holds(stamp) else None
 
     def has(self, name: Name) -> bool:
         """Whether there is a manifest under that Name, usable or not."""
@@ -300,7 +313,7 @@ class Library:
     def _model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
         path = store.manifests.path(name)
         known = self._known.get(path)
-        if known is not None and known.manifest == stamp and _stamp(known.model.weights) == known.weights:
+        if known is not None and known.holds(stamp):
             return known.model
         model = self._read_model(store, name, stamp)
         _bound(self._known)

@@ -165,14 +165,19 @@ def test_models_without_weights_here(tmp_path: Path) -> None:
 def test_resolved_again_only_when_something_changed(tmp_path: Path) -> None:
     path = put_model(tmp_path, "m/latest", WEIGHTS)
     library = Library.open(tmp_path)
+    assert library.known(name("m")) is None
     first = library.resolve(name("m"))
-    assert library.resolve(name("m")) is first
+    assert library.resolve(name("m")) is library.known(name("m")) is first
     assert library.models() == [first]
     put_model(tmp_path, "m/latest", WEIGHTS, {"system": b"New"})
+    assert library.known(name("m")) is None
     assert library.resolve(name("m")).system == "New"
     library.copy(name("m"), name("copy"))
     assert library.resolve(name("copy")).header is library.resolve(name("m")).header
+    os.utime(library.resolve(name("m")).weights, (1, 1))
+    assert library.known(name("m")) is None
     path.unlink()
+    assert library.known(name("m")) is None
     with pytest.raises(ModelNotFound):
         library.resolve(name("m"))
 
