@@ -1,16 +1,23 @@
 """The load client: many streams of chat completions at once, timed at the wire. Knows only HTTP.
 
-One process, one event loop, raw aiohttp: the same client and the same bytes for every server measured.
+One process, one event loop, raw aiohttp: the same client and the same bytes for every server measured. The sampler's
+settings are said in each request, so that no server does less for a token than another because its defaults differ.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import time
 from dataclasses import dataclass
 
 import aiohttp
+
+SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "repeat_penalty": 1.0}
+
+LATE = 5
+"""Requests that arrive while others are being answered, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +62,26 @@ def session(target: Target) -> aiohttp.ClientSession:
 
 
 async def one(
-    http: aiohttp.ClientSession, target: Target, prompt: str, tokens: int, seed: int, origin: float
+    http: aiohttp.ClientSession,
+    target: Target,
+    prompt: str,
+    tokens: int,
+    seed: int,
+    origin: float,
+    spoke: asyncio.Event | None = None,
 ) -> Stream:
-    """Ask once and read the stream to its end. RuntimeError if the server refuses or sends no token."""
+    """Ask once and read the stream to its end; `spoke` is set by its first token.
+
+    RuntimeError if the server refuses or sends no token.
+    """
     body = {
         "model": target.model,
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": tokens,
-        "temperature": 0.8,
         "seed": seed,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **SAMPLING,
         **dict(target.extra),
     }
     began = time.perf_counter() - origin
@@ -82,6 +98,8 @@ async def one(
             if b'"content":"' in line.replace(b": ", b":") and b'"content":""' not in line.replace(b": ", b":"):
                 first = first or now
                 last = now
+                if spoke is not None:
+                    spoke.set()
             if b'"usage"' in line:
                 usage = json.loads(line[6:]).get("usage") or usage
     if not first:
@@ -106,14 +124,24 @@ def total_rate(streams: list[Stream]) -> float:
     return sum(s.tokens for s in streams) / span
 
 
-async def first_among(target: Target, others: list[str], late: str, tokens: int) -> float:
-    """Seconds to the first token of a request that arrives while `others` are being answered."""
+async def first_among(target: Target, others: list[str], late: list[str], tokens: int) -> float:
+    """Median seconds to the first token of requests that arrive, one by one, while `others` are being answered.
+
+    They begin when all others have spoken: before that, what is measured is where in the queue of prompts they stand.
+    Between two there is no pause in step with the server's, since each waits for its own last token. RuntimeError if
+    the others do not last: `tokens` of each are too few.
+    """
     async with session(target) as http:
         origin = time.perf_counter()
-        running = [asyncio.ensure_future(one(http, target, t, tokens, i + 1, origin)) for i, t in enumerate(others)]
-        # All others speak before the late one asks: each needs its first token, which a short answer proves.
-        probe = await one(http, target, others[0], 2, 99, origin)
-        stream = await one(http, target, late, 4, 98, origin)
+        spoke = [asyncio.Event() for _ in others]
+        running = [
+            asyncio.ensure_future(one(http, target, text, tokens, i + 1, origin, spoke[i]))
+            for i, text in enumerate(others)
+        ]
+        all_spoke = asyncio.gather(*(event.wait() for event in spoke))
+        await asyncio.wait({all_spoke, *running}, return_when=asyncio.FIRST_COMPLETED)
+        firsts = [(await one(http, target, text, 2, 98, origin)).time_to_first for text in late]
+        if any(task.done() for task in running):
+            raise RuntimeError(f"{target.name}: the others ended before the late ones were answered")
         await asyncio.gather(*running)
-    del probe
-    return stream.time_to_first
+    return statistics.median(firsts)

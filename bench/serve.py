@@ -6,8 +6,8 @@ Every server is started once; each repetition then measures all of them one afte
 the machine hits all alike. Prints medians and their ratio to the bare engine. Nothing else may run meanwhile.
 
 Decode: tokens a second of all streams together, from the first token of any to the last of all. First token: of one
-short, never seen prompt. Prompt: tokens a second over a prompt of about 1,250 tokens. Among 15 others: first token of
-a request that arrives while these are being answered.
+short, never seen prompt. Prompt: tokens a second over a prompt of about 1,250 tokens. Among 15 others: median first
+token of five requests that arrive one by one once all others speak. Every server is told the same sampler settings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import urllib.request
 from collections import defaultdict
 from pathlib import Path
 
-from load import Target, first_among, many, total_rate
+from load import LATE, Target, first_among, many, total_rate
 from servers import bare, memory, ollama, puna
 
 WORDS = (
@@ -41,6 +41,9 @@ WORDS = (
 )
 MODEL = "bench-model"
 CONTEXT = 2048
+
+OTHERS_TOKENS = 160
+"""Tokens of each answer that goes on while others arrive: enough to outlast them."""
 
 
 def prompts(count: int, run: int) -> list[str]:
@@ -87,7 +90,7 @@ def measure(target: Target, streams: list[int], tokens: int, run: int) -> dict[s
     found["prompt of ~1,250 tokens (tok/s)"] = long.prompt_tokens / long.time_to_first
     if max(streams) >= 16:
         found["first token among 15 others (ms)"] = 1000 * asyncio.run(
-            first_among(target, prompts(15, run * 7000), prompts(1, run * 9000)[0], tokens)
+            first_among(target, prompts(15, run * 7000), prompts(LATE, run * 9000), OTHERS_TOKENS)
         )
     return found
 
