@@ -21,7 +21,7 @@ from PIL import Image
 
 from fakes.documents import pdf
 from fakes.gguf_files import CHATML, write_tiny_llama
-from fakes.projectors import IMAGE_TOKENS, plain, png, wav, write_projector
+from fakes.projectors import IMAGE_TOKENS, mp3, plain, png, wav, write_projector
 from puna.model.ggml import TensorType
 
 from .conftest import Program, serve
@@ -325,6 +325,12 @@ def test_the_engine_is_given_the_sound(program: Program) -> None:
     assert none.usage.prompt_tokens_details.audio_tokens == 0
 
 
+def test_mp3(program: Program) -> None:
+    silence = ask(program, sound(mp3(20), "mp3"))
+    assert silence.usage.prompt_tokens == ask(program, sound(TONE)).usage.prompt_tokens
+    assert chances(silence) != chances(ask(program, sound(TONE)))
+
+
 def test_a_picture_and_a_sound_together(program: Program) -> None:
     both = ask(program, image(RED), sound(TONE))
     assert both.usage.prompt_tokens > ask(program, sound(TONE)).usage.prompt_tokens
@@ -395,9 +401,8 @@ def test_a_model_that_only_sees_says_that_it_does_not_hear(program: Program) -> 
     ("parts", "code", "words"),
     [
         ([image(RED), image(RED[:60])], "invalid_media", "image or sound 2 of 2"),
-        ([sound(TONE), image(BLUE), sound(b"ID3" + bytes(99), "mp3")], "invalid_media", "image or sound 3 of 3"),
+        ([sound(TONE), image(BLUE), image(RED[:60])], "invalid_media", "image or sound 3 of 3"),
         ([image(RED[:16] + b"\0\1\0\0\0\1\0\0" + RED[24:])], "image_too_large", "65536 x 65536 pixels"),
-        ([image(RED + bytes(20 * 1024 * 1024))], "image_too_large", "bytes"),
         ([image(plain((1, 2, 3), 1, 3000))], "invalid_media", "one of 1 images and sounds cannot be made into tokens"),
         ([sound(wav(0.01, 440))], "audio_too_short", "at least 0.1 s"),
         ([image(b"GIF89a")], "invalid_image_format", "none of png, jpeg and webp"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterable
 from types import MappingProxyType
 
 from puna.errors import InvalidRequest, Unsupported
+from puna.types import AudioPart, ImagePart, Message
 
 MAX_IMAGE = 20 * 1024 * 1024
 """Bytes of one image."""
@@ -14,11 +16,14 @@ MAX_IMAGE = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
 """Of one image: a few bytes can unpack to more than the machine has memory."""
 
+MAX_PIXELS_TOGETHER = 3 * MAX_PIXELS
+"""Of all images of a request: the engine unpacks them all before it looks at the first."""
+
 MAX_SOUND = 25 * 1024 * 1024
 """Bytes of one sound."""
 
 SOUND_SECONDS = (0.1, 3600.0)
-"""The least is OpenAI's; llama.cpp ends itself at a sound of a few samples. More could not be unpacked in memory."""
+"""The least is OpenAI's; llama.cpp ends itself at a sound of a few samples. The most is for all sounds of a request."""
 
 _PLAIN_WAVES = frozenset({1, 3, 6, 7, 0xFFFE})
 """Codes of forms whose samples all have the same size: integers, floats, A-law, µ-law, and the long way to say one."""
@@ -50,9 +55,39 @@ def check_sound(data: bytes, param: str, kind: str | None = None) -> bytes:
         raise _invalid(param, "the sound is neither wav nor mp3", "invalid_audio_format")
     if kind is not None and kind != found:
         raise _invalid(param, f"the sound is {found}, not {kind} as its format says", "invalid_audio_format")
-    if found == "wav":
-        _check_length(data, param)
+    seconds = _LENGTHS[found](data)
+    if seconds is None:
+        raise _invalid(param, f"the {found} is damaged, or of a rare kind", "invalid_audio_format")
+    least, most = SOUND_SECONDS
+    if seconds < least:
+        raise _invalid(param, f"the sound is {seconds:.3f} s long, at least {least} s are needed", "audio_too_short")
+    if seconds > most:
+        raise _invalid(param, f"the sound is {seconds:.0f} s long, at most {most:.0f} s are allowed", "audio_too_large")
     return data
+
+
+def check_together(messages: Iterable[Message], param: str) -> None:
+    """What was checked one by one must also be bearable together."""
+    parts = [part for message in messages for part in message.content]
+    pixels = sum(_pixels(part.data) for part in parts if isinstance(part, ImagePart))
+    if pixels > MAX_PIXELS_TOGETHER:
+        much = f"{pixels} pixels together, at most {MAX_PIXELS_TOGETHER} are allowed"
+        raise _invalid(param, f"the images have {much}", "image_too_large")
+    seconds = sum(_seconds(part.data) for part in parts if isinstance(part, AudioPart))
+    if seconds > SOUND_SECONDS[1]:
+        much = f"{seconds:.0f} s together, at most {SOUND_SECONDS[1]:.0f} s are allowed"
+        raise _invalid(param, f"the sounds have {much}", "audio_too_large")
+
+
+def _pixels(data: bytes) -> int:
+    kind = image_kind(data)
+    size = _SIZES[kind](data) if kind else None
+    return size[0] * size[1] if size else 0
+
+
+def _seconds(data: bytes) -> float:
+    kind = sound_kind(data)
+    return (_LENGTHS[kind](data) if kind else None) or 0.0
 
 
 def image_kind(data: bytes) -> str | None:
@@ -71,17 +106,6 @@ def sound_kind(data: bytes) -> str | None:
     # A frame of MPEG's layer III begins with eleven bits set, two of a version, and 01.
     frame = len(data) > 1 and data[0] == 0xFF and data[1] & 0xE6 == 0xE2
     return "mp3" if frame or data[:3] == b"ID3" else None
-
-
-def _check_length(wav: bytes, param: str) -> None:
-    seconds = _wav_seconds(wav)
-    if seconds is None:
-        raise _invalid(param, "the wav is damaged, or its samples are compressed", "invalid_audio_format")
-    least, most = SOUND_SECONDS
-    if seconds < least:
-        raise _invalid(param, f"the sound is {seconds:.3f} s long, at least {least} s are needed", "audio_too_short")
-    if seconds > most:
-        raise _invalid(param, f"the sound is {seconds:.0f} s long, at most {most:.0f} s are allowed", "audio_too_large")
 
 
 def _png(webp: bytes, param: str) -> bytes:
@@ -170,3 +194,53 @@ def _wav_seconds(data: bytes) -> float | None:
             return min(length, len(data) - place) / frame / rate if frame and rate else None
         place += length + length % 2
     return None
+
+
+_MP3_RATES = MappingProxyType({3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)})
+"""Samples a second, by the version's two bits; 1 is none."""
+
+_MP3_KILOBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_MP3_KILOBITS_LOW = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+"""A second, from the second number on; the first says that it is said nowhere. The lower ones are not version 1's."""
+
+_MP3_GAPS = 1000
+"""Places where no frame is, though one should, before what is between the frames is not looked at any more."""
+
+
+def _mp3_seconds(data: bytes) -> float | None:
+    """Of its frames, each of which says its own length; None if it has none, or much that is none."""
+    place, seconds, gaps = _after_tag(data), 0.0, 0
+    while (place := data.find(b"\xff", place)) >= 0 and place + 4 <= len(data):
+        frame = _mp3_frame(data[place + 1], data[place + 2])
+        if frame is None:
+            gaps += 1
+            if gaps > _MP3_GAPS:
+                return None
+            place += 1
+            continue
+        seconds += frame[0]
+        place += frame[1]
+    return seconds or None
+
+
+def _after_tag(data: bytes) -> int:
+    """Where an ID3 tag ends, whose length has seven bits a byte."""
+    if data[:3] != b"ID3" or len(data) < 10:
+        return 0
+    length = 0
+    for byte in data[6:10]:
+        length = length << 7 | byte & 0x7F
+    return 10 + length
+
+
+def _mp3_frame(first: int, second: int) -> tuple[float, int] | None:
+    """Seconds and bytes of a frame by its second and third byte; None if they are no frame's."""
+    version, kilobits, rate = first >> 3 & 3, second >> 4, second >> 2 & 3
+    if first & 0xE6 != 0xE2 or version == 1 or kilobits in {0, 15} or rate == 3:
+        return None
+    samples, table = (1152, _MP3_KILOBITS) if version == 3 else (576, _MP3_KILOBITS_LOW)
+    hertz = _MP3_RATES[version][rate]
+    return samples / hertz, samples // 8 * table[kilobits - 1] * 1000 // hertz + (second >> 1 & 1)
+
+
+_LENGTHS = MappingProxyType({"wav": _wav_seconds, "mp3": _mp3_seconds})

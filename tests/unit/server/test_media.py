@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import struct
 
 import pytest
 from PIL import Image
 
-from fakes.projectors import plain, wav
+from fakes.projectors import mp3, plain, wav
 from puna.errors import InvalidRequest
-from puna.server.media import MAX_IMAGE, MAX_PIXELS, MAX_SOUND, check_image, check_sound, image_kind, sound_kind
+from puna.server.media import (
+    MAX_IMAGE,
+    MAX_PIXELS,
+    MAX_SOUND,
+    check_image,
+    check_sound,
+    check_together,
+    image_kind,
+    sound_kind,
+)
+from puna.types import AudioPart, ImagePart, Message
 
 PNG = plain((9, 9, 9), 5, 7)
 
@@ -119,18 +128,64 @@ def test_sounds_of_no_bearable_length_are_refused(data: bytes, code: str) -> Non
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        mp3(5),
+        b"ID3\4\0\0\0\0\1\1" + bytes(129) + mp3(5),
+        mp3(2) + b"noise\xff\xff" + mp3(3),
+        mp3(5, head=b"\xff\xf3\x40\xc4", size=104),
+        mp3(5, head=b"\xff\xe3\x48\xc4", size=288),
+    ],
+)
+def test_the_length_of_an_mp3_is_that_of_its_frames(data: bytes) -> None:
+    assert check_sound(data, "p", "mp3") == data
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (mp3(3), "audio_too_short"),
+        (mp3(3) + bytes(100_000), "audio_too_short"),
+        (b"ID3" + bytes(99), "invalid_audio_format"),
+        (b"ID3\4\0\0\x7f\x7f\x7f\x7f" + mp3(5), "invalid_audio_format"),
+        (b"\xff\xfb" * 2000, "invalid_audio_format"),
+        (mp3(70_000, head=b"\xff\xe3\x18\xc4", size=72), "audio_too_large"),
+    ],
+)
+def test_an_mp3_of_no_bearable_length_is_refused(data: bytes, code: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_sound(data, "p")
+    assert caught.value.code == code
+
+
+def test_what_is_bearable_alone_may_be_too_much_together() -> None:
+    large = PNG[:16] + struct.pack(">II", MAX_PIXELS // 1000, 1000) + PNG[24:]
+    images = [Message("user", (ImagePart(large),))] * 3
+    check_together(images, "messages")
+    long = Message("user", (AudioPart(wav(2000, 0, rate=10)),))
+    check_together([*images, long], "messages")
+    for messages, code in (
+        ([*images, Message("user", (ImagePart(PNG),))], "image_too_large"),
+        ([long, long], "audio_too_large"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            check_together(messages, "messages")
+        assert (caught.value.code, caught.value.param) == (code, "messages")
+
+
 def test_other_parts_of_a_wav_are_passed_over() -> None:
     tone = wav(0.2, 440)
     assert check_sound(tone[:12] + b"LIST\3\0\0\0abc\0" + tone[12:], "p")
 
 
 def test_sounds() -> None:
-    tone, mp3 = wav(0.1, 440), base64.b64decode("//uQxAAAAAAAAAAA")
-    assert (sound_kind(tone), sound_kind(mp3), sound_kind(b"ID3\4")) == ("wav", "mp3", "mp3")
+    tone, song = wav(0.1, 440), mp3(5)
+    assert (sound_kind(tone), sound_kind(song), sound_kind(b"ID3\4")) == ("wav", "mp3", "mp3")
     assert sound_kind(image("jpeg")) is None
     assert check_sound(tone, "p", "wav") == tone
-    assert check_sound(mp3, "p") == mp3
-    for data, kind in ((tone, "mp3"), (mp3, "wav"), (PNG, None), (b"", None)):
+    assert check_sound(song, "p") == song
+    for data, kind in ((tone, "mp3"), (song, "wav"), (PNG, None), (b"", None)):
         with pytest.raises(InvalidRequest) as caught:
             check_sound(data, "p", kind)
         assert (caught.value.code, caught.value.param) == ("invalid_audio_format", "p")

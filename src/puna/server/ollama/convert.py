@@ -16,7 +16,7 @@ from typing import Generic, TypeVar, cast
 
 from puna.errors import InvalidRequest, Unsupported
 from puna.model.parameters import options_from_json
-from puna.server.media import check_image, check_sound, sound_kind
+from puna.server.media import check_image, check_sound, check_together, sound_kind
 from puna.server.ollama.schema import ChatBody, EmbedBody, GenerateBody, MessageBody, ToolBody, json_kind
 from puna.settings import parse_duration
 from puna.types import (
@@ -75,6 +75,7 @@ def generate_request(body: GenerateBody) -> Converted[ChatRequest | CompletionRe
     options, ignored = read_options(body.options)
     turns = [Message.of("system", body.system)] if body.system else []
     turns.append(Message("user", _illustrated(body.prompt, _media(body.images, "images"))))
+    check_together(turns, "images")
     request = ChatRequest(
         model=body.model,
         messages=tuple(turns),
@@ -114,9 +115,11 @@ def _completion(body: GenerateBody) -> Converted[CompletionRequest]:
 
 def chat_request(body: ChatBody) -> Converted[ChatRequest]:
     options, ignored = read_options(body.options)
+    messages = tuple(read_message(message, f"messages[{index}]") for index, message in enumerate(body.messages))
+    check_together(messages, "messages")
     request = ChatRequest(
         model=body.model,
-        messages=tuple(read_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)),
+        messages=messages,
         options=options,
         tools=tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools)),
         output=read_format(body.format),

@@ -13,7 +13,7 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.grammar.gbnf import quoted
 from puna.model.parameters import options_from_json
 from puna.server.body import kind, parse_json
-from puna.server.media import check_image, check_sound
+from puna.server.media import check_image, check_sound, check_together
 from puna.server.openai import media
 from puna.server.openai import messages as shapes
 from puna.server.openai.bodies import (
@@ -479,6 +479,7 @@ def to_messages(conversation: list[shapes.Message], images: Images) -> tuple[Mes
                 converted.append(_tool_result(message, path, calls))
             case shapes.FunctionMessage():
                 converted.append(_function_result(message, path, legacy))
+    check_together(converted, "messages")
     return tuple(converted)
 
 

@@ -38,6 +38,9 @@ STRICT = "x-puna-strict"
 _FETCHES = 4
 """Remote images of one request that are fetched at once."""
 
+_FETCHED = 100 * 1024 * 1024
+"""Bytes of a request's remote images after which no other is fetched."""
+
 Handler = Callable[[Request], Awaitable[Response | EventStream]]
 BodyType = TypeVar("BodyType", bound=Shape)
 
@@ -204,10 +207,19 @@ class _Api:
         from puna.server.openai.fetch import fetch_image
 
         slots = asyncio.Semaphore(_FETCHES)
+        sizes: list[int] = []
 
         async def fetch(url: str, param: str) -> bytes:
             async with slots:
-                return await fetch_image(url, param, private=self._settings.fetch_private)
+                if sum(sizes) > _FETCHED:
+                    raise InvalidRequest(
+                        f"Invalid '{param}': the images have more than {_FETCHED} bytes together.",
+                        param=param,
+                        code="image_too_large",
+                    )
+                data = await fetch_image(url, param, private=self._settings.fetch_private)
+                sizes.append(len(data))
+                return data
 
         fetched = await asyncio.gather(*(fetch(url, param) for url, param in wanted.items()))
         return dict(zip(wanted, fetched, strict=True))
