@@ -368,6 +368,22 @@ def thought(on: dict[str, Any], off: dict[str, Any]) -> Callable[[Door], None]:
     return observe
 
 
+def prompt_cache_key(door: Door) -> None:
+    """Another conversation with the same beginning, under a key of its own, does not cost this one what is cached."""
+
+    def usage(text: str, key: str) -> dict[str, Any]:
+        prompt = {"messages": [{"role": "user", "content": text}]} if door.chats else {"prompt": text}
+        fields = prompt | {"continue_final_message": None, "prompt_cache_key": key, "max_tokens": 1}
+        told: dict[str, Any] = door.answer(**fields)["usage"]
+        return told
+
+    shared = f"{door.shape.__name__} " + " ".join(f"fact {number}," for number in range(20))
+    ours = shared + " ours" * 60
+    before = usage(ours, "a")["prompt_tokens"]
+    usage(shared + " theirs" * 60, "b")
+    assert usage(ours + " and more", "a")["prompt_tokens_details"]["cached_tokens"] > before - 40
+
+
 def options(door: Door) -> None:
     assert door.of_seeds(**HOT | {"top_k": None, "options": {"top_k": 1}}) == {door.greedy()}
 
@@ -391,6 +407,7 @@ SAMPLED: dict[str, Callable[[Door], None]] = {
     "stream": stream,
     "stream_options": stream,
     "options": options,
+    "prompt_cache_key": prompt_cache_key,
     "keep_alive": keep_alive,
     "num_ctx": num_ctx,
     "mirostat": mirostat(1),
