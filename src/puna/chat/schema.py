@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 FREE_DEPTH = 8
 CODE = "invalid_json_schema"
 MAX_LEFT_OUT = 64
+_READ, _LOOK, _CHECK = 5, 1, 20
+"""What reading a place, comparing two and checking a value cost of MAX_WORK."""
+_MAX_INSIDE = 40
+"""Values written inside each other, through references too: the rest waits its turn."""
 _ANY_ORDER = 6
 _MAX_OPTIONS = 500
 _MAX_LOOK = 4
@@ -101,7 +105,7 @@ def loose_json_value(
         schema, paths = loosened(schema, value)
         left_out += [f"{param}{path}" for path in paths]
         # A failed attempt leaves rules behind, so those after the first go elsewhere.
-        value = _attempt(Rules(), schema, param, types)
+        value = _attempt(rules.scratch(), schema, param, types)
     return (_value(rules, schema, param, types) if left_out else value), tuple(left_out)
 
 
@@ -187,6 +191,8 @@ class Writer:
         self.reader = Reader(root)
         self.impossible: list[str] = []
         self._validator: Validator | None = None
+        self._depth = 0
+        self._waiting: list[tuple[Ref, tuple[Located, ...]]] = []
         self._known: dict[str, Ref] = {}
         self._named: dict[str, Ref] = {}
 
@@ -197,14 +203,31 @@ class Writer:
         key = json.dumps(sorted({json.dumps(place.schema) for place in places} - {"true", "{}"}))
         if key in self._known:
             return self._known[key]
+        self.rules.spend(_READ * len(places))
         ref = self._known[key] = self.rules.reserve("value")
+        if self._depth >= _MAX_INSIDE:
+            self._waiting.append((ref, places))
+            return ref
+        self._depth += 1
         self.rules.define(ref, self._of(places))
+        self._depth -= 1
+        while self._waiting and not self._depth:
+            self._write_next()
         return ref
+
+    def _write_next(self) -> None:
+        """A value that was found too deep inside others to be written there."""
+        ref, places = self._waiting.pop()
+        self._depth += 1
+        self.rules.define(ref, self._of(places))
+        self._depth -= 1
 
     def _of(self, places: tuple[Located, ...]) -> Expression:
         shape = self.reader.read(places)
         if shape is None:
             return self._never(f"{places[0].path}: nothing is allowed here")
+        # References and allOf multiply.
+        self.rules.spend(_READ * len(shape.plain))
         if shape.values is not None:
             return self._listed(shape)
         if shape.groups:
@@ -252,7 +275,8 @@ class Writer:
         """Of a Shape with `values`: those valid under all it was read from."""
         checks = [self._check(place) for place in shape.plain if _says_more_than_values(place, shape)]
         checks += [partial(self._in_group, group) for group in shape.groups]
-        return [value for value in shape.values or [] if all(check(value) for check in checks)]
+        known = (value for value in shape.values or [] if _is_of(value, shape.types))
+        return [value for value in known if all(check(value) for check in checks)]
 
     def _check(self, place: Located) -> Callable[[JsonValue], bool]:
         if self._validator is None:
@@ -260,7 +284,12 @@ class Writer:
 
             self._validator = validator(self.root)
         found: Validator = self._validator.evolve(schema=place.schema)
-        return lambda value: bool(found.is_valid(value))
+
+        def check(value: JsonValue) -> bool:
+            self.rules.spend(_CHECK)
+            return bool(found.is_valid(value))
+
+        return check
 
     def _in_group(self, group: Group, value: JsonValue) -> bool:
         valid = [self._check(option)(value) for option in group.options]
@@ -291,6 +320,7 @@ class Writer:
 
     def _may_meet(self, left: Shape | None, right: Shape | None, depth: int) -> bool:
         """Whether a value written for `left` could be valid under `right`. False only where that is certain."""
+        self.rules.spend(_LOOK)
         if left is None or right is None:
             return False
         if depth > _MAX_LOOK:
@@ -700,15 +730,34 @@ def _again(group: Group) -> Located:
 
 
 def _says_more_than_values(place: Located, shape: Shape) -> bool:
-    """Whether the values need checking against this place: not where it only lists them."""
+    """Whether the values need checking against this place: not where it only lists them, or names their types."""
     schema = place.schema
-    if not isinstance(schema, dict):
+    if not isinstance(schema, dict) or not schema.keys() <= {"type", "enum", "const", "title", "description"}:
         return True
     listed = [schema["const"]] if "const" in schema else schema.get("enum")
-    says = {"type", "enum", "const", "format"} & schema.keys() or any(
-        key for key in schema if key not in ("title", "description")
-    )
-    return bool(says) and not (listed == shape.values and schema.keys() <= {"enum", "const", "title", "description"})
+    if not isinstance(listed, list):
+        return False
+    return [*map(_equal_text, listed)] != [*map(_equal_text, shape.values or [])]
+
+
+def _is_of(value: JsonValue, types: frozenset[str] | None) -> bool:
+    match value:
+        case _ if types is None:
+            return True
+        case bool():
+            return "boolean" in types
+        case int():
+            return "integer" in types or "number" in types
+        case float():
+            return "number" in types or ("integer" in types and value.is_integer())
+        case None:
+            return "null" in types
+        case str():
+            return "string" in types
+        case list():
+            return "array" in types
+        case dict():
+            return "object" in types
 
 
 def _declared(shape: Shape) -> list[str]:

@@ -17,12 +17,14 @@ from typing import TypeAlias
 
 MAX_RULES = 20_000
 MAX_TEXT = 2_000_000
+MAX_WORK = 100_000
+"""Steps that finding out the rules may take (see `Rules.spend`); some seconds."""
 _BLOCK = 200
 _LAST = 0x10FFFF
 
 
 class GrammarTooLarge(Exception):
-    """The grammar would exceed MAX_RULES rules or MAX_TEXT characters."""
+    """The grammar would exceed MAX_RULES rules or MAX_TEXT characters, or takes more than MAX_WORK to find out."""
 
 
 class NoAnswer(Exception):
@@ -172,6 +174,17 @@ class Rules:
     _bodies: dict[str, Expression | None] = field(default_factory=dict)
     _names: dict[Expression, Ref] = field(default_factory=dict)
     _external: set[str] = field(default_factory=set)
+    _work: list[int] = field(default_factory=lambda: [MAX_WORK])
+
+    def scratch(self) -> Rules:
+        """Rules to try something out, whose work counts with that of these."""
+        return Rules(_work=self._work)
+
+    def spend(self, steps: int) -> None:
+        """Count work that may grow faster than what is written. Raises GrammarTooLarge."""
+        self._work[0] -= steps
+        if self._work[0] < 0:
+            raise GrammarTooLarge
 
     def reserve(self, hint: str = "rule") -> Ref:
         """A new name that begins with `hint` (lower-case letters and `-`)."""

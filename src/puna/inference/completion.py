@@ -143,7 +143,7 @@ class CompletionRun:
         stops = options.stop or ()
         controls = await control_bytes(self._runner, stops)
         seed = first_seed(options.seed, lambda: secrets.randbits(32))
-        constraint = _constraint(request.output)
+        constraint = None if request.output is None else await asyncio.to_thread(_constraint, request.output)
         many = request.best_of or request.n
         ranked = many > request.n
         groups: list[list[Job]] = []
@@ -190,7 +190,7 @@ class CompletionRun:
         return pieces
 
 
-def _constraint(output: Output | None) -> Constraint | None:
+def _constraint(output: Output) -> Constraint | None:
     free = plan_calls((), ToolChoice(), parallel=True, native=False, syntax=None, output=output)
     return None if free.constraint is None else Constraint(free.constraint)
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from puna.chat.facts import ChatTemplate
 from puna.engine.runner import Runner
-from puna.inference.chat import ChatRun, CountedPrompt, plan_chat
+from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.prompt import compile_template, template_key
@@ -63,7 +63,7 @@ class Inference:
         """Started, the deltas of `n` choices, Finished for each, Done. Errors come before Started where they can."""
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
-        plan = plan_chat(model, self._template(model, request.template), request)
+        plan = await self._plan(model, request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
             run = ChatRun(plan, lease.runner)
             async with aclosing(run.events(began, lease.load_ns)) as events:
@@ -97,7 +97,7 @@ class Inference:
     async def counted(self, request: ChatRequest) -> CountedPrompt:
         """The tokens of this request's prompt, whether it fits or not; no answer is generated."""
         model = await self._resolve(request.model)
-        plan = plan_chat(model, self._template(model, request.template), request)
+        plan = await self._plan(model, request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
             return await ChatRun(plan, lease.runner).counted()
 
@@ -129,6 +129,13 @@ class Inference:
         parsed = Name.parse(name)
         known = self._library.known(parsed)
         return known if known is not None else await asyncio.to_thread(self._library.resolve, parsed)
+
+    async def _plan(self, model: Model, request: ChatRequest) -> ChatPlan:
+        """In a thread where there are schemas or a grammar to read: large ones take seconds."""
+        template = self._template(model, request.template)
+        if request.tools or request.output is not None:
+            return await asyncio.to_thread(plan_chat, model, template, request)
+        return plan_chat(model, template, request)
 
     def _template(self, model: Model, override: str | None) -> ChatTemplate:
         return self._compiled(template_key(model, override))

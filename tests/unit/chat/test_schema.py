@@ -133,3 +133,45 @@ def test_equal_schemas_share_a_rule() -> None:
 def test_a_schema_of_many_properties_stays_small() -> None:
     properties = {f"name{i}": {"type": ["string", "null"], "maxLength": 80} for i in range(300)}
     assert len(schema_to_gbnf({"type": "object", "properties": properties})) < 100_000
+
+
+def object_of(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+POWERS = {
+    f"d{i}": object_of({f"k{j}": {"allOf": [{"$ref": f"#/$defs/d{j}"}, {"$ref": f"#/$defs/d{i}"}]} for j in range(12)})
+    for i in range(12)
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"oneOf": [object_of({"k": {"const": i}}) | {"required": ["k"]} for i in range(500)]},
+        {"enum": [f"v{i}" for i in range(20_000)], "pattern": "^v"},
+        {"enum": [f"v{i}" for i in range(5_000)], "anyOf": [{"pattern": f"^v{i}"} for i in range(400)]},
+        {"$defs": POWERS, "$ref": "#/$defs/d0"},
+    ],
+    ids=["pairs", "values", "values-of-alternatives", "powers"],
+)
+def test_what_would_take_too_long_to_read_is_refused(schema: Any) -> None:
+    with pytest.raises(InvalidRequest, match="too large"):
+        check_schema(schema, param="response_format")
+
+
+def test_a_long_chain_of_references_is_followed() -> None:
+    chain = {f"d{i}": object_of({"next": {"$ref": f"#/$defs/d{i + 1}"}}) for i in range(1_000)}
+    grammar = Gbnf(schema_to_gbnf({"$defs": {**chain, "d1000": {"type": "null"}}, "$ref": "#/$defs/d0"}))
+    assert grammar.accepts('{"next":' * 15 + "{}" + "}" * 15)
+    assert not grammar.accepts('{"next":null}')
+
+
+def test_a_large_enum_with_its_type_is_read_at_once() -> None:
+    values = [f"value {i}" for i in range(20_000)]
+    assert len(schema_to_gbnf({"type": "string", "enum": [*values, 1]})) < 600_000
+
+
+def test_equal_in_python_is_not_equal_in_json() -> None:
+    with pytest.raises(InvalidRequest, match="no value"):
+        check_schema({"allOf": [{"const": True}, {"const": 1}]}, param="response_format")

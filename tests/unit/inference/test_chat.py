@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
 
@@ -29,6 +30,7 @@ from puna.types import (
     Event,
     Grammar,
     ImagePart,
+    JsonObject,
     JsonOutput,
     Message,
     Options,
@@ -442,3 +444,16 @@ async def test_a_prompt_with_images_has_no_ids_to_go_on_from() -> None:
         counted = await h.inference.counted(seen)
         assert counted.count > 0
         assert counted.tokens is None
+
+
+async def test_others_are_served_while_a_large_schema_is_read() -> None:
+    large: JsonObject = {"enum": [f"v{number}" for number in range(20_000)], "pattern": "^v"}
+    async with open_house({"default": {"text": "hello"}}) as h:
+        # Loaded, so that nothing but the schema takes time.
+        await events_of(h, ask())
+        slow = asyncio.create_task(events_of(h, ask(output=JsonOutput(large))))
+        await asyncio.sleep(0)
+        assert text_of(await events_of(h, ask())) == "hello"
+        assert not slow.done()
+        with pytest.raises(InvalidRequest, match="too large"):
+            await slow
