@@ -243,7 +243,7 @@ def test_what_a_loose_tool_says_and_is_not_enforced_is_reported(server):
     answer = server.post("/v1/chat/completions", {**sent, "functions": [spec]})
     assert answer.headers["x-puna-ignored"] == "functions[0].parameters/properties/tags/uniqueItems"
     answer = server.post("/api/chat", {**sent, "tools": [{"type": "function", "function": spec}], "stream": False})
-    assert answer.headers["x-puna-ignored"] == f"tools[0].{path}".replace("/", "%2F")
+    assert answer.headers["x-puna-ignored"] == f"tools[0].{path}"
 
 
 def test_a_strict_tool_is_enforced_whole_or_refused(server):

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from puna.errors import ModelNotFound, NotFound
 from puna.model.name import Name
 from puna.server.body import JsonReply, dump
+from puna.server.fields import IGNORED, field_list
 from puna.server.ollama.convert import (
     Turn,
     chat_request,
@@ -21,7 +22,7 @@ from puna.server.ollama.convert import (
     idle_object,
     merged,
 )
-from puna.server.ollama.exchange import field_list, missing_as, read_body, refuse_unknown, report, required
+from puna.server.ollama.exchange import missing_as, read_body, refuse_unknown, report, required
 from puna.server.ollama.schema import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
@@ -160,7 +161,7 @@ def _report(turn: Turn, ignored: tuple[str, ...], options: Options) -> Mapping[s
         return {}
     headers = {}
     if names := (*ignored, *started.ignored):
-        headers["x-puna-ignored"] = field_list(names)
+        headers[IGNORED] = field_list(names)
     if started.dropped_messages:
         headers["x-puna-truncated"] = str(started.dropped_messages)
     if options.seed is not None and options.seed >= 0:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import quote
 
 from starlette.datastructures import State
 
 from puna.errors import InvalidRequest
+from puna.server.fields import IGNORED, field_list
 from puna.types import Started
 
-IGNORED = "x-puna-ignored"
 SEED = "x-puna-seed"
-
-_MOST = 100
-"""Names in the header, at most; the rest is counted."""
 
 
 class Notes:
@@ -73,10 +69,3 @@ class Notes:
             return b""
         late = self._headers.items() - before.items()
         return "".join(f": {name}: {value}\n\n" for name, value in sorted(late)).encode()
-
-
-def field_list(paths: list[str]) -> str:
-    """Paths as a header's value. They come from the client: what a header cannot hold is percent-encoded."""
-    shown = [quote(path, safe="[]$@!#&'*+/")[:200] for path in paths[:_MOST]]
-    more = len(paths) - _MOST
-    return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)

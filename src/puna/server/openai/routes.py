@@ -17,6 +17,7 @@ from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.server.body import JsonReply, read_object
+from puna.server.fields import refuses_unknown
 from puna.server.openai import chat, convert, legacy
 from puna.server.openai.bodies import (
     ChatCompletionBody,
@@ -31,9 +32,6 @@ from puna.server.openai.notes import Notes
 from puna.server.services import Services
 from puna.server.streaming import SSE, EventStream, unless_gone
 from puna.types import Embeddings, JsonObject, JsonValue
-
-STRICT = "x-puna-strict"
-"""Request header, `true` or `false`: refuse unknown fields, or report them, whatever the settings say."""
 
 _FETCHES = 4
 """Remote images of one request that are fetched at once."""
@@ -160,20 +158,8 @@ class _Api:
 
     async def _read(self, request: Request, shape: type[BodyType]) -> tuple[BodyType, Notes]:
         data = await read_object(request)
-        body, ignored = read_body(shape, data, strict=self._strict(request))
+        body, ignored = read_body(shape, data, strict=refuses_unknown(request, self._settings.strict))
         return body, Notes(request.state, ignored, seeded=data.get("seed") is not None)
-
-    def _strict(self, request: Request) -> bool:
-        header = request.headers.get(STRICT)
-        match header and header.lower():
-            case None:
-                return self._settings.strict
-            case "true" | "1":
-                return True
-            case "false" | "0":
-                return False
-            case _:
-                raise InvalidRequest(f"Invalid header '{STRICT}': expected true or false.", param=STRICT)
 
     async def _resolve(self, name: str) -> Model:
         return await asyncio.to_thread(self._library.resolve, Name.parse(name))
