@@ -14,8 +14,12 @@ import pytest
 import pytest_asyncio
 
 from fakes.runners import Start, starting
+from puna.chat.text import TextStream
 from puna.engine.runner import Constraint, End, Feature, Prefilled, Prompt, Runner, Sampling, Step, Token
 from puna.errors import ContextLengthExceeded, InvalidRequest
+from puna.inference.choice import Choice
+from puna.inference.controls import control_bytes
+from puna.types import TextDelta
 
 EMOJI = "<|im_start|>user\nRepeat these: 🙂🦄 日本<|im_end|>\n<|im_start|>assistant\n🙂"
 GREEDY = Sampling(max_tokens=12, seed=1, temperature=0.0)
@@ -303,3 +307,15 @@ async def test_a_grammar_that_the_engine_refuses_is_the_callers_mistake(runner: 
     with pytest.raises(InvalidRequest) as caught:
         await answer(runner, "Hello", GREEDY, Constraint(gbnf))
     assert (caught.value.param, caught.value.code) == ("grammar", "invalid_grammar")
+
+
+async def test_a_control_token_counts_in_a_grammar_as_its_text(runner: Runner) -> None:
+    """So models write marks like [TOOL_CALLS] their own way, and what reads the answer gets their text back."""
+    likely = Sampling(max_tokens=8, seed=1, temperature=0.0, logit_bias=((1, 100.0),))
+    tokens, end = await answer(runner, chat("Hi"), likely, Constraint('root ::= "<|im_start|>" "x"'))
+    assert [token.data for token in tokens] == [b"", b"x"]
+    assert (tokens[0].id, end.reason) == (1, "stop")
+    marks = await control_bytes(runner, ["<|im_start|>"])
+    choice = Choice(0, TextStream(()), controls=marks)
+    said = [event.text for token in tokens for event in choice.feed(token) if isinstance(event, TextDelta)]
+    assert "".join(said) == "<|im_start|>x"
