@@ -151,9 +151,11 @@ class Options:
 
     def over(self, base: Options) -> Options:
         """These, and what they leave unsaid from `base`."""
-        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        return replace(base, **said)
+        said = {name: value for name in _OPTION_NAMES if (value := getattr(self, name)) is not None}
+        return replace(base, **said) if said else base
 
+
+_OPTION_NAMES = tuple(field.name for field in fields(Options))
 
 DEFAULT_OPTIONS = Options(
     num_predict=-1,

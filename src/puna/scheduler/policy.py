@@ -11,7 +11,7 @@ One decision at a time: the scheduler acts on it and asks again with a new Snaps
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
@@ -71,13 +71,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """`free`: bytes that the system could give now. `limit`: bytes that ours may take together, 0: `free` decides.
+    """`free`: tells the bytes that the system could give now; asked only where something is to be loaded, for asking
+    takes longer than deciding. `limit`: bytes that ours may take together, 0: `free` decides.
 
     `most`: runners at once, 0: as many as fit. `queue`: requests that may wait for one runner's slots.
     """
 
     held: tuple[Held, ...]
-    free: int
+    free: Callable[[], int]
     limit: int = 0
     most: int = 0
     queue: int = 512
@@ -141,7 +142,7 @@ def room(now: Snapshot) -> int:
     """Bytes that one more runner may take."""
     if now.limit:
         return now.limit - sum(held.size for held in now.held)
-    return int(now.free * HEADROOM) - sum(held.size for held in now.held if held.loading)
+    return int(now.free() * HEADROOM) - sum(held.size for held in now.held if held.loading)
 
 
 def _same(held: Held, wish: Wish, now: Snapshot) -> Decision:

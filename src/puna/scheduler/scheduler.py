@@ -130,6 +130,14 @@ class _Order:
     keep_alive: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """What a model's header says of how heavy it is: the types of its tensors, and its Shape."""
+
+    types: frozenset[str]
+    shape: memory.Shape
+
+
 @dataclass(eq=False, slots=True)
 class _Ticket:
     """A request in line."""
@@ -163,6 +171,7 @@ class Scheduler:
         self._machine = here()
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
+        self._weights: dict[str, _Weight] = {}
         self._ids = count(1)
         self._closed = False
 
@@ -237,33 +246,47 @@ class Scheduler:
             projectors=tuple(str(path) for path in model.projectors),
             embedding=embedding,
         )
-        sizes = memory.sizes(_shape(model), load, memory.costs_of(choice.engine))
+        sizes = memory.sizes(self._weight(model).shape, load, memory.costs_of(choice.engine))
         said = frozenset(name for name in _LOAD_FIELDS if getattr(options, name) is not None)
         wish = Wish(key, load, said, sizes[:1] if self._settings.num_parallel else sizes)
         return _Order(wish, model, choice, _files(model), keep_alive)
 
     def _facts(self, model: Model, options: Options, embedding: bool) -> Facts:
+        weight = self._weight(model)
         return Facts(
             wish=self._settings.engine,
             engines=frozenset(self._engines),
             machine=self._machine,
             architecture=model.header.architecture,
-            tensor_types=frozenset(tensor.type.name for tensor in model.header.tensors),
+            tensor_types=weight.types,
             metadata=model.header.metadata,
             projectors=len(model.projectors),
             adapters=len(model.adapters),
             embedding=embedding,
             gpu_layers=options.num_gpu,
             parallel=self._settings.num_parallel,
-            need=self._need_of_cpu(model, options),
-            room=self._settings.memory_limit
-            or self._free_memory() + sum(place.size for place in self._places.values()),
+            need=self._need_of_cpu(weight.shape, model, options),
+            room=self._room(model),
         )
 
-    def _need_of_cpu(self, model: Model, options: Options) -> int:
+    def _weight(self, model: Model) -> _Weight:
+        """Looked at once for each model, for every request needs it."""
+        if model.digest not in self._weights:
+            types = frozenset(tensor.type.name for tensor in model.header.tensors)
+            self._weights[model.digest] = _Weight(types, _shape(model))
+        return self._weights[model.digest]
+
+    def _need_of_cpu(self, shape: memory.Shape, model: Model, options: Options) -> int:
         """Bytes that the cpu engine would take, for one request at a time."""
         num_ctx = _context(options.num_ctx, self._settings.context_length, model.header.context_length)
-        return memory.estimate(_shape(model), LoadOptions(num_ctx=num_ctx, slots=1), memory.CPU).total
+        return memory.estimate(shape, LoadOptions(num_ctx=num_ctx, slots=1), memory.CPU).total
+
+    def _room(self, model: Model) -> int | None:
+        """Bytes that could be had for models; None: it does not matter, for this one has what it needs."""
+        if any(place.model.digest == model.digest for place in self._places.values()):
+            return None
+        held = sum(place.size for place in self._places.values())
+        return self._settings.memory_limit or self._free_memory() + held
 
     def _load_options(self, model: Model, options: Options, choice: Choice, embedding: bool) -> LoadOptions:
         settings = self._settings
@@ -353,7 +376,7 @@ class Scheduler:
         now = self._now()
         return Snapshot(
             held=tuple(place.held(now) for place in self._places.values()),
-            free=self._free_memory(),
+            free=self._free_memory,
             limit=self._settings.memory_limit,
             most=self._settings.max_loaded_models,
             queue=self._settings.max_queue,

@@ -164,3 +164,41 @@ def test_on_the_event_loop_that_serves() -> None:
             assert await exchange.read() == b""
 
     uvloop.run(main())
+
+
+async def test_a_connection_opened_ahead_serves_the_next_request() -> None:
+    connections: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine = len(connections)
+        connections.append(b"")
+        connections[mine] = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    async with serving(handler) as engine:
+        async with engine.open("POST", "/first", {}, more=True) as exchange:
+            await exchange.json()
+        await engine.ask("GET", "/second")
+        await engine.ask("GET", "/third")
+    assert connections == [b"/first", b"/second", b"/third"]
+
+
+async def test_a_connection_opened_ahead_is_dropped_when_nothing_follows() -> None:
+    left = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not await reader.read(1):
+            left.set()
+            return
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    async with serving(handler) as engine:
+        async with engine.open("POST", "/first", {}, more=True) as exchange:
+            await exchange.json()
+        await asyncio.wait_for(left.wait(), 5)
+        left.clear()
+        async with engine.open("POST", "/first", {}, more=True) as exchange:
+            await exchange.json()
+        engine.close()
+        await asyncio.wait_for(left.wait(), 5)

@@ -21,11 +21,18 @@ def held(id_: int, key: Key, **changes: object) -> Held:
 
 
 def now(*runners: Held, free: int = 10_000, limit: int = 0, most: int = 0, queue: int = 2) -> Snapshot:
-    return Snapshot(held=runners, free=free, limit=limit, most=most, queue=queue)
+    return Snapshot(held=runners, free=lambda: free, limit=limit, most=most, queue=queue)
 
 
 def test_a_loaded_model_is_used_again() -> None:
     assert decide(wish(), now(held(7, A))) == Reuse(7)
+
+
+def test_the_system_is_not_asked_for_memory_that_nobody_needs() -> None:
+    def nobody() -> int:
+        raise AssertionError("asked")
+
+    assert decide(wish(), Snapshot(held=(held(1, A),), free=nobody)) == Reuse(1)
 
 
 def test_a_load_under_way_is_joined() -> None:

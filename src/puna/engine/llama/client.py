@@ -110,8 +110,9 @@ class LlamaRunner:
         return self._process.died
 
     async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
-        answer = await self._post("/tokenize", {"content": text, "add_special": False, "parse_special": special})
-        tokens: list[int] = answer["tokens"]
+        body = {"content": text, "add_special": False, "parse_special": special}
+        async with self._open("POST", "/tokenize", body, more=True) as exchange:
+            tokens: list[int] = (await exchange.json())["tokens"]
         if bos and self._info.add_bos and self._info.bos is not None:
             return [self._info.bos, *tokens]
         return tokens
@@ -265,6 +266,7 @@ class LlamaRunner:
             self._taken.remove(slot)
 
     async def close(self) -> None:
+        self._socket.close()
         await self._process.close()
 
     # ------------------------------------------------------------------------------------------------- left out
@@ -340,11 +342,13 @@ class LlamaRunner:
                         yield event
 
     @asynccontextmanager
-    async def _open(self, method: Method, path: str, body: Mapping[str, Any] | None) -> AsyncGenerator[Exchange]:
+    async def _open(
+        self, method: Method, path: str, body: Mapping[str, Any] | None, *, more: bool = False
+    ) -> AsyncGenerator[Exchange]:
         if self.died.done():
             raise RunnerDied(f"the model runner has ended: {self.died.result()}")
         try:
-            async with self._socket.open(method, path, body) as exchange:
+            async with self._socket.open(method, path, body, more=more) as exchange:
                 if exchange.status != 200:
                     raise _refused((await exchange.json())["error"])
                 yield exchange

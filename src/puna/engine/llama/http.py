@@ -7,6 +7,7 @@ connection or with what comes over it is an OSError.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -112,18 +113,32 @@ class Exchange(asyncio.Protocol):
         self._over = True
 
 
+SPARE_SECONDS = 0.25
+"""How long a connection that was opened ahead is kept: an idle one wakes the engine ninety times a second."""
+
+_Connection = tuple[asyncio.Transport, Exchange]
+
+
 class EngineSocket:
     """Where an engine listens."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = str(socket)
+        self._spare: asyncio.Task[_Connection] | None = None
 
     @asynccontextmanager
-    async def open(self, method: Method, path: str, body: Mapping[str, Any] | None = None) -> AsyncGenerator[Exchange]:
-        """Ask, and wait for the status. Leaving closes the connection, which ends the engine's work."""
-        transport, exchange = await asyncio.get_running_loop().create_unix_connection(Exchange, self._socket)
+    async def open(
+        self, method: Method, path: str, body: Mapping[str, Any] | None = None, *, more: bool = False
+    ) -> AsyncGenerator[Exchange]:
+        """Ask, and wait for the status. Leaving closes the connection, which ends the engine's work.
+
+        `more`: another request follows soon, and its connection is opened while this one is answered.
+        """
+        transport, exchange = await self._next()
         try:
             transport.write(_request(method, path, body))
+            if more:
+                self._open_ahead()
             await exchange.begun()
             yield exchange
         finally:
@@ -133,6 +148,40 @@ class EngineSocket:
         """Status and value of an answer."""
         async with self.open(method, path, body) as exchange:
             return exchange.status, await exchange.json()
+
+    def close(self) -> None:
+        """Drop what was opened ahead."""
+        if self._spare is not None:
+            self._drop(self._spare)
+
+    def _open_ahead(self) -> None:
+        if self._spare is None:
+            spare = self._spare = asyncio.ensure_future(self._connect())
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self._drop, spare)
+
+    async def _connect(self) -> _Connection:
+        return await asyncio.get_running_loop().create_unix_connection(Exchange, self._socket)
+
+    async def _next(self) -> _Connection:
+        """The connection that was opened ahead, if there is one and it is still good."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            with contextlib.suppress(OSError):
+                transport, exchange = await spare
+                if not transport.is_closing():
+                    return transport, exchange
+        return await self._connect()
+
+    def _drop(self, spare: asyncio.Task[_Connection]) -> None:
+        """Unless somebody has taken it."""
+        if self._spare is spare:
+            self._spare = None
+            spare.add_done_callback(_abort)
+
+
+def _abort(connected: asyncio.Task[_Connection]) -> None:
+    if not connected.cancelled() and connected.exception() is None:
+        connected.result()[0].abort()
 
 
 def _request(method: Method, path: str, body: Mapping[str, Any] | None) -> bytes:
