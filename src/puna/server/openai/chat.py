@@ -13,6 +13,7 @@ from typing import Literal
 from puna.errors import EngineError
 from puna.server.body import dump_text
 from puna.server.openai.bodies import ChatCompletionBody
+from puna.server.openai.frames import frames
 from puna.server.openai.messages import AudioPart, NamedCustom, NamedFunction, UserMessage
 from puna.server.openai.notes import Notes
 from puna.server.streaming import sse_data
@@ -31,8 +32,6 @@ from puna.types import (
     ToolCallStart,
     Usage,
 )
-
-DONE = b"data: [DONE]\n\n"
 
 UNLIKELY = -9999.0
 """What OpenAI gives for a probability of nothing."""
@@ -247,23 +246,13 @@ def _collect(choice: _Choice, event: TextDelta | ThinkingDelta | ToolCallStart |
 # --------------------------------------------------------------------------------------------------------- a stream
 
 
-async def stream(
-    events: AsyncGenerator[Event, None], style: Style, count: int, notes: Notes
-) -> AsyncGenerator[bytes, None]:
+def stream(events: AsyncGenerator[Event, None], style: Style, count: int, notes: Notes) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
-    chunks: Chunks | None = None
-    async with notes.naming(), aclosing(events):
-        async for event in events:
-            if chunks is not None:
-                frame = chunks.frame(event)
-                if frame:
-                    yield frame
-            elif isinstance(event, Started):
-                chunks = Chunks(Envelope.of("chatcmpl-", style.model, event, tier=style.tier), style, count)
-                comment = notes.start(event)
-                if comment:
-                    yield comment
-    yield DONE
+
+    def begin(started: Started) -> Chunks:
+        return Chunks(Envelope.of("chatcmpl-", style.model, started, tier=style.tier), style, count)
+
+    return frames(events, begin, notes)
 
 
 class Chunks:

@@ -11,7 +11,8 @@ from math import isnan
 from puna.errors import EngineError
 from puna.server.body import dump_text
 from puna.server.openai.bodies import CompletionBody
-from puna.server.openai.chat import DONE, Envelope, bounded, usage_json
+from puna.server.openai.chat import Envelope, bounded, usage_json
+from puna.server.openai.frames import frames
 from puna.server.openai.notes import Notes
 from puna.server.streaming import sse_data
 from puna.types import (
@@ -126,21 +127,9 @@ async def gather(events: AsyncGenerator[Event, None], style: Style, notes: Notes
     }
 
 
-async def stream(events: AsyncGenerator[Event, None], style: Style, notes: Notes) -> AsyncGenerator[bytes, None]:
+def stream(events: AsyncGenerator[Event, None], style: Style, notes: Notes) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
-    chunks: Chunks | None = None
-    async with notes.naming(), aclosing(events):
-        async for event in events:
-            if chunks is not None:
-                frame = chunks.frame(event)
-                if frame:
-                    yield frame
-            elif isinstance(event, Started):
-                chunks = Chunks(Envelope.of("cmpl-", style.model, event), style)
-                comment = notes.start(event)
-                if comment:
-                    yield comment
-    yield DONE
+    return frames(events, lambda started: Chunks(Envelope.of("cmpl-", style.model, started), style), notes)
 
 
 class Chunks:

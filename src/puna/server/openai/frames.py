@@ -1,0 +1,38 @@
+"""The events of an answer as the frames of a stream, whatever its chunks look like."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol
+
+from puna.server.openai.notes import Notes
+from puna.server.streaming import sse_data
+from puna.types import Event, Started
+
+DONE = sse_data("[DONE]")
+
+
+class Chunks(Protocol):
+    def frame(self, event: Event) -> bytes:
+        """The bytes for one event, perhaps none."""
+        ...
+
+
+async def frames(
+    events: AsyncGenerator[Event, None], begin: Callable[[Started], Chunks], notes: Notes
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events. `begin`: makes the chunks of an answer that has started."""
+    chunks: Chunks | None = None
+    async with notes.naming(), aclosing(events):
+        async for event in events:
+            if chunks is not None:
+                frame = chunks.frame(event)
+                if frame:
+                    yield frame
+            elif isinstance(event, Started):
+                chunks = begin(event)
+                comment = notes.start(event)
+                if comment:
+                    yield comment
+    yield DONE
