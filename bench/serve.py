@@ -2,8 +2,9 @@
 
     python bench/serve.py MODEL.gguf [--streams 1,4,16] [--engines llama,cpu] [--repeat 5] [--ollama PATH]
 
-Every server is started once; each repetition then measures all of them one after the other, so that a slow minute of
-the machine hits all alike. Prints medians and their ratio to the bare engine. Nothing else may run meanwhile.
+Every server is started once; each repetition then takes one figure after the other, of all servers in turn, forwards
+and backwards, so that a slow second of the machine hits all alike. Prints medians and their ratio to the bare engine.
+Nothing else may run meanwhile.
 
 Decode: tokens a second of all streams together, from the first token of any to the last of all. First token: of one
 short, never seen prompt. Prompt: tokens a second over a prompt of about 1,250 tokens. Among 15 others: median first
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -24,7 +26,9 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from load import LATE, Target, first_among, many, total_rate
 from servers import bare, memory, ollama, puna
@@ -77,22 +81,38 @@ def unload(target: Target) -> None:
     urllib.request.urlopen(urllib.request.Request(f"{target.url}/api/generate", body)).read()
 
 
-def measure(target: Target, streams: list[int], tokens: int, run: int) -> dict[str, float]:
-    """One repetition for one server."""
-    found: dict[str, float] = {}
+Measure: TypeAlias = Callable[[Target, int], float]
+"""One figure of one server. The number makes the prompts new; no number may come twice."""
+
+
+def measures(streams: list[int], tokens: int) -> dict[str, tuple[Measure, int]]:
+    """What is measured, and how many times a repetition: short ones more often, for they vary more."""
+    found: dict[str, tuple[Measure, int]] = {}
     for count in streams:
-        answers = asyncio.run(many(target, prompts(count, run * 100 + count), tokens))
-        found[f"decode, {count} stream{'s' * (count > 1)} (tok/s)"] = total_rate(answers)
-    found["first token, short prompt (ms)"] = 1000 * statistics.median(
-        asyncio.run(many(target, prompts(1, run * 1000 + i), 2))[0].time_to_first for i in range(5)
-    )
-    long = asyncio.run(many(target, [long_prompt(run)], 2))[0]
-    found["prompt of ~1,250 tokens (tok/s)"] = long.prompt_tokens / long.time_to_first
+        found[f"decode, {count} stream{'s' * (count > 1)} (tok/s)"] = (decode_rate(count, tokens), max(8 // count, 1))
+    found["first token, short prompt (ms)"] = (first_token, 8)
+    found["prompt of ~1,250 tokens (tok/s)"] = (prompt_rate, 1)
     if max(streams) >= 16:
-        found["first token among 15 others (ms)"] = 1000 * asyncio.run(
-            first_among(target, prompts(15, run * 7000), prompts(LATE, run * 9000), OTHERS_TOKENS)
-        )
+        found["first token among 15 others (ms)"] = (first_token_among, 1)
     return found
+
+
+def decode_rate(count: int, tokens: int) -> Measure:
+    return lambda target, run: total_rate(asyncio.run(many(target, prompts(count, run * 1000 + count), tokens)))
+
+
+def first_token(target: Target, run: int) -> float:
+    return 1000 * asyncio.run(many(target, prompts(1, run * 1000), 2))[0].time_to_first
+
+
+def prompt_rate(target: Target, run: int) -> float:
+    long = asyncio.run(many(target, [long_prompt(run)], 2))[0]
+    return long.prompt_tokens / long.time_to_first
+
+
+def first_token_among(target: Target, run: int) -> float:
+    others, late = prompts(15, run * 1000 + 900), prompts(LATE, run * 1000 + 901)
+    return 1000 * asyncio.run(first_among(target, others, late, OTHERS_TOKENS))
 
 
 def bandwidth(threads: int = 2) -> float:
@@ -163,10 +183,13 @@ def main() -> None:
                     cold = asyncio.run(many(target, prompts(1, 1), 2))[0].time_to_first
                     rows["cold model to first token (ms)"][target.name].append(1000 * cold)
             asyncio.run(many(target, prompts(slots, 2), 8))
-        for run in range(3, 3 + arguments.repeat):
-            for target in targets:
-                for what, value in measure(target, streams, arguments.tokens, run).items():
-                    rows[what][target.name].append(value)
+        numbers = itertools.count(3)
+        for _ in range(arguments.repeat):
+            for what, (measure, rounds) in measures(streams, arguments.tokens).items():
+                for _ in range(rounds):
+                    run = next(numbers)
+                    for target in targets if run % 2 else reversed(targets):
+                        rows[what][target.name].append(measure(target, run))
         for target in targets:
             resident, anonymous = memory(target.pids)
             rows["with its model, resident (MB)"][target.name].append(resident / 1e6)
