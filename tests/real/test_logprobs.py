@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import openai
 import pytest
 from openai.types.chat.chat_completion_token_logprob import ChatCompletionTokenLogprob as Entry
 
@@ -56,14 +55,7 @@ def whole(entry: Entry) -> bool:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("top", "stream"), [(0, False), (5, True), (20, False), (20, True)])
-def test_characters_that_a_grammar_forces(
-    program: Program, request: pytest.FixtureRequest, top: int, stream: bool
-) -> None:
-    if program.environment["PUNA_ENGINE"] == "cpu":
-        # Once a character is begun, only one text can end it: this engine then asks for tokens that it has not.
-        request.applymarker(
-            pytest.mark.xfail(raises=openai.APIError, strict=True, reason="a grammar forced its tokens")
-        )
+def test_characters_that_a_grammar_forces(program: Program, top: int, stream: bool) -> None:
     text, tokens, entries = chat(program, top=top, stream=stream, guided_regex=FORCED)
     assert re.fullmatch(FORCED, text)
     check(text, tokens, entries, top)

@@ -108,10 +108,9 @@ def test_the_cpu_engine_reads_the_same_texts(kind: str) -> None:
         ],
     }[kind]
     tokenizer = llguidance.LLTokenizer("byte")
-    never = tokenizer.eos_token - 1
     chance = random.Random(kind)
     for gbnf in grammars:
-        lark = llguidance.LLMatcher.grammar_from_lark(to_lark(parse(gbnf), never=never))
+        lark = llguidance.LLMatcher.grammar_from_lark(to_lark(parse(gbnf)))
         fresh = llguidance.LLMatcher(tokenizer, lark, log_level=0, limits=LIMITS)
         grammar = Gbnf(gbnf)
         for _ in range(4):

@@ -102,7 +102,7 @@ class Grammars:
             compiled = self._compiled.get(gbnf)
             tokenizer = self._vocabulary_for_library()
         if compiled is None:
-            compiled = _compile(gbnf, tokenizer, never=self._size)
+            compiled = _compile(gbnf, tokenizer)
         with self._lock:
             self._compiled[gbnf] = compiled
             self._compiled.move_to_end(gbnf)
@@ -119,8 +119,8 @@ class Grammars:
         return self._tokenizer
 
 
-def _compile(gbnf: str, tokenizer: llguidance.LLTokenizer, never: int) -> llguidance.LLMatcher:
-    grammar = llguidance.LLMatcher.grammar_from_lark(to_lark(parse(gbnf), never))
+def _compile(gbnf: str, tokenizer: llguidance.LLTokenizer) -> llguidance.LLMatcher:
+    grammar = llguidance.LLMatcher.grammar_from_lark(to_lark(parse(gbnf)))
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
     if matcher.is_error():
         reason = f"This grammar cannot be used: {_first_line(matcher.get_error())}."

@@ -4,8 +4,8 @@ The library cuts text into lexemes, each as long as it can be: `[a-z]+ "x"` woul
 every x. GBNF knows no lexemes. So every lexeme written here is one character, which cannot be longer or shorter than it
 is; the parser behind it follows all readings of a text at once, as GBNF wants it.
 
-Where only one text can follow, the library lets through one way to cut it into tokens and no other, which would change
-what is drawn. So beside every character that could be such a text stands a token that never comes.
+Where only one text can follow, the library would let through one way to cut it into tokens and no other, which would
+change what is drawn: it is told not to.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def parse(text: str) -> dict[str, Expression]:
         ) from error
 
 
-def to_lark(rules: dict[str, Expression], never: int) -> str:
-    """The same grammar for the constraint library; its start rule is `start`. `never`: the token that never comes."""
+def to_lark(rules: dict[str, Expression]) -> str:
+    """The same grammar for the constraint library; its start rule is `start`."""
     writer = _Writer({name: "start" if name == "root" else f"r{number}" for number, name in enumerate(rules)})
     lines = [f"{writer.names[name]}: {writer.text(rule)}" for name, rule in rules.items()]
-    return "\n".join(["%llguidance {}", *lines, *writer.characters(), f"never: <[{never}]>", ""])
+    return "\n".join(['%llguidance {"no_forcing": true}', *lines, *writer.characters(), ""])
 
 
 class _Writer:
@@ -65,8 +65,7 @@ class _Writer:
     def characters(self) -> Iterator[str]:
         """The rules of all characters that were written."""
         for chars, name in self._chars.items():
-            alone = len(chars.ranges) == 1 and chars.ranges[0][0] == chars.ranges[0][1]
-            yield f"{name}: {_regex(chars)}{' | never' if alone else ''}"
+            yield f"{name}: {_regex(chars)}"
 
 
 def _regex(chars: Chars) -> str:

@@ -152,3 +152,14 @@ def test_schemas_become_grammars_that_hold(schema: JsonObject | None, good: str,
 
     assert takes(good)
     assert not takes(bad)
+
+
+def test_a_character_may_come_in_parts(grammars: Grammars) -> None:
+    """After its first byte only one text can follow: that too may come in tokens of any length."""
+    matcher = grammars.matcher('root ::= "☃é"')
+    assert allowed(matcher) == {b"\xe2", "☃".encode()}
+    feed(matcher, b"\xe2")
+    assert allowed(matcher) == {b"\x98"}
+    feed(matcher, b"\x98", b"\x83", b"\xc3")
+    assert allowed(matcher) == {b"\xa9"}
+    assert feed(matcher, b"\xa9")
