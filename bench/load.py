@@ -1,20 +1,30 @@
 """The load client: many streams of chat completions at once, timed at the wire. Knows only HTTP.
 
-One process, one event loop, raw aiohttp: the same client and the same bytes for every server measured. The sampler's
-settings are said in each request, so that no server does less for a token than another because its defaults differ.
+One process, one event loop, the same bytes for every server measured. While an answer comes, only its pieces and their
+moments are noted; they are read when it has ended. The client runs on the processors of what it measures: what it takes
+there is missing from the figures. The sampler's settings are said in each request, so that no server does less for a
+token than another because its defaults differ.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
+import httptools
 
 SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "repeat_penalty": 1.0}
+
+TEXT = re.compile(rb'"content": ?"(?!")')
+
+LIMIT = 600
+"""Seconds that an answer may take."""
 
 LATE = 5
 """Requests that arrive while others are being answered, one after the other."""
@@ -52,27 +62,63 @@ class Target:
     extra: tuple[tuple[str, object], ...] = ()
 
 
-def session(target: Target) -> aiohttp.ClientSession:
-    connector: aiohttp.BaseConnector
+class Arrivals(asyncio.Protocol):
+    """The pieces of one answer as they come off the wire, with their moments. `spoke` is set by the first text."""
+
+    def __init__(self, spoke: asyncio.Event | None) -> None:
+        self.pieces: list[tuple[float, bytes]] = []
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._spoke = spoke
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append((time.perf_counter(), data))
+        if self._spoke is not None and TEXT.search(data):
+            self._spoke.set()
+            self._spoke = None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+
+class Answer:
+    """Reads the pieces: when text first and last came, and the usage."""
+
+    def __init__(self, pieces: list[tuple[float, bytes]]) -> None:
+        self.first = self.last = 0.0
+        self.usage: dict[str, int] = {}
+        self._now = 0.0
+        self._rest = b""
+        parser = httptools.HttpResponseParser(self)
+        for self._now, piece in pieces:
+            parser.feed_data(piece)
+        self.status = parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            # The role chunk and the final ones carry no text: only text counts as a token's arrival.
+            if TEXT.search(line):
+                self.first = self.first or self._now
+                self.last = self._now
+            if line.startswith(b"data: {") and b'"usage"' in line:
+                self.usage = json.loads(line[6:]).get("usage") or self.usage
+
+
+async def connect(target: Target, spoke: asyncio.Event | None) -> tuple[asyncio.Transport, Arrivals]:
+    loop = asyncio.get_running_loop()
     if target.socket is not None:
-        connector = aiohttp.UnixConnector(target.socket, limit=0, force_close=True)
-    else:
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600))
+        return await loop.create_unix_connection(lambda: Arrivals(spoke), target.socket)
+    url = urlsplit(target.url)
+    return await loop.create_connection(lambda: Arrivals(spoke), url.hostname or "", url.port or 80)
 
 
 async def one(
-    http: aiohttp.ClientSession,
-    target: Target,
-    prompt: str,
-    tokens: int,
-    seed: int,
-    origin: float,
-    spoke: asyncio.Event | None = None,
+    target: Target, prompt: str, tokens: int, seed: int, origin: float, spoke: asyncio.Event | None = None
 ) -> Stream:
-    """Ask once and read the stream to its end; `spoke` is set by its first token.
+    """Ask once, over a connection of its own, and wait for the stream's end.
 
-    RuntimeError if the server refuses or sends no token.
+    RuntimeError if the server refuses, sends no text, or takes longer than LIMIT.
     """
     body = {
         "model": target.model,
@@ -84,36 +130,39 @@ async def one(
         **SAMPLING,
         **dict(target.extra),
     }
-    began = time.perf_counter() - origin
-    first = last = 0.0
-    usage: dict[str, int] = {}
-    async with http.post(f"{target.url}/v1/chat/completions", json=body) as answer:
-        if answer.status != 200:
-            raise RuntimeError(f"{target.name}: {answer.status} {await answer.text()}")
-        async for line in answer.content:
-            if not line.startswith(b"data: {"):
-                continue
-            now = time.perf_counter() - origin
-            # The role chunk and the final ones carry no text: only text counts as a token's arrival.
-            if b'"content":"' in line.replace(b": ", b":") and b'"content":""' not in line.replace(b": ", b":"):
-                first = first or now
-                last = now
-                if spoke is not None:
-                    spoke.set()
-            if b'"usage"' in line:
-                usage = json.loads(line[6:]).get("usage") or usage
-    if not first:
+    data = json.dumps(body).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(target.url).netloc}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+    )
+    began = time.perf_counter()
+    transport, arrivals = await connect(target, spoke)
+    try:
+        transport.write(head.encode() + data)
+        await asyncio.wait_for(arrivals.over, LIMIT)
+    except asyncio.TimeoutError:
+        raise RuntimeError(f"{target.name}: no end after {LIMIT} seconds") from None
+    finally:
+        transport.abort()
+    answer = Answer(arrivals.pieces)
+    if answer.status != 200:
+        raise RuntimeError(f"{target.name}: {answer.status} {arrivals.pieces!r}")
+    if not answer.first:
         raise RuntimeError(f"{target.name}: no text came")
-    return Stream(first, last, began, usage.get("completion_tokens", 0), usage.get("prompt_tokens", 0))
+    usage = answer.usage
+    return Stream(
+        answer.first - origin,
+        answer.last - origin,
+        began - origin,
+        usage.get("completion_tokens", 0),
+        usage.get("prompt_tokens", 0),
+    )
 
 
 async def many(target: Target, prompts: list[str], tokens: int) -> list[Stream]:
     """All prompts at once."""
-    async with session(target) as http:
-        origin = time.perf_counter()
-        return list(
-            await asyncio.gather(*(one(http, target, text, tokens, i + 1, origin) for i, text in enumerate(prompts)))
-        )
+    origin = time.perf_counter()
+    return list(await asyncio.gather(*(one(target, text, tokens, i + 1, origin) for i, text in enumerate(prompts))))
 
 
 def total_rate(streams: list[Stream]) -> float:
@@ -131,17 +180,15 @@ async def first_among(target: Target, others: list[str], late: list[str], tokens
     Between two there is no pause in step with the server's, since each waits for its own last token. RuntimeError if
     the others do not last: `tokens` of each are too few.
     """
-    async with session(target) as http:
-        origin = time.perf_counter()
-        spoke = [asyncio.Event() for _ in others]
-        running = [
-            asyncio.ensure_future(one(http, target, text, tokens, i + 1, origin, spoke[i]))
-            for i, text in enumerate(others)
-        ]
-        all_spoke = asyncio.gather(*(event.wait() for event in spoke))
-        await asyncio.wait({all_spoke, *running}, return_when=asyncio.FIRST_COMPLETED)
-        firsts = [(await one(http, target, text, 2, 98, origin)).time_to_first for text in late]
-        if any(task.done() for task in running):
-            raise RuntimeError(f"{target.name}: the others ended before the late ones were answered")
-        await asyncio.gather(*running)
+    origin = time.perf_counter()
+    spoke = [asyncio.Event() for _ in others]
+    running = [
+        asyncio.ensure_future(one(target, text, tokens, i + 1, origin, spoke[i])) for i, text in enumerate(others)
+    ]
+    waited: list[asyncio.Future[Any]] = [asyncio.gather(*(event.wait() for event in spoke)), *running]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    firsts = [(await one(target, text, 2, 98, origin)).time_to_first for text in late]
+    if any(task.done() for task in running):
+        raise RuntimeError(f"{target.name}: the others ended before the late ones were answered")
+    await asyncio.gather(*running)
     return statistics.median(firsts)

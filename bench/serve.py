@@ -89,8 +89,8 @@ def measures(streams: list[int], tokens: int) -> dict[str, tuple[Measure, int]]:
     """What is measured, and how many times a repetition: short ones more often, for they vary more."""
     found: dict[str, tuple[Measure, int]] = {}
     for count in streams:
-        found[f"decode, {count} stream{'s' * (count > 1)} (tok/s)"] = (decode_rate(count, tokens), max(8 // count, 1))
-    found["first token, short prompt (ms)"] = (first_token, 8)
+        found[f"decode, {count} stream{'s' * (count > 1)} (tok/s)"] = (decode_rate(count, tokens), max(8 // count, 2))
+    found["first token, short prompt (ms)"] = (first_token, 24)
     found["prompt of ~1,250 tokens (tok/s)"] = (prompt_rate, 1)
     if max(streams) >= 16:
         found["first token among 15 others (ms)"] = (first_token_among, 1)

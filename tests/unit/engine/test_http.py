@@ -202,3 +202,24 @@ async def test_a_connection_opened_ahead_is_dropped_when_nothing_follows() -> No
             await exchange.json()
         engine.close()
         await asyncio.wait_for(left.wait(), 5)
+
+
+async def test_a_connection_is_opened_ahead_when_asked_and_not_after_the_end() -> None:
+    opened: list[asyncio.StreamReader] = []
+    first = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(reader)
+        first.set()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    async with serving(handler) as engine:
+        engine.open_ahead()
+        await asyncio.wait_for(first.wait(), 5)
+        await engine.ask("GET", "/first")
+        assert len(opened) == 1
+        engine.close()
+        engine.open_ahead()
+        await engine.ask("GET", "/second")
+        assert len(opened) == 2

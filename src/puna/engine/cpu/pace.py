@@ -16,8 +16,10 @@ MOST = 256
 FIRST = 128
 """Tokens of a step beside running answers before anything was measured."""
 
-TELLING = 64
-"""Steps of fewer tokens cost their weights, not their tokens, and tell nothing about the rate."""
+TELLING = 40
+"""Steps of fewer tokens cost their weights, not their tokens, and tell nothing about the rate.
+
+Less than SMALLEST: else a rate once found too low would allow no step that says otherwise."""
 
 
 class Pace:

@@ -145,7 +145,7 @@ class LlamaRunner:
         body = {**_sampling(sampling, constraint, self._info.num_ctx), "prompt": self._prompt(prompt)}
         reader = _Reader(self, prompt, sampling, body)
         progress: Mapping[str, Any] | None = None
-        async with self._room, self._placed(prompt.cache_key) as slot:
+        async with self._room, self._placed(prompt.cache_key) as slot, self._followed():
             asked = {**body, **_STREAMED, "return_progress": sampling.prefilled, "id_slot": slot}
             async for event in self._answer(asked, prompt.media):
                 if "prompt_progress" in event:
@@ -264,6 +264,15 @@ class LlamaRunner:
             yield slot
         finally:
             self._taken.remove(slot)
+
+    @asynccontextmanager
+    async def _followed(self) -> AsyncIterator[None]:
+        """Who has read an answer often asks again at once: the connection for that is opened when this one is done."""
+        try:
+            yield
+        finally:
+            if not self.died.done():
+                self._socket.open_ahead()
 
     async def close(self) -> None:
         self._socket.close()

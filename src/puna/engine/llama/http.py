@@ -113,8 +113,9 @@ class Exchange(asyncio.Protocol):
         self._over = True
 
 
-SPARE_SECONDS = 0.25
-"""How long a connection that was opened ahead is kept: an idle one wakes the engine ninety times a second."""
+SPARE_SECONDS = 2.0
+"""How long a connection that was opened ahead is kept. Not longer: an idle one wakes the engine ninety times a second,
+and after five seconds the engine closes it."""
 
 _Connection = tuple[asyncio.Transport, Exchange]
 
@@ -125,6 +126,7 @@ class EngineSocket:
     def __init__(self, socket: Path) -> None:
         self._socket = str(socket)
         self._spare: asyncio.Task[_Connection] | None = None
+        self._closed = False
 
     @asynccontextmanager
     async def open(
@@ -138,7 +140,7 @@ class EngineSocket:
         try:
             transport.write(_request(method, path, body))
             if more:
-                self._open_ahead()
+                self.open_ahead()
             await exchange.begun()
             yield exchange
         finally:
@@ -150,13 +152,16 @@ class EngineSocket:
             return exchange.status, await exchange.json()
 
     def close(self) -> None:
-        """Drop what was opened ahead."""
+        """Drop what was opened ahead, and open nothing ahead from now on."""
+        self._closed = True
         if self._spare is not None:
             self._drop(self._spare)
 
-    def _open_ahead(self) -> None:
-        if self._spare is None:
+    def open_ahead(self) -> None:
+        """Open a connection for the next request, should it come within SPARE_SECONDS."""
+        if self._spare is None and not self._closed:
             spare = self._spare = asyncio.ensure_future(self._connect())
+            spare.add_done_callback(_failed)  # looked at, lest asyncio complain of an error that nobody wants
             asyncio.get_running_loop().call_later(SPARE_SECONDS, self._drop, spare)
 
     async def _connect(self) -> _Connection:
@@ -179,8 +184,12 @@ class EngineSocket:
             spare.add_done_callback(_abort)
 
 
+def _failed(connected: asyncio.Task[_Connection]) -> bool:
+    return connected.cancelled() or connected.exception() is not None
+
+
 def _abort(connected: asyncio.Task[_Connection]) -> None:
-    if not connected.cancelled() and connected.exception() is None:
+    if not _failed(connected):
         connected.result()[0].abort()
 
 

@@ -31,6 +31,9 @@ WHOLE_IMAGE_PROJECTORS = frozenset({"gemma3", "gemma4v", "gemma4uv"})
 _CONTROL_THREADS = 12
 """HTTP threads beyond those that streams hold: for tokenising, asking for slots, scoring."""
 
+_WARNINGS = 2
+"""Of its log only what is wrong: at the next level it writes seven lines a request, each of which wakes the server."""
+
 _POOLING_MEAN = 1
 _FLASH_ATTENTION = {None: -1, False: 0, True: 1}
 _CACHE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
@@ -165,7 +168,7 @@ def wheel(parameters: Parameters) -> JsonObject:
         "ui": False,
         "offline": True,
         "n_threads_http": parameters.http_threads,
-        "verbosity": 3,
+        "verbosity": _WARNINGS,
     }
     if parameters.gpu_layers is not None:
         values["n_gpu_layers"] = parameters.gpu_layers

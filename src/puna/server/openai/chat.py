@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import string
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -41,8 +40,7 @@ _PAD = 32
 
 
 def new_id(prefix: str) -> str:
-    alphabet = string.ascii_letters + string.digits
-    return prefix + "".join(secrets.choice(alphabet) for _ in range(29))
+    return prefix + secrets.token_hex(15)[1:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,3 +35,11 @@ def test_steps_of_few_tokens_tell_nothing() -> None:
     pace = Pace()
     pace.took(16, 0.03)
     assert pace.budget(16) == FIRST
+
+
+def test_a_rate_found_too_low_is_found_again() -> None:
+    pace = Pace()
+    pace.took(64, 10.0)
+    for _ in range(20):
+        pace.took(pace.budget(16) * 3 // 4, 0.05)
+    assert pace.budget(16) > SMALLEST + 16
