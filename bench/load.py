@@ -26,6 +26,9 @@ TEXT = re.compile(rb'"content": ?"(?!")')
 LIMIT = 600
 """Seconds that an answer may take."""
 
+FEW = 6
+"""Tokens of an answer of which only the first counts: a token or two may be control tokens, or half of a character."""
+
 LATE = 5
 """Requests that arrive while others are being answered, one after the other."""
 
@@ -187,7 +190,7 @@ async def first_among(target: Target, others: list[str], late: list[str], tokens
     ]
     waited: list[asyncio.Future[Any]] = [asyncio.gather(*(event.wait() for event in spoke)), *running]
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    firsts = [(await one(target, text, 2, 98, origin)).time_to_first for text in late]
+    firsts = [(await one(target, text, FEW, 98, origin)).time_to_first for text in late]
     if any(task.done() for task in running):
         raise RuntimeError(f"{target.name}: the others ended before the late ones were answered")
     await asyncio.gather(*running)

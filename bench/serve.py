@@ -1,10 +1,10 @@
 """Servers side by side: Puna with each engine, the bare engine, and Ollama if given; in turn, on one file.
 
-    python bench/serve.py MODEL.gguf [--streams 1,4,16] [--engines llama,cpu] [--repeat 5] [--ollama PATH]
+    python bench/serve.py MODEL.gguf [--streams 1,4,16] [--engines llama,cpu] [--repeat 5] [--quick] [--ollama PATH]
 
 Every server is started once; each repetition then takes one figure after the other, of all servers in turn, forwards
-and backwards, so that a slow second of the machine hits all alike. Prints medians and their ratio to the bare engine.
-Nothing else may run meanwhile.
+and backwards, so that a slow second of the machine hits all alike. Prints medians, and the median of the ratios to the
+bare engine in the same round. Nothing else may run meanwhile.
 
 Decode: tokens a second of all streams together, from the first token of any to the last of all. First token: of one
 short, never seen prompt. Prompt: tokens a second over a prompt of about 1,250 tokens. Among 15 others: median first
@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from load import LATE, Target, first_among, many, total_rate
+from load import FEW, LATE, Target, first_among, many, total_rate
 from servers import bare, memory, ollama, puna
 
 WORDS = (
@@ -85,16 +85,30 @@ Measure: TypeAlias = Callable[[Target, int], float]
 """One figure of one server. The number makes the prompts new; no number may come twice."""
 
 
-def measures(streams: list[int], tokens: int) -> dict[str, tuple[Measure, int]]:
-    """What is measured, and how many times a repetition: short ones more often, for they vary more."""
+def measures(streams: list[int], tokens: int, *, quick: bool = False) -> dict[str, tuple[Measure, int]]:
+    """What is measured, and how many times a repetition: short ones more often, for they vary more.
+
+    `quick`: each once, and nothing of first tokens; for models of which a repetition would take half an hour.
+    """
     found: dict[str, tuple[Measure, int]] = {}
+    if quick:
+        for count in streams:
+            found[_decode(count)] = (decode_rate(count, tokens), 1)
+        return {**found, PROMPT: (prompt_rate, 1)}
     for count in streams:
-        found[f"decode, {count} stream{'s' * (count > 1)} (tok/s)"] = (decode_rate(count, tokens), max(8 // count, 2))
-    found["first token, short prompt (ms)"] = (first_token, 24)
-    found["prompt of ~1,250 tokens (tok/s)"] = (prompt_rate, 1)
+        found[_decode(count)] = (decode_rate(count, tokens), max(8 // count, 2))
+    found["first token, short prompt (ms)"] = (first_token, 16)
+    found[PROMPT] = (prompt_rate, 1)
     if max(streams) >= 16:
         found["first token among 15 others (ms)"] = (first_token_among, 1)
     return found
+
+
+PROMPT = "prompt of ~1,250 tokens (tok/s)"
+
+
+def _decode(count: int) -> str:
+    return f"decode, {count} stream{'s' * (count > 1)} (tok/s)"
 
 
 def decode_rate(count: int, tokens: int) -> Measure:
@@ -102,11 +116,11 @@ def decode_rate(count: int, tokens: int) -> Measure:
 
 
 def first_token(target: Target, run: int) -> float:
-    return 1000 * asyncio.run(many(target, prompts(1, run * 1000), 2))[0].time_to_first
+    return 1000 * asyncio.run(many(target, prompts(1, run * 1000), FEW))[0].time_to_first
 
 
 def prompt_rate(target: Target, run: int) -> float:
-    long = asyncio.run(many(target, [long_prompt(run)], 2))[0]
+    long = asyncio.run(many(target, [long_prompt(run)], FEW))[0]
     return long.prompt_tokens / long.time_to_first
 
 
@@ -132,7 +146,7 @@ def bandwidth(threads: int = 2) -> float:
 
 
 def table(rows: dict[str, dict[str, list[float]]], names: list[str], base: str) -> str:
-    """Medians, and behind each the ratio to `base`."""
+    """Medians, and behind each the median of its ratios to `base` in the same round, a few seconds away."""
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for what, by_name in rows.items():
         cells = []
@@ -141,7 +155,8 @@ def table(rows: dict[str, dict[str, list[float]]], names: list[str], base: str) 
                 cells.append("–")
                 continue
             value = statistics.median(by_name[name])
-            ratio = f" ({value / statistics.median(by_name[base]):.3f})" if base in by_name and name != base else ""
+            rounds = [ours / theirs for ours, theirs in zip(by_name[name], by_name.get(base, ()), strict=False)]
+            ratio = f" ({statistics.median(rounds):.3f})" if rounds and name != base else ""
             cells.append(f"{value:,.1f}{ratio}")
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -156,6 +171,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--slots", type=int, default=0, help="slots of every engine; default: most streams")
     parser.add_argument("--fast", action="store_true", help="start the bare engine without what keeps seeds exact")
+    parser.add_argument("--quick", action="store_true", help="each figure once a repetition, none of first tokens")
     parser.add_argument("--ollama", type=Path, help="a path to a real ollama binary")
     arguments = parser.parse_args()
     streams = [int(n) for n in arguments.streams.split(",")]
@@ -180,12 +196,12 @@ def main() -> None:
             if target.name.startswith("puna"):
                 for _ in range(arguments.repeat):
                     unload(target)
-                    cold = asyncio.run(many(target, prompts(1, 1), 2))[0].time_to_first
+                    cold = asyncio.run(many(target, prompts(1, 1), FEW))[0].time_to_first
                     rows["cold model to first token (ms)"][target.name].append(1000 * cold)
             asyncio.run(many(target, prompts(slots, 2), 8))
         numbers = itertools.count(3)
         for _ in range(arguments.repeat):
-            for what, (measure, rounds) in measures(streams, arguments.tokens).items():
+            for what, (measure, rounds) in measures(streams, arguments.tokens, quick=arguments.quick).items():
                 for _ in range(rounds):
                     run = next(numbers)
                     for target in targets if run % 2 else reversed(targets):
