@@ -85,7 +85,7 @@ class Arrivals(asyncio.Protocol):
 
 
 class Answer:
-    """Reads the pieces: when text first and last came, and the usage."""
+    """Reads the pieces: when text first came, when the choice ended, and the usage."""
 
     def __init__(self, pieces: list[tuple[float, bytes]]) -> None:
         self.first = self.last = 0.0
@@ -100,9 +100,11 @@ class Answer:
     def on_body(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            # The role chunk and the final ones carry no text: only text counts as a token's arrival.
+            # The role chunk carries no text: only text counts as the first token's arrival. The last may bring none,
+            # but the chunk that ends the choice comes with it.
             if TEXT.search(line):
                 self.first = self.first or self._now
+            if b'"choices":[{' in line:
                 self.last = self._now
             if line.startswith(b"data: {") and b'"usage"' in line:
                 self.usage = json.loads(line[6:]).get("usage") or self.usage
