@@ -154,6 +154,8 @@ async def one(
         raise RuntimeError(f"{target.name}: {answer.status} {arrivals.pieces!r}")
     if not answer.first:
         raise RuntimeError(f"{target.name}: no text came")
+    if not answer.usage:
+        raise RuntimeError(f"{target.name}: the stream ended before its usage")
     usage = answer.usage
     return Stream(
         answer.first - origin,
