@@ -5,7 +5,8 @@ A dialect converts its own shapes to these at its border and back; nothing below
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, TypeAlias
 
@@ -363,6 +364,9 @@ class Done:
 
 
 Event: TypeAlias = Started | TextDelta | ThinkingDelta | ToolCallStart | ToolCallDelta | Finished | Done
+
+Answer: TypeAlias = AbstractAsyncContextManager[AsyncIterator[Event]]
+"""An answer's events, for as long as it is entered. Leaving it ends the work."""
 
 
 @dataclass(frozen=True, slots=True)

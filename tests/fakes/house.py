@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -90,8 +90,9 @@ async def open_house(
 
 
 async def events_of(house: House, request: ChatRequest | CompletionRequest) -> list[Event]:
-    stream = house.inference.chat(request) if isinstance(request, ChatRequest) else house.inference.complete(request)
-    async with aclosing(stream) as events:
+    inference = house.inference
+    answer = inference.chat(request) if isinstance(request, ChatRequest) else inference.complete(request)
+    async with answer as events:
         return [event async for event in events]
 
 

@@ -34,6 +34,11 @@ class HarmonySplitter:
     def thinking(self) -> bool:
         return not self._in_body or self._analysis
 
+    @property
+    def settled(self) -> bool:
+        """Never: another message may follow."""
+        return False
+
     def feed(self, text: str) -> tuple[str, str]:
         self._held += text
         thought = answer = ""

@@ -9,7 +9,7 @@ their token wrote (`Ledger`): pieces of text may be held back, cut or given late
 
 from __future__ import annotations
 
-import codecs
+from codecs import utf_8_decode
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +34,8 @@ class StopMatcher:
         self._firsts = frozenset(stop[0] for stop in self._stops)
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
+        self.settled = not self._stops
+        """Whether all that is fed is given at once, now and later."""
         self.found: str | None = None
 
     def feed(self, text: str) -> str:
@@ -97,6 +99,11 @@ class ThinkingSplitter:
     def thinking(self) -> bool:
         """Whether what comes next is thinking, as far as is known."""
         return self._state == "thinking"
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that comes is answer."""
+        return self._state == "answer"
 
     def feed(self, text: str) -> tuple[str, str]:
         """(thinking, answer) that may be shown by now."""
@@ -207,13 +214,18 @@ class Piece:
 
 
 class Splitter(Protocol):
-    """Thinking and answer apart. `held`: characters fed and not given yet; `thinking`: what seems to come next is."""
+    """Thinking and answer apart. `held`: characters fed and not given yet; `thinking`: what seems to come next is;
+    `settled`: all that is fed is given at once, as answer, now and later.
+    """
 
     @property
     def held(self) -> int: ...
 
     @property
     def thinking(self) -> bool: ...
+
+    @property
+    def settled(self) -> bool: ...
 
     def feed(self, text: str) -> tuple[str, str]: ...
 
@@ -224,7 +236,7 @@ class TextStream:
     """Bytes of tokens in, pieces of text out. `stop` is the stop string that ended it."""
 
     def __init__(self, stops: Sequence[str] = (), splitter: Splitter | None = None) -> None:
-        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._half = b""
         self._matcher = StopMatcher(stops)
         self._splitter = splitter or ThinkingSplitter(None)
         self._released = 0
@@ -238,21 +250,29 @@ class TextStream:
     def thinking(self) -> bool:
         return self._splitter.thinking
 
+    @property
+    def settled(self) -> bool:
+        """Whether `decode` gives all that `feed` would from now on: no stop string to look for, no thinking to come."""
+        return self._matcher.settled and self._splitter.settled
+
+    def decode(self, data: bytes, final: bool = False) -> str:
+        """The whole characters that the bytes of one token complete. A broken one becomes U+FFFD."""
+        data = self._half + data
+        text, used = utf_8_decode(data, "replace", final)
+        self._half = data[used:]
+        self.decoded += len(text)
+        return text
+
     def feed(self, data: bytes) -> list[Piece]:
         """What the bytes of one token let show."""
-        text = self._decode(data)
-        if not text:
-            return []
-        self.decoded += len(text)
-        return self._pass(self._matcher.feed(text))
+        text = self.decode(data)
+        return self._pass(self._matcher.feed(text)) if text else []
 
     def finish(self) -> list[Piece]:
         """All that was held back, at the end. After a stop string: only what came before it."""
         rest = ""
         if self.stop is None:
-            tail = self._decode(b"", True)
-            self.decoded += len(tail)
-            rest = self._matcher.feed(tail) + self._matcher.finish()
+            rest = self._matcher.feed(self.decode(b"", final=True)) + self._matcher.finish()
         return self._pass(rest) + self._pieces(*self._splitter.finish())
 
     def _pass(self, text: str) -> list[Piece]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
@@ -127,7 +126,7 @@ class ChatRun:
         return CountedPrompt(count, None if built.prompt.media else built.prompt.tokens)
 
     async def events(self, began: int, load_ns: int) -> AsyncGenerator[Event, None]:
-        """All events. `began`: when the request came, `load_ns`: how long its lease took."""
+        """All events, none begun. `began`: when the request came, `load_ns`: how long its lease took."""
         plan, request, info = self._plan, self._plan.request, self._runner.info
         decided = decide(request.options, plan.model.options, info)
         _check_features(info, plan)
@@ -144,9 +143,7 @@ class ChatRun:
             ignored=(*decided.ignored, *plan.ignored),
         )
         batches = decode_all(self._runner, jobs)
-        async with aclosing(whole(first, batches, lambda: done([jobs], began, load_ns))) as events:
-            async for event in events:
-                yield event
+        return whole(first, batches, lambda: done([jobs], began, load_ns))
 
     async def _jobs(self, decided: Decided, built: ChatPrompt) -> list[Job]:
         request, options = self._plan.request, decided.options

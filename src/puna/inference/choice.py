@@ -52,6 +52,7 @@ class Choice:
         self._answer: list[str] = []
         self._shown = 0
         self._plain = parser is None and check is None and not logprobs
+        self._settled = self._plain and stream.settled
         self._calls = 0
         self._logprobs = 0.0
 
@@ -71,16 +72,17 @@ class Choice:
         if token.logprob is not None:
             self._logprobs += token.logprob
         stream = self._stream
+        data = token.data or self._controls.get(token.id, b"")
+        if self._settled:
+            text = stream.decode(data)
+            return (TextDelta(self.index, text),) if text else ()
         if self._ledger is not None:
             self._ledger.add(stream.decoded, self._entry(token))
         thinking = stream.thinking
-        pieces = stream.feed(token.data or self._controls.get(token.id, b""))
+        pieces = stream.feed(data)
         if thinking or stream.thinking:
             self.reasoning = len(self.tokens)
-        if not pieces:
-            return ()
-        if self._plain and len(pieces) == 1 and not pieces[0].thinking:
-            return (TextDelta(self.index, pieces[0].text),)
+        self._settled = self._plain and stream.settled
         return [event for piece in pieces for event in self._events(piece)]
 
     def finish(self, reason: FinishReason) -> Sequence[ChoiceEvent]:

@@ -58,7 +58,7 @@ class CompletionRun:
         self._runner = runner
 
     async def events(self, began: int, load_ns: int) -> AsyncGenerator[Event, None]:
-        """All events. `began`: when the request came, `load_ns`: how long its lease took."""
+        """All events, none begun. `began`: when the request came, `load_ns`: how long its lease took."""
         request, info = self._request, self._runner.info
         decided = decide(request.options, self._model.options, info)
         _check_features(info, request)
@@ -69,18 +69,17 @@ class CompletionRun:
         first = started(
             request.model, self._model, info, request.options, prompt=texts[0].tokens, ignored=decided.ignored
         )
-        async with aclosing(whole(first, self._answers(groups), lambda: done(groups, began, load_ns))) as events:
-            async for event in events:
-                yield event
+        batches = decode_all(self._runner, [job for group in groups for job in group])
+        if self._request.best_of not in (None, self._request.n):
+            batches = self._best(groups, batches)
+        return whole(first, batches, lambda: done(groups, began, load_ns))
 
-    async def _answers(self, groups: Sequence[Sequence[Job]]) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
-        """The events of the jobs as they come, or with `best_of` those of the best ones at the end."""
+    async def _best(
+        self, groups: Sequence[Sequence[Job]], batches: AsyncGenerator[Sequence[ChoiceEvent], None]
+    ) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
+        """The events of each group's best choices, once all have ended."""
         jobs = [job for group in groups for job in group]
-        async with aclosing(decode_all(self._runner, jobs)) as batches:
-            if self._request.best_of in (None, self._request.n):
-                async for batch in batches:
-                    yield batch
-                return
+        async with aclosing(batches):
             kept: dict[int, list[ChoiceEvent]] = {job.choice.index: [] for job in jobs}
             async for batch in batches:
                 for event in batch:

@@ -1,14 +1,15 @@
 """Inference: the one door to what a model does. Chat, complete, embed; load, unload; count.
 
-Every stream that is returned may be closed at any time: its `finally` ends the runner's work, then the Lease, once.
+An Answer may be left at any time: that ends the runner's work, then the Lease, once. Its events come straight from
+where they are made: every generator between there and the reader would cost each token its way through it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import lru_cache
 from typing import Protocol
 
@@ -59,18 +60,19 @@ class Inference:
         self._settings = settings
         self._compiled = lru_cache(maxsize=64)(compile_template)
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+    @asynccontextmanager
+    async def chat(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[Event]]:
         """Started, the deltas of `n` choices, Finished for each, Done. Errors come before Started where they can."""
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
         plan = await self._plan(model, request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
             run = ChatRun(plan, lease.runner)
-            async with aclosing(run.events(began, lease.load_ns)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(await run.events(began, lease.load_ns)) as events:
+                yield events
 
-    async def complete(self, request: CompletionRequest) -> AsyncGenerator[Event, None]:
+    @asynccontextmanager
+    async def complete(self, request: CompletionRequest) -> AsyncIterator[AsyncIterator[Event]]:
         """Started, the deltas of every prompt's choices, Finished for each, Done."""
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
@@ -78,9 +80,8 @@ class Inference:
         template = self._template(model, None)
         async with self._lease(model, request.options, request.keep_alive) as lease:
             run = CompletionRun(model, template, request, lease.runner)
-            async with aclosing(run.events(began, lease.load_ns)) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(await run.events(began, lease.load_ns)) as events:
+                yield events
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """One vector an input, in order."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
 from puna.server.errors import error_response
@@ -18,7 +20,7 @@ from puna.server.services import Services
 
 def create_app(services: Services) -> Starlette:
     settings = services.settings
-    return Starlette(
+    return _App(
         routes=[*openai_routes(services), *ollama_routes(services)],
         middleware=[
             Middleware(Identify),
@@ -29,6 +31,16 @@ def create_app(services: Services) -> Starlette:
         ],
         exception_handlers={HTTPException: _unroutable},
     )
+
+
+class _App(Starlette):
+    """Without Starlette's outermost layer, whose work is Identify's: every token would pass it."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = ExceptionMiddleware(self.router, handlers=self.exception_handlers)
+        for middleware in reversed(self.user_middleware):
+            app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+        return app
 
 
 async def _unroutable(request: Request, error: Exception) -> Response:

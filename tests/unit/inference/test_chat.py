@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
 
 import pytest
 
@@ -355,7 +354,7 @@ async def test_an_unknown_model() -> None:
 
 async def test_a_runner_that_dies_before_the_first_token_begins_no_answer() -> None:
     async with open_house({"default": {"text": "a b c", "error": {"after": 0}}}) as h:
-        async with aclosing(h.inference.chat(ask())) as events:
+        async with h.inference.chat(ask()) as events:
             with pytest.raises(RunnerDied):
                 await anext(events)
         assert h.busy == 0
@@ -367,7 +366,7 @@ async def test_a_runner_that_dies_later_ends_the_answer_with_its_error(n: int) -
         seen: list[Event] = []
 
         async def read() -> None:
-            async with aclosing(h.inference.chat(ask(n=n))) as events:
+            async with h.inference.chat(ask(n=n)) as events:
                 async for event in events:
                     seen.append(event)  # noqa: PERF401 (what came before the error counts)
 
@@ -381,7 +380,7 @@ async def test_a_runner_that_dies_later_ends_the_answer_with_its_error(n: int) -
 @pytest.mark.parametrize("after", [0, 1, 2, 5])
 async def test_closing_an_answer_frees_runner_and_lease(n: int, after: int) -> None:
     async with open_house({"default": {"text": "x ", "repeat": True}}, slots=2) as h:
-        async with aclosing(h.inference.chat(ask(n=n))) as events:
+        async with h.inference.chat(ask(n=n)) as events:
             for _ in range(after):
                 await anext(events)
         assert h.busy == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -145,30 +145,34 @@ class LlamaRunner:
         body = {**_sampling(sampling, constraint, self._info.num_ctx), "prompt": self._prompt(prompt)}
         reader = _Reader(self, prompt, sampling, body)
         progress: Mapping[str, Any] | None = None
-        async with self._room, self._placed(prompt.cache_key) as slot, self._followed():
+        async with self._room, self._placed(prompt.cache_key) as slot, self._followed(), self._explained(prompt.media):
             asked = {**body, **_STREAMED, "return_progress": sampling.prefilled, "id_slot": slot}
-            async for event in self._answer(asked, prompt.media):
-                if "prompt_progress" in event:
-                    progress = event["prompt_progress"]
-                    continue
-                if progress is not None:
-                    yield _prefilled(progress)
-                    progress = None
-                token = reader.plain(event)
-                if token is not None:
-                    yield token
-                    continue
-                for token in await reader.take(event):
-                    yield token
+            # No generator of events between this one and the connection: each costs every token its way through it.
+            async with self._open("POST", "/completion", asked) as exchange:
+                events = _Events()
+                while data := await exchange.read():
+                    for event in events.feed(data):
+                        if "prompt_progress" in event:
+                            progress = event["prompt_progress"]
+                            continue
+                        if progress is not None:
+                            yield _prefilled(progress)
+                            progress = None
+                        token = reader.plain(event)
+                        if token is not None:
+                            yield token
+                            continue
+                        for token in await reader.take(event):
+                            yield token
             end = reader.end()
             self._keys.used(reader.slot, prompt.cache_key)
             yield end
 
-    async def _answer(self, body: Mapping[str, Any], media: Sequence[bytes]) -> AsyncIterator[Mapping[str, Any]]:
-        """The events of a generation. InvalidRequest says which item of media the engine cannot read."""
+    @asynccontextmanager
+    async def _explained(self, media: Sequence[bytes]) -> AsyncIterator[None]:
+        """InvalidRequest raised inside says which item of media the engine cannot read."""
         try:
-            async for event in self._stream("/completion", body):
-                yield event
+            yield
         except InvalidRequest as error:
             told = await self._of_media(error, media) if media else None
             if told is None:
@@ -337,19 +341,6 @@ class LlamaRunner:
         async with self._open("GET", path, None) as exchange:
             return await exchange.json()
 
-    async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
-        """The events of a stream; leaving it closes the connection, which ends the work."""
-        async with self._open("POST", path, body) as exchange:
-            rest = b""
-            while data := await exchange.read():
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    if line.startswith(b"data: "):
-                        event = from_json(line[6:])
-                        if "error" in event:
-                            raise _refused(event["error"])
-                        yield event
-
     @asynccontextmanager
     async def _open(
         self, method: Method, path: str, body: Mapping[str, Any] | None, *, more: bool = False
@@ -375,6 +366,22 @@ class LlamaRunner:
 def _prefilled(progress: Mapping[str, Any]) -> Prefilled:
     """From the last report of how far the prompt is."""
     return Prefilled(progress["total"], progress["cache"], int(progress["time_ms"] * 1e6))
+
+
+class _Events:
+    """The events of a stream, out of its bytes. Raises an error that the engine tells instead of one."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Mapping[str, Any]]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: "):
+                event = from_json(line[6:])
+                if "error" in event:
+                    raise _refused(event["error"])
+                yield event
 
 
 class _Reader:
@@ -403,7 +410,9 @@ class _Reader:
         ):
             return None
         self._predicted += 1
-        return self._give(Token(event["tokens"][-1], content.encode()))
+        token: int = event["tokens"][-1]
+        self._ids.append(token)
+        return Token(token, content.encode())
 
     async def take(self, event: Mapping[str, Any]) -> Sequence[Token]:
         """The tokens that this event completes."""

@@ -41,15 +41,15 @@ class Exchange(asyncio.Protocol):
     async def begun(self) -> None:
         """Wait for the status line and the headers."""
         while not self.status:
-            await self._wait()
+            await self._arrival()
 
     async def read(self) -> bytes:
         """What has come of the body, at least a byte; nothing at its end."""
-        while not self._pieces:
+        pieces = self._pieces
+        while not pieces:
             if self._over:
                 return b""
-            await self._wait()
-        pieces = self._pieces
+            await self._arrival()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._waiting = 0
@@ -65,12 +65,12 @@ class Exchange(asyncio.Protocol):
             parts.append(data)
         return from_json(b"".join(parts))
 
-    async def _wait(self) -> None:
-        """Until something comes. Raises what ended the connection, if nothing will."""
+    def _arrival(self) -> asyncio.Future[None]:
+        """Done when something comes. Raises what ended the connection, if nothing will."""
         if self._error is not None:
             raise self._error
         self._news = asyncio.get_running_loop().create_future()
-        await self._news
+        return self._news
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

@@ -134,9 +134,9 @@ class InferenceRoutes:
 
     async def _objects(self, wanted: ChatRequest | CompletionRequest, turn: Turn) -> AsyncGenerator[JsonObject, None]:
         inference = self._inference
-        events = inference.chat(wanted) if isinstance(wanted, ChatRequest) else inference.complete(wanted)
+        answer = inference.chat(wanted) if isinstance(wanted, ChatRequest) else inference.complete(wanted)
         with _as_sent(wanted.model):
-            async with aclosing(events):
+            async with answer as events:
                 async for event in events:
                     item = turn.object_of(event)
                     if item is not None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
 from puna.errors import EngineError
-from puna.server.body import dump_text
+from puna.server.body import dump_string, dump_text
 from puna.server.openai.bodies import ChatCompletionBody
 from puna.server.openai.frames import frames
 from puna.server.openai.messages import AudioPart, NamedCustom, NamedFunction, UserMessage
 from puna.server.openai.notes import Notes
 from puna.server.streaming import sse_data
 from puna.types import (
+    Answer,
     Candidate,
     Done,
     Event,
@@ -200,12 +200,12 @@ class _Choice:
         return choice
 
 
-async def gather(events: AsyncGenerator[Event, None], style: Style, count: int, notes: Notes) -> JsonObject:
+async def gather(answer: Answer, style: Style, count: int, notes: Notes) -> JsonObject:
     """The whole answer."""
     choices = [_Choice() for _ in range(count)]
     envelope: Envelope | None = None
     usage: Usage | None = None
-    async with notes.naming(), aclosing(events):
+    async with notes.naming(), answer as events:
         async for event in events:
             match event:
                 case Started():
@@ -244,13 +244,13 @@ def _collect(choice: _Choice, event: TextDelta | ThinkingDelta | ToolCallStart |
 # --------------------------------------------------------------------------------------------------------- a stream
 
 
-def stream(events: AsyncGenerator[Event, None], style: Style, count: int, notes: Notes) -> AsyncGenerator[bytes, None]:
+def stream(answer: Answer, style: Style, count: int, notes: Notes) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
 
     def begin(started: Started) -> Chunks:
         return Chunks(Envelope.of("chatcmpl-", style.model, started, tier=style.tier), style, count)
 
-    return frames(events, begin, notes)
+    return frames(answer, begin, notes)
 
 
 class Chunks:
@@ -263,16 +263,16 @@ class Chunks:
         self._tail = ',"usage":null' if style.usage else ""
         self._introduced = 0
         self._kinds: dict[tuple[int, int], Literal["function", "custom"]] = {}
-        self._text = [f'{head},"choices":[{{"index":{index},"delta":{{"content":' for index in range(count)]
+        self._text = [f'data: {head},"choices":[{{"index":{index},"delta":{{"content":' for index in range(count)]
         self._plain = not style.obfuscated and not style.logprobs
-        self._text_end = f'}},"logprobs":null,"finish_reason":null}}]{self._tail}}}'
+        self._text_end = f'}},"logprobs":null,"finish_reason":null}}]{self._tail}}}\n\n'
 
     def frame(self, event: Event) -> bytes:
         """The bytes for one event, perhaps none."""
         if isinstance(event, TextDelta):
             introduction = self._introduce(event.index, "") if event.index >= self._introduced else b""
             if self._plain:
-                return introduction + sse_data(f"{self._text[event.index]}{dump_text(event.text)}{self._text_end}")
+                return introduction + f"{self._text[event.index]}{dump_string(event.text)}{self._text_end}".encode()
             delta = dump_text({"content": event.text})
             return introduction + self._chunk(event.index, delta, logprobs=self._logprobs(event.logprobs))
         match event:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import Protocol
 
 from puna.server.openai.notes import Notes
 from puna.server.streaming import sse_data
-from puna.types import Event, Started
+from puna.types import Answer, Event, Started
 
 DONE = sse_data("[DONE]")
 
@@ -19,12 +18,10 @@ class Chunks(Protocol):
         ...
 
 
-async def frames(
-    events: AsyncGenerator[Event, None], begin: Callable[[Started], Chunks], notes: Notes
-) -> AsyncGenerator[bytes, None]:
+async def frames(answer: Answer, begin: Callable[[Started], Chunks], notes: Notes) -> AsyncGenerator[bytes, None]:
     """Server-sent events. `begin`: makes the chunks of an answer that has started."""
     chunks: Chunks | None = None
-    async with notes.naming(), aclosing(events):
+    async with notes.naming(), answer as events:
         async for event in events:
             if chunks is not None:
                 frame = chunks.frame(event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from math import isnan
 
@@ -16,6 +15,7 @@ from puna.server.openai.frames import frames
 from puna.server.openai.notes import Notes
 from puna.server.streaming import sse_data
 from puna.types import (
+    Answer,
     Done,
     Event,
     Finished,
@@ -100,12 +100,12 @@ class _Choice:
         return {"text": "".join(self.text), "index": index, "logprobs": logprobs, "finish_reason": self.reason}
 
 
-async def gather(events: AsyncGenerator[Event, None], style: Style, notes: Notes) -> JsonObject:
+async def gather(answer: Answer, style: Style, notes: Notes) -> JsonObject:
     """The whole answer."""
     choices = [_Choice() for _ in range(style.choices)]
     envelope: Envelope | None = None
     usage: Usage | None = None
-    async with notes.naming(), aclosing(events):
+    async with notes.naming(), answer as events:
         async for event in events:
             match event:
                 case Started():
@@ -127,9 +127,9 @@ async def gather(events: AsyncGenerator[Event, None], style: Style, notes: Notes
     }
 
 
-def stream(events: AsyncGenerator[Event, None], style: Style, notes: Notes) -> AsyncGenerator[bytes, None]:
+def stream(answer: Answer, style: Style, notes: Notes) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
-    return frames(events, lambda started: Chunks(Envelope.of("cmpl-", style.model, started), style), notes)
+    return frames(answer, lambda started: Chunks(Envelope.of("cmpl-", style.model, started), style), notes)
 
 
 class Chunks:

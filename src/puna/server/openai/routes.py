@@ -82,10 +82,10 @@ class _Api:
         notes.add(ignored)
         notes.call(convert.field_names(body))
         style = chat.Style.of(body)
-        events = self._inference.chat(wanted)
+        answer = self._inference.chat(wanted)
         if body.stream:
-            return EventStream(chat.stream(events, style, wanted.n, notes), SSE)
-        return JsonReply(await unless_gone(request.receive, chat.gather(events, style, wanted.n, notes)))
+            return EventStream(chat.stream(answer, style, wanted.n, notes), SSE)
+        return JsonReply(await unless_gone(request.receive, chat.gather(answer, style, wanted.n, notes)))
 
     async def complete(self, request: Request) -> Response | EventStream:
         body, notes = await self._read(request, CompletionBody)
@@ -93,10 +93,10 @@ class _Api:
         notes.add(ignored)
         notes.call(convert.field_names(body))
         style = legacy.Style.of(body, len(wanted.prompts))
-        events = self._inference.complete(wanted)
+        answer = self._inference.complete(wanted)
         if body.stream:
-            return EventStream(legacy.stream(events, style, notes), SSE)
-        return JsonReply(await unless_gone(request.receive, legacy.gather(events, style, notes)))
+            return EventStream(legacy.stream(answer, style, notes), SSE)
+        return JsonReply(await unless_gone(request.receive, legacy.gather(answer, style, notes)))
 
     async def embed(self, request: Request) -> Response:
         body, notes = await self._read(request, EmbeddingBody)
