@@ -152,11 +152,16 @@ class Options:
 
     def over(self, base: Options) -> Options:
         """These, and what they leave unsaid from `base`."""
+        if base is NO_OPTIONS:
+            return self
         said = {name: value for name in _OPTION_NAMES if (value := getattr(self, name)) is not None}
         return replace(base, **said) if said else base
 
 
 _OPTION_NAMES = tuple(field.name for field in fields(Options))
+
+NO_OPTIONS = Options()
+"""Nothing said."""
 
 DEFAULT_OPTIONS = Options(
     num_predict=-1,

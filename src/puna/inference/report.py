@@ -7,12 +7,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import fields
+from functools import lru_cache
 
 from puna.engine.runner import LoadOptions, RunnerInfo
 from puna.inference.choice import ChoiceEvent
 from puna.inference.decode import Job
 from puna.model.model import Model
-from puna.types import Done, Event, Options, Started, Timings, Usage
+from puna.types import NO_OPTIONS, Done, Event, Options, Started, Timings, Usage
+
+_LOAD = tuple(item.name for item in fields(LoadOptions) if hasattr(NO_OPTIONS, item.name))
 
 
 async def whole(
@@ -44,7 +47,7 @@ def started(
     return Started(
         model=name,
         engine=info.engine,
-        fingerprint=fingerprint(model, info, options.over(model.options)),
+        fingerprint=fingerprint(model, info, options),
         seed_exact=info.seed_exact,
         num_ctx=info.num_ctx,
         prompt_tokens=prompt,
@@ -54,9 +57,13 @@ def started(
 
 
 def fingerprint(model: Model, info: RunnerInfo, options: Options) -> str:
-    """Changes with model, engine and load settings."""
-    load = [getattr(options, item.name) for item in fields(LoadOptions) if hasattr(options, item.name)]
-    facts = (model.digest, info.engine, info.version, info.num_ctx, info.slots, *load)
+    """Changes with model, engine and load settings. `options`: the request's, before the model's."""
+    load = (said if (said := getattr(options, name)) is not None else getattr(model.options, name) for name in _LOAD)
+    return _fingerprint((model.digest, info.engine, info.version, info.num_ctx, info.slots, *load))
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(facts: tuple[object, ...]) -> str:
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:10]
 
 

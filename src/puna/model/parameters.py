@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from puna.errors import InvalidRequest
-from puna.types import JsonObject, JsonValue, Options
+from puna.types import NO_OPTIONS, JsonObject, JsonValue, Options
 
 Kind = Literal["int", "float", "bool", "texts"]
 
@@ -130,6 +130,8 @@ def options_to_json(options: Options) -> JsonObject:
 
 
 def _options(said: Mapping[str, bool | int | float | tuple[str, ...]]) -> Options:
+    if not said:
+        return NO_OPTIONS
     known = {field.name for field in fields(Options)}
     assert said.keys() <= known
     return Options(**said)  # type: ignore[arg-type]  # each row's kind is that of its field; a test holds them together

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from puna.engine.runner import LoadOptions
 
@@ -87,6 +88,7 @@ def shape(
     )
 
 
+@lru_cache(maxsize=256)
 def estimate(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
     """What a runner so loaded takes."""
     places = load.num_ctx * load.slots
@@ -97,6 +99,7 @@ def estimate(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
     return Estimate(int(shape.weights * costs.weights), int(values * each), costs.base + compute)
 
 
+@lru_cache(maxsize=256)
 def sizes(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> tuple[tuple[int, int], ...]:
     """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
     steps: list[tuple[int, int]] = []

@@ -326,7 +326,8 @@ class Scheduler:
 
     async def _ready(self, place: _Place) -> Runner:
         """Wait for the load, which others may have begun; their going away does not end it while one waits."""
-        await asyncio.wait({place.loading})
+        if not place.loading.done():
+            await asyncio.wait({place.loading})
         if place.loading.cancelled():
             raise _stopping()
         return place.loading.result()

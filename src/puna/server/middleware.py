@@ -188,8 +188,14 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+_OWN_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""With a port behind them, what nearly all clients send; there is nothing to parse."""
+
+
 def is_own_host(header: str) -> bool:
     """Whether a Host header (with or without port) names this machine."""
+    if header.rpartition(":")[0] in _OWN_HOSTS:
+        return True
     try:
         host = urlsplit(f"//{header}").hostname or ""
     except ValueError:

@@ -14,13 +14,18 @@ from puna.errors import StoreError
 
 @contextmanager
 def store_errors(doing: str) -> Iterator[None]:
-    """Turns an OSError into a StoreError that says what was being done, and whether the disk is full."""
+    """Turns an OSError into a StoreError."""
     try:
         yield
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StoreError(f"{doing}: no space left on the disk", code="disk_full") from error
-        raise StoreError(f"{doing}: {error.strerror or error}") from error
+        raise store_error(doing, error) from error
+
+
+def store_error(doing: str, error: OSError) -> StoreError:
+    """Says what was being done, and whether the disk is full."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreError(f"{doing}: no space left on the disk", code="disk_full")
+    return StoreError(f"{doing}: {error.strerror or error}")
 
 
 def write_file(path: Path, data: bytes) -> None:

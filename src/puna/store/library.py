@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import link
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -56,6 +57,9 @@ PRUNE_AGE = 3600.0
 """Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
 _REMEMBERED = 512
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -88,7 +92,7 @@ class Library:
         self._own = own
         self._stores = (own, *others)
         self._no_prune = no_prune
-        self._known: dict[Path, _Known] = {}
+        self._known: dict[tuple[Path, Name], _Known] = {}
         self._headers: dict[Path, tuple[Stamp, Header]] = {}
         self._unreadable: dict[Path, Stamp] = {}
         self._writing = threading.RLock()
@@ -128,7 +132,7 @@ class Library:
             store, spelled, stamp = self._find(name)
         except PunaError:
             return None
-        known = self._known.get(store.manifests.path(spelled))
+        known = self._known.get((store.root, spelled))
         return known.model if known is not None and known.holds(stamp) else None
 
     def has(self, name: Name) -> bool:
@@ -221,7 +225,7 @@ class Library:
                 store, _, _ = self._find(name)
                 raise Unsupported(f"model '{name.short}' lies in the read-only store {store.root}", param="model")
             before = self._blobs_of(spelled)
-            self._known.pop(self._own.manifests.path(spelled), None)
+            self._known.pop((self._own.root, spelled), None)
             self._own.manifests.remove(spelled)
             self._remove_unused(before)
 
@@ -304,20 +308,21 @@ class Library:
 
     def _find(self, name: Name) -> tuple[_Store, Name, Stamp]:
         for store in self._stores:
+            if (stamp := store.manifests.stamp(name)) is not None:
+                return store, name, stamp
             spelled = store.manifests.spelled(name)
-            stamp = store.manifests.stamp(spelled)
-            if stamp is not None:
+            if (stamp := store.manifests.stamp(spelled)) is not None:
                 return store, spelled, stamp
         raise ModelNotFound(name.short)
 
     def _model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
-        path = store.manifests.path(name)
-        known = self._known.get(path)
+        key = (store.root, name)
+        known = self._known.get(key)
         if known is not None and known.holds(stamp):
             return known.model
         model = self._read_model(store, name, stamp)
         _bound(self._known)
-        self._known[path] = _Known(stamp, Stamp.of(model.weights), model)
+        self._known[key] = _Known(stamp, Stamp.of(model.weights), model)
         return model
 
     def _read_model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
@@ -400,7 +405,7 @@ def _stamp(path: Path) -> Stamp | None:
         return None
 
 
-def _bound(cache: dict[Path, object] | dict[Path, _Known] | dict[Path, tuple[Stamp, Header]]) -> None:
+def _bound(cache: dict[_Key, _Value]) -> None:
     """Forget the oldest when there are too many."""
     while len(cache) >= _REMEMBERED:
         cache.pop(next(iter(cache)))

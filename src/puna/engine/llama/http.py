@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import httptools
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 Method = Literal["GET", "POST"]
 
@@ -194,7 +193,7 @@ def _abort(connected: asyncio.Task[_Connection]) -> None:
 
 
 def _request(method: Method, path: str, body: Mapping[str, Any] | None) -> bytes:
-    data = b"" if body is None else json.dumps(body).encode()
+    data = b"" if body is None else to_json(body)
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: runner\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
     )

@@ -29,6 +29,7 @@ from puna.server.openai.bodies import (
 from puna.server.openai.strict import check_strict
 from puna.settings import parse_duration
 from puna.types import (
+    NO_OPTIONS,
     AudioPart,
     ChatRequest,
     CompletionRequest,
@@ -209,7 +210,8 @@ def sampled_options(body: Sampled, max_tokens: int | None) -> Asked:
 
 def load_options(body: Extras) -> Asked:
     options, ignored = options_from_json(body.options or {}, param="options")
-    return Asked(Options(num_ctx=body.num_ctx).over(options), tuple(f"options.{name}" for name in ignored))
+    said = NO_OPTIONS if body.num_ctx is None else Options(num_ctx=body.num_ctx)
+    return Asked(said.over(options), tuple(f"options.{name}" for name in ignored))
 
 
 def keep_alive(body: Extras) -> float | None:
