@@ -33,7 +33,7 @@ class Node:
         if not (self._directory / "installed").exists():
             self._install()
 
-    def run(self, script: str, *arguments: str) -> Any:
+    def run(self, script: str, *arguments: str, seconds: float = 100) -> Any:
         """What `tests/node/SCRIPT` prints, as JSON. AssertionError with its stderr when it fails."""
         path = shutil.copy(SCRIPTS / script, self._directory)
         done = subprocess.run(
@@ -41,7 +41,7 @@ class Node:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=seconds,
             check=False,
         )
         assert done.returncode == 0, done.stderr
