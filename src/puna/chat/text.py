@@ -34,9 +34,12 @@ class StopMatcher:
         self._firsts = frozenset(stop[0] for stop in self._stops)
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
-        self.settled = not self._stops
-        """Whether all that is fed is given at once, now and later."""
         self.found: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that is fed is given at once, now and later."""
+        return not self._stops
 
     def feed(self, text: str) -> str:
         """What may be shown by now. Once `found` is set, nothing more ever is."""
