@@ -1,10 +1,12 @@
 """Servers side by side: Puna with each engine, the bare engine, and Ollama if given; in turn, on one file.
 
-    python bench/serve.py MODEL.gguf [--streams 1,4,16] [--engines llama,cpu] [--repeat 5] [--quick] [--ollama PATH]
+    python bench/serve.py MODEL.gguf [--streams 1,4,16] [--engines llama,cpu] [--repeat 5] [--quick] [--socket]
+                                     [--ollama PATH]
 
 Every server is started once; each repetition then takes one figure after the other, of all servers in turn, forwards
 and backwards, so that a slow second of the machine hits all alike. Prints medians, and the median of the ratios to the
-bare engine in the same round. Nothing else may run meanwhile.
+bare engine in the same round. Nothing else may run meanwhile. All are asked over TCP, as clients do; `--socket` shows
+what that costs the bare engine.
 
 Decode: tokens a second of all streams together, from the first token of any to the last of all. First token: of one
 short, never seen prompt. Prompt: tokens a second over a prompt of about 1,250 tokens. Among 15 others: median first
@@ -172,6 +174,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=0, help="slots of every engine; default: most streams")
     parser.add_argument("--fast", action="store_true", help="start the bare engine without what keeps seeds exact")
     parser.add_argument("--quick", action="store_true", help="each figure once a repetition, none of first tokens")
+    parser.add_argument("--socket", action="store_true", help="the bare engine a second time, over a Unix socket")
     parser.add_argument("--ollama", type=Path, help="a path to a real ollama binary")
     arguments = parser.parse_args()
     streams = [int(n) for n in arguments.streams.split(",")]
@@ -189,7 +192,11 @@ def main() -> None:
             rows["server alone, resident (MB)"][name].append(memory(target.pids)[0] / 1e6)
             targets.append(target)
         bare_name = "bare llama server"
-        targets.append(stack.enter_context(bare(bare_name, arguments.file, slots, CONTEXT, exact=not arguments.fast)))
+        exact = not arguments.fast
+        targets.append(stack.enter_context(bare(bare_name, arguments.file, slots, CONTEXT, exact=exact)))
+        if arguments.socket:
+            name = "bare, Unix socket"
+            targets.append(stack.enter_context(bare(name, arguments.file, slots, CONTEXT, exact=exact, private=True)))
         if arguments.ollama:
             targets.append(stack.enter_context(ollama(arguments.ollama, models, MODEL, slots, CONTEXT)))
         for target in targets:

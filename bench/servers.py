@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -121,14 +122,22 @@ def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) 
 
 
 @contextlib.contextmanager
-def bare(name: str, file: Path, slots: int, context: int, *, exact: bool) -> Iterator[Target]:
-    """llama.cpp's own server over its own HTTP API, in the very child process and with the options that Puna uses."""
+def bare(name: str, file: Path, slots: int, context: int, *, exact: bool, private: bool = False) -> Iterator[Target]:
+    """llama.cpp's own server over its own HTTP API, in the very child process and with the options that Puna uses.
+
+    It listens where a client would look for it, on a port of this machine; `private`: on a Unix socket, as Puna's does.
+    """
     with tempfile.TemporaryDirectory(prefix="puna-bare-") as folder:
         path = Path(folder) / "s.sock"
         files = ModelFiles(weights=file.resolve(), digest="", architecture="", quantization="")
-        options = parameters(files, LoadOptions(num_ctx=context, slots=slots), cores=THREADS, socket=path, exact=exact)
+        options = wheel(
+            parameters(files, LoadOptions(num_ctx=context, slots=slots), cores=THREADS, socket=path, exact=exact)
+        )
+        port = free_port()
+        if not private:
+            options.update(hostnames=["127.0.0.1"], port=port)
         log = (Path(folder) / "log").open("wb")
-        command = [sys.executable, "-m", "puna.engine.llama.child", json.dumps(wheel(options))]
+        command = [sys.executable, "-m", "puna.engine.llama.child", json.dumps(options)]
         environment = {**os.environ, "PUNA_PARENT": str(os.getpid())}
         with (
             log,
@@ -136,18 +145,27 @@ def bare(name: str, file: Path, slots: int, context: int, *, exact: bool) -> Ite
                 subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
             ) as process,
         ):
-            wait_until_healthy(path, process)
-            yield Target(name, "any", socket=str(path), pids=(process.pid,), extra=(("ignore_eos", True),))
+            target = Target(
+                name,
+                "any",
+                f"http://127.0.0.1:{port}",
+                socket=str(path) if private else None,
+                pids=(process.pid,),
+                extra=(("ignore_eos", True),),
+            )
+            wait_until_healthy(target, process)
+            yield target
 
 
-def wait_until_healthy(path: Path, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_until_healthy(target: Target, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
     deadline = time.perf_counter() + seconds
+    address = urlsplit(target.url)
     while time.perf_counter() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the bare engine ended with {process.returncode}")
-        connection = http.client.HTTPConnection("engine")
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as raw:
-            raw.connect(str(path))
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX if target.socket else socket.AF_INET) as raw:
+            raw.connect(target.socket or (address.hostname, address.port))
+            connection = http.client.HTTPConnection("engine")
             connection.sock = raw
             connection.request("GET", "/health")
             if connection.getresponse().status == 200:

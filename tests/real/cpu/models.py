@@ -33,10 +33,13 @@ def native(job: Mapping[str, object]) -> dict[str, object]:
     return result
 
 
-def native_logits(model: Path, ids: Sequence[int], directory: Path | None = None) -> Floats:
-    """What llama.cpp computes for every position; passed on in a file of `directory`, or beside the model."""
+def native_logits(model: Path, ids: Sequence[int], directory: Path | None = None, *, at_once: int = 512) -> Floats:
+    """What llama.cpp computes for every position, `at_once` tokens in a batch.
+
+    Passed on in a file of `directory`, or beside the model.
+    """
     file = (directory or model.parent) / f"{model.stem}.npy"
-    native({"model": str(model), "ids": list(ids), "logits": str(file)})
+    native({"model": str(model), "ids": list(ids), "logits": str(file), "at_once": at_once})
     logits: Floats = np.load(file)
     file.unlink()
     return logits

@@ -65,11 +65,11 @@ class Native:
         self._vocabulary = library.llama_model_get_vocab(self._model)
         self._count = library.llama_vocab_n_tokens(self._vocabulary)
 
-    def logits(self, ids: list[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """[len(ids), vocabulary], in chunks of 512 tokens."""
+    def logits(self, ids: list[int], at_once: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """[len(ids), vocabulary], `at_once` tokens in a batch, 512 at most."""
         rows = []
-        for start in range(0, len(ids), 512):
-            chunk = ids[start : start + 512]
+        for start in range(0, len(ids), at_once):
+            chunk = ids[start : start + at_once]
             batch = self._library.llama_batch_init(len(chunk), 0, 1)
             batch.count = len(chunk)
             for place, token in enumerate(chunk):
@@ -139,7 +139,7 @@ def open_library() -> ctypes.CDLL:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """`model` with `ids`, `texts`; or `quantise`: [[array file, type number, bytes of a row]]."""
+    """`model` with `ids` and `at_once`, `texts`; or `quantise`: [[array file, type number, bytes of a row]]."""
     result: dict[str, Any] = {}
     if "quantise" in job:
         library = open_library()
@@ -153,7 +153,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         return result
     native = Native(job["model"], tokens=len(job.get("ids", [])))
     if "ids" in job:
-        np.save(job["logits"], native.logits(job["ids"]))
+        np.save(job["logits"], native.logits(job["ids"], job["at_once"]))
     if "texts" in job:
         result["plain"] = [native.encode(text, bos=False, special=False) for text in job["texts"]]
         result["special"] = [native.encode(text, bos=True, special=True) for text in job["texts"]]

@@ -5,7 +5,8 @@ The reference is `exact` mode, which is held against plain NumPy first. Texts ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data import topics
 
@@ -13,15 +14,21 @@ import numpy as np
 import pytest
 
 from puna.engine.cpu.tokenizer import Tokenizer
+from puna.engine.llama.engine import LlamaEngine
+from puna.engine.runner import LoadOptions
 from puna.model.gguf import read_header
-from real.cpu.models import agreement, forward_logits, in_type, log_probabilities, native_logits
+from puna.settings import Settings
+from real.cpu.models import Floats, agreement, forward_logits, in_type, log_probabilities, native_logits
 from real.cpu.reference import Reference
+from real.cpu.running import files, started
 
 SCORED = 1500
 LEAD = 36
 """Tokens at the start that are read and not scored."""
 PLAIN = 256
 """Positions that plain NumPy computes."""
+SCORED_BY_BOTH = 256
+"""Tokens whose log-probabilities both engines are asked for."""
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +54,65 @@ def test_as_near_to_the_float32_computation_as_llama_cpp(model: Path, ids: Seque
     assert ours.top >= theirs.top - 0.01
 
 
+@dataclass(frozen=True)
+class Distance:
+    """Absolute differences of log-probabilities, natural: over all that were compared, and at the worst hundredth."""
+
+    mean: float
+    worst: float
+
+
+def distances(one: Floats, other: Floats, ids: Sequence[int]) -> Mapping[str, Distance]:
+    """Of the tokens of the text, of the likeliest, and of the twenty likeliest by `other`."""
+    likely = np.argsort(other, axis=-1)[:, ::-1]
+    compared = {"given": np.asarray(ids[1:])[:, None], "likeliest": likely[:-1, :1], "twenty": likely[:-1, :20]}
+    found = {}
+    for name, tokens in compared.items():
+        difference = np.abs(np.take_along_axis(one[:-1] - other[:-1], tokens, axis=-1))
+        found[name] = Distance(float(difference.mean()), float(np.quantile(difference, 0.99)))
+    return found
+
+
 def test_log_probabilities_are_llama_cpps_on_bf16(smollm2_gguf: Path, ids: Sequence[int], tmp_path: Path) -> None:
-    """In the mean: llama.cpp rounds what it multiplies to bf16, and at places errs by more than that."""
+    """Within 0.02 in the mean, and as near as llama.cpp's own are to each other when it takes the tokens one by one.
+
+    More cannot be had from anyone: it rounds to bf16 what it multiplies, and which way a number is rounded depends on
+    the order of a sum. Single ones of its own differ by 0.1 and more.
+    """
     model = in_type(smollm2_gguf, "BF16", tmp_path)
     ours = log_probabilities(forward_logits(model, ids[:PLAIN]))
-    theirs = log_probabilities(native_logits(model, ids[:PLAIN], tmp_path))
-    places, likeliest, given = np.arange(PLAIN - 1), theirs.argmax(axis=-1)[:-1], np.asarray(ids[1:PLAIN])
-    for tokens in (likeliest, given):
-        assert np.abs(ours[places, tokens] - theirs[places, tokens]).mean() <= 0.02
+    together, single = (
+        log_probabilities(native_logits(model, ids[:PLAIN], tmp_path, at_once=many)) for many in (PLAIN, 1)
+    )
+    own = distances(single, together, ids[:PLAIN])
+    for theirs in (together, single):
+        for name, distance in distances(ours, theirs, ids[:PLAIN]).items():
+            assert distance.mean <= 0.02, name
+            assert distance.mean <= 1.25 * own[name].mean, name
+            assert distance.worst <= 1.5 * own[name].worst, name
+
+
+async def test_log_probabilities_are_the_llama_engines_on_bf16(
+    smollm2_gguf: Path, ids: Sequence[int], tmp_path: Path
+) -> None:
+    """The same by what the two engines tell of the same tokens, twenty alternatives with each."""
+    model = in_type(smollm2_gguf, "BF16", tmp_path)
+    scored = ids[:SCORED_BY_BOTH]
+    async with started(model, tmp_path / "store", slots=4) as runner:
+        ours = await runner.score(scored, top=20)
+    llama = await LlamaEngine(Settings(models=Path("none"))).start(files(model), LoadOptions(num_ctx=512, slots=4))
+    try:
+        theirs = await llama.score(scored, top=20)
+    finally:
+        await llama.close()
+    assert np.mean([abs(mine[0] - other[0]) for mine, other in zip(ours, theirs, strict=True)]) <= 0.02
+    differences = []
+    for (_, mine), (_, other) in zip(ours, theirs, strict=True):
+        known = {candidate.token: candidate.logprob for candidate in mine}
+        differences += [abs(known[one.token] - one.logprob) for one in other if one.token in known]
+    # The twentieth of one may be the twenty-first of the other.
+    assert len(differences) >= 0.95 * 20 * len(ours)
+    assert np.mean(differences) <= 0.02
 
 
 def test_exact_mode_is_the_float32_computation(smollm2_gguf: Path, ids: Sequence[int]) -> None:

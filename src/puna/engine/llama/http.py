@@ -16,6 +16,8 @@ from typing import Any, Literal, cast
 import httptools
 from pydantic_core import from_json, to_json
 
+from puna.engine.llama.arrival import Arrival
+
 Method = Literal["GET", "POST"]
 
 READ_LIMIT = 2**20
@@ -35,12 +37,12 @@ class Exchange(asyncio.Protocol):
         self._waiting = 0
         self._paused = self._over = False
         self._error: Exception | None = None
-        self._news: asyncio.Future[None] | None = None
+        self._arrival = Arrival()
 
     async def begun(self) -> None:
         """Wait for the status line and the headers."""
         while not self.status:
-            await self._arrival()
+            await self._more()
 
     async def read(self) -> bytes:
         """What has come of the body, at least a byte; nothing at its end."""
@@ -48,7 +50,7 @@ class Exchange(asyncio.Protocol):
         while not pieces:
             if self._over:
                 return b""
-            await self._arrival()
+            await self._more()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._waiting = 0
@@ -64,16 +66,11 @@ class Exchange(asyncio.Protocol):
             parts.append(data)
         return from_json(b"".join(parts))
 
-    def _arrival(self) -> asyncio.Future[None]:
-        """Done when something comes. Raises what ended the connection, if nothing will."""
+    def _more(self) -> Arrival:
+        """To be awaited: something comes. Raises what ended the connection, if nothing will."""
         if self._error is not None:
             raise self._error
-        self._news = asyncio.get_running_loop().create_future()
-        return self._news
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        return self._arrival
 
     # ----------------------------------------------------------------------------------------- the event loop's side
 
@@ -89,7 +86,7 @@ class Exchange(asyncio.Protocol):
         if self._waiting > READ_LIMIT and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
+        self._arrival.come()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._over:
@@ -97,7 +94,7 @@ class Exchange(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         self._error = self._error or error
-        self._wake()
+        self._arrival.come()
 
     # --------------------------------------------------------------------------------------------- the parser's side
 
