@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import TextIO
@@ -62,6 +63,13 @@ class Printer:
     def _write(self, text: str) -> None:
         self._out.write(text if self._wrap is None else self._wrap.feed(text))
         self._out.flush()
+
+
+def printer(*, word_wrap: bool, hide_thinking: bool) -> Printer:
+    """A Printer to stdout as it is now: lines are broken, and colours used, on a terminal only."""
+    terminal = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if terminal and word_wrap else None
+    return Printer(sys.stdout, columns=columns, colour=terminal, hide_thinking=hide_thinking)
 
 
 async def show(answer: Answer, printer: Printer, said: Transcript) -> None:

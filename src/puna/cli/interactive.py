@@ -16,9 +16,9 @@ from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.console import Console
 
-from puna.cli.answer import Transcript, show, stats_text, tell_notices
+from puna.cli.answer import Transcript, printer, show, stats_text, tell_notices
+from puna.cli.media import attach
 from puna.cli.progress import waiting
-from puna.cli.run import printer, with_files
 from puna.cli.session import Session, command, open_model
 from puna.errors import PunaError
 
@@ -45,7 +45,7 @@ async def converse(session: Session, console: Console) -> None:
             return
         if line.startswith(("/bye", "/exit")):
             return
-        if line.startswith("/") and not with_files(line, session.card).data:
+        if line.startswith("/") and not attach(line, session.card.capabilities).data:
             await command(session, line)
         elif line.strip():
             await _exchange(session, line, console)
@@ -69,7 +69,7 @@ async def read_message(read: Read) -> str:
 async def _exchange(session: Session, line: str, console: Console) -> None:
     """Send a message and show the answer. Ctrl-C stops the answer; what was said of it stays in the conversation."""
     try:
-        attached = with_files(line, session.card)
+        attached = attach(line, session.card.capabilities)
     except PunaError as error:
         print(f"Error: {error}", file=sys.stderr)
         return
@@ -97,7 +97,7 @@ async def _answer(session: Session, said: Transcript, console: Console) -> None:
         with waiting("", console):
             answer = await stack.enter_async_context(session.server.chat(session.request()))
         tell_notices(answer)
-        await show(answer, printer(session.ask), said)
+        await show(answer, printer(word_wrap=session.ask.word_wrap, hide_thinking=session.ask.hide_thinking), said)
     print("\n")
     if session.ask.verbose and said.stats is not None:
         print(stats_text(said.stats), file=sys.stderr)

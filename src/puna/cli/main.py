@@ -86,7 +86,8 @@ def run(  # the flags are what they are
     dimensions: Annotated[int, typer.Option("--dimensions", min=0, help="Embedding: how many numbers.")] = 0,
 ) -> None:
     """Ask a model. Pulls it when it is not here, and starts a server when none runs."""
-    from puna.cli.run import Ask, can_converse, piped_text
+    from puna.cli.ask import Ask
+    from puna.cli.run import can_converse, piped_text
     from puna.cli.run import run as work
 
     ask = Ask(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,13 @@ class Attached:
     notes: tuple[str, ...] = ()
 
 
-def attach(prompt: str) -> Attached:
-    """A path that does not exist stays text. InvalidRequest for a file that is too large or of another kind."""
+def attach(prompt: str, capabilities: Collection[str]) -> Attached:
+    """Paths mean files only to a model that can see or hear, as its `capabilities` say.
+
+    A path that does not exist stays text. InvalidRequest for a file that is too large or of another kind.
+    """
+    if not {"vision", "audio"} & set(capabilities):
+        return Attached(prompt)
     data: list[str] = []
     notes: list[str] = []
 

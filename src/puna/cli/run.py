@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from puna.cli.answer import Printer, Transcript, show, stats_text, tell_notices
+from puna.cli.answer import Transcript, printer, show, stats_text, tell_notices
+from puna.cli.ask import Ask, shared_fields
 from puna.cli.background import ensure_server
 from puna.cli.connect import client, settings
-from puna.cli.media import Attached, attach
+from puna.cli.media import attach
 from puna.cli.progress import error_console, follow, reporter, waiting
 from puna.cli.upload import bring
 from puna.client import Client, ModelCard, ServerRefused
 from puna.errors import InvalidRequest, NotFound
-from puna.settings import parse_duration
-from puna.types import JsonObject, JsonValue
-
-LEVELS = ("high", "medium", "low", "max")
+from puna.types import JsonObject
 
 IMPORTED = "local"
 """The namespace of models that were made from a file: they never stand in the way of a model of the library."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """The arguments of `run`. `piped`: what came on stdin, '' if nothing did."""
-
-    model: str
-    words: tuple[str, ...] = ()
-    piped: str = ""
-    interactive: bool = False
-    keep_alive: str | None = None
-    verbose: bool = False
-    insecure: bool = False
-    word_wrap: bool = True
-    format: str = ""
-    think: str | None = None
-    hide_thinking: bool = False
-    truncate: bool | None = None
-    dimensions: int = 0
-
-    @property
-    def prompt(self) -> str:
-        return " ".join(part for part in (self.piped, " ".join(self.words)) if part)
 
 
 def piped_text() -> str:
@@ -72,49 +45,13 @@ async def run(ask: Ask) -> None:
         if "embedding" in card.capabilities and "completion" not in card.capabilities:
             await _embed(server, model, ask)
         elif ask.interactive and not ask.words:
+            # The line editor takes a while to import, and an answer to one question needs none.
             from puna.cli.interactive import converse
             from puna.cli.session import Session
 
             await converse(Session(server, model, card, ask, shared), console)
         else:
             await _answer_once(server, {"model": model, **shared}, card, ask, console)
-
-
-def shared_fields(ask: Ask) -> JsonObject:
-    """What every request of this run carries. A flag that cannot be read is refused before anything starts."""
-    fields: JsonObject = {}
-    if ask.keep_alive is not None:
-        try:
-            parse_duration(ask.keep_alive)
-        except ValueError as error:
-            raise InvalidRequest(f"invalid value for --keepalive: {error}") from error
-        fields["keep_alive"] = ask.keep_alive
-    if ask.format:
-        fields["format"] = read_format(ask.format)
-    if ask.think is not None:
-        fields["think"] = read_think(ask.think)
-    return fields
-
-
-def read_format(text: str) -> JsonValue:
-    """'json', or a JSON Schema as text."""
-    if text == "json":
-        return "json"
-    try:
-        schema: JsonValue = json.loads(text)
-    except ValueError as error:
-        raise InvalidRequest(f"invalid value for --format: neither json nor a JSON Schema ({error})") from error
-    if not isinstance(schema, dict):
-        raise InvalidRequest("invalid value for --format: a JSON Schema is an object")
-    return schema
-
-
-def read_think(text: str) -> bool | str:
-    if text in {"true", "false"}:
-        return text == "true"
-    if text in LEVELS:
-        return text
-    raise InvalidRequest(f'invalid value for --think: "{text}" (must be true, false, high, medium, low, or max)')
 
 
 def local_file(text: str) -> Path | None:
@@ -155,19 +92,8 @@ async def present(server: Client, model: str, console: Console, *, insecure: boo
     return await server.show(model)
 
 
-def with_files(text: str, card: ModelCard) -> Attached:
-    """Paths in a prompt mean files only to a model that can see or hear."""
-    return attach(text) if {"vision", "audio"} & set(card.capabilities) else Attached(text)
-
-
-def printer(ask: Ask) -> Printer:
-    terminal = sys.stdout.isatty()
-    columns = shutil.get_terminal_size().columns if terminal and ask.word_wrap else None
-    return Printer(sys.stdout, columns=columns, colour=terminal, hide_thinking=ask.hide_thinking)
-
-
 async def _answer_once(server: Client, request: JsonObject, card: ModelCard, ask: Ask, console: Console) -> None:
-    attached = with_files(ask.prompt, card)
+    attached = attach(ask.prompt, card.capabilities)
     for note in attached.notes:
         console.print(note, markup=False)
     if not attached.text and not attached.data:
@@ -183,7 +109,7 @@ async def _answer_once(server: Client, request: JsonObject, card: ModelCard, ask
         with waiting(f"loading {ask.model}", console):
             answer = await stack.enter_async_context(server.generate(request))
         tell_notices(answer)
-        await show(answer, printer(ask), said)
+        await show(answer, printer(word_wrap=ask.word_wrap, hide_thinking=ask.hide_thinking), said)
     print("\n")
     if ask.verbose and said.stats is not None:
         print(stats_text(said.stats), file=sys.stderr)

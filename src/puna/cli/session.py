@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 
+from puna.cli.ask import LEVELS, Ask
 from puna.cli.models import card_text, list_models
-from puna.cli.run import LEVELS, Ask
 from puna.client import Client, ModelCard, ServerRefused
 from puna.errors import InvalidRequest, PunaError
 from puna.model.parameters import parse_parameter

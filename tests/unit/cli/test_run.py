@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from puna.cli.ask import Ask, read_format, read_think, shared_fields
 from puna.cli.main import normalised
-from puna.cli.run import Ask, file_name, local_file, read_format, read_think, shared_fields
+from puna.cli.run import file_name, local_file
 from puna.errors import InvalidRequest, NotFound
 from puna.model.name import Name
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from puna.cli.ask import Ask
 from puna.cli.interactive import read_message
-from puna.cli.run import Ask
 from puna.cli.session import Session, command
 from puna.client import Client, Details, ModelCard
 from puna.settings import Address
