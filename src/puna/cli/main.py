@@ -7,248 +7,302 @@ Exit status: 0 done; 1 refused or failed (`Error: …` on stderr); 2 wrong usage
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Annotated, NoReturn
+from typing import Any, NoReturn, TextIO
 
-import typer
+import click
 
+from puna.cli.flags import Group, Optional
 from puna.errors import PunaError
 
-app = typer.Typer(
-    name="puna",
-    help="Run language models on this machine, and serve them to OpenAI and Ollama clients.",
-    no_args_is_help=True,
-    add_completion=False,
-    # Plain help is there in a third of the time that the coloured one takes.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+INTERRUPTED = 130
+
+
+@click.group(
+    "puna",
+    cls=Group,
+    aliases={"start": "serve", "ls": "list"},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", show_default=False)]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Use a registry without TLS.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show more.")]
-Prefix = Annotated[str, typer.Argument(metavar="[PREFIX]", help="Only names that begin so.", show_default=False)]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from puna.cli.models import version
-
-        _call(version)
-        raise typer.Exit
-
-
-@app.callback()
-def puna(
-    version: Annotated[
-        bool,
-        typer.Option("-v", "--version", is_eager=True, callback=_show_version, help="Show the version and leave."),
-    ] = False,
-) -> None:
-    pass
+@click.option(
+    "-v",
+    "--version",
+    "wanted",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _version_and_leave(ctx) if wanted else None,
+    help="Show the version and leave.",
+)
+def puna() -> None:
+    """Run language models on this machine, and serve them to OpenAI and Ollama clients."""
 
 
-@app.command("start", hidden=True)
-@app.command("serve")
+def _version_and_leave(ctx: click.Context) -> None:
+    if not ctx.resilient_parsing:
+        _version()
+        ctx.exit()
+
+
+_model = click.argument("model", metavar="MODEL")
+_prefix = click.argument("prefix", metavar="[PREFIX]", default="")
+_insecure = click.option("--insecure", is_flag=True, help="Use a registry without TLS.")
+
+
+def _verbose(help: str) -> Callable[[Any], Any]:
+    return click.option("-v", "--verbose", is_flag=True, help=help)
+
+
+@puna.command("serve")
 def serve() -> None:
-    """Start the server. PUNA_HOST says where it listens; all settings: docs/reference/settings.md."""
+    """Start the server.
+
+    PUNA_HOST says where it listens; all settings: docs/reference/settings.md.
+    """
     from puna.cli.serve import serve as work
 
-    raise typer.Exit(work())
+    sys.exit(work())
 
 
-@app.command("run")
-def run(  # the flags are what they are
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name, or the path of a GGUF file.")],
-    prompt: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Answered once. Without: a conversation.")
-    ] = None,
-    keepalive: Annotated[
-        str | None, typer.Option("--keepalive", metavar="DURATION", help="Keep it loaded so long, such as 5m.")
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show counts and rates after each answer.")] = False,
-    insecure: Insecure = False,
-    nowordwrap: Annotated[bool, typer.Option("--nowordwrap", help="Do not break lines between words.")] = False,
-    format: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="'json', or a JSON Schema as text.", show_default=False)
-    ] = "",
-    think: Annotated[
-        str | None,
-        typer.Option("--think", metavar="[=LEVEL]", help="true, false, high, medium, low or max.", show_default=False),
-    ] = None,
-    hidethinking: Annotated[bool, typer.Option("--hidethinking", help="Do not show the thinking.")] = False,
-    truncate: Annotated[
-        bool | None, typer.Option("--truncate/--no-truncate", help="Embedding: cut what does not fit.")
-    ] = None,
-    dimensions: Annotated[int, typer.Option("--dimensions", min=0, help="Embedding: how many numbers.")] = 0,
-) -> None:
-    """Ask a model. Pulls it when it is not here, and starts a server when none runs."""
+@puna.command("run")
+@_model
+@click.argument("prompt", metavar="[PROMPT]...", nargs=-1)
+@click.option("--keepalive", metavar="DURATION", help="Keep it loaded so long, such as 5m.")
+@click.option("--verbose", is_flag=True, help="Show counts and rates after each answer.")
+@_insecure
+@click.option("--nowordwrap", is_flag=True, help="Do not break lines between words.")
+@click.option("--format", metavar="FORMAT", default="", help="'json', or a JSON Schema as text.")
+@click.option("--think", cls=Optional, metavar="[=LEVEL]", help="true, false, high, medium, low or max.")
+@click.option("--hidethinking", is_flag=True, help="Do not show the thinking.")
+@click.option("--truncate/--no-truncate", default=None, help="Embedding: cut what does not fit.")
+@click.option("--dimensions", type=click.IntRange(min=0), default=0, help="Embedding: how many numbers.")
+def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
+    """Ask a model.
+
+    Pulls it when it is not here, and starts a server when none runs. MODEL is a name, or the path of a GGUF file.
+    With a PROMPT, or text on stdin, it is answered once; without, there is a conversation.
+    """
     from puna.cli.ask import Ask
     from puna.cli.run import can_converse, piped_text
     from puna.cli.run import run as work
 
     ask = Ask(
         model=model,
-        words=tuple(prompt or ()),
+        words=prompt,
         piped=piped_text(),
         interactive=can_converse(),
-        keep_alive=keepalive,
-        verbose=verbose,
-        insecure=insecure,
-        word_wrap=not nowordwrap,
-        format=format,
-        think=think,
-        hide_thinking=hidethinking,
-        truncate=truncate,
-        dimensions=dimensions,
+        keep_alive=flags["keepalive"],
+        verbose=flags["verbose"],
+        insecure=flags["insecure"],
+        word_wrap=not flags["nowordwrap"],
+        format=flags["format"],
+        think=flags["think"],
+        hide_thinking=flags["hidethinking"],
+        truncate=flags["truncate"],
+        dimensions=flags["dimensions"],
     )
     _call(lambda: work(ask))
 
 
-@app.command("pull")
-def pull(model: Model, insecure: Insecure = False) -> None:
+@puna.command("pull")
+@_model
+@_insecure
+def pull(model: str, *, insecure: bool) -> None:
     """Fetch a model."""
     from puna.cli.transfer import pull as work
 
     _call(lambda: work(model, insecure=insecure))
 
 
-@app.command("push")
-def push(model: Model, insecure: Insecure = False) -> None:
+@puna.command("push")
+@_model
+@_insecure
+def push(model: str, *, insecure: bool) -> None:
     """Send a model to its registry."""
     from puna.cli.transfer import push as work
 
     _call(lambda: work(model, insecure=insecure))
 
 
-@app.command("create")
-def create(
-    model: Model,
-    file: Annotated[str, typer.Option("-f", "--file", metavar="FILE", help="The Modelfile.")] = "Modelfile",
-    quantize: Annotated[
-        str, typer.Option("-q", "--quantize", metavar="TYPE", help="Such as Q4_K_M.", show_default=False)
-    ] = "",
-) -> None:
+@puna.command("create")
+@_model
+@click.option("-f", "--file", metavar="FILE", default="Modelfile", help="The Modelfile.", show_default=True)
+@click.option("-q", "--quantize", metavar="TYPE", default="", help="Such as Q4_K_M.")
+def create(model: str, *, file: str, quantize: str) -> None:
     """Make a model from a Modelfile."""
     from puna.cli.create import create as work
 
     _call(lambda: work(model, file, quantize=quantize))
 
 
-@app.command("ls", hidden=True)
-@app.command("list")
-def list_models(prefix: Prefix = "") -> None:
-    """List the models that are here."""
+@puna.command("list")
+@_prefix
+def list_models(prefix: str) -> None:
+    """List the models that are here.
+
+    With PREFIX, those whose names begin so, in capitals or not.
+    """
     from puna.cli.models import list_models as work
 
     _call(lambda: work(prefix))
 
 
-@app.command("ps")
-def ps(prefix: Prefix = "", verbose: Verbose = False) -> None:
-    """List the models that are loaded; with -v, the engine of each and why it was chosen."""
+@puna.command("ps")
+@_prefix
+@_verbose("Show the engine of each, and why it was chosen.")
+def ps(prefix: str, *, verbose: bool) -> None:
+    """List the models that are loaded.
+
+    With PREFIX, those whose names begin so.
+    """
     from puna.cli.models import list_running as work
 
     _call(lambda: work(prefix, verbose=verbose))
 
 
-@app.command("show")
-def show(  # the flags are what they are
-    model: Model,
-    license: Annotated[bool, typer.Option("--license", help="Only the licence.")] = False,
-    modelfile: Annotated[bool, typer.Option("--modelfile", help="Only the Modelfile.")] = False,
-    parameters: Annotated[bool, typer.Option("--parameters", help="Only the parameters.")] = False,
-    template: Annotated[bool, typer.Option("--template", help="Only the template.")] = False,
-    system: Annotated[bool, typer.Option("--system", help="Only the system message.")] = False,
-    verbose: Verbose = False,
-) -> None:
+@puna.command("show")
+@_model
+@click.option("--license", is_flag=True, help="Only the licence.")
+@click.option("--modelfile", is_flag=True, help="Only the Modelfile.")
+@click.option("--parameters", is_flag=True, help="Only the parameters.")
+@click.option("--template", is_flag=True, help="Only the template.")
+@click.option("--system", is_flag=True, help="Only the system message.")
+@_verbose("Show all metadata and tensors.")
+def show(model: str, *, verbose: bool, **selectors: bool) -> None:
     """Tell what a model is."""
     from puna.cli.models import show as work
 
-    flags = {
-        "license": license,
-        "modelfile": modelfile,
-        "parameters": parameters,
-        "template": template,
-        "system": system,
-    }
-    _call(lambda: work(model, tuple(name for name, wanted in flags.items() if wanted), verbose=verbose))
+    _call(lambda: work(model, tuple(name for name, wanted in selectors.items() if wanted), verbose=verbose))
 
 
-@app.command("cp")
-def cp(
-    source: Annotated[str, typer.Argument(metavar="SOURCE")],
-    destination: Annotated[str, typer.Argument(metavar="DESTINATION")],
-) -> None:
+@puna.command("cp")
+@click.argument("source", metavar="SOURCE")
+@click.argument("destination", metavar="DESTINATION")
+def cp(source: str, destination: str) -> None:
     """Give a model a second name."""
     from puna.cli.models import copy as work
 
     _call(lambda: work(source, destination))
 
 
-@app.command("rm")
-def rm(models: Annotated[list[str], typer.Argument(metavar="MODEL...")]) -> None:
+@puna.command("rm")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+def rm(models: tuple[str, ...]) -> None:
     """Remove models."""
     from puna.cli.models import remove as work
 
-    _call(lambda: work(tuple(models)))
+    _call(lambda: work(models))
 
 
-@app.command("stop")
-def stop(model: Model) -> None:
+@puna.command("stop")
+@_model
+def stop(model: str) -> None:
     """Unload a model."""
     from puna.cli.models import stop as work
 
     _call(lambda: work(model))
 
 
+@puna.command("version")
+def version() -> None:
+    """Show the version.
+
+    The running server's; and this command's, where that is another or no server runs.
+    """
+    _version()
+
+
+@puna.command("help")
+@click.argument("command", metavar="[COMMAND]", default="")
+@click.pass_context
+def show_help(ctx: click.Context, command: str) -> None:
+    """Show what there is, or what a command takes."""
+    parent = ctx.parent
+    assert parent is not None
+    if not command:
+        click.echo(parent.get_help())
+        return
+    found = puna.require(parent, command)
+    with click.Context(found, info_name=found.name, parent=parent) as of_command:
+        click.echo(found.get_help(of_command))
+
+
+def _version() -> None:
+    from puna.cli.models import version as work
+
+    _call(work)
+
+
 def _call(work: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run a command's work to its end. Ctrl-C is no error to tell."""
+    """Run a command's work to its end, or until Ctrl-C."""
     import asyncio
 
     try:
         asyncio.run(work())
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def normalised(arguments: list[str]) -> list[str]:
-    """What the parser cannot say for itself: `help run` is `run --help`, and a bare `--think` is `--think=true`.
-
-    The value of `--think`, if any, is joined with '=', so that a word of the prompt may follow it.
-    """
-    if arguments[:1] == ["help"]:
-        return [*arguments[1:], "--help"]
-    ends = arguments.index("--") if "--" in arguments else len(arguments)
-    return ["--think=true" if item == "--think" else item for item in arguments[:ends]] + arguments[ends:]
+# ---------------------------------------------------------------------------------------------------------- the process
 
 
 def main() -> NoReturn:
     """The console script."""
-    debug = os.environ.get("PUNA_DEBUG", "").lower() in {"1", "t", "true", "yes", "on"}
+    _complete_streams()
     try:
-        app(args=normalised(sys.argv[1:]))
-    except PunaError as error:
-        _fail(str(error))
+        status = puna.main(args=sys.argv[1:], prog_name="puna", standalone_mode=False)
+        sys.stdout.flush()
+        _leave(status if isinstance(status, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        _leave(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _leave(INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has left (`puna list | head -1`); nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _leave(1)  # Whoever read our output has left (`puna list | head -1`).
     except Exception as error:  # the last line before the user: a traceback is for those who ask
-        if debug:
+        if os.environ.get("PUNA_DEBUG", "").lower() in {"1", "t", "true", "yes", "on"}:
             raise
-        _fail(f"this is a fault in Puna ({type(error).__name__}: {error}); PUNA_DEBUG=1 shows where")
-    sys.exit(0)
+        print(f"Error: {_told(error)}", file=sys.stderr)
+        _leave(1)
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"Error: {message}", file=sys.stderr)
-    sys.exit(1)
+def _told(error: Exception) -> str:
+    if isinstance(error, PunaError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+        reason = (error.strerror or str(error)).lower()
+        return f"{error.filename or 'the output'} could not be written ({reason}): make room, or write elsewhere"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {(error.strerror or str(error)).lower()}"
+    return f"this is a fault in Puna ({type(error).__name__}: {error}); PUNA_DEBUG=1 shows where"
+
+
+def _complete_streams() -> None:
+    """Where the caller closed an output, its text goes nowhere; what a terminal cannot show becomes '?'."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - it stays open as long as the process lives
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _leave(status: int) -> NoReturn:
+    """End. What could not be written stays unwritten: Python would try once more, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
+    sys.exit(status)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -22,16 +22,16 @@ _ARRAY_COLUMNS = 10
 
 
 async def version() -> None:
-    """Ours; and a warning when the running server is another, or none runs."""
-    print(f"puna version is {puna.__version__}")
+    """The running server's; and ours, where that is another or no server runs."""
     try:
         async with client() as server:
             running = await server.version()
     except ServerUnreachable:
         print("Warning: could not connect to a running Puna server", file=sys.stderr)
-        return
+        running = puna.__version__
+    print(f"puna version is {running}")
     if running != puna.__version__:
-        print(f"Warning: the running server is version {running}", file=sys.stderr)
+        print(f"Warning: client version is {puna.__version__}", file=sys.stderr)
 
 
 async def list_models(prefix: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +64,40 @@ def command(tmp_path: Path) -> Callable[..., Command]:
 def puna(command: Callable[..., Command], server: Any) -> Command:
     """The command on the shared server."""
     return command(server.url)
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[Mapping[str, Any]], str]]:
+    """`answering({"GET /api/version": {...}})`: the URL of a server with these answers (JSON), and 404 else."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(answers: Mapping[str, Any]) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(answers))
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(answers: Mapping[str, Any]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = answers.get(f"{self.command} {self.path}")
+            body = json.dumps({"error": "no such thing"} if found is None else found).encode()
+            self.send_response(404 if found is None else 200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_POST = do_GET
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    return Handler

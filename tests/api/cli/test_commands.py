@@ -52,22 +52,60 @@ def test_help_is_quick(command: Callable[..., Any]) -> None:
     assert min(took) < 0.3
 
 
-def test_help_imports_nothing_heavy() -> None:
+HEAVY = ("rich", "pydantic", "prompt_toolkit", "starlette", "uvicorn", "jsonschema", "structlog", "puna.server")
+"""What takes long to import, and what a quick command has no use for."""
+
+
+def test_help_imports_nothing_heavy(command: Callable[..., Any]) -> None:
+    assert imported(command(NOWHERE), "--help").isdisjoint({*HEAVY, "aiohttp", "asyncio"})
+
+
+def imported(puna: Any, *arguments: str) -> set[str]:
+    """The modules that a command has imported when it ends."""
     code = (
-        "import sys\nfrom puna.cli.main import app\n"
-        "try:\n    app(args=['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = ('aiohttp', 'rich', 'pydantic', 'prompt_toolkit', 'starlette')\n"
-        "print([name for name in heavy if name in sys.modules])"
+        "import sys\nfrom puna.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    print('\\nIMPORTED', *sys.modules, flush=True)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert ended.stdout.splitlines()[-1] == "[]"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=puna.environment, capture_output=True, text=True, timeout=30
+    )
+    return set(ended.stdout.rpartition("IMPORTED")[2].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [((), "Commands:"), (("list",), "Usage: puna list [OPTIONS] [PREFIX]"), (("ls",), "Usage: puna list")],
+)
+def test_help_of_a_command(command: Callable[..., Any], arguments: tuple[str, ...], told: str) -> None:
+    ended = command(NOWHERE)("help", *arguments)
+    assert (ended.status, ended.err) == (0, "")
+    assert told in ended.out
+    if arguments:
+        assert command(NOWHERE)(arguments[0], "-h").out.splitlines()[1:] == ended.out.splitlines()[1:]
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest(command: Callable[..., Any]) -> None:
+    for arguments in (["lst"], ["help", "lst"]):
+        ended = command(NOWHERE)(*arguments)
+        assert (ended.status, ended.out) == (2, "")
+        assert 'unknown command "lst" for "puna", did you mean list' in ended.err
 
 
 def test_the_version_is_told_with_and_without_a_server(puna: Any, command: Callable[..., Any]) -> None:
-    assert puna("--version").out == f"puna version is {__version__}\n"
+    for arguments in ("--version", "-v", "version"):
+        ended = puna(arguments)
+        assert (ended.status, ended.out, ended.err) == (0, f"puna version is {__version__}\n", "")
     alone = command(NOWHERE)("-v")
     assert (alone.status, alone.out) == (0, f"puna version is {__version__}\n")
     assert "Warning: could not connect" in alone.err
+    assert command(NOWHERE)("--version=false", "help").out.startswith("Usage:")
+
+
+def test_a_server_of_another_version_is_told_beside_our_own(answering: Any, command: Callable[..., Any]) -> None:
+    server = answering({"GET /api/version": {"version": "0.9.1", "puna": "99.1"}})
+    ended = command(server)("--version")
+    assert (ended.status, ended.out) == (0, "puna version is 99.1\n")
+    assert ended.err == f"Warning: client version is {__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["wat"], ["run"], ["list", "--wat"], ["cp", "a"]])

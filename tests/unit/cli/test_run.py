@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from puna.cli.ask import Ask, read_format, read_think, shared_fields
-from puna.cli.main import normalised
 from puna.cli.run import file_name, local_file
 from puna.errors import InvalidRequest, NotFound
 from puna.model.name import Name
@@ -27,22 +26,6 @@ def test_think_has_these_values(text: str, value: bool | str) -> None:
 def test_other_values_of_think_are_named() -> None:
     with pytest.raises(InvalidRequest, match='--think: "much"'):
         read_think("much")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "after"),
-    [
-        (["run", "m", "--think", "hi"], ["run", "m", "--think=true", "hi"]),
-        (["run", "m", "--think=low", "hi"], ["run", "m", "--think=low", "hi"]),
-        (["run", "m", "--", "--think"], ["run", "m", "--", "--think"]),
-        (["help"], ["--help"]),
-        (["help", "run"], ["run", "--help"]),
-        (["run", "help"], ["run", "help"]),
-        ([], []),
-    ],
-)
-def test_arguments_that_the_parser_cannot_take_as_they_are(arguments: list[str], after: list[str]) -> None:
-    assert normalised(arguments) == after
 
 
 @pytest.mark.parametrize("keep_alive", ["5", "-1", "soon"])
