@@ -10,7 +10,11 @@
     ├── NotFound                   404  an object that is not there
     │   └── ModelNotFound          404  a Name without a Manifest
     ├── MethodNotAllowed           405  the path is right, the verb is not
+    ├── RequestTimeout             408  the request did not come in time
     ├── PayloadTooLarge            413  the body is over the limit
+    ├── UrlTooLong                 414  the URL is over the limit
+    ├── TooManyRequests            429  this caller has to wait
+    ├── HeadTooLarge               431  the head is over the limit
     ├── Overloaded                 503  the queue is full, or memory is
     ├── Cancelled                  499  the caller went away
     ├── ModelFileError             400  a model file is damaged, hostile or of an unknown kind
@@ -116,6 +120,36 @@ class PayloadTooLarge(PunaError):
     status = 413
     type = "invalid_request_error"
     default_code = "request_too_large"
+
+
+class RequestTimeout(PunaError):
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+
+
+class UrlTooLong(PunaError):
+    status = 414
+    type = "invalid_request_error"
+    default_code = "url_too_long"
+
+
+class HeadTooLarge(PunaError):
+    status = 431
+    type = "invalid_request_error"
+    default_code = "head_too_large"
+
+
+class TooManyRequests(PunaError):
+    """Worth trying again after `retry_after` seconds."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Overloaded(PunaError):

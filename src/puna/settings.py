@@ -87,6 +87,20 @@ def _count(text: str) -> int:
     return number
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = _duration(text)
+    if seconds <= 0:
+        raise ValueError(text)
+    return seconds
+
+
 def parse_address(text: str) -> Address:
     """PUNA_HOST ('host', 'host:port', ':port', '[::1]:port', 'http://host/path') as an Address. ValueError if none."""
     scheme, sep, rest = text.partition("://")
@@ -190,6 +204,12 @@ ROWS: tuple[Row, ...] = (
         "Memory that loaded models may take together. Default 0: what the system has free."),
     Row("max_body", ("PUNA_MAX_BODY",), _count, "a number of bytes",
         "Largest request body, except uploads of blobs. Default 67108864 (64 MiB)."),
+    Row("max_connections", ("PUNA_MAX_CONNECTIONS",), _positive, "a number of connections, 1 or more",
+        "Connections that may be open at once; one more is answered with 503. Default 1000."),
+    Row("max_bodies", ("PUNA_MAX_BODIES",), _positive, "a number of bytes, 1 or more",
+        "Bytes that the bodies of all requests may have together; then 503. Default 268435456 (256 MiB)."),
+    Row("read_timeout", ("PUNA_READ_TIMEOUT",), _seconds, "a duration such as 30s, over 0",
+        "How long a request's head may take, and its body before it must come with 1 KiB/s at least. Default 30s."),
     Row("fetch_private", ("PUNA_FETCH_PRIVATE",), _boolean, "a boolean",
         "Image URLs of requests may point at private, loopback and link-local addresses. Default off."),
     Row("cpu_exact", ("PUNA_CPU_EXACT",), _boolean, "a boolean",
@@ -222,6 +242,9 @@ class Settings:
     strict: bool = False
     memory_limit: int = 0
     max_body: int = 64 * 1024 * 1024
+    max_connections: int = 1000
+    max_bodies: int = 256 * 1024 * 1024
+    read_timeout: float = 30.0
     fetch_private: bool = False
     cpu_exact: bool = False
     debug: bool = False

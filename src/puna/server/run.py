@@ -11,7 +11,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -24,6 +25,7 @@ from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
 from puna.server.engines import engines
 from puna.server.middleware import is_loopback, parse_origins
+from puna.server.protocol import Limits, Protocol
 from puna.server.services import Services
 from puna.settings import Address, SettingError, Settings
 from puna.store.library import Library
@@ -137,9 +139,12 @@ class Server(uvicorn.Server):
     """uvicorn without its signal handlers, which raise the signal again at the end, before runners are closed."""
 
     def __init__(self, services: Services, *, on_ready: Callable[[], None]) -> None:
+        limits = Limits(services.settings.max_connections, services.settings.read_timeout)
         super().__init__(
             uvicorn.Config(
                 create_app(services),
+                http=cast("type[asyncio.Protocol]", partial(Protocol, limits=limits)),
+                ws="none",
                 access_log=False,
                 log_config=None,
                 lifespan="off",

@@ -1,0 +1,466 @@
+"""One connection: uvicorn's protocol over httptools, with bounds where that has none.
+
+A head is gathered here and given to the parser whole, so that it is measured before anything is built from it: at most
+`MAX_HEAD` bytes, `MAX_FIELDS` fields and `MAX_TARGET` bytes of URL. Offers to upgrade are not taken, and are hidden
+from the parser, which would take the body for another protocol's. Heads and bodies have deadlines. A client that closes
+its sending side gets its answer; one that cuts its body gets a 400, if it still listens. A connection that ends with an
+error is closed once the client has had time to read it.
+
+All that Puna overrides of uvicorn's insides is in this file (see docs/decisions/http-door.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from puna.errors import (
+    HeadTooLarge,
+    InvalidRequest,
+    MethodNotAllowed,
+    Overloaded,
+    PunaError,
+    RequestTimeout,
+    UrlTooLong,
+)
+from puna.server.errors import error_response
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head; also of what a chunked body may have between two bytes of its content."""
+MAX_FIELDS = 256
+"""Header fields of a request."""
+MAX_TARGET = 16 * 1024
+"""Bytes of a request's URL."""
+MIN_RATE = 1024
+"""Bytes a second that a body must come with on average, after the read timeout has passed once."""
+LINGER_SECONDS = 3.0
+"""How long a client that still sends may go on, unread, after its answer: closed at once, it would not see it."""
+
+_MAX_BEHIND = 1024 * 1024
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_METHOD = re.compile(rb"[A-Za-z_-]{0,32}")
+_UPGRADE = re.compile(rb"(?im)^upgrade[ \t]*:")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROBES = (0.1, 0.1, 0.3)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`connections`: open at once. `read_timeout`: seconds for a head, and for a body before its rate counts."""
+
+    connections: int
+    read_timeout: float
+
+
+def check_head(head: bytes) -> PunaError | None:
+    """What is wrong with the size of a head, or of the beginning of one."""
+    line = head.find(b"\n")
+    target = head[: line if line >= 0 else MAX_HEAD].partition(b" ")[2]
+    if len(target) > MAX_TARGET + len(b" HTTP/1.1\r"):
+        return UrlTooLong(f"The URL of this request is longer than {MAX_TARGET} bytes.")
+    if len(head) > MAX_HEAD:
+        return HeadTooLarge(f"The head of this request is larger than {MAX_HEAD} bytes.")
+    if head.count(b"\n") > MAX_FIELDS + 2:
+        return HeadTooLarge(f"This request has more than {MAX_FIELDS} header fields.")
+    return None
+
+
+def _begins_request(head: bytes) -> bool:
+    """Whether these bytes can be the beginning of a request: a client that speaks TLS is told at once."""
+    method = _METHOD.match(head)
+    end = method.end() if method else 0
+    return end == len(head) or (end > 0 and head[end] == 0x20)
+
+
+class _Cycle(RequestResponseCycle):
+    """A request and its answer. `fault`: why the body will not come; raised to whoever reads it."""
+
+    fault: PunaError | None = None
+    _until_close = False
+
+    def fail(self, fault: PunaError) -> None:
+        self.fault = fault
+        self.keep_alive = False
+        self.message_event.set()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        message = await super().receive()
+        if self.fault is not None and message["type"] == "http.request":
+            raise self.fault
+        return message
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            if self.waiting_for_100_continue and self.more_body:
+                # The client was never told to send its body: nobody could say where its next request begins.
+                self.keep_alive = False
+            sized = any(name == b"content-length" for name, _ in message["headers"])
+            if self.scope["http_version"] != "1.1" and not sized:
+                # It knows no chunks: what ends its answer is the end of the connection.
+                self.chunked_encoding, self._until_close = False, True
+        elif self._until_close and message["type"] == "http.response.body":
+            self.expected_content_length = len(message.get("body", b"")) + bool(message.get("more_body", False))
+        await super().send(message)
+
+
+class _Channel:
+    """What an answer writes to. `close` lets the client read to the end."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
+class Protocol(HttpToolsProtocol):
+    """See the module."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Limits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._head = bytearray()
+        self._behind = b""
+        """What came behind a request that is not answered yet."""
+        self._in_body = False
+        self._left: int | None = None
+        """Bytes of the body that are still to come; None: chunks."""
+        self._received = 0
+        self._overhead = 0
+        self._reading_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._fields_done = False
+        self._unfit: PunaError | None = None
+        self._astray = False
+        self._ending = False
+        """The last answer is written; what still comes is thrown away."""
+        self._eof = False
+        self._probed = 0
+
+    # ------------------------------------------------------------------------------------------------- connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._channel = cast(asyncio.Transport, _Channel(transport, self._finish))
+        if len(self.connections) > self._limits.connections:
+            self._refuse(Overloaded("This server has as many connections as it may have (PUNA_MAX_CONNECTIONS)."))
+        else:
+            self._set_timer(self._limits.read_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ending = True
+        self._set_timer(None)
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """True: the connection stays open for the answer."""
+        self._eof = True
+        cycle = self._cycle
+        if self._ending or cycle is None or cycle.response_complete:
+            return None
+        if self._in_body:
+            cycle.fail(InvalidRequest("The body of this request ended before it was complete.", code="incomplete_body"))
+        cycle.keep_alive = False
+        self._set_timer(None)
+        self.loop.call_later(_PROBES[0], self._probe)
+        return True
+
+    def _probe(self) -> None:
+        """Find out whether a client that sends no more has gone: writing to it fails then, the second time."""
+        cycle = self._cycle
+        if cycle is None or cycle.response_complete or self._ending or self.transport.is_closing():
+            return
+        if not cycle.response_started and cycle.scope["http_version"] == "1.1":
+            self.transport.write(_CONTINUE)
+        self._probed += 1
+        self.loop.call_later(_PROBES[min(self._probed, len(_PROBES) - 1)], self._probe)
+
+    @property
+    def _cycle(self) -> _Cycle | None:
+        return cast("_Cycle | None", self.cycle)
+
+    # ------------------------------------------------------------------------------------------------------ bytes in
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        self._unset_keepalive_if_required()
+        self._take(data)
+        if self._in_body or self._head:
+            if self._timer is None:
+                self._reading_since = self.loop.time()
+                self._set_timer(self._limits.read_timeout)
+        elif not self._ending:
+            self._set_timer(None)
+
+    def _take(self, data: bytes) -> None:
+        while data:
+            if self._in_body:
+                data = self._feed_body(data)
+            elif self.cycle is not None and not self.cycle.response_complete:
+                self._behind += data
+                self.flow.pause_reading()
+                if len(self._behind) > _MAX_BEHIND:
+                    self.transport.abort()
+                return
+            else:
+                data = self._feed_head(data)
+            if self._ending:
+                return
+
+    def _feed_head(self, data: bytes) -> bytes:
+        """Gather a head; parse it when it is whole. Gives what came after it."""
+        if not self._head:
+            data = data.lstrip(b"\r\n")
+        seen = len(self._head)
+        self._head += data
+        end = _HEAD_END.search(self._head, max(0, seen - 3))
+        head = bytes(self._head[: end.end()] if end else self._head)
+        if not _begins_request(head):
+            self._refuse(InvalidRequest("This is no HTTP request."))
+            return b""
+        if (wrong := check_head(head)) is not None:
+            self._refuse(wrong, _path_of(head))
+            return b""
+        if end is None:
+            return b""
+        rest = bytes(self._head[len(head) :])
+        self._head.clear()
+        self._set_timer(None)
+        self._reset()
+        self._parse(_UPGRADE.sub(b"x-upgrade-offer:", head))
+        if self._unfit is not None:
+            self._refuse(self._unfit, _path_of(head))
+        return rest
+
+    def _reset(self) -> None:
+        """For the next request."""
+        self._in_body, self._left, self._received, self._overhead = True, None, 0, 0
+        self._fields_done, self._unfit, self.url = False, None, b""
+
+    def _feed_body(self, data: bytes) -> bytes:
+        if self._left is not None:
+            piece, rest = data[: self._left], data[self._left :]
+            self._left -= len(piece)
+            self._parse(piece)
+            return rest
+        before = self._received
+        self._parse(data)
+        self._overhead = 0 if self._received > before else self._overhead + len(data)
+        if self._in_body and self._overhead > MAX_HEAD:
+            self._break(f"its chunks have more than {MAX_HEAD} bytes beside their content")
+        elif self._astray and self.cycle is not None and self.cycle.response_complete:
+            self._finish()
+        return b""
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # CONNECT: `_begin` has refused it
+        except httptools.HttpParserError as error:
+            self._break(str(error))
+
+    def _break(self, cause: str) -> None:
+        """What the client sends is not HTTP: say so, to the reader of the body if there is one already."""
+        fault = InvalidRequest(f"This request is not valid HTTP: {cause}.", code="invalid_http")
+        cycle = self._cycle
+        if cycle is None or not self._fields_done:
+            self._refuse(fault, self.url.decode("latin-1"))
+        elif cycle.response_complete:
+            self._finish()
+        else:
+            self._fail(cycle, fault)
+
+    def _fail(self, cycle: _Cycle, fault: PunaError) -> None:
+        """The rest of the body will not be read: its reader answers, and the connection ends."""
+        self._in_body = False
+        self._ending = True
+        self._set_timer(None)
+        cycle.fail(fault)
+
+    # ---------------------------------------------------------------------------------------------- parser's calls
+
+    def on_message_begin(self) -> None:
+        if self._received or not self._in_body or self._astray:
+            # Behind the last chunk of a body, in one piece with it. Clients of today do not do that.
+            self._astray = True
+            return
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._astray:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A trailer is read and left out: as a header it would come after everybody has looked at these."""
+        if not self._astray and not self._fields_done:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._astray:
+            return
+        self._fields_done = True
+        self._unfit = self._begin()
+
+    def _begin(self) -> PunaError | None:
+        """Start the request whose head is complete; or tell what is wrong with it."""
+        version, method = self.parser.get_http_version(), self.parser.get_method().decode("ascii")
+        if method == "CONNECT":
+            return MethodNotAllowed("This server is no proxy: CONNECT is not allowed.")
+        try:
+            target = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            return InvalidRequest("The target of this request is no URL.", code="invalid_http")
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            return InvalidRequest("A request has one Host header.", code="invalid_http")
+        if target.host is not None:
+            # In a request as to a proxy it is the target that names the host.
+            host = b"[%s]" % target.host if b":" in target.host else target.host
+            if target.userinfo is not None:
+                host = target.userinfo + b"@" + host
+            host += b":%d" % target.port if target.port else b""
+            self.headers[:] = [(b"host", host), *(pair for pair in self.headers if pair[0] != b"host")]
+        raw_path = target.path or b"/"
+        scope = self.scope
+        scope["method"] = method
+        scope["http_version"] = version
+        scope["path"] = unquote(raw_path.decode("latin-1"))
+        scope["raw_path"] = raw_path
+        scope["query_string"] = target.query or b""
+        if not any(name == b"transfer-encoding" for name, _ in self.headers):
+            length = next((value for name, value in self.headers if name == b"content-length"), b"0")
+            self._left = int(length) if length.isdigit() else 0
+        self.cycle = _Cycle(
+            scope=scope,
+            transport=self._channel,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self._start_asgi_task(self.cycle, self.app)
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        self._received += len(body)
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._astray or self._unfit is not None or self.cycle is None:
+            return
+        self._in_body = False
+        if self.cycle.response_complete and not self._ending:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._astray and not self._ending:
+            self._finish()
+        if self._ending:
+            self._unset_keepalive_if_required()
+        elif self._in_body:
+            self._unset_keepalive_if_required()
+            self._set_timer(LINGER_SECONDS)
+        elif self._behind:
+            data, self._behind = self._behind, b""
+            self.loop.call_soon(self.data_received, data)
+
+    # ------------------------------------------------------------------------------------------ deadlines and ends
+
+    def _set_timer(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        cycle = self._cycle
+        if self.transport.is_closing():
+            return
+        if not self._in_body:
+            if self._head:
+                self._refuse(RequestTimeout(self._too_slow("head")), _path_of(bytes(self._head)))
+            else:
+                self.transport.close()
+        elif cycle is None or cycle.response_complete:
+            self._finish()
+        elif self.flow.read_paused or cycle.waiting_for_100_continue:
+            # It is we who do not read.
+            self._reading_since = self.loop.time()
+            self._set_timer(self._limits.read_timeout)
+        else:
+            left = self._reading_since + self._limits.read_timeout + self._received / MIN_RATE - self.loop.time()
+            if left > 0:
+                self._set_timer(left)
+            else:
+                self._fail(cycle, RequestTimeout(self._too_slow("body")))
+
+    def _too_slow(self, what: str) -> str:
+        return f"The {what} of this request did not come within {self._limits.read_timeout:g} s (PUNA_READ_TIMEOUT)."
+
+    def _refuse(self, error: PunaError, path: str = "/") -> None:
+        """Answer in the protocol's own name, and end the connection."""
+        _log.info("refused at the door", status=error.status, reason=error.message, client=self.client)
+        answer = error_response(error, path)
+        fields = b"".join(b"%s: %s\r\n" % pair for pair in answer.raw_headers)
+        self.transport.write(
+            (STATUS_LINE.get(answer.status_code) or b"HTTP/1.1 %d \r\n" % answer.status_code)
+            + fields + b"connection: close\r\n\r\n" + bytes(answer.body)
+        )  # fmt: skip
+        self._finish()
+
+    def _finish(self) -> None:
+        """Say that no more comes; close when the client has closed too, or after a while."""
+        self._ending = True
+        self._head.clear()
+        self._behind = b""
+        self._unset_keepalive_if_required()
+        self._set_timer(None)
+        if self.transport.is_closing():
+            return
+        if self._eof or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def _path_of(head: bytes) -> str:
+    """The path that a head names, for the dialect of a refusal."""
+    words = head.split(b"\n", 1)[0].split(b" ")
+    return words[1].decode("latin-1").partition("?")[0] if len(words) > 1 else "/"
