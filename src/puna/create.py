@@ -60,14 +60,6 @@ class CreateRequest:
     parameters: JsonObject = field(default_factory=dict)
     messages: Sequence[Message] = ()
     requires: str | None = None
-    # Refused by name when given.
-    renderer: str | None = None
-    parser: str | None = None
-    quantize: str | None = None
-    draft_quantize: str | None = None
-    draft_files: Mapping[str, str] = field(default_factory=dict)
-    remote_host: str | None = None
-    info: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +92,6 @@ async def create(request: CreateRequest, library: Library) -> AsyncGenerator[Pro
 
 def check_request(request: CreateRequest) -> None:
     """InvalidRequest or Unsupported, by the request alone. Pure."""
-    _refuse_undone(request)
     if request.from_ is None and not request.files:
         raise InvalidRequest("neither 'from' or 'files' was specified", param="from")
     if request.from_ is not None and request.files:
@@ -119,21 +110,6 @@ def check_request(request: CreateRequest) -> None:
     unknown = next((name for name in ignored if name not in OBSOLETE), None)
     if unknown is not None:
         raise InvalidRequest(f"unknown parameter '{unknown}'", param=f"parameters.{unknown}")
-
-
-def _refuse_undone(request: CreateRequest) -> None:
-    undone: Mapping[str, object] = {
-        "renderer": request.renderer,
-        "parser": request.parser,
-        "quantize": request.quantize,
-        "draft_quantize": request.draft_quantize,
-        "draft_files": request.draft_files,
-        "remote_host": request.remote_host,
-        "info": request.info,
-    }
-    for param, value in undone.items():
-        if value:
-            raise Unsupported(f"'{param}' is not supported when a model is created", param=param)
 
 
 def _check_template(text: str) -> None:

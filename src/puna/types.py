@@ -301,7 +301,9 @@ class Started:
     """First event: the model is loaded, the prompt fits, the work is under way.
 
     `seed_exact`: this engine repeats a seeded answer byte for byte. `fingerprint` changes with model, engine and load
-    settings. `dropped_messages`: how many old turns `truncate` left out. `ignored`: requested things without effect.
+    settings. `dropped_messages`: how many old turns `truncate` left out. `ignored`: fields of the request that had no
+    effect, by the names of this page (`think`, `num_keep`, `tools[0].parameters`). `ignored_parameters`: names of the
+    model's stored parameters without effect.
     """
 
     model: str
@@ -312,6 +314,7 @@ class Started:
     prompt_tokens: tuple[int, ...] = ()
     dropped_messages: int = 0
     ignored: tuple[str, ...] = ()
+    ignored_parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,12 +379,17 @@ Answer: TypeAlias = AbstractAsyncContextManager[AsyncIterator[Event]]
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """One L2-normalised vector an input, in order. `truncated`: indexes of the inputs that were cut to the limit."""
+    """One L2-normalised vector an input, in order. `truncated`: indexes of the inputs that were cut to the limit.
+
+    `ignored` and `ignored_parameters` as in Started.
+    """
 
     vectors: tuple[tuple[float, ...], ...]
     prompt_tokens: int
     timings: Timings
     truncated: tuple[int, ...] = ()
+    ignored: tuple[str, ...] = ()
+    ignored_parameters: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------- progress

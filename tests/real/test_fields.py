@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from fakes.gguf_files import write_tiny_llama
+from puna.server.contract.shapes import Honoured, Shape, shape_fields
 from puna.server.openai.bodies import ChatCompletionBody, CompletionBody
-from puna.server.openai.contract import Honoured, Shape, rows
 
 from .conftest import Program
 
@@ -447,7 +447,7 @@ ELSEWHERE = {
 
 
 def honoured(shape: type[Shape]) -> list[str]:
-    return [row.name for row in rows(shape) if isinstance(row.mark, Honoured)]
+    return [row.name for row in shape_fields(shape) if isinstance(row.mark, Honoured)]
 
 
 CASES = [pytest.param(shape, name, id=f"{shape.__name__}-{name}") for shape in OBSERVED for name in OBSERVED[shape]]

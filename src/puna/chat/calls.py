@@ -134,8 +134,8 @@ def _output_gbnf(output: Output | None) -> str | None:
     if output is None:
         return None
     if isinstance(output, Grammar):
-        return grammar.grammar_to_gbnf(output, param="grammar")
-    return schema_to_gbnf(output.schema, param="response_format")
+        return grammar.grammar_to_gbnf(output, param="output")
+    return schema_to_gbnf(output.schema, param="output")
 
 
 # --------------------------------------------------------------------------------------------- what it may write
@@ -170,8 +170,8 @@ class _Answer:
 
     def _output(self, output: Output) -> Expression:
         if isinstance(output, JsonOutput):
-            return json_value(self.rules, output.schema, param="response_format")
-        return grammar.grammar_text(self.rules, output, lambda allowed: allowed, param="grammar")
+            return json_value(self.rules, output.schema, param="output")
+        return grammar.grammar_text(self.rules, output, lambda allowed: allowed, param="output")
 
     def _calls(self) -> Expression:
         before, after = self.syntax.before, self.syntax.after
@@ -194,7 +194,7 @@ class _Answer:
         if tool.kind == "custom":
             return self._free_text(index, tool)
         # A schema of something else than an object could not be called with named arguments.
-        param, types = f"tools[{index}].function.parameters", frozenset({"object"})
+        param, types = f"tools[{index}].parameters", frozenset({"object"})
         if tool.strict:
             return json_value(self.rules, tool.parameters, param=param, types=types)
         value, ignored = loose_json_value(self.rules, tool.parameters, param=param, types=types)
@@ -203,9 +203,9 @@ class _Answer:
 
     def _free_text(self, index: int, tool: Tool) -> Expression:
         if tool.grammar is None:
-            text = json_value(self.rules, {"type": "string"}, param=f"tools[{index}].custom")
+            text = json_value(self.rules, {"type": "string"}, param=f"tools[{index}]")
         else:
-            where = f"tools[{index}].custom.format.grammar.definition"
+            where = f"tools[{index}].grammar"
             inside = grammar.grammar_text(self.rules, tool.grammar, json_characters, param=where)
             text = seq(Text('"'), self.rules.add(inside, "free"), Text('"'))
         return seq(Text(f'{{"{CUSTOM_ARGUMENT}":'), optional(Text(" ")), text, Text("}"))

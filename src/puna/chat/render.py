@@ -80,7 +80,7 @@ class JinjaTemplate:
         parts = self.facts.parts
         taken = RESERVED & set(arguments or {})
         if taken:
-            raise InvalidRequest(f"'{min(taken)}' is no template argument of yours", param="chat_template_kwargs")
+            raise InvalidRequest(f"'{min(taken)}' is no template argument of yours", param="template_arguments")
         return self.render_json(
             [message_json(message, parts=parts) for message in shaped(messages, self.facts)],
             [tool_json(tool) for tool in tools] or None,

@@ -66,7 +66,7 @@ def check_schema(schema: JsonValue, *, param: str) -> None:
     schema_to_gbnf(schema, param=param)
 
 
-def schema_to_gbnf(schema: JsonValue, *, param: str = "response_format") -> str:
+def schema_to_gbnf(schema: JsonValue, *, param: str = "output") -> str:
     """A GBNF grammar of JSON texts valid under `schema`; None: of any JSON object. InvalidRequest if there is none."""
     rules = Rules()
     try:

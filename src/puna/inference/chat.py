@@ -141,6 +141,7 @@ class ChatRun:
             prompt=() if built.prompt.media else built.prompt.tokens,
             dropped=built.dropped,
             ignored=(*decided.ignored, *plan.ignored),
+            ignored_parameters=decided.ignored_parameters,
         )
         batches = decode_all(self._runner, jobs)
         return whole(first, batches, lambda: done([jobs], began, load_ns))
@@ -204,6 +205,6 @@ def _check_features(info: RunnerInfo, plan: ChatPlan) -> None:
     if request.logprobs is not None:
         require(info, Feature.LOGPROBS, "log-probabilities", "logprobs")
     if plan.calls.constraint is not None:
-        require(info, Feature.CONSTRAINT, "constrained output", "tools" if plan.calls.form else "response_format")
+        require(info, Feature.CONSTRAINT, "constrained output", "tools" if plan.calls.form else "output")
     if place := _first(request.messages, ImagePart, AudioPart):
         require(info, Feature.MEDIA, "images and audio", place)

@@ -67,7 +67,13 @@ class CompletionRun:
             check_fit(len(text.tokens), info.num_ctx, param="prompt", what="prompt")
         groups = await self._jobs(decided, texts)
         first = started(
-            request.model, self._model, info, request.options, prompt=texts[0].tokens, ignored=decided.ignored
+            request.model,
+            self._model,
+            info,
+            request.options,
+            prompt=texts[0].tokens,
+            ignored=decided.ignored,
+            ignored_parameters=decided.ignored_parameters,
         )
         batches = decode_all(self._runner, [job for group in groups for job in group])
         if self._request.best_of not in (None, self._request.n):
@@ -210,4 +216,4 @@ def _check_features(info: RunnerInfo, request: CompletionRequest) -> None:
     if (request.best_of or request.n) > request.n:
         require(info, Feature.LOGPROBS, "log-probabilities, which choose the best", "best_of")
     if request.output is not None:
-        require(info, Feature.CONSTRAINT, "constrained output", "response_format")
+        require(info, Feature.CONSTRAINT, "constrained output", "output")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from puna.engine.runner import Feature, Runner
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
 from puna.inference.sampling import require
+from puna.model.model import Model
 from puna.types import Embeddings, EmbedRequest, Timings
 
 
@@ -21,7 +22,7 @@ def check_embed(request: EmbedRequest) -> None:
             raise InvalidRequest(f"input[{place}] is empty", param=f"input[{place}]")
 
 
-async def embeddings(runner: Runner, request: EmbedRequest, began: int, load_ns: int) -> Embeddings:
+async def embeddings(runner: Runner, model: Model, request: EmbedRequest, began: int, load_ns: int) -> Embeddings:
     """One normalised vector an input. Over-long inputs are cut (`truncate`) or refused by their index."""
     require(runner.info, Feature.EMBED, "embeddings", "model")
     _check_dimensions(request.dimensions, runner.info.embedding_length)
@@ -38,6 +39,7 @@ async def embeddings(runner: Runner, request: EmbedRequest, began: int, load_ns:
         prompt_tokens=sum(min(len(tokens), limit) for tokens in inputs),
         timings=Timings(total=now - began, load=load_ns, prompt=now - ready),
         truncated=long,
+        ignored_parameters=model.ignored_parameters,
     )
 
 

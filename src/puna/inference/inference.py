@@ -89,7 +89,7 @@ class Inference:
         model = await self._resolve(request.model)
         check_embed(request)
         async with self._lease(model, request.options, request.keep_alive, embedding=True) as lease:
-            return await embeddings(lease.runner, request, began, lease.load_ns)
+            return await embeddings(lease.runner, model, request, began, lease.load_ns)
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt of this request is; nothing is generated."""

@@ -42,8 +42,9 @@ def started(
     prompt: tuple[int, ...] = (),
     dropped: int = 0,
     ignored: Sequence[str] = (),
+    ignored_parameters: Sequence[str] = (),
 ) -> Started:
-    """`name` as the request wrote it, `options` its own."""
+    """`name` as the request wrote it, `options` its own. `ignored_parameters`: those that this engine cannot do."""
     return Started(
         model=name,
         engine=info.engine,
@@ -53,6 +54,7 @@ def started(
         prompt_tokens=prompt,
         dropped_messages=dropped,
         ignored=tuple(dict.fromkeys(ignored)),
+        ignored_parameters=tuple(dict.fromkeys((*model.ignored_parameters, *ignored_parameters))),
     )
 
 

@@ -19,10 +19,12 @@ _SEEDS = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Options after precedence; `ignored` names what the request said and has no effect."""
+    """Options after precedence; `ignored` names what the request said and has no effect, `ignored_parameters` what the
+    model's own parameters say."""
 
     options: Options
     ignored: tuple[str, ...]
+    ignored_parameters: tuple[str, ...]
 
 
 def decide(asked: Options, model: Options, info: RunnerInfo) -> Decided:
@@ -35,11 +37,12 @@ def decide(asked: Options, model: Options, info: RunnerInfo) -> Decided:
     if asked.logit_bias:
         _check_bias(asked.logit_bias, info)
     options = asked.over(model).over(DEFAULT_OPTIONS)
-    ignored = [] if asked.num_keep is None else ["num_keep"]
+    ignored: tuple[str, ...] = () if asked.num_keep is None else ("num_keep",)
+    unused: tuple[str, ...] = () if model.num_keep is None else ("num_keep",)
     if options.mirostat and Feature.MIROSTAT not in info.features:
-        ignored.append("mirostat")
+        unused += ("mirostat",)
         options = Options(mirostat=0).over(options)
-    return Decided(options, tuple(ignored))
+    return Decided(options, ignored, unused)
 
 
 def require(info: RunnerInfo, feature: Feature, what: str, param: str) -> None:

@@ -60,6 +60,9 @@ _ROWS = (
 PARAMETERS: Mapping[str, Parameter] = {row.name: row for row in _ROWS}
 """Every parameter that has an effect. The names are those of fields of Options."""
 
+LOAD_PARAMETERS = frozenset({"num_ctx", "num_batch", "num_thread", "num_gpu", "main_gpu", "use_mmap"})
+"""Those of loading a model; the others are of generating."""
+
 OBSOLETE = frozenset(
     {
         *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "embedding_only"),

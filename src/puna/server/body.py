@@ -71,6 +71,17 @@ async def read_object(request: Request) -> JsonObject:
     return value
 
 
+def json_object(text: str, param: str, expected: str) -> JsonObject:
+    """The object that a text inside a request holds. `expected`: what it is, for the error, which names `param`."""
+    try:
+        value: JsonValue = parse_json(text.encode("utf-8", "replace"))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Invalid '{param}': expected {expected}.", param=param) from error
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"Invalid '{param}': expected {expected}, but got {kind(value)}.", param=param)
+    return value
+
+
 def kind(value: object) -> str:
     """What a JSON value is, with its article, in the words of OpenAI's errors."""
     match value:

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from puna.errors import Cancelled, Forbidden, PayloadTooLarge, PunaError, Unauthorized
+from puna.server.contract.report import HEADERS as REPORT_HEADERS
 from puna.server.errors import error_response, internal_error
 from puna.settings import SettingError
 
@@ -113,7 +114,7 @@ _PREFLIGHT = {
     "vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 }  # fmt: skip
 
-_EXPOSED = "x-request-id, openai-processing-ms, retry-after, x-should-retry, x-puna-ignored, x-puna-seed"
+_EXPOSED = ", ".join(("x-request-id", "openai-processing-ms", "retry-after", "x-should-retry", *REPORT_HEADERS))
 
 
 def parse_origins(origins: Sequence[str]) -> tuple[re.Pattern[str], ...]:

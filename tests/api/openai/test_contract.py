@@ -20,18 +20,19 @@ from openai.types.chat import (
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as LegacyParamsStreaming
 
+from puna.server.contract.reference import nested_shapes
+from puna.server.contract.shapes import Honoured, Refused, Reported, Shape, ShapeField, shape_fields
 from puna.server.openai.bodies import (
     BODIES,
     ChatCompletionBody,
     CompletionBody,
     DetokenizeBody,
     EmbeddingBody,
-    StreamOptions,
     TokenizeBody,
 )
-from puna.server.openai.contract import Honoured, Refused, Reported, Row, Shape, rows
-from puna.server.openai.messages import AssistantMessage, AudioPart, ImagePart, TextPart
-from puna.server.openai.reference import nested_shapes
+from puna.server.openai.messages import AssistantMessage
+from puna.server.openai.options import StreamOptions
+from puna.server.openai.parts import AudioContentPart, ImageContentPart, TextContentPart
 
 PATHS: dict[type[Shape], str] = {shape: (shape.__doc__ or "").removeprefix("POST ") for shape in BODIES}
 BASE: dict[type[Shape], dict[str, Any]] = {
@@ -223,7 +224,7 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
 
 
 def cases(kind: type) -> list[Any]:
-    found = [(shape, row) for shape in BODIES for row in rows(shape) if isinstance(row.mark, kind)]
+    found = [(shape, row) for shape in BODIES for row in shape_fields(shape) if isinstance(row.mark, kind)]
     return [pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}") for shape, row in found]
 
 
@@ -235,7 +236,7 @@ def send(server: Any, shape: type[Shape], *changes: dict[str, Any] | None, **hea
 
 
 @pytest.mark.parametrize(("shape", "row"), cases(Honoured))
-def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: Row):
+def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: ShapeField):
     effect = EFFECTS[shape][row.name]
     answer = send(server, shape, effect.beside, {row.name: effect.value})
     assert answer.status == 200, answer.body
@@ -245,7 +246,7 @@ def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: Row)
     assert effect.shows(answer), answer.body
 
 
-def effectless(row: Row) -> Any:
+def effectless(row: ShapeField) -> Any:
     return {
         "user": "me",
         "service_tier": "flex",
@@ -260,7 +261,7 @@ def effectless(row: Row) -> Any:
 
 
 @pytest.mark.parametrize(("shape", "row"), cases(Reported))
-def test_reported_fields_are_named(server, shape: type[Shape], row: Row):
+def test_reported_fields_are_named(server, shape: type[Shape], row: ShapeField):
     answer = send(server, shape, {row.name: effectless(row)})
     assert answer.status == 200
     assert answer.headers["x-puna-ignored"] == row.name
@@ -270,7 +271,7 @@ def test_reported_fields_are_named(server, shape: type[Shape], row: Row):
 
 
 @pytest.mark.parametrize(("shape", "row"), cases(Refused))
-def test_refused_fields_are_refused(server, shape: type[Shape], row: Row):
+def test_refused_fields_are_refused(server, shape: type[Shape], row: ShapeField):
     asks = {
         "modalities": ["text", "audio"],
         "with_pieces": True,
@@ -288,7 +289,7 @@ def test_refused_fields_are_refused(server, shape: type[Shape], row: Row):
 def bounds() -> list[Any]:
     found = []
     for shape in BODIES:
-        for row in rows(shape):
+        for row in shape_fields(shape):
             info = shape.model_fields[row.attribute]
             decimal = "float" in str(info.annotation)
             for item in info.metadata:
@@ -314,9 +315,9 @@ def test_values_out_of_bounds_name_the_field(server, shape: type[Shape], field: 
 
 @pytest.mark.parametrize(
     ("shape", "row"),
-    [pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}") for shape in BODIES for row in rows(shape)],
+    [pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}") for shape in BODIES for row in shape_fields(shape)],
 )
-def test_values_of_a_wrong_type_name_the_field(server, shape: type[Shape], row: Row):
+def test_values_of_a_wrong_type_name_the_field(server, shape: type[Shape], row: ShapeField):
     if row.name in {"audio", "web_search_options", "moderation"}:
         pytest.skip("refused whatever it is")
     wrong: Any = {"stop": 5, "keep_alive": [], "think": 5}.get(row.name, "text")
@@ -366,14 +367,14 @@ def test_a_field_wins_over_the_same_option(server):
 
 
 def test_every_field_is_marked():
-    for shape in (*BODIES, *nested_shapes()):
-        for row in rows(shape):
+    for shape in (*BODIES, *nested_shapes(BODIES)):
+        for row in shape_fields(shape):
             assert row.mark is not None or row.name in {"type", "role"}, f"{shape.__name__}.{row.name}"
 
 
 def test_every_honoured_field_has_a_proof():
     for shape in BODIES:
-        honoured = {row.name for row in rows(shape) if isinstance(row.mark, Honoured)}
+        honoured = {row.name for row in shape_fields(shape) if isinstance(row.mark, Honoured)}
         assert EFFECTS[shape].keys() >= honoured
 
 
@@ -383,9 +384,9 @@ def test_every_honoured_field_has_a_proof():
         (CompletionCreateParamsStreaming, ChatCompletionBody),
         (LegacyParamsStreaming, CompletionBody),
         (EmbeddingCreateParams, EmbeddingBody),
-        (ChatCompletionContentPartTextParam, TextPart),
-        (ChatCompletionContentPartImageParam, ImagePart),
-        (ChatCompletionContentPartInputAudioParam, AudioPart),
+        (ChatCompletionContentPartTextParam, TextContentPart),
+        (ChatCompletionContentPartImageParam, ImageContentPart),
+        (ChatCompletionContentPartInputAudioParam, AudioContentPart),
         (ChatCompletionAssistantMessageParam, AssistantMessage),
         (ChatCompletionStreamOptionsParam, StreamOptions),
     ],
@@ -393,4 +394,4 @@ def test_every_honoured_field_has_a_proof():
 def test_every_published_field_is_in_the_contract(published: type, shape: type[Shape]):
     """As the `openai` package has them, which is made from OpenAI's specification."""
     fields = published.__required_keys__ | published.__optional_keys__  # type: ignore[attr-defined]
-    assert fields <= {row.name for row in rows(shape)}
+    assert fields <= {row.name for row in shape_fields(shape)}

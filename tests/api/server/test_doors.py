@@ -6,6 +6,8 @@ import socket
 
 import pytest
 
+from puna.server.contract.report import HEADERS
+
 EVIL = {"origin": "http://evil.example"}
 
 
@@ -28,7 +30,8 @@ def test_pages_of_this_machine_are_welcome(server, origin):
     assert answer.status == 200
     assert answer.headers["access-control-allow-origin"] == origin
     assert answer.headers["vary"] == "Origin"
-    assert "x-puna-ignored" in answer.headers["access-control-expose-headers"]
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {"x-request-id", *HEADERS} <= set(exposed)
 
 
 @pytest.mark.parametrize(

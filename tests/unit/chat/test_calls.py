@@ -320,12 +320,12 @@ def test_a_template_whose_way_of_calling_is_unknown_is_told_too() -> None:
         (TOOLS, ToolChoice("required", ("nope",)), "tool_choice"),
         (TOOLS, ToolChoice("required", ()), "tool_choice"),
         ((ADD, ADD), ToolChoice(), "tools"),
-        ((ADD, Tool("bad", parameters={"not": {}}, strict=True)), ToolChoice(), "tools[1].function.parameters"),
-        ((Tool("bad", parameters={"type": "array"}),), ToolChoice(), "tools[0].function.parameters"),
+        ((ADD, Tool("bad", parameters={"not": {}}, strict=True)), ToolChoice(), "tools[1].parameters"),
+        ((Tool("bad", parameters={"type": "array"}),), ToolChoice(), "tools[0].parameters"),
         (
             (Tool("bad", kind="custom", grammar=Grammar("regex", "(?=a)")),),
             ToolChoice(),
-            "tools[0].custom.format.grammar.definition",
+            "tools[0].grammar",
         ),
     ],
 )
@@ -339,7 +339,7 @@ def test_what_a_loose_tool_says_and_is_not_enforced_is_named() -> None:
     tags = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
     tool = Tool("tag", parameters={"type": "object", "properties": {"tags": tags}, "required": ["tags"]})
     made = plan(tools=(ADD, tool))
-    assert made.ignored == ("tools[1].function.parameters/properties/tags/uniqueItems",)
+    assert made.ignored == ("tools[1].parameters/properties/tags/uniqueItems",)
     assert made.constraint is not None
     grammar = Gbnf(made.constraint)
     assert grammar.accepts('<tool_call>{"name": "tag", "arguments": {"tags": ["a", "a"]}}</tool_call>')

@@ -134,4 +134,4 @@ def test_a_hostile_template_ends(source: str) -> None:
 def test_the_frame_of_a_chat_is_not_the_callers() -> None:
     with pytest.raises(InvalidRequest) as caught:
         JinjaTemplate("1").render((USER,), arguments={"messages": []})
-    assert caught.value.param == "chat_template_kwargs"
+    assert caught.value.param == "template_arguments"

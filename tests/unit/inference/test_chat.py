@@ -333,7 +333,7 @@ async def test_a_model_that_only_embeds_does_not_chat() -> None:
     ("without", "changes", "param"),
     [
         ("logprobs", {"logprobs": 1}, "logprobs"),
-        ("constraint", {"output": JsonOutput()}, "response_format"),
+        ("constraint", {"output": JsonOutput()}, "output"),
         ("constraint", {"tools": (WEATHER,)}, "tools"),
         ("logit_bias", {"options": Options(logit_bias=((1, 1.0),))}, "logit_bias"),
     ],

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fakes.house import open_house
+from fakes.house import make_model, open_house
 from puna.engine.runner import Feature, RunnerInfo
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
 from puna.inference.embed import embeddings
@@ -73,4 +73,4 @@ class Broken:
 
 async def test_a_vector_with_nan_is_the_engines_error() -> None:
     with pytest.raises(EngineError, match="NaN"):
-        await embeddings(Broken(), embed((1,)), 0, 0)  # type: ignore[arg-type]
+        await embeddings(Broken(), make_model(), embed((1,)), 0, 0)  # type: ignore[arg-type]

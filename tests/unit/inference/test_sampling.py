@@ -31,12 +31,13 @@ def test_what_the_engine_cannot_do_is_refused_if_asked_and_reported_if_the_model
         decide(Options(mirostat=1), Options(), info())
     assert caught.value.param == "mirostat"
     decided = decide(Options(), Options(mirostat=1), info())
-    assert (decided.options.mirostat, decided.ignored) == (0, ("mirostat",))
+    assert (decided.options.mirostat, decided.ignored, decided.ignored_parameters) == (0, (), ("mirostat",))
     assert decide(Options(mirostat=1), Options(), info(Feature.MIROSTAT)).options.mirostat == 1
 
 
 def test_num_keep_is_reported() -> None:
     assert decide(Options(num_keep=5), Options(), info()).ignored == ("num_keep",)
+    assert decide(Options(), Options(num_keep=5), info()).ignored_parameters == ("num_keep",)
 
 
 @pytest.mark.parametrize("token", [-1, 10])

@@ -1,13 +1,26 @@
-"""docs/reference/openai.md is what the contract says now."""
+"""The pages of fields are what the contract says now."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
-from puna.server.openai.reference import reference
+import pytest
 
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "openai.md"
+from puna.server.contract.reference import nested_shapes
+from puna.server.contract.shapes import shape_fields
+from puna.server.ollama import bodies as ollama_bodies
+from puna.server.ollama import reference as ollama
+from puna.server.openai import reference as openai
+
+PAGES = Path(__file__).parents[3] / "docs" / "reference"
 
 
-def test_the_page_is_up_to_date():
-    assert PAGE.read_text(encoding="utf-8") == reference()
+@pytest.mark.parametrize(("page", "dialect"), [("openai.md", openai), ("ollama-fields.md", ollama)])
+def test_the_page_is_up_to_date(page: str, dialect: ModuleType):
+    assert (PAGES / page).read_text(encoding="utf-8") == dialect.reference()
+
+
+def test_every_native_field_has_a_mark():
+    shapes = [*ollama_bodies.BODIES, *nested_shapes(ollama_bodies.BODIES)]
+    assert [(shape, row.name) for shape in shapes for row in shape_fields(shape) if row.mark is None] == []

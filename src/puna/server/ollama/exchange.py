@@ -1,23 +1,23 @@
-"""What every native handler does with a request and an answer: read the body, word what is missing, report."""
+"""What every native handler does with a request: read the body, word what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from starlette.requests import Request
 
 from puna.errors import InvalidRequest, ModelNotFound, NotFound
-from puna.server.body import read_object
-from puna.server.fields import IGNORED, field_list, refuses_unknown
-from puna.server.ollama.schema import Body, BodyType, read
+from puna.server.contract.reading import ShapeType, read_request
+from puna.server.contract.report import Report
+from puna.server.ollama.wording import WORDING
 
 
-async def read_body(request: Request, kind: type[BodyType]) -> BodyType:
-    """The body as `kind`. Its content type does not matter."""
+async def read_body(request: Request, shape: type[ShapeType], *, strict: bool) -> tuple[ShapeType, Report]:
+    """The checked body, and what its answer has to report. Its content type does not matter. `strict`: the setting."""
     if not (await request.body()).strip():
         raise InvalidRequest("missing request body", code="missing_body")
-    return read(kind, await read_object(request))
+    return await read_request(request, shape, WORDING, strict=strict)
 
 
 @contextmanager
@@ -34,15 +34,3 @@ def required(model: str) -> str:
     if not model:
         raise InvalidRequest("model is required", param="model", code="missing_required_parameter")
     return model
-
-
-def refuse_unknown(request: Request, body: Body, *, strict: bool) -> None:
-    """In strict mode a field that is not known is a mistake. `strict`: the setting."""
-    if refuses_unknown(request, strict) and body.unknown:
-        raise InvalidRequest(f"unknown field {body.unknown[0]}", param=body.unknown[0], code="unknown_parameter")
-
-
-def report(request: Request, ignored: Sequence[str]) -> None:
-    """Name the fields without effect on the answer, whatever it becomes."""
-    if ignored:
-        request.state.response_headers[IGNORED] = field_list(ignored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from starlette.requests import Request
@@ -13,20 +13,14 @@ from starlette.types import ASGIApp
 from puna.errors import ModelNotFound, NotFound
 from puna.model.name import Name
 from puna.server.body import JsonReply, dump
-from puna.server.fields import IGNORED, field_list
-from puna.server.ollama.convert import (
-    Turn,
-    chat_request,
-    embed_request,
-    generate_request,
-    idle_object,
-    merged,
-)
-from puna.server.ollama.exchange import missing_as, read_body, refuse_unknown, report, required
-from puna.server.ollama.schema import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
+from puna.server.contract.report import Report
+from puna.server.ollama.bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
+from puna.server.ollama.convert import to_chat, to_embed, to_embed_one, to_generate
+from puna.server.ollama.exchange import missing_as, read_body, required
+from puna.server.ollama.objects import Turn, idle_object, merged
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
-from puna.types import ChatRequest, CompletionRequest, JsonObject, Options
+from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, JsonObject, Started
 
 
 class InferenceRoutes:
@@ -36,44 +30,33 @@ class InferenceRoutes:
         self._strict = services.settings.strict
 
     async def generate(self, request: Request) -> ASGIApp:
-        body = await read_body(request, GenerateBody)
-        refuse_unknown(request, body, strict=self._strict)
+        body, report = await read_body(request, GenerateBody, strict=self._strict)
         if not body.model:
             raise NotFound("model '' not found", param="model", code="model_not_found")
         # Images take a while to read.
-        converted = await asyncio.to_thread(generate_request, body) if body.images else generate_request(body)
-        report(request, converted.ignored)
+        converted = await asyncio.to_thread(to_generate, body) if body.images else to_generate(body)
+        wanted = report.take(converted)
         if not body.prompt and not body.suffix and not body.images:
-            return await self._idle(request, converted.request, chat=False)
-        turn = Turn(body.model, chat=False, keep_context=isinstance(converted.request, ChatRequest))
-        return await self._answer(request, converted.request, turn, converted.ignored, stream=body.stream)
+            return await self._idle(request, wanted, report, chat=False)
+        turn = Turn(body.model, chat=False, keep_context=isinstance(wanted, ChatRequest))
+        return await self._answer(request, wanted, turn, report, stream=body.stream)
 
     async def chat(self, request: Request) -> ASGIApp:
-        body = await read_body(request, ChatBody)
-        refuse_unknown(request, body, strict=self._strict)
+        body, report = await read_body(request, ChatBody, strict=self._strict)
         required(body.model)
         seen = any(message.images for message in body.messages)
-        converted = await asyncio.to_thread(chat_request, body) if seen else chat_request(body)
-        report(request, converted.ignored)
+        wanted = report.take(await asyncio.to_thread(to_chat, body) if seen else to_chat(body))
         if not body.messages:
-            return await self._idle(request, converted.request, chat=True)
-        turn = Turn(body.model, chat=True)
-        return await self._answer(request, converted.request, turn, converted.ignored, stream=body.stream)
+            return await self._idle(request, wanted, report, chat=True)
+        return await self._answer(request, wanted, Turn(body.model, chat=True), report, stream=body.stream)
 
     async def embed(self, request: Request) -> Response:
-        body = await read_body(request, EmbedBody)
-        refuse_unknown(request, body, strict=self._strict)
+        body, report = await read_body(request, EmbedBody, strict=self._strict)
         if not body.model:
             raise NotFound("model '' not found", param="model", code="model_not_found")
-        converted = embed_request(body)
-        report(request, converted.ignored)
-        wanted = converted.request
-        with missing_as(f'model "{body.model}" not found, try pulling it first'):
-            if not wanted.inputs:
-                load = self._inference.load(wanted.model, wanted.options, wanted.keep_alive)
-                await unless_gone(request.receive, load)
-                return JsonReply({"model": body.model, "embeddings": []})
-            result = await unless_gone(request.receive, self._inference.embed(wanted))
+        result = await self._embedded(request, report.take(to_embed(body)), report)
+        if result is None:
+            return JsonReply({"model": body.model, "embeddings": []})
         reply: JsonObject = {
             "model": body.model,
             "embeddings": [list(vector) for vector in result.vectors],
@@ -83,32 +66,33 @@ class InferenceRoutes:
         }
         if result.truncated:
             reply["truncated"] = list(result.truncated)
-        headers = {"x-puna-truncated": str(len(result.truncated))} if result.truncated else {}
-        return JsonReply(reply, headers=headers)
+        return JsonReply(reply)
 
     async def embeddings(self, request: Request) -> Response:
         """The older form: one prompt, one vector."""
-        body = await read_body(request, EmbeddingsBody)
-        refuse_unknown(request, body, strict=self._strict)
+        body, report = await read_body(request, EmbeddingsBody, strict=self._strict)
         required(body.model)
-        whole = EmbedBody(model=body.model, input=body.prompt, keep_alive=body.keep_alive, options=body.options)
-        converted = embed_request(whole)
-        report(request, (*body.unknown, *converted.ignored))
-        wanted = converted.request
-        with missing_as(f'model "{body.model}" not found, try pulling it first'):
-            if not wanted.inputs:
-                load = self._inference.load(wanted.model, wanted.options, wanted.keep_alive)
-                await unless_gone(request.receive, load)
-                return JsonReply({"embedding": []})
-            result = await unless_gone(request.receive, self._inference.embed(wanted))
-        headers = {"x-puna-truncated": str(len(result.truncated))} if result.truncated else {}
-        return JsonReply({"embedding": list(result.vectors[0])}, headers=headers)
+        result = await self._embedded(request, report.take(to_embed_one(body)), report)
+        return JsonReply({"embedding": [] if result is None else list(result.vectors[0])})
 
     # ------------------------------------------------------------------------------------------------------ answering
 
-    async def _idle(self, request: Request, wanted: ChatRequest | CompletionRequest, *, chat: bool) -> Response:
+    async def _embedded(self, request: Request, wanted: EmbedRequest, report: Report) -> Embeddings | None:
+        """The vectors; None without inputs: the model is loaded."""
+        with report.naming(), missing_as(f'model "{wanted.model}" not found, try pulling it first'):
+            if not wanted.inputs:
+                load = self._inference.load(wanted.model, wanted.options, wanted.keep_alive)
+                await unless_gone(request.receive, load)
+                return None
+            result = await unless_gone(request.receive, self._inference.embed(wanted))
+        report.embedded(result)
+        return result
+
+    async def _idle(
+        self, request: Request, wanted: ChatRequest | CompletionRequest, report: Report, *, chat: bool
+    ) -> Response:
         """Without a prompt: load the model, or unload it when it is to be kept for no time."""
-        with _as_sent(wanted.model):
+        with report.naming(), _as_sent(wanted.model):
             if wanted.keep_alive == 0:
                 await asyncio.to_thread(self._library.resolve, Name.parse(wanted.model))
                 await self._inference.unload(wanted.model)
@@ -122,22 +106,25 @@ class InferenceRoutes:
         request: Request,
         wanted: ChatRequest | CompletionRequest,
         turn: Turn,
-        ignored: tuple[str, ...],
+        report: Report,
         *,
         stream: bool,
     ) -> ASGIApp:
-        objects = self._objects(wanted, turn)
+        objects = self._objects(wanted, turn, report)
         if stream:
-            return EventStream(_lines(objects), NDJSON, headers=lambda: _report(turn, ignored, wanted.options))
-        whole = merged(await unless_gone(request.receive, _all(objects)))
-        return JsonReply(whole, headers=_report(turn, ignored, wanted.options))
+            return EventStream(_lines(objects), NDJSON)
+        return JsonReply(merged(await unless_gone(request.receive, _all(objects))))
 
-    async def _objects(self, wanted: ChatRequest | CompletionRequest, turn: Turn) -> AsyncGenerator[JsonObject, None]:
+    async def _objects(
+        self, wanted: ChatRequest | CompletionRequest, turn: Turn, report: Report
+    ) -> AsyncGenerator[JsonObject, None]:
         inference = self._inference
         answer = inference.chat(wanted) if isinstance(wanted, ChatRequest) else inference.complete(wanted)
         with _as_sent(wanted.model):
-            async with answer as events:
+            async with report.reading(answer) as events:
                 async for event in events:
+                    if isinstance(event, Started):
+                        report.start(event)
                     item = turn.object_of(event)
                     if item is not None:
                         yield item
@@ -152,21 +139,6 @@ async def _lines(objects: AsyncGenerator[JsonObject, None]) -> AsyncGenerator[by
 async def _all(objects: AsyncGenerator[JsonObject, None]) -> list[JsonObject]:
     async with aclosing(objects):
         return [item async for item in objects]
-
-
-def _report(turn: Turn, ignored: tuple[str, ...], options: Options) -> Mapping[str, str]:
-    """Headers that say what of the request had no effect, or less than was asked."""
-    started = turn.started
-    if started is None:
-        return {}
-    headers = {}
-    if names := (*ignored, *started.ignored):
-        headers[IGNORED] = field_list(names)
-    if started.dropped_messages:
-        headers["x-puna-truncated"] = str(started.dropped_messages)
-    if options.seed is not None and options.seed >= 0:
-        headers["x-puna-seed"] = "exact" if started.seed_exact else "best-effort"
-    return headers
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from puna.model.model import Model
 from puna.model.name import Name
 from puna.server.body import JsonReply
 from puna.server.ollama import listing
-from puna.server.ollama.exchange import missing_as, read_body, refuse_unknown, report, required
-from puna.server.ollama.schema import CopyBody, DeleteBody, ShowBody
+from puna.server.ollama.bodies import CopyBody, DeleteBody, ShowBody
+from puna.server.ollama.exchange import missing_as, read_body, required
 from puna.server.services import Services
 
 OLLAMA_API = "0.33.0"
@@ -54,9 +54,7 @@ class ModelRoutes:
         return JsonReply({"models": [listing.running(item, now) for item in loaded]})
 
     async def show(self, request: Request) -> Response:
-        body = await read_body(request, ShowBody)
-        refuse_unknown(request, body, strict=self._strict)
-        report(request, body.unknown)
+        body, _ = await read_body(request, ShowBody, strict=self._strict)
         name = Name.parse(required(body.target))
         with missing_as(f"model '{name.short}' not found"):
             model = await asyncio.to_thread(self._library.resolve, name)
@@ -76,9 +74,7 @@ class ModelRoutes:
         return choice.engine, choice.reason
 
     async def copy(self, request: Request) -> Response:
-        body = await read_body(request, CopyBody)
-        refuse_unknown(request, body, strict=self._strict)
-        report(request, body.unknown)
+        body, _ = await read_body(request, CopyBody, strict=self._strict)
         source, destination = _name(body.source, "source"), _name(body.destination, "destination")
         with missing_as(f'model "{body.source}" not found'):
             await asyncio.to_thread(self._library.copy, source, destination)
@@ -86,9 +82,7 @@ class ModelRoutes:
 
     async def delete(self, request: Request) -> Response:
         """Removes the model, and unloads it when nobody uses it any more."""
-        body = await read_body(request, DeleteBody)
-        refuse_unknown(request, body, strict=self._strict)
-        report(request, body.unknown)
+        body, _ = await read_body(request, DeleteBody, strict=self._strict)
         target = required(body.target)
         try:
             name = Name.parse(target)

@@ -17,11 +17,12 @@ from puna.create import CreateRequest, check_request, create
 from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError, Unsupported
 from puna.model.digest import Digest
 from puna.model.name import Name
+from puna.model.parameters import OBSOLETE
 from puna.server.body import JsonReply, dump
 from puna.server.middleware import is_loopback
-from puna.server.ollama.convert import read_message
-from puna.server.ollama.exchange import read_body, refuse_unknown, report, required
-from puna.server.ollama.schema import CreateBody, TransferBody
+from puna.server.ollama.bodies import CreateBody, TransferBody
+from puna.server.ollama.exchange import read_body, required
+from puna.server.ollama.messages import to_message
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
 from puna.sources.pull import check_source, pull
@@ -40,25 +41,21 @@ class TransferRoutes:
         self._strict = services.settings.strict
 
     async def pull(self, request: Request) -> ASGIApp:
-        body = await read_body(request, TransferBody)
-        refuse_unknown(request, body, strict=self._strict)
-        # Every source there is so far is spoken to with TLS, or not over a network.
-        report(request, (*body.unknown, *(["insecure"] if body.insecure else [])))
+        body, _ = await read_body(request, TransferBody, strict=self._strict)
         name = Name.parse(required(body.target))
         check_source(name)
         return await self._answer(request, pull(name, self._library), stream=body.stream)
 
     async def push(self, request: Request) -> Response:
-        body = await read_body(request, TransferBody)
+        body, _ = await read_body(request, TransferBody, strict=self._strict)
         required(body.target)
         raise Unsupported("pushing to a registry is not supported yet", param="model")
 
     async def create(self, request: Request) -> ASGIApp:
-        body = await read_body(request, CreateBody)
-        refuse_unknown(request, body, strict=self._strict)
-        report(request, body.unknown)
+        body, report = await read_body(request, CreateBody, strict=self._strict)
         wanted = create_request(body)
         check_request(wanted)
+        report.ignore(f"parameters.{name}" for name in body.parameters if name in OBSOLETE)
         return await self._answer(request, create(wanted, self._library), stream=body.stream)
 
     async def _answer(self, request: Request, steps: AsyncGenerator[Progress, None], *, stream: bool) -> ASGIApp:
@@ -130,7 +127,7 @@ def create_request(body: CreateBody) -> CreateRequest:
         case str():
             licenses = [body.license]
         case list() if all(isinstance(item, str) for item in body.license):
-            licenses = body.license
+            licenses = cast("list[str]", body.license)
         case _:
             raise InvalidRequest("license must be a text or a list of texts", param="license", code="invalid_type")
     return CreateRequest(
@@ -141,16 +138,9 @@ def create_request(body: CreateBody) -> CreateRequest:
         template=body.template or None,
         system=body.system or None,
         license=licenses,
-        parameters=cast("JsonObject", body.parameters),
-        messages=[read_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
+        parameters=body.parameters,
+        messages=[to_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
         requires=body.requires or None,
-        renderer=body.renderer or None,
-        parser=body.parser or None,
-        quantize=body.quantize or body.quantization or None,
-        draft_quantize=body.draft_quantize or None,
-        draft_files=body.draft_files,
-        remote_host=body.remote_host or None,
-        info=cast("JsonObject", body.info),
     )
 
 

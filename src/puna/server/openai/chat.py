@@ -10,10 +10,12 @@ from typing import Literal
 
 from puna.errors import EngineError
 from puna.server.body import dump_string, dump_text
+from puna.server.contract.report import Report
 from puna.server.openai.bodies import ChatCompletionBody
 from puna.server.openai.frames import frames
-from puna.server.openai.messages import AudioPart, NamedCustom, NamedFunction, UserMessage
-from puna.server.openai.notes import Notes
+from puna.server.openai.messages import UserMessage
+from puna.server.openai.parts import AudioContentPart
+from puna.server.openai.tools import NamedCustom, NamedFunction
 from puna.server.streaming import sse_data
 from puna.types import (
     Answer,
@@ -96,7 +98,7 @@ class Style:
             usage=stream is not None and bool(stream.include_usage),
             obfuscated=stream is not None and bool(stream.include_obfuscation),
             heard=any(
-                isinstance(part, AudioPart)
+                isinstance(part, AudioContentPart)
                 for message in body.messages
                 if isinstance(message, UserMessage) and isinstance(message.content, list)
                 for part in message.content
@@ -200,16 +202,16 @@ class _Choice:
         return choice
 
 
-async def gather(answer: Answer, style: Style, count: int, notes: Notes) -> JsonObject:
+async def gather(answer: Answer, style: Style, count: int, report: Report) -> JsonObject:
     """The whole answer."""
     choices = [_Choice() for _ in range(count)]
     envelope: Envelope | None = None
     usage: Usage | None = None
-    async with notes.naming(), answer as events:
+    async with report.reading(answer) as events:
         async for event in events:
             match event:
                 case Started():
-                    notes.start(event)
+                    report.start(event)
                     envelope = Envelope.of("chatcmpl-", style.model, event, tier=style.tier)
                 case Done():
                     usage = event.usage
@@ -244,13 +246,13 @@ def _collect(choice: _Choice, event: TextDelta | ThinkingDelta | ToolCallStart |
 # --------------------------------------------------------------------------------------------------------- a stream
 
 
-def stream(answer: Answer, style: Style, count: int, notes: Notes) -> AsyncGenerator[bytes, None]:
+def stream(answer: Answer, style: Style, count: int, report: Report) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
 
     def begin(started: Started) -> Chunks:
         return Chunks(Envelope.of("chatcmpl-", style.model, started, tier=style.tier), style, count)
 
-    return frames(answer, begin, notes)
+    return frames(answer, begin, report)
 
 
 class Chunks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
-from puna.server.openai.notes import Notes
+from puna.server.contract.report import Report
 from puna.server.streaming import sse_data
 from puna.types import Answer, Event, Started
 
@@ -18,10 +18,10 @@ class Chunks(Protocol):
         ...
 
 
-async def frames(answer: Answer, begin: Callable[[Started], Chunks], notes: Notes) -> AsyncGenerator[bytes, None]:
+async def frames(answer: Answer, begin: Callable[[Started], Chunks], report: Report) -> AsyncGenerator[bytes, None]:
     """Server-sent events. `begin`: makes the chunks of an answer that has started."""
     chunks: Chunks | None = None
-    async with notes.naming(), answer as events:
+    async with report.reading(answer) as events:
         async for event in events:
             if chunks is not None:
                 frame = chunks.frame(event)
@@ -29,7 +29,7 @@ async def frames(answer: Answer, begin: Callable[[Started], Chunks], notes: Note
                     yield frame
             elif isinstance(event, Started):
                 chunks = begin(event)
-                comment = notes.start(event)
+                comment = report.start(event)
                 if comment:
                     yield comment
     yield DONE

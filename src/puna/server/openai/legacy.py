@@ -9,10 +9,10 @@ from math import isnan
 
 from puna.errors import EngineError
 from puna.server.body import dump_text
+from puna.server.contract.report import Report
 from puna.server.openai.bodies import CompletionBody
 from puna.server.openai.chat import Envelope, bounded, usage_json
 from puna.server.openai.frames import frames
-from puna.server.openai.notes import Notes
 from puna.server.streaming import sse_data
 from puna.types import (
     Answer,
@@ -100,16 +100,16 @@ class _Choice:
         return {"text": "".join(self.text), "index": index, "logprobs": logprobs, "finish_reason": self.reason}
 
 
-async def gather(answer: Answer, style: Style, notes: Notes) -> JsonObject:
+async def gather(answer: Answer, style: Style, report: Report) -> JsonObject:
     """The whole answer."""
     choices = [_Choice() for _ in range(style.choices)]
     envelope: Envelope | None = None
     usage: Usage | None = None
-    async with notes.naming(), answer as events:
+    async with report.reading(answer) as events:
         async for event in events:
             match event:
                 case Started():
-                    notes.start(event)
+                    report.start(event)
                     envelope = Envelope.of("cmpl-", style.model, event)
                 case TextDelta() | ThinkingDelta():
                     choices[event.index].text.append(event.text)
@@ -127,9 +127,9 @@ async def gather(answer: Answer, style: Style, notes: Notes) -> JsonObject:
     }
 
 
-def stream(answer: Answer, style: Style, notes: Notes) -> AsyncGenerator[bytes, None]:
+def stream(answer: Answer, style: Style, report: Report) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
-    return frames(answer, lambda started: Chunks(Envelope.of("cmpl-", style.model, started), style), notes)
+    return frames(answer, lambda started: Chunks(Envelope.of("cmpl-", style.model, started), style), report)
 
 
 class Chunks:

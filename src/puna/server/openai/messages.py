@@ -1,109 +1,30 @@
-"""The contract of messages, tools and response formats. Data only; `convert` gives it meaning."""
+"""The messages of a conversation: their contract, and what they become. Pure."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, cast
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from puna.server.openai.contract import Honoured, JsonValue, Refused, Reported, Shape
-from puna.server.openai.invalid import UNION
-
-JsonObject: TypeAlias = dict[str, JsonValue]
-
-
-def _text_or_array(value: object) -> str | None:
-    return "array" if isinstance(value, list) else "text" if isinstance(value, str) else None
-
-
-_CONTENT = Discriminator(_text_or_array, custom_error_type=UNION, custom_error_message="a string or an array of parts")
-
-# ---------------------------------------------------------------------------------------------------------- parts
-
-
-class Part(Shape):
-    prompt_cache_breakpoint: Annotated[
-        JsonObject | None, Reported("Every prompt is cached as far as it was seen before.")
-    ] = None
-
-
-class TextPart(Part):
-    type: Literal["text"]
-    text: Annotated[str, Honoured("The text.")]
-
-
-class RefusalPart(Shape):
-    type: Literal["refusal"]
-    refusal: Annotated[str, Honoured("A refusal of an earlier turn; given to the model as text.")]
-
-
-class ImageUrl(Shape):
-    url: Annotated[
-        str,
-        Honoured(
-            "A data: URL (png, jpeg, or webp with the extra `webp`), or http(s), fetched within limits of size, time"
-            " and address."
-        ),
-    ]
-    detail: Annotated[
-        Literal["auto", "low", "high", "original"] | None,
-        Reported("Images are always read as the model reads them.", harmless=("auto",)),
-    ] = None
-
-
-def _url_or_object(value: object) -> str | None:
-    return "url" if isinstance(value, str) else "object" if isinstance(value, dict | Shape) else None
-
-
-ImageSource: TypeAlias = Annotated[
-    Annotated[str, Tag("url")] | Annotated[ImageUrl, Tag("object")],
-    Discriminator(_url_or_object, custom_error_type=UNION, custom_error_message="an object or a string"),
-]
-
-
-class ImagePart(Part):
-    type: Literal["image_url"]
-    image_url: Annotated[ImageSource, Honoured("The image, as OpenAI's object or as a bare URL.")]
-
-
-class InputAudio(Shape):
-    data: Annotated[str, Honoured("Base64.")]
-    format: Annotated[Literal["wav", "mp3"], Honoured("Must be what the bytes are.")]
-
-
-class AudioPart(Part):
-    type: Literal["input_audio"]
-    input_audio: Annotated[InputAudio, Honoured("Sound, for a model that hears.")]
-
-
-class FileData(Shape):
-    file_data: Annotated[
-        str | None, Honoured("A data: URL of text, or of a PDF (with the extra `pdf`): its text is read.")
-    ] = None
-    filename: Annotated[str | None, Honoured("Stands before the text.")] = None
-    file_id: Annotated[str | None, Refused("This server stores no files: send file_data.")] = None
-
-
-class FilePart(Part):
-    type: Literal["file"]
-    file: Annotated[FileData, Honoured("A file whose text becomes part of the message.")]
-
-
-UserPart: TypeAlias = Annotated[TextPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")]
-AssistantPart: TypeAlias = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
-OnlyText: TypeAlias = Annotated[TextPart, Field()]
-
-TextContent: TypeAlias = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[OnlyText], Field(min_length=1), Tag("array")], _CONTENT
-]
-UserContent: TypeAlias = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[UserPart], Field(min_length=1), Tag("array")], _CONTENT
-]
-AssistantContent: TypeAlias = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[AssistantPart], Field(min_length=1), Tag("array")], _CONTENT
-]
-
-# ------------------------------------------------------------------------------------------------------- messages
+from puna.errors import InvalidRequest
+from puna.server.body import json_object
+from puna.server.contract.shapes import Honoured, JsonValue, Refused, Reported, Shape
+from puna.server.media import check_together
+from puna.server.openai import media
+from puna.server.openai.parts import (
+    AssistantContent,
+    ImageContentPart,
+    Images,
+    TextContent,
+    TextContentPart,
+    UserContent,
+    image_url,
+    image_url_path,
+    text_parts,
+    user_parts,
+)
+from puna.types import Message, TextPart, ToolCall
 
 _SPEAKER = Honoured("The speaker's name, given to the model's template.")
 
@@ -177,156 +98,111 @@ class FunctionMessage(Shape):
     name: Annotated[str, Honoured("The function that gave it.")]
 
 
-Message: TypeAlias = Annotated[
+ConversationMessage: TypeAlias = Annotated[
     SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage, Field(discriminator="role")
 ]
 
-# ---------------------------------------------------------------------------------------------------------- tools
-
-ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
-_ANY_SCHEMA = "A JSON Schema that calls must satisfy; absent: no arguments are promised."
+# -------------------------------------------------------------------------------------------------- what they become
 
 
-class FunctionSpec(Shape):
-    name: Annotated[ToolName, Honoured("Its name.")]
-    description: Annotated[str | None, Honoured("What it does, for the model.")] = None
-    parameters: Annotated[JsonObject | None, Honoured(_ANY_SCHEMA)] = None
-    strict: Annotated[
-        bool | None, Honoured("The schema must keep OpenAI's strict rules. Calls satisfy it in any case.")
-    ] = None
+def remote_images(conversation: list[ConversationMessage]) -> list[tuple[str, str]]:
+    """Paths and URLs of images that must be fetched."""
+    found: list[tuple[str, str]] = []
+    for index, message in enumerate(conversation):
+        if isinstance(message, UserMessage) and isinstance(message.content, list):
+            for at, part in enumerate(message.content):
+                if isinstance(part, ImageContentPart) and media.is_remote(image_url(part)):
+                    found.append((image_url_path(part, f"messages[{index}].content[{at}]"), image_url(part)))
+    return found
 
 
-class FunctionTool(Shape):
-    type: Literal["function"]
-    function: Annotated[FunctionSpec, Honoured("The function.")]
+def has_media(conversation: list[ConversationMessage]) -> bool:
+    """Whether some part takes time to read."""
+    return any(
+        not isinstance(part, TextContentPart)
+        for message in conversation
+        if isinstance(message, UserMessage) and isinstance(message.content, list)
+        for part in message.content
+    )
 
 
-class GrammarText(Shape):
-    syntax: Annotated[Literal["lark", "regex"], Honoured("How it is written.")]
-    definition: Annotated[str, Honoured("The grammar.")]
+def to_messages(conversation: list[ConversationMessage], images: Images) -> tuple[Message, ...]:
+    calls: dict[str, str] = {}
+    legacy: dict[str, str] = {}
+    converted: list[Message] = []
+    for index, message in enumerate(conversation):
+        path = f"messages[{index}]"
+        match message:
+            case SystemMessage():
+                converted.append(Message("system", text_parts(message.content), name=message.name))
+            case UserMessage():
+                converted.append(Message("user", user_parts(message.content, path, images), name=message.name))
+            case AssistantMessage():
+                turn = _assistant(message, index, path)
+                calls.update({call.id: call.name for call in turn.tool_calls})
+                if message.function_call is not None:
+                    legacy[message.function_call.name] = _legacy_id(index)
+                converted.append(turn)
+            case ToolMessage():
+                converted.append(_tool_result(message, path, calls))
+            case FunctionMessage():
+                converted.append(_function_result(message, path, legacy))
+    check_together(converted, "messages")
+    return tuple(converted)
 
 
-class FormatText(Shape):
-    type: Literal["text"]
+def _assistant(message: AssistantMessage, index: int, path: str) -> Message:
+    content = () if message.content is None else text_parts(message.content)
+    if message.refusal is not None:
+        content = (*content, TextPart(message.refusal))
+    calls = tuple(_past_call(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(message.tool_calls or []))
+    if message.function_call is not None:
+        arguments = _arguments(message.function_call.arguments, f"{path}.function_call.arguments")
+        calls = (*calls, ToolCall(_legacy_id(index), message.function_call.name, arguments))
+    if not content and not calls and message.content is None:
+        raise InvalidRequest(
+            f"Missing required parameter: '{path}.content'. It may be absent only beside tool_calls or function_call.",
+            param=f"{path}.content",
+            code="missing_required_parameter",
+        )
+    thinking = message.reasoning_content if message.reasoning_content is not None else message.reasoning
+    return Message("assistant", content, name=message.name, thinking=thinking, tool_calls=calls)
 
 
-class FormatGrammar(Shape):
-    type: Literal["grammar"]
-    grammar: Annotated[GrammarText, Honoured("What the input must match.")]
+def _legacy_id(index: int) -> str:
+    """The deprecated form has no ids: the message's place stands for one."""
+    return f"call_function_{index}"
 
 
-class CustomSpec(Shape):
-    name: Annotated[ToolName, Honoured("Its name.")]
-    description: Annotated[str | None, Honoured("What it does, for the model.")] = None
-    format: Annotated[
-        Annotated[FormatText | FormatGrammar, Field(discriminator="type")] | None,
-        Honoured("Free text (default), or text that a grammar shapes."),
-    ] = None
+def _past_call(call: PastCall, path: str) -> ToolCall:
+    if isinstance(call, PastCustomCall):
+        return ToolCall(call.id, call.custom.name, call.custom.input, "custom")
+    return ToolCall(call.id, call.function.name, _arguments(call.function.arguments, f"{path}.function.arguments"))
 
 
-class CustomTool(Shape):
-    type: Literal["custom"]
-    custom: Annotated[CustomSpec, Honoured("The tool.")]
+def _arguments(text: str, param: str) -> str:
+    """Clients send an empty text for no arguments."""
+    if not text.strip():
+        return "{}"
+    json_object(text, param, "the JSON text of an object")
+    return text
 
 
-Tool: TypeAlias = Annotated[FunctionTool | CustomTool, Field(discriminator="type")]
+def _tool_result(message: ToolMessage, path: str, calls: Mapping[str, str]) -> Message:
+    name = calls.get(message.tool_call_id)
+    if name is None:
+        raise InvalidRequest(
+            f"Invalid '{path}.tool_call_id': no earlier message has a tool call '{message.tool_call_id[:100]}'.",
+            param=f"{path}.tool_call_id",
+        )
+    return Message("tool", text_parts(message.content), name=name, tool_call_id=message.tool_call_id)
 
 
-class ToolReference(Shape):
-    name: Annotated[str, Honoured("The name of one of `tools`.")]
-
-
-class NamedFunction(Shape):
-    type: Literal["function"]
-    function: Annotated[ToolReference, Honoured("The function that must be called.")]
-
-
-class NamedCustom(Shape):
-    type: Literal["custom"]
-    custom: Annotated[ToolReference, Honoured("The tool that must be called.")]
-
-
-class AllowedSpec(Shape):
-    mode: Annotated[Literal["auto", "required"], Honoured("Whether one of them must be called.")]
-    tools: Annotated[
-        list[Annotated[NamedFunction | NamedCustom, Field(discriminator="type")]],
-        Field(min_length=1),
-        Honoured("The tools that may be called."),
-    ]
-
-
-class AllowedTools(Shape):
-    type: Literal["allowed_tools"]
-    allowed_tools: Annotated[AllowedSpec, Honoured("A choice among some of `tools`.")]
-
-
-def _word_or_type(value: object) -> str | None:
-    if isinstance(value, dict):
-        type_ = cast("dict[str, object]", value).get("type")
-        return type_ if type_ in {"function", "custom", "allowed_tools"} else None
-    return "word" if isinstance(value, str) else None
-
-
-ToolChoice: TypeAlias = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("word")]
-    | Annotated[NamedFunction, Tag("function")]
-    | Annotated[NamedCustom, Tag("custom")]
-    | Annotated[AllowedTools, Tag("allowed_tools")],
-    Discriminator(
-        _word_or_type,
-        custom_error_type=UNION,
-        custom_error_message="'none', 'auto', 'required' or an object of type 'function', 'custom' or 'allowed_tools'",
-    ),
-]
-
-
-def _word_or_object(value: object) -> str | None:
-    return "word" if isinstance(value, str) else "object" if isinstance(value, dict) else None
-
-
-FunctionChoice: TypeAlias = Annotated[
-    Annotated[Literal["none", "auto"], Tag("word")] | Annotated[ToolReference, Tag("object")],
-    Discriminator(
-        _word_or_object, custom_error_type=UNION, custom_error_message="'none', 'auto' or an object with a name"
-    ),
-]
-
-# ----------------------------------------------------------------------------------------------- response formats
-
-
-class TextFormat(Shape):
-    type: Literal["text"]
-
-
-class JsonObjectFormat(Shape):
-    type: Literal["json_object"]
-    schema_: Annotated[
-        JsonObject | None, Field(alias="schema"), Honoured("Not OpenAI's: a schema that the object satisfies.")
-    ] = None
-
-
-class SchemaSpec(Shape):
-    name: Annotated[ToolName, Honoured("A name for it.")]
-    description: Annotated[str | None, Reported("The schema is enforced; it is not described to the model.")] = None
-    schema_: Annotated[JsonObject | None, Field(alias="schema"), Honoured("The schema; absent: any object.")] = None
-    strict: Annotated[
-        bool | None, Honoured("The schema must keep OpenAI's strict rules. It is enforced in any case.")
-    ] = None
-
-
-class JsonSchemaFormat(Shape):
-    type: Literal["json_schema"]
-    json_schema: Annotated[SchemaSpec, Honoured("The schema that the answer satisfies.")]
-
-
-ResponseFormat: TypeAlias = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
-
-
-class StructuredOutputs(Shape):
-    """vLLM's way to shape an answer: one of these."""
-
-    json_: Annotated[JsonObject | str | None, Field(alias="json"), Honoured("A JSON Schema, or its text.")] = None
-    regex: Annotated[str | None, Honoured("A regular expression.")] = None
-    choice: Annotated[list[str] | None, Field(min_length=1), Honoured("The answer is one of these.")] = None
-    grammar: Annotated[str | None, Honoured("A grammar in llama.cpp's GBNF.")] = None
-    json_object: Annotated[bool | None, Honoured("Any JSON object.")] = None
+def _function_result(message: FunctionMessage, path: str, calls: Mapping[str, str]) -> Message:
+    call = calls.get(message.name)
+    if call is None:
+        raise InvalidRequest(
+            f"Invalid '{path}.name': no earlier message has a function call '{message.name[:100]}'.",
+            param=f"{path}.name",
+        )
+    return Message("tool", (TextPart(message.content or ""),), name=message.name, tool_call_id=call)

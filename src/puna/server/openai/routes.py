@@ -16,8 +16,9 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
-from puna.server.body import JsonReply, read_object
-from puna.server.fields import refuses_unknown
+from puna.server.body import JsonReply
+from puna.server.contract.reading import ShapeType, read_request
+from puna.server.contract.report import Report
 from puna.server.openai import chat, convert, legacy
 from puna.server.openai.bodies import (
     ChatCompletionBody,
@@ -26,9 +27,8 @@ from puna.server.openai.bodies import (
     EmbeddingBody,
     TokenizeBody,
 )
-from puna.server.openai.contract import Shape, read_body
-from puna.server.openai.messages import Message
-from puna.server.openai.notes import Notes
+from puna.server.openai.messages import ConversationMessage, has_media, remote_images
+from puna.server.openai.wording import WORDING
 from puna.server.services import Services
 from puna.server.streaming import SSE, EventStream, unless_gone
 from puna.types import Embeddings, JsonObject, JsonValue
@@ -40,7 +40,6 @@ _FETCHED = 100 * 1024 * 1024
 """Bytes of a request's remote images after which no other is fetched."""
 
 Handler = Callable[[Request], Awaitable[Response | EventStream]]
-BodyType = TypeVar("BodyType", bound=Shape)
 
 
 def routes(services: Services) -> list[Route]:
@@ -76,33 +75,30 @@ class _Api:
     # ---------------------------------------------------------------------------------------------------- generate
 
     async def chat(self, request: Request) -> Response | EventStream:
-        body, notes = await self._read(request, ChatCompletionBody)
+        body, report = await self._read(request, ChatCompletionBody)
         images = await self._fetch_images(body.model, body.messages)
-        wanted, ignored = await _aside(convert.has_media(body.messages), lambda: convert.to_chat(body, images))
-        notes.add(ignored)
-        notes.call(convert.field_names(body))
+        wanted = report.take(await _aside(has_media(body.messages), lambda: convert.to_chat(body, images)))
         style = chat.Style.of(body)
         answer = self._inference.chat(wanted)
         if body.stream:
-            return EventStream(chat.stream(answer, style, wanted.n, notes), SSE)
-        return JsonReply(await unless_gone(request.receive, chat.gather(answer, style, wanted.n, notes)))
+            return EventStream(chat.stream(answer, style, wanted.n, report), SSE)
+        return JsonReply(await unless_gone(request.receive, chat.gather(answer, style, wanted.n, report)))
 
     async def complete(self, request: Request) -> Response | EventStream:
-        body, notes = await self._read(request, CompletionBody)
-        wanted, ignored = convert.to_completion(body)
-        notes.add(ignored)
-        notes.call(convert.field_names(body))
+        body, report = await self._read(request, CompletionBody)
+        wanted = report.take(convert.to_completion(body))
         style = legacy.Style.of(body, len(wanted.prompts))
         answer = self._inference.complete(wanted)
         if body.stream:
-            return EventStream(legacy.stream(answer, style, notes), SSE)
-        return JsonReply(await unless_gone(request.receive, legacy.gather(answer, style, notes)))
+            return EventStream(legacy.stream(answer, style, report), SSE)
+        return JsonReply(await unless_gone(request.receive, legacy.gather(answer, style, report)))
 
     async def embed(self, request: Request) -> Response:
-        body, notes = await self._read(request, EmbeddingBody)
-        wanted, ignored = convert.to_embed(body)
-        notes.add(ignored)
-        embeddings = await unless_gone(request.receive, self._inference.embed(wanted))
+        body, report = await self._read(request, EmbeddingBody)
+        wanted = report.take(convert.to_embed(body))
+        with report.naming():
+            embeddings = await unless_gone(request.receive, self._inference.embed(wanted))
+        report.embedded(embeddings)
         return JsonReply(embeddings_json(embeddings, body.model, base64_=body.encoding_format == "base64"))
 
     # ------------------------------------------------------------------------------------------------------ models
@@ -125,7 +121,7 @@ class _Api:
     # ------------------------------------------------------------------------------------------------------ tokens
 
     async def tokenize(self, request: Request) -> Response:
-        body, _ = await self._read(request, TokenizeBody)
+        body, report = await self._read(request, TokenizeBody)
         name = await self._named(body.model)
         if [body.prompt, body.content, body.messages].count(None) != 2:
             raise InvalidRequest(
@@ -141,7 +137,9 @@ class _Api:
             counted: JsonObject = {"count": len(tokens), "tokens": [*tokens]}
         else:
             images = await self._fetch_images(name, body.messages or [])
-            prompt = await self._inference.counted(convert.to_counted_chat(body, name, images))
+            wanted = report.take(convert.to_counted_chat(body, name, images))
+            with report.naming():
+                prompt = await self._inference.counted(wanted)
             counted = {"count": prompt.count, "tokens": None if prompt.tokens is None else [*prompt.tokens]}
         return JsonReply({**counted, "max_model_len": await self._context(name)})
 
@@ -156,10 +154,8 @@ class _Api:
 
     # ------------------------------------------------------------------------------------------------------ shared
 
-    async def _read(self, request: Request, shape: type[BodyType]) -> tuple[BodyType, Notes]:
-        data = await read_object(request)
-        body, ignored = read_body(shape, data, strict=refuses_unknown(request, self._settings.strict))
-        return body, Notes(request.state, ignored, seeded=data.get("seed") is not None)
+    async def _read(self, request: Request, shape: type[ShapeType]) -> tuple[ShapeType, Report]:
+        return await read_request(request, shape, WORDING, strict=self._settings.strict)
 
     async def _resolve(self, name: str) -> Model:
         return await asyncio.to_thread(self._library.resolve, Name.parse(name))
@@ -181,9 +177,9 @@ class _Api:
         weights = (await self._resolve(name)).weights
         return next((one.num_ctx for one in self._scheduler.loaded() if one.model.weights == weights), None)
 
-    async def _fetch_images(self, name: str, conversation: list[Message]) -> dict[str, bytes]:
+    async def _fetch_images(self, name: str, conversation: list[ConversationMessage]) -> dict[str, bytes]:
         """Remote images by their URL. A model that sees nothing lets nothing be fetched."""
-        remote = convert.remote_images(conversation)
+        remote = remote_images(conversation)
         if not remote:
             return {}
         if Capability.VISION not in (await self._resolve(name)).capabilities:

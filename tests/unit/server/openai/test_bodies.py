@@ -4,7 +4,7 @@ import annotated_types
 import pytest
 
 from puna.model.parameters import PARAMETERS
-from puna.server.openai.bodies import Sampled
+from puna.server.openai.options import Sampled
 
 SHARED = [name for name in Sampled.model_fields if name in PARAMETERS and PARAMETERS[name].kind in {"int", "float"}]
 

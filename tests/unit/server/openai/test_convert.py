@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from puna.errors import InvalidRequest
+from puna.server.contract.reading import check
 from puna.server.openai.bodies import ChatCompletionBody, CompletionBody
-from puna.server.openai.contract import read_body
-from puna.server.openai.convert import choice_grammar, field_names, to_chat, to_completion
+from puna.server.openai.convert import to_chat, to_completion
+from puna.server.openai.output import choice_grammar
+from puna.server.openai.wording import WORDING
 from puna.types import (
     ChatRequest,
     Grammar,
@@ -27,11 +29,16 @@ TOOL = {"type": "function", "function": FUNCTION}
 
 def body(**fields: Any) -> ChatCompletionBody:
     data = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
-    return read_body(ChatCompletionBody, data, strict=False)[0]
+    return check(ChatCompletionBody, data, WORDING, strict=False)[0]
 
 
 def chat(**fields: Any) -> ChatRequest:
-    return to_chat(body(**fields), {})[0]
+    return to_chat(body(**fields), {}).request
+
+
+def called(field: str, **fields: Any) -> str:
+    """What the request calls a field of the house."""
+    return to_chat(body(**fields), {}).names.of(field)
 
 
 def refused(**fields: Any) -> str | None:
@@ -82,8 +89,8 @@ def test_think(fields, think):
 
 def test_think_under_two_names_must_agree_and_is_named_as_it_was_sent():
     assert refused(think=True, reasoning_effort="none") == "think"
-    assert field_names(body(reasoning_effort="low"))["think"] == "reasoning_effort"
-    assert field_names(body(think=True))["think"] == "think"
+    assert called("think", reasoning_effort="low") == "reasoning_effort"
+    assert called("think", think=True) == "think"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_one_way_to_shape_an_answer():
         == "structured_outputs.regex"
     )
     assert refused(guided_json="nonsense") == "guided_json"
-    assert field_names(body(guided_regex="r"))["response_format"] == "guided_regex"
+    assert called("output", guided_regex="r") == "guided_regex"
 
 
 def test_choices_are_written_as_they_are():
@@ -178,7 +185,7 @@ def test_messages():
         {"role": "assistant", "content": None, "refusal": "No."},
     ]  # fmt: skip
     png = b"png"
-    request = to_chat(body(messages=messages), {"http://x/y.png": png})[0]
+    request = to_chat(body(messages=messages), {"http://x/y.png": png}).request
     assert request.messages == (
         Message("system", (TextPart("a"), TextPart("b")), name="boss"),
         Message("user", (ImagePart(png),)),
@@ -217,6 +224,6 @@ def test_other_contradictions():
     [("a", ("a",)), (["a", "b"], ("a", "b")), ([1, 2], ((1, 2),)), ([[1], [2, 3]], ((1,), (2, 3)))],
 )
 def test_prompts(prompt, prompts):
-    request, _ = to_completion(read_body(CompletionBody, {"model": "m", "prompt": prompt}, strict=False)[0])
+    request = to_completion(check(CompletionBody, {"model": "m", "prompt": prompt}, WORDING, strict=False)[0]).request
     assert request.prompts == prompts
     assert request.options.num_predict == 16

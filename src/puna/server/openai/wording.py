@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, Unsupported
 from puna.server.body import kind
-from puna.types import JsonValue
+from puna.server.contract.faults import Wording, join
+from puna.server.contract.shapes import UNION
 
 _EXPECTED: Mapping[str, str] = {
     "string_type": "a string",
@@ -23,35 +23,8 @@ _EXPECTED: Mapping[str, str] = {
     "model_attributes_type": "an object",
 }
 
-UNION = "one_of"
-"""The error type of a union that no choice fits; its message says what is expected."""
 
-
-def invalid_request(error: ValidationError, data: JsonValue) -> InvalidRequest:
-    """The first fault of a request, as its client should read it."""
-    first = error.errors(include_url=False)[0]
-    return _render(first, path_of(first["loc"], data, missing=first["type"] == "missing"))
-
-
-def path_of(location: tuple[int | str, ...], data: JsonValue, *, missing: bool = False) -> str:
-    """'messages[0].content' from Pydantic's location, which also holds the names of union choices: those are no keys of
-    `data`. `missing`: the last item is a key that is not there."""
-    path, here = "", data
-    for position, item in enumerate(location):
-        if isinstance(here, list) and isinstance(item, int) and item < len(here):
-            path, here = f"{path}[{item}]", here[item]
-        elif isinstance(here, dict) and isinstance(item, str) and item in here:
-            path, here = _join(path, item), here[item]
-        elif missing and position == len(location) - 1:
-            path = _join(path, str(item))
-    return path
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _render(error: ErrorDetails, path: str) -> InvalidRequest:
+def _fault_of(error: ErrorDetails, path: str) -> InvalidRequest:
     type_, context, value = error["type"], error.get("ctx", {}), error["input"]
     if type_ in _EXPECTED or type_ == UNION:
         expected = _EXPECTED.get(type_, error["msg"])
@@ -73,13 +46,13 @@ def _missing(path: str, _context: dict[str, Any], _value: object) -> InvalidRequ
 
 
 def _no_tag(path: str, context: dict[str, Any], _value: object) -> InvalidRequest:
-    return _missing(_join(path, context["discriminator"].strip("'")), {}, None)
+    return _missing(join(path, context["discriminator"].strip("'")), {}, None)
 
 
 def _wrong_tag(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
     key = context["discriminator"].strip("'")
     given = value.get(key) if isinstance(value, dict) else value
-    return _choice(_join(path, key), _listed(context["expected_tags"].split(", ")), given)
+    return _choice(join(path, key), _listed(context["expected_tags"].split(", ")), given)
 
 
 def _literal(path: str, context: dict[str, Any], value: object) -> InvalidRequest:
@@ -162,3 +135,14 @@ _RULES: Mapping[str, Callable[[str, dict[str, Any], object], InvalidRequest]] = 
     "string_too_long": _long_string,
     "string_pattern_mismatch": _pattern,
 }
+
+
+def _unknown(path: str) -> InvalidRequest:
+    return _fault(path, f"Unknown parameter: '{path}'.", "unknown_parameter")
+
+
+def _refused(path: str, meaning: str) -> Unsupported:
+    return Unsupported(f"Unsupported parameter: '{path}'. {meaning}", param=path)
+
+
+WORDING = Wording(_fault_of, _unknown, _refused)

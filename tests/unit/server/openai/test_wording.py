@@ -3,16 +3,17 @@ from __future__ import annotations
 import pytest
 
 from puna.errors import InvalidRequest, Unsupported
+from puna.server.contract.faults import path_of
+from puna.server.contract.reading import check
 from puna.server.openai.bodies import ChatCompletionBody, CompletionBody
-from puna.server.openai.contract import read_body
-from puna.server.openai.invalid import path_of
+from puna.server.openai.wording import WORDING
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
 
 
 def fault(**fields: object) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        read_body(ChatCompletionBody, {**CHAT, **fields}, strict=False)  # type: ignore[dict-item]
+        check(ChatCompletionBody, {**CHAT, **fields}, WORDING, strict=False)  # type: ignore[dict-item]
     return caught.value
 
 
@@ -74,14 +75,14 @@ def test_faults_in_openais_words(fields, param, code, message):
 
 def test_a_mixed_prompt_is_refused_where_it_changes():
     with pytest.raises(InvalidRequest) as caught:
-        read_body(CompletionBody, {"model": "m", "prompt": ["a", 1]}, strict=False)
+        check(CompletionBody, {"model": "m", "prompt": ["a", 1]}, WORDING, strict=False)
     assert caught.value.param == "prompt[1]"
 
 
 def test_refused_fields_accept_what_asks_for_nothing():
-    assert read_body(ChatCompletionBody, {**CHAT, "modalities": ["text"]}, strict=False)[1] == []
+    assert check(ChatCompletionBody, {**CHAT, "modalities": ["text"]}, WORDING, strict=False)[1] == []
     with pytest.raises(Unsupported):
-        read_body(ChatCompletionBody, {**CHAT, "modalities": ["audio"]}, strict=False)
+        check(ChatCompletionBody, {**CHAT, "modalities": ["audio"]}, WORDING, strict=False)
 
 
 def test_what_has_no_effect_is_found_on_every_level():
@@ -92,15 +93,15 @@ def test_what_has_no_effect_is_found_on_every_level():
         "new": 1,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "x", "a": 1}], "b": 2}],
     }
-    body, ignored = read_body(ChatCompletionBody, data, strict=False)
+    body, ignored = check(ChatCompletionBody, data, WORDING, strict=False)
     assert ignored == ["user", "new", "messages[0].b", "messages[0].content[0].a"]
     assert body.model == "m"
     with pytest.raises(InvalidRequest) as caught:
-        read_body(ChatCompletionBody, data, strict=True)
+        check(ChatCompletionBody, data, WORDING, strict=True)
     assert (caught.value.code, caught.value.param) == ("unknown_parameter", "new")
 
 
 def test_nulls_inside_a_schema_are_kept():
     schema = {"enum": [None, 1], "default": None}
-    body, _ = read_body(ChatCompletionBody, {**CHAT, "json_schema": schema}, strict=False)
+    body, _ = check(ChatCompletionBody, {**CHAT, "json_schema": schema}, WORDING, strict=False)
     assert body.json_schema == schema

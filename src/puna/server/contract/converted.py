@@ -1,0 +1,20 @@
+"""What a dialect makes of a checked body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from puna.server.contract.names import FieldNames
+from puna.types import ChatRequest, CompletionRequest, EmbedRequest
+
+Request_co = TypeVar("Request_co", bound=ChatRequest | CompletionRequest | EmbedRequest, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted(Generic[Request_co]):
+    """The house's request; the paths of fields that have no effect on it; what it calls the house's fields."""
+
+    request: Request_co
+    ignored: tuple[str, ...] = ()
+    names: FieldNames = field(default_factory=FieldNames)

@@ -1,0 +1,94 @@
+"""A body becomes a checked Shape, and the paths of its fields that have no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from puna.errors import InvalidRequest
+from puna.server.body import read_object
+from puna.server.contract.faults import Wording, first_fault
+from puna.server.contract.report import Report
+from puna.server.contract.shapes import Refused, Reported, Shape, shape_fields
+from puna.types import JsonObject
+
+STRICT = "x-puna-strict"
+"""Request header, `true` or `false`: refuse unknown fields, or report them, whatever the settings say."""
+
+ShapeType = TypeVar("ShapeType", bound=Shape)
+
+
+async def read_request(
+    request: Request, shape: type[ShapeType], wording: Wording, *, strict: bool
+) -> tuple[ShapeType, Report]:
+    """The checked body, and what its answer has to report. `strict`: the setting.
+
+    InvalidRequest names the field at fault; Unsupported a field that cannot be honoured.
+    """
+    data = await read_object(request)
+    body, ignored = check(shape, data, wording, strict=refuses_unknown(request, strict))
+    return body, Report(request.state, ignored)
+
+
+def check(shape: type[ShapeType], data: JsonObject, wording: Wording, *, strict: bool) -> tuple[ShapeType, list[str]]:
+    """`data` as `shape`, and the paths of fields without effect: those marked so, and those that nobody knows."""
+    try:
+        body = shape.model_validate(data)
+    except ValidationError as error:
+        raise first_fault(error, data, wording) from None
+    findings = _Findings(wording)
+    findings.examine(body, "")
+    if strict and findings.unknown:
+        raise wording.unknown(findings.unknown[0])
+    return body, findings.reported + findings.unknown
+
+
+def refuses_unknown(request: Request, setting: bool) -> bool:
+    """The request's header wins over the setting."""
+    header = request.headers.get(STRICT)
+    match header and header.lower():
+        case None:
+            return setting
+        case "true" | "1":
+            return True
+        case "false" | "0":
+            return False
+        case _:
+            raise InvalidRequest(f"Invalid header '{STRICT}': expected true or false.", param=STRICT)
+
+
+@dataclass(slots=True)
+class _Findings:
+    """Paths of fields that have no effect (`reported`) and that nobody knows (`unknown`)."""
+
+    wording: Wording
+    reported: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    def examine(self, shape: Shape, prefix: str) -> None:
+        self.unknown += [f"{prefix}{name}" for name in shape.model_extra or ()]
+        for row in shape_fields(type(shape)):
+            if row.attribute not in shape.model_fields_set:
+                continue
+            value = getattr(shape, row.attribute)
+            path = f"{prefix}{row.name}"
+            match row.mark:
+                case Refused(meaning, harmless) if value not in harmless:
+                    raise self.wording.refused(path, meaning)
+                case Reported(_, harmless) if value not in harmless:
+                    self.reported.append(path)
+            for inner, inner_path in _shapes(value, path):
+                self.examine(inner, f"{inner_path}.")
+
+
+def _shapes(value: object, path: str) -> Iterator[tuple[Shape, str]]:
+    match value:
+        case Shape():
+            yield value, path
+        case list():
+            for index, item in enumerate(value):
+                yield from _shapes(item, f"{path}[{index}]")

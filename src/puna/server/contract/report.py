@@ -1,0 +1,114 @@
+"""What an answer tells besides itself: everything that its request or its model had without effect.
+
+This alone writes the `x-puna-*` headers of answers, and `HEADERS` is the list that browsers may read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import quote
+
+from starlette.datastructures import State
+
+from puna.errors import InvalidRequest
+from puna.server.contract.converted import Converted, Request_co
+from puna.server.contract.names import FieldNames
+from puna.types import Answer, Embeddings, Event, Options, Started
+
+IGNORED = "x-puna-ignored"
+"""The paths of the request's fields that had no effect."""
+
+PARAMETERS = "x-puna-ignored-parameters"
+"""The names of the model's stored parameters that had no effect."""
+
+TRUNCATED = "x-puna-truncated"
+"""How many old messages, or inputs to embed, did not fit and were cut."""
+
+SEED = "x-puna-seed"
+"""On requests with a seed: `exact` (the same bytes every time) or `best-effort`."""
+
+HEADERS = (IGNORED, PARAMETERS, TRUNCATED, SEED)
+
+_MOST = 100
+"""Names in a header, at most; the rest is counted."""
+
+
+class Report:
+    """Written to the headers of the answer, whatever it becomes, an error too. What is known only after the status line
+    (a stream that began with a comment, since its model took long to load) is due as a comment in the stream.
+
+    `state`: the request's, as `middleware.Identify` made it.
+    """
+
+    def __init__(self, state: State, ignored: Iterable[str] = ()) -> None:
+        self._state = state
+        self._headers: dict[str, str] = state.response_headers
+        self._seeded = False
+        self._names = FieldNames()
+        self._ignored: list[str] = []
+        self.ignore(ignored)
+
+    def ignore(self, paths: Iterable[str]) -> None:
+        """Fields without effect, by the paths of this request."""
+        self._ignored += [path for path in dict.fromkeys(paths) if path not in self._ignored]
+        if self._ignored:
+            self._headers[IGNORED] = listed(self._ignored)
+
+    def take(self, converted: Converted[Request_co]) -> Request_co:
+        """The request; what it had without effect is reported, and from here its fields have its own names."""
+        self.ignore(converted.ignored)
+        self._names = converted.names
+        self._seeded = _seeded(converted.request.options)
+        return converted.request
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors raised inside name the request's own fields."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.param is not None:
+                error.param = self._names.of(error.param)
+            raise
+
+    @asynccontextmanager
+    async def reading(self, answer: Answer) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of `answer`, whose errors name the request's own fields."""
+        with self.naming():
+            async with answer as events:
+                yield events
+
+    def start(self, started: Started) -> bytes:
+        """Take what the engine says. Gives the comment that is due if the headers have gone."""
+        before = dict(self._headers)
+        self._told(started.ignored, started.ignored_parameters, started.dropped_messages)
+        if self._seeded:
+            self._headers[SEED] = "exact" if started.seed_exact else "best-effort"
+        if not self._state.responded:
+            return b""
+        late = self._headers.items() - before.items()
+        return "".join(f": {name}: {value}\n\n" for name, value in sorted(late)).encode()
+
+    def embedded(self, embeddings: Embeddings) -> None:
+        """The same for vectors."""
+        self._told(embeddings.ignored, embeddings.ignored_parameters, len(embeddings.truncated))
+
+    def _told(self, ignored: Sequence[str], parameters: Sequence[str], truncated: int) -> None:
+        self.ignore(map(self._names.of, ignored))
+        if parameters:
+            self._headers[PARAMETERS] = listed(parameters)
+        if truncated:
+            self._headers[TRUNCATED] = str(truncated)
+
+
+def _seeded(options: Options) -> bool:
+    return options.seed is not None and options.seed != -1
+
+
+def listed(paths: Sequence[str]) -> str:
+    """Paths as a header's value, each once. They come from outside: what a header cannot hold is percent-encoded."""
+    known = list(dict.fromkeys(paths))
+    shown = [quote(path, safe="[]$@!#&'*+/")[:200] for path in known[:_MOST]]
+    more = len(known) - _MOST
+    return ", ".join([*shown, f"and {more} more"] if more > 0 else shown)

@@ -1,0 +1,166 @@
+"""Events to Ollama's objects: the lines of a stream, or one answer. Pure."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import cast
+
+from puna.types import (
+    Candidate,
+    Done,
+    Event,
+    Finished,
+    JsonObject,
+    JsonValue,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    ToolCallStart,
+)
+
+
+class Turn:
+    """One answer, event by event. `chat`: the shape of `/api/chat` (a message), else that of `/api/generate`.
+
+    `keep_context`: the last object holds the token ids of prompt and answer, if these are all of the prompt.
+    """
+
+    def __init__(self, model: str, *, chat: bool, keep_context: bool = False) -> None:
+        self._model = model
+        self._chat = chat
+        self._keep_context = keep_context
+        self._calls: list[tuple[str, str, list[str]]] = []
+        self.started: Started | None = None
+        self._finished: Finished | None = None
+
+    def object_of(self, event: Event) -> JsonObject | None:
+        """The object that tells `event`; None if there is nothing to tell yet."""
+        match event:
+            case TextDelta():
+                return self._piece(text=event.text, logprobs=event.logprobs)
+            case ThinkingDelta():
+                return self._piece(thinking=event.text, logprobs=event.logprobs)
+            case ToolCallStart():
+                self._calls.append((event.id, event.name, []))
+            case ToolCallDelta():
+                self._calls[event.call][2].append(event.arguments)
+            case Started():
+                self.started = event
+            case Finished():
+                self._finished = event
+                if self._calls:
+                    return self._piece(calls=self._calls)
+            case Done():
+                return self._last(event)
+        return None
+
+    def _piece(
+        self,
+        *,
+        text: str = "",
+        thinking: str = "",
+        calls: list[tuple[str, str, list[str]]] | None = None,
+        logprobs: tuple[TokenLogprob, ...] = (),
+        done: bool = False,
+    ) -> JsonObject:
+        piece: JsonObject = {"content" if self._chat else "response": text}
+        if thinking:
+            piece["thinking"] = thinking
+        if calls:
+            piece["tool_calls"] = [
+                _call_object(index, identity, name, "".join(arguments))
+                for index, (identity, name, arguments) in enumerate(calls)
+            ]
+        head: JsonObject = {"model": self._model, "created_at": timestamp()}
+        if self._chat:
+            head["message"] = {"role": "assistant", **piece}
+        else:
+            head.update(piece)
+        head["done"] = done
+        if logprobs:
+            head["logprobs"] = [_logprob(item) for item in logprobs]
+        return head
+
+    def _last(self, done: Done) -> JsonObject:
+        last = self._piece(done=True)
+        finished, started = self._finished, self.started
+        last["done_reason"] = "length" if finished is not None and finished.reason == "length" else "stop"
+        # A prompt with images has no ids to go on from.
+        if self._keep_context and started is not None and started.prompt_tokens and finished is not None:
+            last["context"] = [*started.prompt_tokens, *finished.tokens]
+        if finished is not None and finished.parse_error is not None:
+            last["tool_call_parse_error"] = finished.parse_error
+        if started is not None and started.dropped_messages:
+            last["truncated"] = True
+            last["truncated_messages"] = started.dropped_messages
+        metrics = {
+            "total_duration": done.timings.total,
+            "load_duration": done.timings.load,
+            "prompt_eval_count": done.usage.prompt,
+            "prompt_eval_duration": done.timings.prompt,
+            "eval_count": done.usage.completion,
+            "eval_duration": done.timings.decode,
+        }
+        last.update({key: value for key, value in metrics.items() if value})
+        return last
+
+
+def merged(objects: list[JsonObject]) -> JsonObject:
+    """The objects of one stream as a single answer: texts and log-probabilities joined, the rest as the last has it."""
+    whole = dict(objects[-1])
+    holders = [cast("JsonObject", item.get("message", item)) for item in objects]
+    holder = dict(holders[-1])
+    for key in ("content", "response", "thinking"):
+        text = "".join(cast(str, item[key]) for item in holders if key in item)
+        if text or key in holder:
+            holder[key] = text
+    calls = [call for item in holders for call in cast("list[JsonValue]", item.get("tool_calls", []))]
+    if calls:
+        holder["tool_calls"] = calls
+    if "message" in whole:
+        whole["message"] = holder
+    else:
+        whole = holder
+    logprobs = [entry for item in objects for entry in cast("list[JsonValue]", item.get("logprobs", []))]
+    if logprobs:
+        whole["logprobs"] = logprobs
+    return whole
+
+
+def idle_object(model: str, reason: str, *, chat: bool) -> JsonObject:
+    """The answer to a request without a prompt: the model was loaded, or is to be unloaded."""
+    body: JsonObject = {"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}
+    return {"model": model, "created_at": timestamp(), **body, "done": True, "done_reason": reason}
+
+
+def timestamp() -> str:
+    """Now, in RFC 3339 and UTC."""
+    return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def _call_object(index: int, identity: str, name: str, arguments: str) -> JsonObject:
+    return {"id": identity, "function": {"index": index, "name": name, "arguments": _arguments(arguments)}}
+
+
+def _arguments(text: str) -> JsonValue:
+    """Ollama's clients want an object. What is none (a custom tool's free text) stands under `input`."""
+    try:
+        value: JsonValue = json.loads(text) if text else {}
+    except ValueError:
+        return {"input": text}
+    return value if isinstance(value, dict) else {"input": value}
+
+
+def _logprob(item: TokenLogprob) -> JsonObject:
+    shape = _candidate(item.chosen)
+    if item.top:
+        shape["top_logprobs"] = [_candidate(candidate) for candidate in item.top]
+    return shape
+
+
+def _candidate(candidate: Candidate) -> JsonObject:
+    text = candidate.data.decode("utf-8", "replace")
+    return {"token": text, "logprob": candidate.logprob, "bytes": list(candidate.data)}

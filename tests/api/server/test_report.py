@@ -1,0 +1,126 @@
+"""What a request or its model had without effect is told alike in both dialects, in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from puna.model.manifest import PARAMS_TYPE, Layer, Manifest
+from puna.model.name import Name
+from puna.server.contract.report import HEADERS, IGNORED, PARAMETERS, SEED
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+STORED = {"num_gqa": 8, "top_k": "many", "num_ctx": "wide", "num_keep": 24, "temperature": 0.5}
+WITHOUT_EFFECT = {"num_gqa", "top_k", "num_ctx", "num_keep"}
+
+ASK: dict[str, Callable[[str], tuple[str, dict[str, Any]]]] = {
+    "chat completion": lambda model: ("/v1/chat/completions", {"model": model, "messages": MESSAGES}),
+    "completion": lambda model: ("/v1/completions", {"model": model, "prompt": "Hi"}),
+    "native chat": lambda model: ("/api/chat", {"model": model, "messages": MESSAGES}),
+    "native generate": lambda model: ("/api/generate", {"model": model, "prompt": "Hi"}),
+    "native raw": lambda model: ("/api/generate", {"model": model, "prompt": "Hi", "raw": True}),
+}
+EMBED: dict[str, Callable[[str], tuple[str, dict[str, Any]]]] = {
+    "embeddings": lambda model: ("/v1/embeddings", {"model": model, "input": "Hi"}),
+    "native embed": lambda model: ("/api/embed", {"model": model, "input": "Hi"}),
+    "native embeddings": lambda model: ("/api/embeddings", {"model": model, "prompt": "Hi"}),
+}
+
+
+def names(answer: Any, header: str) -> set[str]:
+    return set(answer.headers[header].split(", "))
+
+
+@pytest.fixture(scope="module")
+def stored(server: Any) -> Iterator[dict[str, str]]:
+    """Models whose stored parameters cannot all be used, as other programs write them: what embeds, what chats."""
+    library = server.services.library
+    made = {}
+    for base in ("tiny", "embedder"):
+        manifest = library.resolve(Name.parse(base)).manifest
+        data = json.dumps(STORED).encode()
+        layer = Layer(PARAMS_TYPE, library.blobs.add_bytes(data), len(data))
+        made[base] = f"stored-{base}"
+        library.write_manifest(Name.parse(made[base]), Manifest(manifest.config, (*manifest.layers, layer)))
+    yield made
+    for name in made.values():
+        library.delete(Name.parse(name))
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK.keys())
+@pytest.mark.parametrize("stream", [True, False])
+def test_every_field_without_effect_is_named_however_it_is_found(server, ask, stream):
+    path, body = ask("tiny")
+    options = {"num_keep": 5, "penalize_newline": True, "made_up": 1}
+    answer = server.post(path, {**body, "stream": stream, "options": options, "mood": "good"})
+    assert answer.status == 200
+    assert names(answer, IGNORED) == {"options.num_keep", "options.penalize_newline", "options.made_up", "mood"}
+    assert PARAMETERS not in answer.headers
+
+
+@pytest.mark.parametrize("ask", EMBED.values(), ids=EMBED.keys())
+def test_options_of_sampling_have_no_effect_on_a_vector(server, ask):
+    path, body = ask("embedder")
+    answer = server.post(path, {**body, "options": {"temperature": 0.5, "num_ctx": 128, "made_up": 1}, "mood": 1})
+    assert answer.status == 200
+    assert names(answer, IGNORED) == {"options.temperature", "options.made_up", "mood"}
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK.keys())
+def test_stored_parameters_that_cannot_be_used_are_named(server, stored, ask):
+    path, body = ask(stored["tiny"])
+    answer = server.post(path, {**body, "stream": False})
+    assert answer.status == 200
+    assert names(answer, PARAMETERS) == WITHOUT_EFFECT
+    assert IGNORED not in answer.headers
+
+
+@pytest.mark.parametrize("ask", EMBED.values(), ids=EMBED.keys())
+def test_and_of_models_that_embed(server, stored, ask):
+    path, body = ask(stored["embedder"])
+    answer = server.post(path, body)
+    assert answer.status == 200
+    assert names(answer, PARAMETERS) >= {"num_gqa", "top_k", "num_ctx"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES, "seed": 7}),
+        ("/v1/chat/completions", {"messages": MESSAGES, "options": {"seed": 7}}),
+        ("/v1/chat/completions", {"messages": MESSAGES, "seed": -1}),
+        ("/api/chat", {"messages": MESSAGES, "options": {"seed": 7}}),
+        ("/api/generate", {"prompt": "Hi", "options": {"seed": -7}}),
+    ],
+)
+def test_a_seed_is_answered_wherever_it_was_said(server, path, body):
+    assert server.post(path, {"model": "tiny", **body}).headers[SEED] == "exact"
+
+
+def test_minus_one_is_no_seed_to_ollama(server):
+    answer = server.post("/api/generate", {"model": "tiny", "prompt": "Hi", "options": {"seed": -1}})
+    assert SEED not in answer.headers
+
+
+def test_an_error_names_the_field_as_it_was_sent(server):
+    schema = {"type": "object", "properties": {"x": {"not": {}}}}
+    said = {"guided_json": schema, "json_schema": schema}
+    for name, value in said.items():
+        answer = server.chat(**{name: value})
+        assert (answer.status, answer.error["param"]) == (400, name)
+    function = {"name": "f", "strict": True, "parameters": {**schema, "additionalProperties": False, "required": ["x"]}}
+    for fields, param in (
+        ({"functions": [function]}, "functions[0].parameters"),
+        ({"tools": [{"type": "function", "function": function}]}, "tools[0].function.parameters"),
+    ):
+        answer = server.chat(**fields)
+        assert (answer.status, answer.error["param"]) == (400, param), answer.body
+
+
+def test_a_browser_may_read_every_report(server):
+    """The list that pages may read is made of the headers that are written."""
+    answer = server.get("/api/version", headers={"origin": "http://localhost:3000"})
+    assert set(HEADERS) <= set(answer.headers["access-control-expose-headers"].split(", "))
