@@ -75,7 +75,7 @@ async def create(request: CreateRequest, library: Library) -> AsyncGenerator[Pro
     check_request(request)
     base_name = None if request.from_ is None else Name.parse(request.from_, param="from")
     if base_name is not None and not library.has(base_name):
-        check_source(base_name)
+        check_source(base_name, library)
         async with aclosing(pull(base_name, library)) as steps:
             async for progress in steps:
                 if progress.status != "success":

@@ -33,6 +33,7 @@ A class holds its HTTP status, its OpenAI `type` and its default string `code`. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -101,13 +102,19 @@ class NotFound(PunaError):
 
 
 class ModelNotFound(NotFound):
-    """`name` is what the caller wrote."""
+    """`name` is what the caller wrote; `near`: Names that may have been meant."""
 
     default_code = "model_not_found"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"model '{name}' not found, try pulling it first: puna pull {name}", param="model")
+    def __init__(self, name: str, *, near: Sequence[str] = ()) -> None:
+        self.near = tuple(near)
+        super().__init__(f"model '{name}' not found{self.hint}, try pulling it first: puna pull {name}", param="model")
         self.name = name
+
+    @property
+    def hint(self) -> str:
+        """To go on with after 'not found': '' or ' (did you mean …?)'."""
+        return f" (did you mean {' or '.join(repr(name) for name in self.near)}?)" if self.near else ""
 
 
 class MethodNotAllowed(PunaError):

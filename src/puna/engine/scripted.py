@@ -124,6 +124,7 @@ class ModelRule(_Part):
     match: str = "*"
     load_delay: float = Field(default=0.0, ge=0)
     load_error: str | None = None
+    missing: bool = False
     bos: bool = False
     seed_exact: bool = True
     embedding_length: int = Field(default=8, ge=1)

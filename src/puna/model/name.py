@@ -6,7 +6,10 @@ Grammar and defaults are Ollama's, so that both read each other's stores. A Name
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 
 from puna.errors import InvalidName
 
@@ -80,6 +83,23 @@ class Name:
 
     def __str__(self) -> str:
         return self.short
+
+
+NEAREST_AMONG = 2000
+"""So many stored Names are looked at, however many there are: a refusal has to be quick."""
+
+
+def nearest(name: Name, stored: Iterable[Name], *, limit: int = 3) -> tuple[Name, ...]:
+    """What may have been meant: other tags of the same model first, then models that are written alike."""
+    by_model: dict[str, list[Name]] = {}
+    for other in islice(stored, NEAREST_AMONG):
+        by_model.setdefault(_untagged(other), []).append(other)
+    close = get_close_matches(_untagged(name), by_model, n=limit, cutoff=0.7)
+    return tuple(other for text in close for other in sorted(by_model[text], key=str))[:limit]
+
+
+def _untagged(name: Name) -> str:
+    return name.short.lower().rpartition(":")[0]
 
 
 def _cut_tag(text: str) -> tuple[str, str | None]:

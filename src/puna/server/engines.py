@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 from puna.engine.runner import Engine
 from puna.errors import InvalidRequest
 from puna.settings import Settings
+from puna.sources import catalogue
+from puna.store.library import StandIn
 
 
 def engines(settings: Settings) -> dict[str, Engine]:
@@ -35,3 +38,16 @@ def _scripted(settings: Settings) -> Engine:
     if settings.script is None:
         raise InvalidRequest("The scripted engine needs a script: set PUNA_SCRIPT.")
     return ScriptedEngine(Script.read(settings.script))
+
+
+def stand_in_for(found: Mapping[str, Engine]) -> StandIn:
+    """What answers for a name that is not stored: a script for all; else the catalogue's model under another name."""
+    engine = found.get("scripted")
+    if engine is None:
+        return catalogue.stand_in
+    from puna.engine.scripted import ScriptedEngine
+    from puna.engine.stand_in import stand_in
+
+    assert isinstance(engine, ScriptedEngine)
+    script = engine.script
+    return lambda name, stored: None if script.model(name.short).missing else stand_in(name)

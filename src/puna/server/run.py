@@ -23,12 +23,13 @@ from puna.errors import PunaError, StoreError
 from puna.inference import Inference
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
-from puna.server.engines import engines
+from puna.server.engines import engines, stand_in_for
 from puna.server.middleware import is_loopback, parse_origins
 from puna.server.protocol import Limits, Protocol
 from puna.server.services import Services
 from puna.settings import Address, SettingError, Settings
-from puna.store.library import Library
+from puna.sources import catalogue
+from puna.store.library import Library, StandIn
 
 DRAIN_SECONDS = 5
 """How long requests under way may go on after a signal to stop; a second signal ends them at once."""
@@ -116,9 +117,16 @@ def bound(listener: socket.socket, address: Address) -> Address:
 
 
 @asynccontextmanager
-async def parts(settings: Settings, found: Mapping[str, Engine]) -> AsyncIterator[Services]:
+async def parts(
+    settings: Settings, found: Mapping[str, Engine], stand_in: StandIn = catalogue.stand_in
+) -> AsyncIterator[Services]:
     """Everything that the routes need. Leaving it ends every runner."""
-    library = Library.open(settings.models, read_only=settings.read_only_models, no_prune=settings.no_prune)
+    library = Library.open(
+        settings.models,
+        read_only=settings.read_only_models,
+        no_prune=settings.no_prune,
+        stand_in=stand_in,
+    )
     await _prune(library)
     async with Scheduler(found, settings, verify=library.verify) as scheduler:
         yield Services(settings, library, scheduler, Inference(library, scheduler, settings))
@@ -178,7 +186,8 @@ class Server(uvicorn.Server):
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
-    async with parts(settings, engines(settings)) as services:
+    found = engines(settings)
+    async with parts(settings, found, stand_in_for(found)) as services:
         server = Server(services, on_ready=lambda: _announce(settings, listener))
         with _signals(server.stop):
             await server.serve(sockets=[listener])

@@ -1,13 +1,15 @@
-"""The built-in catalogue: short names of models on the package index, pinned by version and digest. Pure data."""
+"""The built-in catalogue: short names of models on the package index, pinned by version and digest. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from puna.model.digest import Digest
+from puna.model.model import Model
 from puna.model.name import DEFAULT_HOST, DEFAULT_NAMESPACE, Name
+from puna.types import Options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,15 @@ class Entry:
     @property
     def requirement(self) -> str:
         return f"{self.package}=={self.version}"
+
+    @property
+    def options(self) -> Options:
+        return Options(stop=self.stop)
+
+    def describes(self, model: Model) -> bool:
+        """Whether a model is what a pull of this entry makes: these weights, and nothing of anybody else's."""
+        changed = model.system or model.go_template or model.messages or model.adapters or model.projectors
+        return model.weights_digest == self.weights and model.options == self.options and not changed
 
 
 SMOLLM2_135M = Entry(
@@ -46,3 +57,13 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(dict.fromkeys(SMOLLM2_135M.nam
 def find_entry(name: Name) -> Entry | None:
     host, namespace, _, _ = name.folded
     return CATALOGUE.get(name.short.lower()) if (host, namespace) == (DEFAULT_HOST, DEFAULT_NAMESPACE) else None
+
+
+def stand_in(name: Name, stored: Callable[[Name], Model | None]) -> Model | None:
+    """The model that answers for a short name when it is stored under another name of the same entry only."""
+    entry = find_entry(name)
+    for text in entry.names if entry is not None else ():
+        model = stored(Name.parse(text))
+        if model is not None and entry is not None and entry.describes(model):
+            return model
+    return None

@@ -17,7 +17,7 @@ from puna.sources.catalogue import CATALOGUE, Entry, find_entry
 from puna.sources.package_index import Package, fetch
 from puna.sources.worker import Report, Worker
 from puna.store.library import Library
-from puna.types import Options, Progress
+from puna.types import Progress
 
 PACKAGE_NAMESPACE = "pypi"
 
@@ -32,7 +32,7 @@ async def pull(name: Name, library: Library) -> AsyncGenerator[Progress, None]:
     name = library.spelled(name)
     yield Progress("pulling manifest")
     entry = find_entry(name)
-    package = _package(name) if entry is None else _pinned(entry)
+    package = _package(name, library) if entry is None else _pinned(entry)
     key = f"{package.requirement} {'' if entry else name.short.lower()}"
     async with aclosing(library.transfers.join(key, lambda: _refresh(name, package, entry, library))) as steps:
         async for progress in steps:
@@ -43,10 +43,10 @@ async def pull(name: Name, library: Library) -> AsyncGenerator[Progress, None]:
     yield Progress("success")
 
 
-def check_source(name: Name) -> None:
-    """Unsupported or SourceNotFound when no source can have that Name. Pure."""
+def check_source(name: Name, library: Library) -> None:
+    """Unsupported or SourceNotFound, with what may have been meant, when no source can have that Name."""
     if find_entry(name) is None:
-        _package(name)
+        _package(name, library)
 
 
 async def _refresh(
@@ -68,7 +68,7 @@ def _pinned(entry: Entry) -> Package:
         wheel_size=entry.wheel_size,
         weights=entry.weights,
         weights_size=entry.weights_size,
-        options=Options(stop=entry.stop),
+        options=entry.options,
     )
 
 
@@ -76,13 +76,15 @@ _PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def _package(name: Name) -> Package:
+def _package(name: Name, library: Library) -> Package:
     host, namespace, _, _ = name.folded
     if host != DEFAULT_HOST:
         raise Unsupported(f"cannot pull '{name.short}': registries are not supported yet. {_HOW}", param="model")
     if namespace != PACKAGE_NAMESPACE:
         known = ", ".join(sorted(CATALOGUE))
-        what = f"'{name.short}' is not in the catalogue ({known}), and registries are not supported yet. {_HOW}"
+        near = library.near(name, *(Name.parse(text) for text in CATALOGUE))
+        meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        what = f"'{name.short}' is not in the catalogue ({known}), and registries are not supported yet.{meant} {_HOW}"
         raise SourceNotFound(f"cannot pull: {what}", param="model")
     if not _PROJECT.fullmatch(name.model) or not _VERSION.fullmatch(name.tag):
         raise SourceNotFound(f"'{name.model}' '{name.tag}' is not a package and a version", param="model")

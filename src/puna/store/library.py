@@ -2,6 +2,7 @@
 
 One store of our own and any number of read-only ones beside it, each in Ollama's layout. A Name is looked for in the
 own store first. What is resolved is remembered until a file of it changes, so that resolving costs a few `stat`s.
+A Name that no store has may still be answered for: see `StandIn`.
 Blocking and safe to call from several threads.
 """
 
@@ -12,11 +13,11 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import link
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import structlog
 
@@ -42,7 +43,7 @@ from puna.model.manifest import (
 )
 from puna.model.messages import messages_from_json
 from puna.model.model import Model
-from puna.model.name import Name
+from puna.model.name import Name, nearest
 from puna.model.parameters import stored_options
 from puna.store.blobs import Blobs
 from puna.store.files import remove_empty, store_errors
@@ -56,6 +57,12 @@ MAX_TEXT_BYTES = 16 * 1024 * 1024
 PRUNE_AGE = 3600.0
 """Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
 _REMEMBERED = 512
+
+StandIn: TypeAlias = Callable[[Name, Callable[[Name], "Model | None"]], "Model | None"]
+"""Given a Name that is not stored, and how to look at what is: the Model that answers for it, if any.
+
+It answers requests only. The Name stays out of lists, and can be neither copied nor removed.
+"""
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -85,8 +92,9 @@ class _Known:
 class Library:
     """See the module. `blobs` are the own store's, finding those of the others too; `transfers`: pulls under way."""
 
-    def __init__(self, own: _Store, others: Sequence[_Store], no_prune: bool) -> None:
+    def __init__(self, own: _Store, others: Sequence[_Store], no_prune: bool, stand_in: StandIn) -> None:
         self.blobs = own.blobs
+        self._stand_in = stand_in
         self.transfers = Transfers()
         self._verified = Verified(own.root / FILE_NAME)
         self._own = own
@@ -98,7 +106,14 @@ class Library:
         self._writing = threading.RLock()
 
     @classmethod
-    def open(cls, models: Path, *, read_only: Sequence[Path] = (), no_prune: bool = False) -> Library:
+    def open(
+        cls,
+        models: Path,
+        *,
+        read_only: Sequence[Path] = (),
+        no_prune: bool = False,
+        stand_in: StandIn = lambda name, stored: None,
+    ) -> Library:
         """Makes nothing on the disk. StoreError when a path is no directory, or a read-only one is missing."""
         if models.exists() and not models.is_dir():
             raise StoreError(f"the models directory {models} is not a directory")
@@ -107,7 +122,7 @@ class Library:
             raise StoreError(f"the read-only models directory {missing} is not a directory")
         others = [_Store(path, Manifests(path / "manifests"), Blobs(path / "blobs"), True) for path in read_only]
         blobs = Blobs(models / "blobs", [path / "blobs" for path in read_only])
-        return cls(_Store(models, Manifests(models / "manifests"), blobs, False), others, no_prune)
+        return cls(_Store(models, Manifests(models / "manifests"), blobs, False), others, no_prune, stand_in)
 
     @property
     def root(self) -> Path:
@@ -123,25 +138,28 @@ class Library:
 
     def resolve(self, name: Name) -> Model:
         """ModelNotFound, or ModelFileError or StoreError when it is there but not usable."""
-        store, spelled, stamp = self._find(name)
-        return self._model(store, spelled, stamp)
+        model = self._stored(name) or self._stand_in(name, self._stored)
+        if model is None:
+            raise self._missing(name)
+        return model
 
     def known(self, name: Name) -> Model | None:
         """What `resolve` gave before, if that still holds: a few looks at the disk, no reading. None: resolve it."""
         try:
-            store, spelled, stamp = self._find(name)
+            if self._lookup(name) is None:
+                return self._stand_in(name, self._remembered)
+            return self._remembered(name)
         except PunaError:
             return None
-        known = self._known.get((store.root, spelled))
-        return known.model if known is not None and known.holds(stamp) else None
 
     def has(self, name: Name) -> bool:
         """Whether there is a manifest under that Name, usable or not."""
-        try:
-            self._find(name)
-        except ModelNotFound:
-            return False
-        return True
+        return self._lookup(name) is not None
+
+    def near(self, name: Name, *others: Name) -> list[str]:
+        """Short forms of the few stored Names, and of `others`, that may have been meant by one that is not there."""
+        stored = (known for store in self._stores for known in store.manifests.names())
+        return [known.short for known in nearest(name, dict.fromkeys((*others, *stored)))]
 
     def models(self) -> list[Model]:
         """All that can be read, newest first. Each other is logged once."""
@@ -307,13 +325,36 @@ class Library:
     # -------------------------------------------------------------------------------------------------- resolving
 
     def _find(self, name: Name) -> tuple[_Store, Name, Stamp]:
+        found = self._lookup(name)
+        if found is None:
+            raise self._missing(name)
+        return found
+
+    def _lookup(self, name: Name) -> tuple[_Store, Name, Stamp] | None:
         for store in self._stores:
             if (stamp := store.manifests.stamp(name)) is not None:
                 return store, name, stamp
             spelled = store.manifests.spelled(name)
             if (stamp := store.manifests.stamp(spelled)) is not None:
                 return store, spelled, stamp
-        raise ModelNotFound(name.short)
+        return None
+
+    def _missing(self, name: Name) -> ModelNotFound:
+        return ModelNotFound(name.short, near=self.near(name))
+
+    def _stored(self, name: Name) -> Model | None:
+        """None when there is no manifest under that Name."""
+        found = self._lookup(name)
+        return None if found is None else self._model(*found)
+
+    def _remembered(self, name: Name) -> Model | None:
+        """The same without reading a file: None also when one would have to be."""
+        found = self._lookup(name)
+        if found is None:
+            return None
+        store, spelled, stamp = found
+        known = self._known.get((store.root, spelled))
+        return known.model if known is not None and known.holds(stamp) else None
 
     def _model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
         key = (store.root, name)

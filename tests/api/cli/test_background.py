@@ -55,6 +55,34 @@ def test_a_server_is_started_and_stays(alone: Any, host: str, ending: Callable[[
     assert "listens on" in log.read_text()
 
 
+def test_a_script_answers_to_every_name_without_a_model(
+    command: Callable[..., Any], host: str, tmp_path: Path, ending: Callable[[int], None]
+) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(
+        json.dumps(
+            {
+                "rules": [{"when": {"model": "gpt-*"}, "answer": {"text": "From the script."}}],
+                "models": [{"match": "gone*", "missing": True}],
+            }
+        )
+    )
+    puna = command(host, PUNA_MODELS=str(tmp_path / "none"), PUNA_ENGINE="scripted", PUNA_SCRIPT=str(script))
+    ended = puna("run", "gpt-4o", "hi")
+    told = re.search(r"process (\d+)", ended.err)
+    assert told, ended.err
+    ending(int(told[1]))
+    assert (ended.status, ended.out) == (0, "From the script.\n\n")
+    assert puna("run", "other", "hi").out == "Hello!\n\n"
+    shown = puna("show", "gpt-4o").out
+    assert re.search(r"architecture +scripted ", shown)
+    assert re.search(r"engine +scripted \(named by PUNA_ENGINE\)", shown)
+    assert "  Metadata" in puna("show", "-v", "gpt-4o").out
+    assert {line.split()[0] for line in puna("ps").out.splitlines()} == {"NAME", "gpt-4o:latest", "other:latest"}
+    assert puna("list").out.splitlines()[1:] == [], "they are in no list"
+    assert puna("show", "gone").err == "Error: model 'gone:latest' not found\n"
+
+
 def test_a_server_that_dies_tells_why(alone: Any) -> None:
     Path(alone.environment["PUNA_SCRIPT"]).write_text("{")
     ended = alone("run", "tiny", "hi")

@@ -12,7 +12,7 @@ from puna.errors import ModelFileError, ModelNotFound, PunaError, StoreError, Un
 from puna.model.capabilities import Capability
 from puna.model.digest import Digest
 from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
-from puna.model.name import Name
+from puna.model.name import NEAREST_AMONG, Name, nearest
 from puna.store.library import PRUNE_AGE, Library
 from puna.types import Message, Options
 
@@ -326,3 +326,26 @@ def test_errors_are_ours(tmp_path: Path) -> None:
     (tmp_path / "blobs" / Digest.of(WEIGHTS).filename).mkdir()
     with pytest.raises(PunaError):
         Library.open(tmp_path).resolve(name("m"))
+
+
+def test_what_is_not_there_is_answered_with_what_is_near(tmp_path: Path) -> None:
+    for stored in ("llama3/8b", "llama3/70b", "llama2/latest", "mistral/latest"):
+        put_model(tmp_path, stored, WEIGHTS)
+    library = Library.open(tmp_path)
+
+    def near(text: str) -> tuple[str, ...]:
+        with pytest.raises(ModelNotFound) as caught:
+            library.resolve(name(text))
+        assert caught.value.message.startswith(f"model '{name(text).short}' not found")
+        return caught.value.near
+
+    assert near("llama3") == ("llama3:70b", "llama3:8b", "llama2:latest")
+    assert near("mistrl") == ("mistral:latest",)
+    assert near("MISTRAL:7b") == ("mistral:latest",)
+    assert near("qwen") == ()
+
+
+def test_many_models_are_not_all_compared() -> None:
+    stored = [name(f"model-{number:05}") for number in range(NEAREST_AMONG + 1)]
+    assert nearest(name(f"modell-{0:05}"), stored)[0] == stored[0]
+    assert stored[-1] not in nearest(name(f"modell-{NEAREST_AMONG:05}"), stored)

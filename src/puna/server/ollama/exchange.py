@@ -22,11 +22,11 @@ async def read_body(request: Request, shape: type[ShapeType], *, strict: bool) -
 
 @contextmanager
 def missing_as(message: str) -> Iterator[None]:
-    """Say a model that is not there in the words of this route; clients look for them."""
+    """Say a model that is not there in the words of this route, which clients look for; then what may be meant."""
     try:
         yield
     except ModelNotFound as error:
-        raise NotFound(message, param="model", code="model_not_found") from error
+        raise NotFound(message + error.hint, param="model", code="model_not_found") from error
 
 
 def required(model: str) -> str:

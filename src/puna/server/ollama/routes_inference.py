@@ -147,4 +147,4 @@ def _as_sent(model: str) -> Iterator[None]:
     try:
         yield
     except ModelNotFound as error:
-        raise ModelNotFound(model) from error
+        raise ModelNotFound(model, near=error.near) from error

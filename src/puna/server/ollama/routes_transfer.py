@@ -43,7 +43,7 @@ class TransferRoutes:
     async def pull(self, request: Request) -> ASGIApp:
         body, _ = await read_body(request, TransferBody, strict=self._strict)
         name = Name.parse(required(body.target))
-        check_source(name)
+        await asyncio.to_thread(check_source, name, self._library)
         return await self._answer(request, pull(name, self._library), stream=body.stream)
 
     async def push(self, request: Request) -> Response:

@@ -113,9 +113,9 @@ class _Api:
 
     async def delete(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
-        model = await self._resolve(id_)
-        await self._scheduler.unload(model.name)
-        await asyncio.to_thread(self._library.delete, model.name)
+        name = Name.parse(id_)
+        await self._scheduler.unload(name)
+        await asyncio.to_thread(self._library.delete, name)
         return JsonReply({"id": id_, "object": "model", "deleted": True})
 
     # ------------------------------------------------------------------------------------------------------ tokens
