@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from puna.client import Answer, Call, Stats
 
 _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
 _MARGIN = 5
+_NARROW = 40
+"""A terminal of fewer columns has none to leave free."""
 
 
 @dataclass(slots=True)
@@ -28,7 +31,7 @@ class Printer:
 
     def __init__(self, out: TextIO, *, columns: int | None, colour: bool, hide_thinking: bool) -> None:
         self._out = out
-        self._wrap = None if columns is None else WordWrap(columns - _MARGIN)
+        self._wrap = None if columns is None else WordWrap(columns - _MARGIN if columns > _NARROW else columns)
         self._colour = colour
         self._hide_thinking = hide_thinking
         self._thinking = False
@@ -66,10 +69,14 @@ class Printer:
 
 
 def printer(*, word_wrap: bool, hide_thinking: bool) -> Printer:
-    """A Printer to stdout as it is now: lines are broken, and colours used, on a terminal only."""
+    """A Printer to stdout as it is now: lines are broken, and colours used, on a terminal only.
+
+    No colours where the terminal has none (TERM=dumb) or the user wants none (NO_COLOR).
+    """
     terminal = sys.stdout.isatty()
     columns = shutil.get_terminal_size().columns if terminal and word_wrap else None
-    return Printer(sys.stdout, columns=columns, colour=terminal, hide_thinking=hide_thinking)
+    colour = terminal and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    return Printer(sys.stdout, columns=columns, colour=colour, hide_thinking=hide_thinking)
 
 
 async def show(answer: Answer, printer: Printer, said: Transcript) -> None:

@@ -3,67 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.formatted_text import FormattedText
-from prompt_toolkit.history import FileHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.console import Console
 
 from puna.cli.answer import Transcript, printer, show, stats_text, tell_notices
+from puna.cli.keyboard import Cleared, Keyboard, unheard
 from puna.cli.media import attach
 from puna.cli.progress import waiting
 from puna.cli.session import Session, command, open_model
 from puna.errors import PunaError
 
-PROMPT, MORE = ">>> ", "... "
-PLACEHOLDER = "Send a message (/? for help)"
-QUOTES = '"""'
-
 
 async def converse(session: Session, console: Console) -> None:
     """Returns when the user has had enough."""
-    with waiting(f"loading {session.model}", console):
-        await open_model(session)
-    history = _History(history_path())
-    keyboard: PromptSession[str] = PromptSession(history=history, key_bindings=_keys(), enable_open_in_editor=True)
-    while True:
-        history.keep = session.keep_history
+    keyboard = Keyboard(history_path())
+    with unheard():
+        with waiting(f"loading {session.model}", console):
+            await open_model(session)
+        while True:
+            keyboard.keep_history(session.keep_history)
+            try:
+                line = await keyboard.read()
+            except Cleared as cleared:
+                if cleared.empty:
+                    print("Use Ctrl + d or /bye to exit.")
+                continue
+            except EOFError:
+                print()
+                return
+            if line.startswith(("/bye", "/exit")):
+                return
+            if line.startswith("/") and not attach(line, session.card.capabilities).data:
+                await _obey(session, line)
+            elif line.strip():
+                await _exchange(session, line, console)
+
+
+async def _obey(session: Session, line: str) -> None:
+    """Do what a `/command` says. Ctrl-C ends it, and not the conversation."""
+    work = asyncio.ensure_future(command(session, line))
+    with _interrupt(work):
         try:
-            line = await read_message(keyboard.prompt_async)
-        except KeyboardInterrupt:
-            print("\nUse Ctrl + d or /bye to exit.")
-            continue
-        except EOFError:
-            print()
-            return
-        if line.startswith(("/bye", "/exit")):
-            return
-        if line.startswith("/") and not attach(line, session.card.capabilities).data:
-            await command(session, line)
-        elif line.strip():
-            await _exchange(session, line, console)
-
-
-Read = Callable[..., Coroutine[None, None, str]]
-
-
-async def read_message(read: Read) -> str:
-    """One message: a line, or all lines from an opening to a closing triple quote."""
-    placeholder = FormattedText([("fg:ansibrightblack", PLACEHOLDER)])
-    text = await read(PROMPT, placeholder=placeholder)
-    opening = text.find(QUOTES)
-    if opening != 0 and not (opening > 0 and text.startswith("/set system")):
-        return text
-    while text.count(QUOTES) < 2 or not text.endswith(QUOTES):
-        text += "\n" + await read(MORE, placeholder="")
-    return text if opening else text.removeprefix(QUOTES).removesuffix(QUOTES)
+            await work
+        except asyncio.CancelledError:
+            if not work.cancelled():
+                raise
+            print("\nStopped.")
 
 
 async def _exchange(session: Session, line: str, console: Console) -> None:
@@ -114,35 +104,7 @@ def _interrupt(work: asyncio.Future[None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class _History(FileHistory):
-    """What was typed, also on other days. `keep` False: no more is added."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        super().__init__(path)
-        self.keep = True
-
-    def store_string(self, string: str) -> None:
-        if self.keep and not os.environ.get("OLLAMA_NOHISTORY"):
-            super().store_string(string)
-
-
 def history_path() -> Path:
     from platformdirs import user_state_path
 
     return user_state_path("puna", appauthor=False) / "history"
-
-
-def _keys() -> KeyBindings:
-    keys = KeyBindings()
-
-    @keys.add("c-j")
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    @keys.add("c-g")
-    def edit(event: KeyPressEvent) -> None:
-        event.current_buffer.open_in_editor()
-
-    return keys

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from puna.cli.ask import LEVELS, Ask
@@ -198,7 +199,7 @@ async def _show(session: Session, rest: str) -> None:
             print(card.parameters or "  No parameters were specified for this model.")
             if session.parameters:
                 print("\nUser defined parameters:")
-                print("\n".join(f"{name:<30} {value}" for name, value in session.parameters.items()))
+                print("\n".join(_parameter_lines(session.parameters)))
         case "system":
             print(session.system or card.system or "No system message was specified for this model.")
         case "template":
@@ -207,6 +208,13 @@ async def _show(session: Session, rest: str) -> None:
             print(HELP_SHOW, file=sys.stderr)
         case _:
             print(f"Unknown command '/show {rest}'. Type /? for help")
+
+
+def _parameter_lines(parameters: JsonObject) -> Iterator[str]:
+    """One line a value, as the server writes the model's own."""
+    for name, value in parameters.items():
+        for item in value if isinstance(value, list) else [value]:
+            yield f"{name:<30} {json.dumps(item, ensure_ascii=False)}"
 
 
 async def _load(session: Session, name: str) -> None:

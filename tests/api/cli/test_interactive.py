@@ -1,92 +1,37 @@
-"""The conversation on a real terminal."""
+"""The conversation, and everything else that is shown, on a real terminal."""
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+if sys.platform == "win32":
+    pytest.skip("there are no pseudo-terminals", allow_module_level=True)
 
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+from fakes.gguf_files import write_tiny_llama
+from fakes.terminal import Terminal, on_terminal
 
-
-# Ctrl-C reaches a process only from the terminal that controls its session.
-_ON_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
 PUNA = str(Path(sys.executable).with_name("puna"))
-
-
-class Terminal:
-    """A process on a pseudo-terminal: type, and wait for what appears."""
-
-    def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
-        self._master = master
-        self.process = process
-        self.seen = ""
-        self._read_to = 0
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def enter(self, text: str, prompt: str = "Send a message (/? for help)") -> None:
-        """Once the prompt is there: before that, the terminal would make another key of Enter."""
-        self.expect(prompt)
-        self.type(text + "\r")
-
-    def expect(self, text: str, seconds: float = 20) -> None:
-        """Wait until `text` appears after what was expected before."""
-        deadline = time.monotonic() + seconds
-        while True:
-            found = self.seen.find(text, self._read_to)
-            if found >= 0:
-                self._read_to = found + len(text)
-                return
-            left = deadline - time.monotonic()
-            assert left > 0, f"{text!r} did not appear in {self.seen[self._read_to :]!r}"
-            if select.select([self._master], [], [], left)[0]:
-                data = os.read(self._master, 65536).decode(errors="replace")
-                # A terminal that is asked where its cursor is answers.
-                if "\x1b[6n" in data:
-                    os.write(self._master, b"\x1b[1;1R")
-                self.seen += _CONTROL.sub("", data)
 
 
 @pytest.fixture
 def converse(puna: Any) -> Iterator[Callable[..., Terminal]]:
-    started: list[tuple[int, subprocess.Popen[bytes]]] = []
+    """`converse(*arguments, columns=100, **environment)`: the command on a terminal."""
+    with ExitStack() as terminals:
 
-    def start(*arguments: str) -> Terminal:
-        master, slave = pty.openpty()
-        environment = {**puna.environment, "TERM": "xterm", "LINES": "50"}
-        process = subprocess.Popen(
-            [sys.executable, "-c", _ON_TERMINAL, PUNA, *arguments],
-            env=environment,
-            cwd=puna.directory,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-        )
-        os.close(slave)
-        started.append((master, process))
-        return Terminal(master, process)
+        def start(*arguments: str, columns: int = 100, **environment: str) -> Terminal:
+            command = [PUNA, *arguments]
+            return terminals.enter_context(
+                on_terminal(command, {**puna.environment, **environment}, puna.directory, columns=columns)
+            )
 
-    yield start
-    for master, process in started:
-        process.kill()
-        process.wait(10)
-        os.close(master)
+        yield start
 
 
 def test_a_conversation(converse: Callable[..., Terminal], puna: Any) -> None:
@@ -115,6 +60,7 @@ def test_a_conversation(converse: Callable[..., Terminal], puna: Any) -> None:
     assert "Traceback" not in terminal.seen
     history = Path(puna.environment["XDG_STATE_HOME"]) / "puna" / "history"
     assert "+hi" in history.read_text()
+    assert '\n+"""one\n+PROMPT two"""\n' in history.read_text(), "a block is one entry"
     assert history.stat().st_mode & 0o077 == 0
 
 
@@ -123,6 +69,10 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_ends(converse: Callable[..., Termina
     terminal.expect("Send a message")
     terminal.type("\x03")
     terminal.expect("Use Ctrl + d or /bye to exit.")
+    terminal.expect("Send a message")
+    terminal.type("not this")
+    terminal.expect("not this")
+    terminal.type("\x03")
     terminal.enter("FOREVER")
     terminal.expect("on and on and")
     terminal.type("\x03")
@@ -132,3 +82,99 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_ends(converse: Callable[..., Termina
     terminal.type("\x04")
     assert terminal.process.wait(20) == 0
     assert "Traceback" not in terminal.seen
+
+
+def test_what_is_typed_while_an_answer_comes_is_the_next_message(converse: Callable[..., Terminal]) -> None:
+    terminal = converse("run", "tiny")
+    terminal.enter("SLOW")
+    terminal.expect("SLOW")
+    terminal.type("PROMPT early\rand the ")
+    terminal.expect("at last")
+    terminal.expect("user\nPROMPT early\nassistant")  # the script echoes the prompt that it was given
+    terminal.expect(">>> and the")
+    terminal.type("PROMPT rest\r")
+    terminal.expect("user\nand the PROMPT rest\nassistant")
+    assert "PROMPT early" not in terminal.seen.partition("at last")[0], "it must not stand in the answer"
+
+
+def test_a_block_comes_back_as_one_message(converse: Callable[..., Terminal]) -> None:
+    terminal = converse("run", "tiny")
+    terminal.enter('"""one')
+    terminal.enter('PROMPT two"""', prompt="...")
+    terminal.expect("user\none\nPROMPT two\nassistant")
+    terminal.expect("Send a message")
+    terminal.type("\x1b[A")
+    terminal.expect('PROMPT two"""')
+    terminal.type("\r")
+    terminal.expect("user\none\nPROMPT two\nassistant")
+    terminal.enter('/set system """Be')
+    terminal.enter('brief."""', prompt="...")
+    terminal.expect("Set system message.")
+    terminal.enter("/show system")
+    terminal.expect("Be\nbrief.")
+
+
+@pytest.mark.parametrize("columns", [1, 20, 40])
+def test_narrow_terminals(converse: Callable[..., Terminal], columns: int) -> None:
+    answered = converse("run", "tiny", "hi", columns=columns)
+    assert answered.ended() == 0
+    assert re.sub(r"\s", "", answered.seen).endswith("Hellothere,friend.")
+    if columns >= 20:
+        assert max(len(line) for line in answered.seen.splitlines()) <= columns
+        assert "there," in answered.seen, "a word that fits is not broken"
+    for arguments in (["ps", "-v"], ["show", "tiny"]):
+        shown = converse(*arguments, columns=columns)
+        assert shown.ended() == 0
+        assert "Traceback" not in shown.seen
+    talk = converse("run", "tiny", columns=columns)
+    talk.listens()
+    talk.type("hi\r")
+    talk.expect("H" if columns < 20 else "Hello")
+    talk.listens(times=2)
+    talk.type("\x04")
+    assert talk.ended() == 0
+    assert "Traceback" not in talk.seen
+
+
+@pytest.mark.parametrize("columns", [1, 20, 40])
+def test_progress_on_a_narrow_terminal(converse: Callable[..., Terminal], puna: Any, columns: int) -> None:
+    (puna.directory / "Modelfile").write_text(f"FROM ./big{columns}.gguf\n")
+    write_tiny_llama(puna.directory / f"big{columns}.gguf", seed=columns)
+    made = converse("create", f"made-{columns}", columns=columns)
+    assert made.ended() == 0, made.seen
+    assert "Traceback" not in made.seen
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_colours_are_left_out_where_they_are_not_wanted(
+    converse: Callable[..., Terminal], environment: dict[str, str], coloured: bool
+) -> None:
+    terminal = converse("run", "thinker", "--think", "THINK", **environment)
+    assert terminal.ended() == 0
+    assert "Let me see." in terminal.seen
+    assert ("\x1b[90m" in terminal.raw) is coloured
+
+
+def test_a_dumb_terminal_holds_a_conversation(converse: Callable[..., Terminal]) -> None:
+    terminal = converse("run", "tiny", TERM="dumb")
+    terminal.expect(">>> ")
+    terminal.type("hi\r")
+    terminal.expect("Hello there, friend.")
+    terminal.expect(">>> ")
+    terminal.type("\x04")
+    assert terminal.ended() == 0
+    assert "Traceback" not in terminal.seen
+
+
+def test_a_conversation_without_a_place_for_its_history(converse: Callable[..., Terminal], puna: Any) -> None:
+    blocked = puna.directory / "blocked"
+    blocked.write_text("no directory")
+    terminal = converse("run", "tiny", XDG_STATE_HOME=str(blocked))
+    terminal.expect("Warning: what you type is not kept for later")
+    terminal.enter("hi")
+    terminal.expect("Hello there, friend.")
+    terminal.enter("/bye")
+    assert terminal.ended() == 0

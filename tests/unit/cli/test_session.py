@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from puna.cli.ask import Ask
-from puna.cli.interactive import read_message
+from puna.cli.keyboard import is_open, unquoted
 from puna.cli.session import Session, command
 from puna.client import Client, Details, ModelCard
 from puna.settings import Address
@@ -95,11 +97,24 @@ async def test_help_is_on_stderr(session: Session, capsys: pytest.CaptureFixture
         (['say """ aloud'], 'say """ aloud'),
     ],
 )
-async def test_three_quotes_hold_lines_together(lines: list[str], message: str) -> None:
-    typed = iter(lines)
+def test_three_quotes_hold_lines_together(lines: list[str], message: str) -> None:
+    for count in range(1, len(lines)):
+        assert is_open("\n".join(lines[:count]))
+    assert not is_open("\n".join(lines))
+    assert unquoted("\n".join(lines)) == message
 
-    async def read(prompt: str, **options: object) -> str:
-        return next(typed)
 
-    assert await read_message(read) == message
-    assert list(typed) == []
+async def test_parameters_are_shown_one_line_a_value(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = ['stop                           "<|end|>"', "top_k                          4"]
+    session.card = replace(CARD, parameters="\n".join(stored))
+    for line in ("/set parameter stop A B", "/set parameter temperature 0.3", "/show parameters"):
+        await command(session, line)
+    shown = capsys.readouterr().out.partition("Model defined parameters:\n")[2].splitlines()
+    assert shown == [
+        *stored,
+        "",
+        "User defined parameters:",
+        'stop                           "A"',
+        'stop                           "B"',
+        "temperature                    0.3",
+    ]
