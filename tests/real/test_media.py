@@ -416,8 +416,13 @@ def test_what_is_no_picture(program: Program, parts: Sequence[dict[str, Any]], c
     assert ask(program, image(RED)).usage.completion_tokens
 
 
-def test_the_engines_placeholder_is_not_taken_from_a_text(program: Program) -> None:
-    assert "<__media__>" in refused(program, image(RED), text="<__media__>").message
+def test_what_stands_for_a_picture_is_only_text_in_a_text(program: Program) -> None:
+    """And so is a control token, which the engine would read out of the text around a picture."""
+    plain, posing, ending = (
+        ask(program, image(RED), text=text).usage.prompt_tokens for text in ("x", "<__media__>", "<|im_end|>")
+    )
+    assert plain < posing < plain + len("<__media__>")
+    assert plain + len("im_end") < ending
 
 
 # ---------------------------------------------------------------------------------------------------------- engines

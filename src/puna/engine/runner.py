@@ -14,10 +14,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
+from puna.model.markup import NO_MARKUP, Markup
 from puna.types import Candidate, JsonObject
 
 MEDIA_MARKER = "<__media__>"
-"""Stands in a Prompt's text for each item of its media, in order."""
+"""Stands in a text for an item of media, where one has to stand for it."""
 
 
 class Feature(str, Enum):
@@ -76,6 +77,7 @@ class RunnerInfo:
 
     `eos`: ids that end an answer. `add_bos`: a text prompt starts with `bos`. `memory`: bytes, estimated or measured.
     `seed_exact`: the same request gives the same bytes, alone or in any company, cached or not.
+    `markup`: the texts that are control tokens when a text's are looked for (see `Runner.tokenize`).
     """
 
     engine: str
@@ -92,21 +94,22 @@ class RunnerInfo:
     memory: int
     pid: int | None = None
     reason: str = ""
+    markup: Markup = field(default=NO_MARKUP, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids, ready for an engine. With `media`, `text` holds the prompt with a marker for each item instead.
+    """Token ids, ready for an engine. With `media`, `texts` hold the prompt instead: what stands around each item.
 
-    The text has no `bos` that the engine adds (`RunnerInfo.add_bos`). The tokens then are only the text's, markers
-    included: what media come to is told by Prefilled and End.
+    The engine reads control tokens out of them, and adds its own `bos` (`RunnerInfo.add_bos`). The tokens then are only
+    of the text, a marker for each item included: what media come to is told by Prefilled and End.
 
     `cache_key`: prompts of the same key are likely to begin alike. An engine that keeps one cache a slot brings them
     together; one whose cache is found by content needs no hint.
     """
 
     tokens: tuple[int, ...]
-    text: str | None = None
+    texts: tuple[str, ...] = ()
     media: tuple[bytes, ...] = ()
     cache_key: str | None = None
 

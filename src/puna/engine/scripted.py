@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from itertools import count, islice
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Literal, cast
 
@@ -43,6 +43,7 @@ from puna.engine.runner import (
     Token,
 )
 from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
+from puna.model.markup import Markup
 from puna.types import Candidate, JsonObject, JsonValue
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")
@@ -210,7 +211,8 @@ class Vocabulary:
         self._pieces += [text.encode() for text in CONTROL + MARKERS]
         self._pieces += [piece for piece in dict.fromkeys(extra) if len(piece) > 1 and piece not in self._pieces]
         self._ids = {piece: id_ for id_, piece in enumerate(self._pieces)}
-        self._control = frozenset(self._ids[text.encode()] for text in CONTROL)
+        self.control = {text: self._ids[text.encode()] for text in CONTROL}
+        self._control = frozenset(self.control.values())
         self.eos = tuple(self._ids[text.encode()] for text in END_OF_ANSWER)
         self.bos = self._ids[b"<s>"]
 
@@ -227,6 +229,14 @@ class Vocabulary:
             tokens.append(self._ids[match[0]])
             end = match.end()
         return tokens + list(data[end:])
+
+    def echoed(self, tokens: Sequence[int]) -> list[bytes]:
+        """A prompt's pieces: its special tokens, and between them its text, cut as an answer's is."""
+        pieces: list[bytes] = []
+        for special, group in groupby(tokens, key=lambda token: 256 <= token < 256 + len(CONTROL + MARKERS)):
+            run = [self.piece(token) for token in group]
+            pieces += run if special else _PIECES.findall(b"".join(run))
+        return pieces
 
     def ids(self, piece: bytes) -> list[int]:
         """The one id of a known piece, else the ids of its bytes."""
@@ -319,6 +329,7 @@ class ScriptedEngine:
             features=frozenset(Feature) - {Feature(name) for name in model.without},
             memory=0,
             reason=reason,
+            markup=Markup(self._vocabulary.control),
         )
         return ScriptedRunner(files.name, self.script, self._vocabulary, info)
 
@@ -356,7 +367,7 @@ class ScriptedRunner:
         self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None
     ) -> AsyncIterator[Step]:
         self._check_alive()
-        tokens = prompt.tokens or tuple(self._vocabulary.tokenize((prompt.text or "").encode(), special=True))
+        tokens = prompt.tokens or tuple(self._vocabulary.tokenize("".join(prompt.texts).encode(), special=True))
         if len(tokens) >= self._info.num_ctx:
             raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="prompt", what="prompt")
         plan = self._plan(prompt, tokens, sampling, constraint)
@@ -440,7 +451,7 @@ class ScriptedRunner:
         answer = self._script.answer(self._name, text, constraint is not None, sampling.seed)
         pieces = [*_pieces(answer.model_copy(update={"tool_calls": []}))]
         if answer.echo == "prompt":
-            pieces += split_text(text.encode())
+            pieces += self._vocabulary.echoed(tokens)
         elif answer.echo == "sampling":
             pieces += split_text(json.dumps(_settings(sampling, constraint, prompt.cache_key)).encode())
         elif answer.echo == "constraint":

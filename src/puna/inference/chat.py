@@ -140,11 +140,19 @@ class ChatRun:
             # What stands for media in a text is none to go on with.
             prompt=() if built.prompt.media else built.prompt.tokens,
             dropped=built.dropped,
-            ignored=(*decided.ignored, *plan.ignored),
+            ignored=(*decided.ignored, *plan.ignored, *(self._changed() if built.changed else ())),
             ignored_parameters=decided.ignored_parameters,
         )
         batches = decode_all(self._runner, jobs)
         return whole(first, batches, lambda: done([jobs], began, load_ns))
+
+    def _changed(self) -> list[str]:
+        """The messages in which a control token's text stands."""
+        return [
+            f"messages[{place}].content"
+            for place, message in enumerate(self._plan.request.messages)
+            if self._runner.info.markup.spans(message.text)
+        ]
 
     async def _jobs(self, decided: Decided, built: ChatPrompt) -> list[Job]:
         request, options = self._plan.request, decided.options

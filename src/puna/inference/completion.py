@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from puna.chat.calls import plan_calls
+from puna.chat.disguise import Disguise, Given, Written
 from puna.chat.facts import ChatTemplate
 from puna.chat.fit import check_fit, room
 from puna.chat.gotemplate import GoTemplate
@@ -18,10 +19,11 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.inference.choice import Choice, ChoiceEvent
 from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all
-from puna.inference.prompt import tokenize_prompt
+from puna.inference.literal import tokenize_prompt, tokenize_written
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
 from puna.model.capabilities import Capability, fill_in_tokens
+from puna.model.markup import Markup
 from puna.model.model import Model
 from puna.types import Candidate, CompletionRequest, Event, Output, TextDelta, TokenLogprob, ToolChoice
 
@@ -126,8 +128,8 @@ class CompletionRun:
         """Fill in the middle, by the template's rule or with the vocabulary's own tokens."""
         shown = prompt if isinstance(prompt, str) else (await self._runner.detokenize(prompt)).decode(errors="replace")
         if isinstance(self._template, GoTemplate) and self._template.inserts:
-            text = self._template.insert(shown, suffix)
-            return _Text(tuple(await tokenize_prompt(self._runner, text, self._template.bos)), shown)
+            written = _inserted(self._template, shown, suffix, self._runner.info.markup)
+            return _Text(tuple(await tokenize_written(self._runner, written, self._template.bos)), shown)
         before, after, middle = self._insert_tokens()
         left = await self._runner.tokenize(shown, special=False, bos=False) if isinstance(prompt, str) else prompt
         right = await self._runner.tokenize(suffix, special=False, bos=False)
@@ -193,6 +195,16 @@ class CompletionRun:
             data = await asyncio.gather(*(self._runner.detokenize([token]) for token in some))
             pieces.update(zip(some, data, strict=True))
         return pieces
+
+
+def _inserted(template: GoTemplate, prompt: str, suffix: str, markup: Markup) -> Written:
+    """As elsewhere, only what the template writes is markup."""
+    given = Given(texts=(prompt, suffix))
+    disguise = Disguise.needed(markup, given, template.source)
+    if disguise is None:
+        return Written(template.insert(prompt, suffix))
+    hidden = disguise.given(given)
+    return disguise.written(template.insert(*hidden.texts))
 
 
 def _constraint(output: Output) -> Constraint | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from puna.chat.disguise import Disguise, Given, Written
 from puna.chat.facts import ChatTemplate
 from puna.chat.fit import check_fit, kept_from
 from puna.chat.gotemplate import GoTemplate
@@ -13,9 +14,14 @@ from puna.chat.text import ThinkTags
 from puna.engine.runner import MEDIA_MARKER, Prompt, Runner
 from puna.errors import InvalidRequest, Unsupported
 from puna.inference.decode import prompt_size
+from puna.inference.literal import beside, spelled, tokenize_written
 from puna.model.capabilities import template_kind
+from puna.model.markup import Markup
 from puna.model.model import Model
 from puna.types import AudioPart, ChatRequest, ImagePart, JsonValue, Message, Tool
+
+NO_TOKEN = -1
+"""In place of an id, for what is markup without being a token."""
 
 PLAIN_TEMPLATE = """\
 {%- for message in messages -%}
@@ -73,11 +79,36 @@ class Rendering:
     arguments: Mapping[str, JsonValue]
     prefill: bool
 
-    def text(self, messages: Sequence[Message]) -> str:
-        if not self.prefill:
-            return self.template.render(messages, tools=self.tools, arguments=self.arguments)
-        *before, last = messages
-        return self.template.render(before, tools=self.tools, arguments=self.arguments) + self._begun(last)
+    def write(self, messages: Sequence[Message], markup: Markup) -> Written:
+        """The prompt's text, in which of `markup` only what the template wrote counts."""
+        given = Given(tuple(messages), self.tools, self.arguments)
+        disguise = Disguise.needed(markup, given, self.template.source)
+        if disguise is None:
+            return self._written(given)
+        hidden = disguise.written(*self._texts(disguise.given(given)))
+        plain = self._plain(given)
+        # Nothing was to be hidden, if all control tokens are there with it and without.
+        if plain is not None and markup.controls(plain.disguised) == markup.controls(hidden.disguised):
+            return plain
+        return hidden
+
+    def _plain(self, given: Given) -> Written | None:
+        """None: the template refuses what it is given as it is."""
+        try:
+            return self._written(given)
+        except InvalidRequest:
+            return None
+
+    def _written(self, given: Given) -> Written:
+        text, begun = self._texts(given)
+        return Written(text, begun=begun)
+
+    def _texts(self, given: Given) -> tuple[str, int]:
+        """The prompt, and how many characters at its end begin the answer."""
+        messages = given.messages[:-1] if self.prefill else given.messages
+        text = self.template.render(messages, tools=given.tools, arguments=given.arguments)
+        begun = self._begun(given.messages[-1]) if self.prefill else ""
+        return text + begun, len(begun)
 
     def _begun(self, last: Message) -> str:
         """The beginning of the answer, as the model would have written it."""
@@ -90,11 +121,15 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """`dropped`: how many messages were left out. `inside`: the prompt has opened the thinking."""
+    """`dropped`: how many messages were left out. `inside`: the prompt has opened the thinking.
+
+    `changed`: a control token's text in a message could only be kept text by a character without width (see `beside`).
+    """
 
     prompt: Prompt
     dropped: int
     inside: bool
+    changed: bool = False
 
 
 async def chat_prompt(
@@ -109,7 +144,7 @@ async def chat_prompt(
     # What media come to, the engine sees to itself.
     if not built.prompt.media:
         check_fit(len(built.prompt.tokens), num_ctx)
-    return ChatPrompt(built.prompt, len(messages) - len(kept), built.inside)
+    return replace(built, dropped=len(messages) - len(kept))
 
 
 async def _shortened(
@@ -134,17 +169,24 @@ async def build_prompt(
     runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest
 ) -> ChatPrompt:
     """Render and tokenise all of `messages`, whether that fits or not."""
-    text = rendering.text(messages)
+    markup = runner.info.markup
     media = tuple(
         part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
     )
-    if media:
-        _check_places(text.count(MEDIA_MARKER), len(media))
+    written = rendering.write(messages, markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup)
     bos = rendering.template.bos
-    tokens = await tokenize_prompt(runner, text, bos, begun=bool(request.context))
-    whole = await _whole_text(runner, request.context, text, bos) if media else None
-    prompt = Prompt((*request.context, *tokens), whole, media, request.cache_key)
-    return ChatPrompt(prompt, 0, _inside(text, rendering.template.facts.thinking, rendering.prefill))
+    tokens = await tokenize_written(runner, written, bos, begun=bool(request.context))
+    texts: tuple[str, ...] = ()
+    changed = False
+    if media:
+        _check_places(written.disguised.count(MEDIA_MARKER), len(media))
+        (first, *others), changed = beside(written, markup)
+        # The engine adds a `bos` of its own; what came before the prompt comes before its first text.
+        first = first.removeprefix(bos) if runner.info.add_bos and not request.context else first
+        earlier = await spelled(runner, request.context) if request.context else ""
+        texts = (earlier + first, *others)
+    prompt = Prompt((*request.context, *tokens), texts, media, request.cache_key)
+    return ChatPrompt(prompt, 0, _inside(written, rendering.template.facts.thinking), changed)
 
 
 def _check_places(found: int, wanted: int) -> None:
@@ -158,22 +200,12 @@ def _check_places(found: int, wanted: int) -> None:
         )
 
 
-async def _whole_text(runner: Runner, context: Sequence[int], text: str, bos: str) -> str:
-    """What goes with media: all of the prompt as text, without the `bos` that the engine adds."""
-    if context:
-        text = (await runner.detokenize(context)).decode(errors="replace") + text
-    return text.removeprefix(bos) if runner.info.add_bos else text
-
-
-async def tokenize_prompt(runner: Runner, text: str, bos: str, *, begun: bool = False) -> list[int]:
-    """Control tokens' text counts as these. A prompt begins with one `bos` if the model wants it, however it came."""
-    written = bool(bos) and text.startswith(bos)
-    return await runner.tokenize(text, special=True, bos=not (written or begun))
-
-
-def _inside(text: str, tags: ThinkTags | None, prefill: bool) -> bool:
+def _inside(written: Written, tags: ThinkTags | None) -> bool:
+    """Whether the prompt ends in a thought: one that the answer's beginning opens, or the template before it."""
     if tags is None:
         return False
-    if prefill:
-        return text.rfind(tags.open) > text.rfind(tags.close)
-    return text.rstrip().endswith(tags.open)
+    end = len(written.disguised) - written.begun
+    begun = written.disguised[end:]
+    if tags.open in begun or tags.close in begun:
+        return begun.rfind(tags.open) > begun.rfind(tags.close)
+    return written.disguised[:end].rstrip().endswith(tags.open)

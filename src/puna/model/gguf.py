@@ -12,10 +12,11 @@ import os
 import stat
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from io import FileIO
+from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,6 +41,8 @@ KEPT_NUMBERS = 1 << 10
 """Arrays of at most this many numbers are kept always: they hold settings of each layer."""
 _CHUNK = 1 << 20
 _MARK_EVERY = 1 << 10
+_UNKNOWN, _CONTROL = 2, 3
+"""`tokenizer.ggml.token_type` of tokens that are no text."""
 
 
 class ValueType(Enum):
@@ -116,7 +119,7 @@ class Header:
     """A checked header. A property is None when the file does not say, or says it in the wrong type.
 
     Text that is no UTF-8 has U+FFFD in its place. `special_tokens`: by role ('bos', 'eos', 'eot', 'padding' …).
-    `size`: of the whole file in bytes.
+    `control_tokens`: all of that type, with those of an unknown token's. `size`: of the whole file in bytes.
     """
 
     version: int
@@ -124,6 +127,7 @@ class Header:
     metadata: Mapping[str, MetadataValue]
     tensors: tuple[TensorInfo, ...]
     special_tokens: Mapping[str, SpecialToken] = field(default_factory=dict)
+    control_tokens: tuple[SpecialToken, ...] = ()
     alignment: int = DEFAULT_ALIGNMENT
     size: int = 0
 
@@ -373,6 +377,7 @@ class _Parser:
         self._elements_left = MAX_ELEMENTS
         self._text_left = MAX_TEXT_BYTES * (4 if arrays else 1)
         self._token_marks: list[int] = []
+        self._control: list[int] = []
 
     def header(self) -> Header:
         version = self._version()
@@ -390,6 +395,7 @@ class _Parser:
             metadata=metadata,
             tensors=tensors,
             special_tokens=self._special_tokens(metadata),
+            control_tokens=self._control_tokens(metadata),
             alignment=alignment,
             size=self._cursor.size,
         )
@@ -449,15 +455,20 @@ class _Parser:
         count = self._cursor.number(_U64)
         if type_ is ValueType.STRING:
             return self._texts(key, count)
-        return self._numbers(type_, count)
+        return self._numbers(key, type_, count)
 
-    def _numbers(self, type_: ValueType, count: int) -> ArrayInfo | tuple[Scalar, ...]:
+    def _numbers(self, key: str, type_: ValueType, count: int) -> ArrayInfo | tuple[Scalar, ...]:
         size = count * struct.calcsize(f"<{_CODES[type_]}")
-        if not self._arrays and count > KEPT_NUMBERS:
+        types = key == "tokenizer.ggml.token_type"
+        if not self._arrays and not types and count > KEPT_NUMBERS:
             self._cursor.skip(size)
             return ArrayInfo(type_, count)
         self._spend(count)
         values: tuple[bool | int | float, ...] = struct.unpack(f"<{count}{_CODES[type_]}", self._cursor.take(size))
+        if types:
+            self._control = [index for index, value in enumerate(values) if value in (_UNKNOWN, _CONTROL)]
+            if not self._arrays and count > KEPT_NUMBERS:
+                return ArrayInfo(type_, count)
         return values if self._arrays else ArrayInfo(type_, count, values)
 
     def _texts(self, key: str, count: int) -> ArrayInfo | tuple[str, ...]:
@@ -527,6 +538,27 @@ class _Parser:
             if text is not None:
                 special[role] = SpecialToken(value, text)
         return special
+
+    def _control_tokens(self, metadata: Mapping[str, MetadataValue]) -> tuple[SpecialToken, ...]:
+        tokens = metadata.get("tokenizer.ggml.tokens")
+        match tokens:
+            case tuple():
+                return tuple(SpecialToken(index, str(tokens[index])) for index in self._control if index < len(tokens))
+            case ArrayInfo(type=ValueType.STRING, count=count):
+                return self._marked_tokens([index for index in self._control if index < count])
+            case _:
+                return ()
+
+    def _marked_tokens(self, indexes: Sequence[int]) -> tuple[SpecialToken, ...]:
+        """The texts at `indexes`, which are in order: each stretch of _MARK_EVERY texts is read once."""
+        found: list[SpecialToken] = []
+        for stretch, group in groupby(indexes, key=lambda index: index // _MARK_EVERY):
+            members = list(group)
+            self._cursor.seek(self._token_marks[stretch])
+            begin = stretch * _MARK_EVERY
+            texts, self._text_left = self._cursor.texts(members[-1] + 1 - begin, self._text_left)
+            found += [SpecialToken(index, texts[index - begin]) for index in members]
+        return tuple(found)
 
     def _token_text(self, tokens: MetadataValue | None, index: int) -> str | None:
         match tokens:

@@ -95,7 +95,7 @@ async def test_mistakes_are_told_by_name_and_disturb_nobody(runner: Runner) -> N
     with pytest.raises(Unsupported):
         await runner.embed([1])
     with pytest.raises(Unsupported):
-        await anext(runner.generate(Prompt((), "x", (b"png",)), Sampling(max_tokens=1, seed=1)))
+        await anext(runner.generate(Prompt((), ("x", ""), (b"png",)), Sampling(max_tokens=1, seed=1)))
     assert (grammar.value.param, bias.value.param) == ("grammar", "logit_bias")
     assert (context.value.tokens, context.value.limit) == (600, 512)
     assert (await good).ids == (await answer(runner, PROMPT)).ids

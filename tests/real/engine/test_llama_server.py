@@ -12,7 +12,7 @@ from fakes.gguf_files import write_tiny_llama
 from fakes.llama_server import write_binary
 from fakes.projectors import IMAGE_TOKENS, plain, write_projector
 from puna.engine.llama.engine import LlamaServerEngine
-from puna.engine.runner import MEDIA_MARKER, End, Feature, LoadOptions, ModelFiles, Prompt, Sampling
+from puna.engine.runner import End, Feature, LoadOptions, ModelFiles, Prompt, Sampling
 from puna.errors import LoadFailed
 from puna.settings import Settings
 
@@ -48,7 +48,7 @@ async def test_it_is_given_the_projector(tmp_path: Path) -> None:
     runner = await engine.start(ModelFiles(weights, "", "llama", "F32", projectors=(projector,)), LOAD)
     try:
         assert Feature.MEDIA in runner.info.features
-        seen = Prompt((65,), f"See: {MEDIA_MARKER}", (plain((255, 0, 0)),))
+        seen = Prompt((65,), ("See: ", ""), (plain((255, 0, 0)),))
         *_, end = [step async for step in runner.generate(seen, Sampling(max_tokens=1, seed=1))]
         assert isinstance(end, End)
         assert end.prompt_tokens > len("See: ")

@@ -41,9 +41,26 @@ def test_a_model(tmp_path: Path) -> None:
     assert (header.vocabulary_size, header.chat_template) == (261, CHATML)
     assert (header.add_bos, header.bos_token, header.eos_token) == (False, "<|im_start|>", "<|im_end|>")
     assert header.special_tokens["unknown"] == SpecialToken(258, "<|endoftext|>")
+    assert [token.text for token in header.control_tokens] == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     assert header.metadata["tokenizer.ggml.tokens"] == ArrayInfo(ValueType.STRING, 261)
     assert header.size == path.stat().st_size
     assert header.parameter_count == sum(tensor.elements for tensor in header.tensors)
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+@pytest.mark.parametrize("first", ["tokens", "token_type"])
+def test_control_tokens_wherever_they_are(tmp_path: Path, arrays: bool, first: str) -> None:
+    kinds = {0: 2, 1: 3, 1500: 3, 3071: 3, 3072: 3, 4999: 4, 5001: 3}
+    rows: dict[str, list[str] | list[int]] = {
+        "tokens": [f"t{index}" for index in range(5000)],
+        # One type too many: it is of no token.
+        "token_type": [kinds.get(index, 1) for index in range(5002)],
+    }
+    names = sorted(rows, key=lambda name: name != first)
+    metadata = {f"tokenizer.ggml.{name}": rows[name] for name in names}
+    header = read(tmp_path, gguf_bytes(metadata=metadata), arrays=arrays)  # type: ignore[arg-type]
+    assert header.control_tokens == tuple(SpecialToken(index, f"t{index}") for index in (0, 1, 1500, 3071, 3072))
+    assert header.special_tokens == {}
 
 
 def test_agrees_with_the_reference_reader(tmp_path: Path) -> None:

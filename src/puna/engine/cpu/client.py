@@ -40,6 +40,7 @@ from puna.engine.runner import (
     Step,
 )
 from puna.errors import LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsupported
+from puna.model.markup import Markup
 from puna.settings import Settings
 from puna.types import Candidate
 
@@ -134,6 +135,7 @@ def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
         memory=hello.memory,
         pid=pid,
         reason="; ".join(notes),
+        markup=Markup(hello.markup),
     )
 
 

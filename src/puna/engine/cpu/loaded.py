@@ -98,6 +98,7 @@ def load(order: Load) -> Loaded:
             cache_tokens=blocks * BLOCK,
             seed_exact=seed_exact,
             memory=psutil.Process().memory_info().rss,
+            markup=tokenizer.markup,
         ),
     )
 

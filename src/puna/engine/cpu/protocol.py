@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -55,7 +55,7 @@ class Load:
 class Hello:
     """The child's first word: it is ready. `cache_tokens`: how many its cache holds, for all requests together.
 
-    `seed_exact`: it has seen that company changes no byte.
+    `seed_exact`: it has seen that company changes no byte. `markup`: control tokens' ids by their texts.
     """
 
     version: str
@@ -67,6 +67,7 @@ class Hello:
     cache_tokens: int
     seed_exact: bool
     memory: int
+    markup: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

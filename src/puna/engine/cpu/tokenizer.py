@@ -84,6 +84,12 @@ class Tokenizer:
         """How many tokens there are."""
         return len(self._texts)
 
+    @property
+    def markup(self) -> dict[str, int]:
+        """Control tokens by their texts, with those that are only shown as text."""
+        found = (token for token, _ in self._specials if self.is_control(token) or self._texts[token] in _ALWAYS_SHOWN)
+        return {self._texts[token]: token for token in found}
+
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         """`special`: texts of control tokens become these. `bos`: begin with it, if the model does."""
         found = [self.bos] if bos and self.add_bos and self.bos is not None else []

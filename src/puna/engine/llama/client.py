@@ -23,7 +23,6 @@ from puna.engine.llama.pieces import Pieces, ends_inside, vocabulary
 from puna.engine.llama.slots import SlotKeys
 from puna.engine.process import ChildProcess
 from puna.engine.runner import (
-    MEDIA_MARKER,
     Constraint,
     End,
     Prefilled,
@@ -325,7 +324,7 @@ class LlamaRunner:
         if not prompt.media:
             return list(prompt.tokens)
         return {
-            "prompt_string": (prompt.text or "").replace(MEDIA_MARKER, self._marker),
+            "prompt_string": self._marker.join(prompt.texts),
             "multimodal_data": [base64.b64encode(item).decode() for item in prompt.media],
         }
 

@@ -31,6 +31,7 @@ from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import MEDIA_MARKER, Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
 from puna.model.gguf import Header, read_header
+from puna.model.markup import Markup
 from puna.settings import Settings
 
 END_OF_ANSWER = (
@@ -184,7 +185,8 @@ async def _healthy(socket: EngineSocket) -> bool:
 class _Facts:
     """What the engine tells of the model.
 
-    `plain`: a token that is whole characters. `bos`: what it puts before a text, if anything. `ends`: control tokens.
+    `plain`: a token that is whole characters. `bos`: what it puts before a text, if anything. `ends`: control tokens
+    that end an answer, by their texts.
     """
 
     properties: Mapping[str, Any]
@@ -192,7 +194,7 @@ class _Facts:
     embedding: int
     plain: int
     bos: int | None
-    ends: frozenset[int]
+    ends: Mapping[str, int]
 
 
 async def _facts(socket: EngineSocket) -> _Facts:
@@ -211,7 +213,7 @@ async def _facts(socket: EngineSocket) -> _Facts:
         plain=plain[-1],
         embedding=meta["n_embd"],
         bos=special[0] if len(special) > len(plain) and special[0] != plain[0] else None,
-        ends=frozenset(item["id"] for item in ends if item["piece"] in END_OF_ANSWER),
+        ends={item["piece"]: item["id"] for item in ends if item["piece"] in END_OF_ANSWER},
     )
 
 
@@ -226,12 +228,13 @@ def _info(facts: _Facts, header: Header, load: LoadOptions) -> RunnerInfo:
         slots=load.slots,
         vocabulary=facts.vocabulary,
         bos=facts.bos if facts.bos is not None else (bos.id if bos else None),
-        eos=tuple(sorted(named | facts.ends)),
+        eos=tuple(sorted(named | set(facts.ends.values()))),
         add_bos=facts.bos is not None,
         embedding_length=facts.embedding,
         seed_exact=False,
         features=_features(load, facts),
         memory=0,
+        markup=Markup({**{token.text: token.id for token in header.control_tokens}, **facts.ends}),
     )
 
 

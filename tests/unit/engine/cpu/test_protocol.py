@@ -95,7 +95,7 @@ def test_errors_keep_their_kind_and_all_they_say(error: PunaError) -> None:
 
 
 def test_the_first_word() -> None:
-    hello = Hello("1.0", 320, None, (1, 2), False, 64, 4096, True, 10**9)
+    hello = Hello("1.0", 320, None, (1, 2), False, 64, 4096, True, 10**9, {"</s>": 2})
     assert read_hello(body(hello_frame(hello))) == hello
 
 
