@@ -1,7 +1,10 @@
 """The command's view of a server: each native route is one typed method. Knows HTTP, and no room of the server.
 
-Answers are converted here: outside, a `ModelSummary` or a `Chunk`, never a dict. Whatever fails is one of two errors:
-`ServerUnreachable` (no server, or the connection broke) and `ServerRefused` (it answered with an error).
+Before its first request a Client makes sure that it speaks to a Puna: no answer of anything else is used.
+
+Answers are converted here: outside, a `ModelSummary` or a `Chunk`, never a dict. Whatever fails is one of three errors:
+`ServerUnreachable` (no server, or the connection broke), `NotPuna` (something else answers there) and `ServerRefused`
+(it answered with an error).
 """
 
 from __future__ import annotations
@@ -23,11 +26,15 @@ from urllib.parse import quote
 import aiohttp
 
 from puna.errors import PunaError
-from puna.settings import Address
+from puna.settings import IDENTITY, Address
 from puna.types import JsonObject, JsonValue, Progress
 
 _CONNECT_TIMEOUT = 10.0
+_IDENTIFY_SECONDS = 2.5
+"""How long a server on this machine may take to say what it is: Puna answers that at once, whatever it works on."""
+_IDENTIFY_SECONDS_FAR = 15.0
 _LINE_LIMIT = 64 * 1024 * 1024
+_IDENTITY_BYTES = 64 * 1024
 _UPLOAD_CHUNK = 1024 * 1024
 _FAILURES = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError, ssl.SSLError)
 
@@ -53,12 +60,38 @@ class ConnectionLost(ServerUnreachable):
         self.message = f"the connection to {url} was lost in the middle of the answer ({reason})"
 
 
+class NotPuna(PunaError):
+    """`what` answers at `url`, and it is no Puna."""
+
+    default_code = "not_puna"
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(
+            f"at {url} there is {what}, not Puna: stop it, or use another address for Puna, such as "
+            "'--port 11435' with every command or PUNA_HOST=127.0.0.1:11435 in the environment"
+        )
+        self.url = url
+        self.what = what
+
+
+class _Vanished(NotPuna):
+    """It closed the connection without a word."""
+
+
 class ServerRefused(PunaError):
     """The server said no. `http_status` is 200 when it said so in the middle of a stream."""
 
     def __init__(self, http_status: int, message: str) -> None:
         super().__init__(message)
         self.http_status = http_status
+
+
+class KeyRefused(ServerRefused):
+    """The server has keys, and the command sent none, or another."""
+
+    def __init__(self, url: str, *, sent: bool) -> None:
+        problem = "does not accept this key" if sent else "asks for a key"
+        super().__init__(401, f"the Puna server at {url} {problem}: set PUNA_API_KEYS to one of its keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +196,22 @@ class Answer:
 
 
 class Client:
-    """Use in `async with`. One connection pool; every method may be called many times and at once."""
+    """Use in `async with`. One connection pool; every method may be called many times and at once.
 
-    def __init__(self, address: Address, *, api_key: str | None = None) -> None:
+    `on_identified` is told the server's version, once.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        api_key: str | None = None,
+        on_identified: Callable[[str], None] = lambda version: None,
+    ) -> None:
         self.url = address.url
+        self._port = address.port
+        self._on_identified = on_identified
+        self._identified = ""
         self.local = address.host in {"", "localhost", "0.0.0.0", "::"} or _is_loopback(address.host)
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
@@ -185,15 +230,67 @@ class Client:
 
     # ------------------------------------------------------------------------------------------------- the server
 
-    async def check(self) -> None:
-        """Returns if a server answers."""
-        async with self._request("HEAD", "/"):
-            pass
+    async def identify(self) -> str:
+        """The version of the Puna that answers. ServerUnreachable when nothing does, NotPuna when something else does.
 
-    async def version(self) -> str:
-        """The server's own version, whatever API version it also tells."""
-        answer = await self._json("GET", "/api/version")
-        return _text(answer, "puna") or _text(answer, "version")
+        Takes no key, and no longer than a few seconds.
+        """
+        if not self._identified:
+            try:
+                self._identified = await self._ask_identity()
+            except _Vanished:
+                # It may have been a server in the moment of its end: look once more.
+                self._identified = await self._ask_identity()
+            self._on_identified(self._identified)
+        return self._identified
+
+    async def _ask_identity(self) -> str:
+        seconds = _IDENTIFY_SECONDS if self.local else _IDENTIFY_SECONDS_FAR
+        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds)
+        try:
+            async with self._opened().request("HEAD", f"{self.url}/", timeout=limit, allow_redirects=False) as response:
+                return response.headers.get(IDENTITY) or await self._told_version(response, limit)
+        except asyncio.TimeoutError as error:
+            if isinstance(error, aiohttp.ConnectionTimeoutError) and not self.local:
+                raise ServerUnreachable(self.url, "it does not answer") from error
+            raise self._other(f"something that does not answer within {seconds:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise ServerUnreachable(self.url, _reason(error)) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            raise _Vanished(self.url, self._holder("something that closes its connections")) from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise self._other("something that does not speak HTTP") from error
+
+    async def _told_version(self, response: aiohttp.ClientResponse, limit: aiohttp.ClientTimeout) -> str:
+        """What `/api/version` tells, where a proxy has kept the header from us. NotPuna names what else it is."""
+        try:
+            async with self._opened().get(f"{self.url}/api/version", timeout=limit, allow_redirects=False) as versions:
+                answer = json.loads(await versions.content.read(_IDENTITY_BYTES))
+        except (*_FAILURES, ValueError):
+            answer = None
+        if isinstance(answer, dict):
+            if version := _text(answer, "puna"):
+                return version
+            if version := _text(answer, "version"):
+                raise self._other(f"Ollama {_plain(version)} (or a program that answers like it)")
+        name = _plain(response.headers.get("server", ""))
+        what = f"another HTTP server ({name})" if name else "another HTTP server"
+        if response.status in {301, 302, 303, 307, 308}:
+            what += f" that sends on to {_plain(response.headers.get('location', ''))}"
+        elif response.status >= 400:
+            what += f" that answers {response.status}"
+        raise self._other(what)
+
+    def _other(self, what: str) -> NotPuna:
+        return NotPuna(self.url, self._holder(what))
+
+    def _holder(self, what: str) -> str:
+        if self.local:
+            from puna.occupant import process_on
+
+            if holder := process_on(self._port):
+                return f"{what} ({holder})"
+        return what
 
     # ----------------------------------------------------------------------------------------------------- models
 
@@ -304,20 +401,26 @@ class Client:
         data: bytes | AsyncIterator[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._session is None:
-            raise RuntimeError("Client is used outside 'async with'")
+        await self.identify()
         payload = json.dumps(body).encode() if body is not None else data
         sent = {"content-type": "application/json"} if body is not None else {}
         try:
-            response = await self._session.request(
+            response = await self._opened().request(
                 method, self.url + path, data=payload, headers={**sent, **(headers or {})}
             )
         except _FAILURES as error:
             raise ServerUnreachable(self.url, _reason(error)) from error
         async with response:
+            if response.status == 401:
+                raise KeyRefused(self.url, sent="authorization" in self._headers)
             if response.status >= 400:
                 raise ServerRefused(response.status, await self._refusal(response))
             yield response
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("Client is used outside 'async with'")
+        return self._session
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> str:
         try:
@@ -541,6 +644,11 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _plain(text: str) -> str:
+    """A stranger's text, fit for a terminal."""
+    return "".join(character for character in text[:80] if character.isprintable())
 
 
 def _reason(error: BaseException) -> str:

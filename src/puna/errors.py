@@ -16,6 +16,7 @@
     ├── TooManyRequests            429  this caller has to wait
     ├── HeadTooLarge               431  the head is over the limit
     ├── Overloaded                 503  the queue is full, or memory is
+    ├── ServerStopping             503  the server ends before the answer did
     ├── Cancelled                  499  the caller went away
     ├── ModelFileError             400  a model file is damaged, hostile or of an unknown kind
     ├── StoreError                 500  the models directory cannot be read or written
@@ -169,6 +170,14 @@ class Overloaded(PunaError):
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ServerStopping(PunaError):
+    status = 503
+    default_code = "server_stopping"
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping: this request was ended before its answer was complete.")
 
 
 class Cancelled(PunaError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from puna import places
 from puna.errors import PunaError
 
 DEFAULT_PORT = 11434
@@ -42,6 +43,9 @@ class Address:
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}{self.path}"
 
+
+IDENTITY = "x-puna-version"
+"""Header of every answer of a server: by it a client knows that it speaks to Puna, and to which."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -131,11 +135,14 @@ def _names(text: str) -> tuple[str, ...]:
 def _paths(text: str) -> tuple[Path, ...]:
     import os
 
-    return tuple(Path(item).expanduser() for item in text.split(os.pathsep) if item)
+    return tuple(_path(item) for item in text.split(os.pathsep) if item)
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # a '~', and no home
+        raise ValueError(text) from error
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -148,9 +155,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _default_models() -> Path:
-    from platformdirs import user_data_path
-
-    return user_data_path("puna", appauthor=False) / "models"
+    models = places.models()
+    if models is None:
+        raise SettingError("PUNA_MODELS", "", "a directory for models, since this user has no home directory")
+    return models
 
 
 @dataclass(frozen=True, slots=True)

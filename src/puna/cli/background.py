@@ -1,30 +1,41 @@
-"""A server for a command that finds none: start one, detached, and wait until it answers or is dead."""
+"""A server in the background: start one, detached, and wait until it answers or is dead; tell its state; stop it."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
+from puna import places
+from puna.cli import servers
 from puna.cli.connect import client
-from puna.cli.progress import waiting
+from puna.cli.progress import error_console, waiting
+from puna.cli.text import human_past
 from puna.client import ServerUnreachable
 from puna.errors import PunaError
-from puna.settings import Settings
+from puna.settings import Address, Settings
 
-COMMAND = (sys.executable, "-m", "puna.cli.main", "serve")
+# -P: what lies in the user's working directory is none of our modules.
+COMMAND = (sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "puna", "serve")
 
 _PATIENCE = 60.0
 """Seconds until a server that neither answers nor dies is given up."""
 
 _ROUND = 0.05
 """Seconds between two looks."""
+
+_STOP_PATIENCE = 30.0
+"""Seconds that a server may take to end once it was told: its requests have some, then its models are closed."""
 
 _TOLD_LINES = 12
 
@@ -33,35 +44,125 @@ class ServerNotStarted(PunaError):
     """The server that was started in the background ended, or did not answer; carries the end of its log."""
 
 
+class ServerNotStopped(PunaError):
+    """There is none to stop, or it is none of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
+    """`log`: None when there is no place to write one."""
+
     process: subprocess.Popen[bytes]
-    log: Path
+    log: Path | None
+
+    @property
+    def told(self) -> str:
+        return f"process {self.process.pid}, {f'log {self.log}' if self.log else 'without a log: no place for one'}"
 
 
 async def ensure_server(settings: Settings, console: Console) -> None:
     """Returns when a server answers. Starts one only where it can be: on this machine, without TLS."""
     async with client(settings) as server:
         try:
-            await server.check()
+            await server.identify()
             return
         except ServerUnreachable:
             if not server.local or settings.address.scheme != "http":
                 raise
-    started = start(COMMAND, log_path())
+    started = start(COMMAND, log_path(settings.address))
     console.print(
-        f"no server was running: starting one in the background at {settings.address.url} "
-        f"(process {started.process.pid}, log {started.log})",
+        f"no server was running: starting one in the background at {settings.address.url} ({started.told})",
         markup=False,
     )
     with waiting("starting the server", console):
         await until_ready(started, settings)
 
 
-def start(command: Sequence[str], log: Path) -> Started:
-    """A process of its own session, which outlives this one; what it writes goes to `log`, replacing an earlier one."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+async def start_server(settings: Settings) -> None:
+    """Starts one, or says who is there already (ServerNotStarted, NotPuna)."""
+    async with client(settings) as server:
+        try:
+            version = await server.identify()
+        except ServerUnreachable:
+            pass
+        else:
+            raise ServerNotStarted(already_there(settings.address, version))
+    console = error_console()
+    started = start(COMMAND, log_path(settings.address))
+    with waiting("starting the server", console):
+        await until_ready(started, settings)
+    print(f"Puna serves at {settings.address.url} ({started.told}); 'puna serve --stop' ends it")
+
+
+def already_there(address: Address, version: str) -> str:
+    """Who has the address, and what to do. For a Puna that answers there."""
+    known = servers.at(address)
+    who = f" (process {known.pid}, since {_local(known.since)})" if known else ""
+    stop = " stop it with 'puna serve --stop'," if known else " stop it where it was started,"
+    return (
+        f"a Puna server, version {version}, runs at {address.url} already{who}: use it,{stop} "
+        "or give this one another address with --port or PUNA_HOST"
+    )
+
+
+async def tell_state(settings: Settings) -> None:
+    """ServerUnreachable when none runs, NotPuna when something else does."""
+    async with client(settings) as server:
+        version = await server.identify()
+        known = servers.at(settings.address)
+        lines = [f"Puna {version} runs at {settings.address.url}"]
+        if known is None:
+            lines.append("process  not known: it was started by another user, on another machine or without a home")
+        else:
+            age = human_past(known.since, datetime.now(timezone.utc))
+            lines += [
+                f"process  {known.pid}, since {_local(known.since)} ({age})",
+                f"models   {known.models}",
+                f"log      {known.log or 'on its terminal (stderr)'}",
+            ]
+        print("\n".join(lines))
+        loaded = [f"{model.name} ({model.engine})" if model.engine else model.name for model in await server.running()]
+        print(f"loaded   {', '.join(loaded) or 'no model'}")
+
+
+async def stop_server(settings: Settings) -> None:
+    """Ends the server of this user that has the address; never a process that is not known to be one."""
+    known = servers.at(settings.address)
+    if known is None:
+        await _explain_none(settings)
+        return
+    console = error_console()
+    process = psutil.Process(known.pid)
+    if not known.alive:  # it went in this moment
+        print(f"the server at {known.url} has ended")
+        return
+    process.send_signal(signal.SIGTERM)
+    with waiting("waiting for its requests to end", console):
+        try:
+            await asyncio.to_thread(process.wait, _STOP_PATIENCE)
+        except psutil.TimeoutExpired as error:
+            raise ServerNotStopped(f"process {known.pid} has not ended in {_STOP_PATIENCE:.0f} s") from error
+    print(f"stopped the server at {known.url} (process {known.pid})")
+
+
+async def _explain_none(settings: Settings) -> None:
+    url = settings.address.url
+    async with client(settings, warn=False) as server:
+        try:
+            await server.identify()
+        except ServerUnreachable as error:
+            raise ServerNotStopped(f"no server runs at {url}") from error
+    raise ServerNotStopped(
+        f"the Puna server at {url} was not started by this user on this machine, or left no record: "
+        "stop it where it was started"
+    )
+
+
+def start(command: Sequence[str], log: Path | None) -> Started:
+    """A process of its own session, which outlives this one; what it writes is added to `log`."""
+    if log is not None:
+        command = (*command, "--log", str(log))
+    descriptor = subprocess.DEVNULL if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         process = subprocess.Popen(
             command,
@@ -71,7 +172,8 @@ def start(command: Sequence[str], log: Path) -> Started:
             start_new_session=True,
         )
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
     return Started(process, log)
 
 
@@ -83,7 +185,7 @@ async def until_ready(started: Started, settings: Settings, patience: float = _P
         while True:
             died = await asyncio.to_thread(_ended, started.process)
             try:
-                await server.check()
+                await server.identify()
                 return  # even if ours died: then another command's server came first
             except ServerUnreachable as error:
                 if died is not None:
@@ -92,13 +194,33 @@ async def until_ready(started: Started, settings: Settings, patience: float = _P
                     cause = f"the server does not answer after {patience:.0f} seconds"
                 else:
                     continue
-                raise ServerNotStarted(f"{cause}; the end of {started.log}:\n{_tail(started.log)}") from error
+                raise ServerNotStarted(f"{cause}{_end_of(started.log)}") from error
 
 
-def log_path() -> Path:
-    from platformdirs import user_state_path
+def log_path(address: Address) -> Path | None:
+    """Where the log of a server at `address` can be written: among this user's state, or else the temporary files."""
+    name = f"serve-{address.port}.log"
+    state = places.state()
+    for directory in (state, _temporary()):
+        if directory is None:
+            continue
+        path = directory / name
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if directory is not state and directory.lstat().st_uid != os.getuid():
+                continue  # somebody else made it, to read along
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        except OSError:
+            continue
+        return path
+    return None
 
-    return user_state_path("puna", appauthor=False) / "serve.log"
+
+def _temporary() -> Path | None:
+    """A directory of this user's own among the temporary files; Windows has one anyway, as it has a home."""
+    if sys.platform == "win32":
+        return None
+    return Path(tempfile.gettempdir()) / f"puna-{os.getuid()}"
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int | None:
@@ -109,6 +231,13 @@ def _ended(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def _tail(log: Path) -> str:
+def _end_of(log: Path | None) -> str:
+    if log is None:
+        return "; run 'puna serve' to see why"
     lines = log.read_text(errors="replace").splitlines()[-_TOLD_LINES:]
-    return "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
+    text = "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
+    return f"; the end of {log}:\n{text}"
+
+
+def _local(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -11,10 +11,12 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
 
+from puna.cli.address import addressed
 from puna.cli.flags import Group, Optional
 from puna.errors import PunaError
 
@@ -57,14 +59,26 @@ def _verbose(help: str) -> Callable[[Any], Any]:
 
 
 @puna.command("serve")
-def serve() -> None:
-    """Start the server.
+@click.option("-b", "--background", is_flag=True, help="Start it, and come back.")
+@click.option("--status", is_flag=True, help="Tell whether it runs, since when, and where its log lies.")
+@click.option("--stop", is_flag=True, help="Stop the server that you started.")
+@click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="Log there instead of on stderr.")
+@addressed
+def serve(*, background: bool, status: bool, stop: bool, log: Path | None) -> None:
+    """Start the server, or see to one that runs.
 
-    PUNA_HOST says where it listens; all settings: docs/reference/settings.md.
+    In the foreground, until Ctrl-C, unless told otherwise. All settings: docs/reference/settings.md.
     """
-    from puna.cli.serve import serve as work
+    if background + status + stop + (log is not None) > 1:
+        raise click.UsageError("only one of --background, --status, --stop and --log at a time")
+    if not (background or status or stop):
+        from puna.cli.serve import serve as work
 
-    sys.exit(work())
+        sys.exit(work(log))
+    from puna.cli.background import start_server, stop_server, tell_state
+    from puna.cli.connect import settings
+
+    _call(lambda: (start_server if background else tell_state if status else stop_server)(settings()))
 
 
 @puna.command("run")
@@ -79,6 +93,7 @@ def serve() -> None:
 @click.option("--hidethinking", is_flag=True, help="Do not show the thinking.")
 @click.option("--truncate/--no-truncate", default=None, help="Embedding: cut what does not fit.")
 @click.option("--dimensions", type=click.IntRange(min=0), default=0, help="Embedding: how many numbers.")
+@addressed
 def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
     """Ask a model.
 
@@ -110,6 +125,7 @@ def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
 @puna.command("pull")
 @_model
 @_insecure
+@addressed
 def pull(model: str, *, insecure: bool) -> None:
     """Fetch a model."""
     from puna.cli.transfer import pull as work
@@ -120,6 +136,7 @@ def pull(model: str, *, insecure: bool) -> None:
 @puna.command("push")
 @_model
 @_insecure
+@addressed
 def push(model: str, *, insecure: bool) -> None:
     """Send a model to its registry."""
     from puna.cli.transfer import push as work
@@ -131,6 +148,7 @@ def push(model: str, *, insecure: bool) -> None:
 @_model
 @click.option("-f", "--file", metavar="FILE", default="Modelfile", help="The Modelfile.", show_default=True)
 @click.option("-q", "--quantize", metavar="TYPE", default="", help="Such as Q4_K_M.")
+@addressed
 def create(model: str, *, file: str, quantize: str) -> None:
     """Make a model from a Modelfile."""
     from puna.cli.create import create as work
@@ -140,6 +158,7 @@ def create(model: str, *, file: str, quantize: str) -> None:
 
 @puna.command("list")
 @_prefix
+@addressed
 def list_models(prefix: str) -> None:
     """List the models that are here.
 
@@ -153,6 +172,7 @@ def list_models(prefix: str) -> None:
 @puna.command("ps")
 @_prefix
 @_verbose("Show the engine of each, and why it was chosen.")
+@addressed
 def ps(prefix: str, *, verbose: bool) -> None:
     """List the models that are loaded.
 
@@ -171,6 +191,7 @@ def ps(prefix: str, *, verbose: bool) -> None:
 @click.option("--template", is_flag=True, help="Only the template.")
 @click.option("--system", is_flag=True, help="Only the system message.")
 @_verbose("Show all metadata and tensors.")
+@addressed
 def show(model: str, *, verbose: bool, **selectors: bool) -> None:
     """Tell what a model is."""
     from puna.cli.models import show as work
@@ -181,6 +202,7 @@ def show(model: str, *, verbose: bool, **selectors: bool) -> None:
 @puna.command("cp")
 @click.argument("source", metavar="SOURCE")
 @click.argument("destination", metavar="DESTINATION")
+@addressed
 def cp(source: str, destination: str) -> None:
     """Give a model a second name."""
     from puna.cli.models import copy as work
@@ -190,6 +212,7 @@ def cp(source: str, destination: str) -> None:
 
 @puna.command("rm")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@addressed
 def rm(models: tuple[str, ...]) -> None:
     """Remove models."""
     from puna.cli.models import remove as work
@@ -199,14 +222,19 @@ def rm(models: tuple[str, ...]) -> None:
 
 @puna.command("stop")
 @_model
+@addressed
 def stop(model: str) -> None:
-    """Unload a model."""
+    """Unload a model.
+
+    The server itself is stopped with 'puna serve --stop'.
+    """
     from puna.cli.models import stop as work
 
     _call(lambda: work(model))
 
 
 @puna.command("version")
+@addressed
 def version() -> None:
     """Show the version.
 

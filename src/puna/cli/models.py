@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import puna
 from puna.cli.connect import client
 from puna.cli.text import human_bytes, human_past, human_until, processor, section, table
-from puna.client import ModelCard, ModelSummary, RunningModel, ServerRefused, ServerUnreachable
+from puna.client import ModelCard, ModelSummary, NotPuna, RunningModel, ServerRefused, ServerUnreachable
 from puna.errors import InvalidRequest, NotFound
 from puna.model.model import size_text
 from puna.types import JsonObject, JsonValue
@@ -24,10 +24,13 @@ _ARRAY_COLUMNS = 10
 async def version() -> None:
     """The running server's; and ours, where that is another or no server runs."""
     try:
-        async with client() as server:
-            running = await server.version()
+        async with client(warn=False) as server:
+            running = await server.identify()
     except ServerUnreachable:
         print("Warning: could not connect to a running Puna server", file=sys.stderr)
+        running = puna.__version__
+    except NotPuna as error:
+        print(f"Warning: {error}", file=sys.stderr)
         running = puna.__version__
     print(f"puna version is {running}")
     if running != puna.__version__:

@@ -1,11 +1,61 @@
-"""`serve`: the only command that knows the server."""
+"""`serve` in the foreground: the only command that knows the server."""
 
 from __future__ import annotations
 
-from puna.cli.connect import settings
-from puna.server.run import run
+import asyncio
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from puna import __version__
+from puna.cli import servers
+from puna.cli.connect import client, settings
+from puna.client import ServerUnreachable
+from puna.errors import PunaError
+from puna.server.log import configure_logging
+from puna.server.run import AddressInUse, run
+from puna.settings import Address, SettingError
 
 
-def serve() -> int:
-    """Serves until it is told to stop; the process's exit status."""
-    return run(settings())
+def serve(log: Path | None) -> int:
+    """Serves until it is told to stop; the process's exit status. `log`: instead of stderr."""
+    values = settings()
+    log = log.absolute() if log is not None else None
+    try:
+        configure_logging(debug=values.debug, file=log)
+    except OSError as error:
+        raise SettingError("--log", str(log), f"a file that can be written ({error.strerror or error})") from error
+    kept: list[Path] = []
+
+    def ready(address: Address) -> None:
+        server = servers.this_process(address, version=__version__, models=values.models, log=log)
+        if (path := servers.record(server)) is not None:
+            kept.append(path)
+        else:
+            print("Warning: there is no place to note that this server runs: --stop will not know it", file=sys.stderr)
+
+    try:
+        return run(values, on_ready=ready)
+    except AddressInUse as error:
+        raise asyncio.run(_taken(error.address)) from error
+    finally:
+        for path in kept:
+            with suppress(OSError):
+                path.unlink()
+
+
+async def _taken(address: Address) -> PunaError:
+    """Who has the address."""
+    from puna.cli.background import ServerNotStarted, already_there
+    from puna.occupant import process_on
+
+    async with client(warn=False) as server:
+        try:
+            return ServerNotStarted(already_there(address, await server.identify()))
+        except ServerUnreachable:  # it listens, on another interface than we look at
+            who = process_on(address.port) or "another program"
+            return ServerNotStarted(
+                f"port {address.port} is taken by {who}: stop it, or choose another port with --port or PUNA_HOST"
+            )
+        except PunaError as error:
+            return error

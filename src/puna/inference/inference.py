@@ -19,10 +19,11 @@ from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.prompt import compile_template, template_key
+from puna.inference.tally import note_answer, note_model
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.settings import Settings
-from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, Options
+from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, Options, Usage
 
 
 class Models(Protocol):
@@ -89,7 +90,9 @@ class Inference:
         model = await self._resolve(request.model)
         check_embed(request)
         async with self._lease(model, request.options, request.keep_alive, embedding=True) as lease:
-            return await embeddings(lease.runner, model, request, began, lease.load_ns)
+            result = await embeddings(lease.runner, model, request, began, lease.load_ns)
+        note_answer(Usage(prompt=result.prompt_tokens), result.timings)
+        return result
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt of this request is; nothing is generated."""
@@ -129,7 +132,9 @@ class Inference:
         """In a thread when a manifest and a header have to be read: going there costs more than to see that not."""
         parsed = Name.parse(name)
         known = self._library.known(parsed)
-        return known if known is not None else await asyncio.to_thread(self._library.resolve, parsed)
+        model = known if known is not None else await asyncio.to_thread(self._library.resolve, parsed)
+        note_model(model.name.short)
+        return model
 
     async def _plan(self, model: Model, request: ChatRequest) -> ChatPlan:
         """In a thread where there are schemas or a grammar to read: large ones take seconds."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from puna.engine.runner import LoadOptions, RunnerInfo
 from puna.inference.choice import ChoiceEvent
 from puna.inference.decode import Job
+from puna.inference.tally import note_answer
 from puna.model.model import Model
 from puna.types import NO_OPTIONS, Done, Event, Options, Started, Timings, Usage
 
@@ -30,7 +31,9 @@ async def whole(
                 yield first
             for event in batch:
                 yield event
-    yield last()
+    done = last()
+    note_answer(done.usage, done.timings)
+    yield done
 
 
 def started(

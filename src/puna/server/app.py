@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
+from puna.server.ending import Ends
 from puna.server.errors import error_response
 from puna.server.middleware import BodyLimit, Hosts, Identify, Keys, Origins
 from puna.server.ollama.routes import routes as ollama_routes
@@ -24,6 +25,7 @@ def create_app(services: Services) -> Starlette:
         routes=[*openai_routes(services), *ollama_routes(services)],
         middleware=[
             Middleware(Identify),
+            Middleware(Ends, services.ending),
             Middleware(Origins, settings.origins),
             Middleware(Hosts, settings.address.host),
             Middleware(Keys, settings.api_keys),

@@ -6,7 +6,7 @@ import math
 
 from starlette.responses import Response
 
-from puna.errors import Overloaded, PunaError, RunnerDied, TooManyRequests, Unauthorized
+from puna.errors import Overloaded, PunaError, RunnerDied, ServerStopping, TooManyRequests, Unauthorized
 from puna.server.body import JsonReply
 from puna.types import JsonObject
 
@@ -48,5 +48,5 @@ def _headers(error: PunaError) -> dict[str, str]:
     if isinstance(error, Overloaded | TooManyRequests):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if error.status >= 500:
-        headers["x-should-retry"] = "true" if isinstance(error, Overloaded | RunnerDied) else "false"
+        headers["x-should-retry"] = "true" if isinstance(error, Overloaded | RunnerDied | ServerStopping) else "false"
     return headers

@@ -20,10 +20,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.errors import Cancelled, Forbidden, PayloadTooLarge, PunaError, Unauthorized
+from puna.errors import Cancelled, Forbidden, PayloadTooLarge, PunaError, ServerStopping, Unauthorized
+from puna.inference.tally import opened
 from puna.server.contract.report import HEADERS as REPORT_HEADERS
 from puna.server.errors import error_response, internal_error
-from puna.settings import SettingError
+from puna.settings import IDENTITY, SettingError
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -41,13 +42,15 @@ class Identify:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"req_{secrets.token_hex(16)}"
+        # Short, since people read it in the log and look it up there.
+        request_id = f"req_{secrets.token_hex(6)}"
         # `response_headers`: what any layer further in wants on the answer, errors included, until it is `responded`.
         shared: dict[str, str] = {}
         state = scope.setdefault("state", {})
         # `send_body`: past the layers further in, which look at nothing but the start of an answer.
         state.update(request_id=request_id, response_headers=shared, responded=False, send_body=send)
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        tally = opened()
         began = time.perf_counter()
         status = 0
 
@@ -68,7 +71,7 @@ class Identify:
         except Cancelled as error:
             status = error.status
         except PunaError as error:
-            if error.status >= 500:
+            if error.status >= 500 and not isinstance(error, ServerStopping):
                 _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
             if status == 0:
                 await error_response(error, path)(scope, receive, identified)
@@ -77,12 +80,17 @@ class Identify:
             if status == 0:
                 await error_response(internal_error(request_id), path)(scope, receive, identified)
         finally:
-            _log.info(
+            client = scope.get("client")
+            # Whether it runs is asked before all else by Ollama's command and ours.
+            probe = scope["method"] == "HEAD" and path == "/"
+            (_log.debug if probe else _log.info)(
                 "request",
                 method=scope["method"],
                 path=path,
                 status=status,
                 ms=round((time.perf_counter() - began) * 1000, 1),
+                client=client[0] if client else "local",
+                **tally.fields,
             )
             structlog.contextvars.unbind_contextvars("request_id")
 
@@ -114,7 +122,9 @@ _PREFLIGHT = {
     "vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 }  # fmt: skip
 
-_EXPOSED = ", ".join(("x-request-id", "openai-processing-ms", "retry-after", "x-should-retry", *REPORT_HEADERS))
+_EXPOSED = ", ".join(
+    ("x-request-id", "openai-processing-ms", "retry-after", "x-should-retry", IDENTITY, *REPORT_HEADERS)
+)
 
 
 def parse_origins(origins: Sequence[str]) -> tuple[re.Pattern[str], ...]:

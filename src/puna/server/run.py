@@ -1,16 +1,15 @@
-"""The server's life: logging, address, parts, uvicorn, and an orderly end."""
+"""The server's life: address, parts, uvicorn, and an orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import logging
+import math
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ import uvicorn
 
 from puna import __version__
 from puna.engine.runner import Engine
-from puna.errors import PunaError, StoreError
+from puna.errors import StoreError
 from puna.inference import Inference
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
@@ -27,52 +26,46 @@ from puna.server.engines import engines, stand_in_for
 from puna.server.middleware import is_loopback, parse_origins
 from puna.server.protocol import Limits, Protocol
 from puna.server.services import Services
-from puna.settings import Address, SettingError, Settings
+from puna.settings import IDENTITY, Address, SettingError, Settings
 from puna.sources import catalogue
 from puna.store.library import Library, StandIn
 
-DRAIN_SECONDS = 5
+DRAIN_SECONDS = 5.0
 """How long requests under way may go on after a signal to stop; a second signal ends them at once."""
+
+FAREWELL_SECONDS = 1.0
+"""How long a request that is told to end has, to tell its client."""
 
 IDLE_SECONDS = 75
 """How long a connection without a request is kept. Longer than clients keep theirs, so that it is they who close."""
 
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def run(settings: Settings) -> int:
-    """Serve until told to stop. Returns the exit code: 0 after an orderly end, 1 when it could not begin."""
-    configure_logging(debug=settings.debug)
-    try:
-        parse_origins(settings.origins)
-        with listening(settings.address) as listener:
-            _run_loop(_serve(settings, listener))
-    except PunaError as error:
-        _log.error(str(error))
-        return 1
-    return 0
+def run(settings: Settings, *, on_ready: Callable[[Address], None] = lambda _: None) -> int:
+    """Serve until told to stop; the exit status: 0 after a request to end (SIGTERM), 130 after Ctrl-C.
 
-
-def configure_logging(*, debug: bool) -> None:
-    """Logs go to stderr, one event a line."""
-    level = logging.DEBUG if debug else logging.INFO
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-            ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    `on_ready` is told the address once it answers. Logging is configured by the caller. PunaError when it cannot begin;
+    AddressInUse when something listens there.
+    """
+    parse_origins(settings.origins)
+    with listening(settings.address) as listener:
+        return _run_loop(_serve(settings, listener, on_ready))
 
 
 # --------------------------------------------------------------------------------------------------------- address
+
+
+class AddressInUse(SettingError):
+    """Something listens there already."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(
+            "PUNA_HOST", f"{address.host}:{address.port}", "an address that is free: something else listens there"
+        )
+        self.address = address
 
 
 @contextlib.contextmanager
@@ -83,7 +76,11 @@ def listening(address: Address) -> Iterator[socket.socket]:
     try:
         listener = _listen(address)
     except OSError as error:
-        raise SettingError("PUNA_HOST", f"{address.host}:{address.port}", _expected(error)) from error
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(address) from error
+        reason = error.strerror or str(error)
+        where = f"{address.host}:{address.port}"
+        raise SettingError("PUNA_HOST", where, f"an address of this machine that may be used: {reason}") from error
     with listener:
         yield listener
 
@@ -96,12 +93,6 @@ def _listen(address: Address) -> socket.socket:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, where = found[0]
     return socket.create_server((str(where[0]), int(where[1])), family=family, backlog=2048)
-
-
-def _expected(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "an address that is free: something else listens there already, perhaps another puna or ollama"
-    return f"an address of this machine: {error.strerror or error}"
 
 
 def _url(address: Address) -> str:
@@ -144,7 +135,11 @@ async def _prune(library: Library) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which raise the signal again at the end, before runners are closed."""
+    """uvicorn with an end of our own: its requests are told, and it says what it waits for.
+
+    uvicorn's signal handlers raise the signal again at the end, before runners are closed; and what it cancels it logs
+    with a traceback and cuts off.
+    """
 
     def __init__(self, services: Services, *, on_ready: Callable[[], None]) -> None:
         limits = Limits(services.settings.max_connections, services.settings.read_timeout)
@@ -157,15 +152,20 @@ class Server(uvicorn.Server):
                 log_config=None,
                 lifespan="off",
                 server_header=False,
+                headers=[(IDENTITY, __version__)],
                 timeout_keep_alive=IDLE_SECONDS,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
+                timeout_graceful_shutdown=math.ceil(FAREWELL_SECONDS),
             )
         )
         self._on_ready = on_ready
+        self._ending = services.ending
         self._asked_to_stop = asyncio.Event()
+        self._asked_to_hurry = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # uvicorn sets them once a second: the first answer must have them too.
+        self.server_state.default_headers = self.config.encoded_headers
         self._on_ready()
 
     @contextlib.contextmanager
@@ -173,8 +173,9 @@ class Server(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """End in an orderly way; at once when asked a second time."""
-        self.force_exit = self.should_exit
+        """End when the requests under way have ended, or their time is over; at once when asked a second time."""
+        if self.should_exit:
+            self._asked_to_hurry.set()
         self.should_exit = True
         self._asked_to_stop.set()
 
@@ -184,49 +185,90 @@ class Server(uvicorn.Server):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._asked_to_stop.wait(), 1)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()  # at once where it is idle, else after its answer
+        await self._drain()
+        await super().shutdown(sockets)
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    found = engines(settings)
-    async with parts(settings, found, stand_in_for(found)) as services:
-        server = Server(services, on_ready=lambda: _announce(settings, listener))
-        with _signals(server.stop):
+    async def _drain(self) -> None:
+        if running := self._ending.running:
+            _log.info(
+                f"stopping: waiting for {running} request{'s' if running > 1 else ''} "
+                f"(at most {DRAIN_SECONDS:.0f} s; a second Ctrl-C stops now)"
+            )
+            await _first((self._ending.idle(), self._asked_to_hurry.wait()), DRAIN_SECONDS)
+        if running := self._ending.running:
+            _log.warning("ending requests before their answers are complete", count=running)
+        self._ending.end_all()
+        await _first((self._ending.idle(),), FAREWELL_SECONDS)
+
+
+async def _first(waits: Sequence[Coroutine[Any, Any, object]], seconds: float) -> None:
+    """Returns when one of them does, or the time is over."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable[[Address], None]) -> int:
+    async with AsyncExitStack() as stack:
+        found = engines(settings)
+        services = await stack.enter_async_context(parts(settings, found, stand_in_for(found)))
+        server = Server(services, on_ready=lambda: _announce(settings, listener, on_ready))
+        with _signals(server.stop) as caught:
             await server.serve(sockets=[listener])
-        _log.info("stopped")
+            # While signals are still caught: nothing may keep the runners from being ended.
+            await stack.aclose()
+    _log.info("stopped")
+    return 130 if caught[:1] == [signal.SIGINT] else 0
 
 
-def _announce(settings: Settings, listener: socket.socket) -> None:
+def _announce(settings: Settings, listener: socket.socket, on_ready: Callable[[Address], None]) -> None:
     address = bound(listener, settings.address)
+    on_ready(address)
     _log.info(f"puna {__version__} listens on {address.url}", models=str(settings.models), engine=settings.engine)
     if not is_loopback(settings.address.host) and not settings.api_keys:
         _log.warning("whoever reaches this address can use the server: set PUNA_API_KEYS, or listen on 127.0.0.1")
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """`stop` is called for each signal to end. Gives the list of those that came."""
     loop = asyncio.get_running_loop()
-    wanted = (signal.SIGINT, signal.SIGTERM)
+    caught: list[int] = []
+
+    def end(number: int) -> None:
+        caught.append(number)
+        stop()
+
+    wanted = _ENDING_SIGNALS
     try:
         for number in wanted:
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, end, number)
     except NotImplementedError:  # Windows: no loop there handles signals
-        before = [signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop)) for number in wanted]
+        before = [signal.signal(number, lambda caught, _: loop.call_soon_threadsafe(end, caught)) for number in wanted]
         try:
-            yield
+            yield caught
         finally:
             for number, handler in zip(wanted, before, strict=True):
                 signal.signal(number, handler)
         return
     try:
-        yield
+        yield caught
     finally:
         for number in wanted:
             loop.remove_signal_handler(number)
 
 
-def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+def _run_loop(main: Coroutine[Any, Any, int]) -> int:
     try:
         import uvloop
     except ImportError:  # Windows
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
+        return asyncio.run(main)
+    return uvloop.run(main)

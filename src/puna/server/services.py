@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from puna.inference import Inference
 from puna.scheduler.scheduler import Scheduler
+from puna.server.ending import Ending
 from puna.settings import Settings
 from puna.store.library import Library
 
@@ -16,3 +17,4 @@ class Services:
     library: Library
     scheduler: Scheduler
     inference: Inference
+    ending: Ending = field(default_factory=Ending)

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from puna.errors import Cancelled, PunaError
+from puna.errors import Cancelled, PunaError, ServerStopping
 from puna.server.body import dump
+from puna.server.ending import Ending
 from puna.server.errors import internal_error, ollama_error, openai_error
 
 GRACE = 5.0
@@ -110,8 +111,21 @@ class EventStream:
             if not pump.done():
                 raise Cancelled("The client closed the connection.")
             pump.result()
+        except asyncio.CancelledError:
+            ending: Ending | None = state.get("ending")
+            if ending is None or not ending.now:
+                raise
+            await _end(comments, pump, watch)
+            await self._break_off(send, ServerStopping())
         finally:
             await _end(comments, pump, watch)
+
+    async def _break_off(self, send: Send, error: PunaError) -> None:
+        """End with an error: as the answer itself where nothing was sent yet."""
+        if not self._started:
+            raise error
+        await self._send_error(send, error)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pump(self, send: Send, send_body: Send, request_id: str) -> None:
         now = asyncio.get_running_loop().time

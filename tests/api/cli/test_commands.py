@@ -116,7 +116,7 @@ def test_wrong_usage_ends_with_2(puna: Any, arguments: list[str]) -> None:
 
 
 def test_without_a_server_the_error_says_how_to_start_one(command: Callable[..., Any]) -> None:
-    ended = command(NOWHERE)("list")
+    ended = command(NOWHERE)("ps")
     assert (ended.status, ended.out) == (1, "")
     assert re.fullmatch(
         r"Error: could not connect to a Puna server at http://127.0.0.1:9 .*'puna serve'.*\n", ended.err

@@ -1,4 +1,4 @@
-"""`puna.server.run` in a process of its own: ready line, signals, an address that is taken."""
+"""`puna serve` in a process of its own: ready line, signals, an address that is taken."""
 
 from __future__ import annotations
 
@@ -13,13 +13,6 @@ from pathlib import Path
 
 import pytest
 
-CODE = """
-import os, sys
-from puna.server.run import run
-from puna.settings import Settings
-sys.exit(run(Settings.from_environment(os.environ)))
-"""
-
 
 @contextmanager
 def started(tmp_path: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
@@ -27,7 +20,12 @@ def started(tmp_path: Path, **environment: str) -> Iterator[subprocess.Popen[str
     script.write_text('{"default": {"text": "Hi."}}')
     variables = {"PUNA_MODELS": str(tmp_path / "models"), "PUNA_ENGINE": "scripted", "PUNA_SCRIPT": str(script)}
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE], env=variables | environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "puna", "serve"],
+        env={"HOME": str(tmp_path)} | variables | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As a terminal starts it: a test run in the background may itself ignore the signal, and pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     try:
         yield process
@@ -43,8 +41,8 @@ def ready_url(process: subprocess.Popen[str]) -> str:
     return line.split("listens on ")[1].split()[0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_line_when_ready_and_an_orderly_end(tmp_path, number):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_one_line_when_ready_and_an_orderly_end(tmp_path, number, status):
     with started(tmp_path, PUNA_HOST="127.0.0.1:0") as process:
         url = ready_url(process)
         host, port = url.removeprefix("http://").split(":")
@@ -52,19 +50,9 @@ def test_one_line_when_ready_and_an_orderly_end(tmp_path, number):
             connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
             process.send_signal(number)
-            assert process.wait(10) == 0
-
-
-def test_an_address_that_is_taken(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with started(tmp_path, PUNA_HOST=address) as process:
+            assert process.wait(10) == status
             assert process.stderr
-            said = process.stderr.read()
-            assert process.wait(10) == 1
-    assert address in said
-    assert "something else listens there" in said
-    assert "Traceback" not in said
+            assert "Traceback" not in process.stderr.read()
 
 
 @pytest.mark.parametrize(

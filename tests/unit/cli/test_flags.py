@@ -26,7 +26,7 @@ def every_flag() -> list[tuple[str, str]]:
     ]
 
 
-_WORDS = {"cp": ("a", "b"), "list": (), "ps": ()}
+_WORDS = {"cp": ("a", "b"), "list": (), "ps": (), "serve": ()}
 
 
 @pytest.mark.parametrize(("command", "flag"), every_flag())

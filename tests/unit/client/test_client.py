@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from puna.client import Client, ConnectionLost, ServerRefused, ServerUnreachable
-from puna.settings import Address
+from puna.settings import IDENTITY, Address
 from puna.types import Progress
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -22,8 +22,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def talking_to(handler: Handler) -> AsyncIterator[Client]:
-    """A client of a server that answers everything with `handler`."""
-    runner = web.ServerRunner(web.Server(handler))
+    """A client of a Puna that answers everything with `handler`."""
+
+    async def identified(request: web.Request) -> web.StreamResponse:
+        if request.method == "HEAD" and request.path == "/":
+            return web.Response(headers={IDENTITY: "1.0"})
+        return await handler(request)
+
+    runner = web.ServerRunner(web.Server(identified))
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -67,7 +73,7 @@ async def test_no_server_is_a_clean_error() -> None:
         port = listener.getsockname()[1]
     async with Client(Address("127.0.0.1", port)) as client:
         with pytest.raises(ServerUnreachable, match="run 'puna serve' to start it") as caught:
-            await client.check()
+            await client.identify()
     assert str(port) in str(caught.value)
 
 

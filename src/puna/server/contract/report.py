@@ -1,6 +1,7 @@
 """What an answer tells besides itself: everything that its request or its model had without effect.
 
-This alone writes the `x-puna-*` headers of answers, and `HEADERS` is the list that browsers may read.
+This alone writes the headers of answers that report (`x-puna-version`, on every answer, says whose it is), and
+`HEADERS` is the list of those that browsers may read.
 """
 
 from __future__ import annotations
