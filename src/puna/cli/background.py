@@ -20,9 +20,9 @@ from puna import places
 from puna.cli import servers
 from puna.cli.connect import client
 from puna.cli.progress import error_console, waiting
-from puna.cli.text import human_past
 from puna.client import ServerUnreachable
 from puna.errors import PunaError
+from puna.human import human_past
 from puna.settings import Address, Settings
 
 # -P: what lies in the user's working directory is none of our modules.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from puna import __version__
-from puna.client import Client
+from puna.client import Client, ServerUnreachable
 from puna.settings import Settings
 
 
@@ -22,6 +24,28 @@ def client(values: Settings | None = None, *, warn: bool = True) -> Client:
     if not warn:
         return Client(values.address, api_key=key)
     return Client(values.address, api_key=key, on_identified=_compare)
+
+
+@asynccontextmanager
+async def store(values: Settings | None = None) -> AsyncIterator[Client]:
+    """A Client for what needs no more than the models directory: of the server, or, where none runs, of this process.
+
+    Both answer with the same routes. Nothing is served here for an address that is not this machine's.
+    """
+    values = values or settings()
+    async with client(values) as server:
+        try:
+            await server.identify()
+        except ServerUnreachable:
+            if not server.local or values.address.scheme != "http":
+                raise
+        else:
+            yield server
+            return
+    from puna.cli.local import local_client
+
+    async with local_client(values) as server:
+        yield server
 
 
 def _compare(version: str) -> None:

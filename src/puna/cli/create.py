@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from puna.cli.connect import client
+from puna.cli.connect import store
 from puna.cli.progress import Bars, Lines, error_console, follow, reporter
 from puna.cli.upload import bring
 from puna.client import Client
@@ -23,7 +23,7 @@ async def create(model: str, file: str, *, quantize: str) -> None:
     path = Path(file)
     modelfile = read_modelfile(path)
     console = error_console()
-    async with client() as server:
+    async with store() as server:
         with reporter(console) as shown:
             request = await _request(server, model, modelfile, path.parent, shown)
         if quantize:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 
 import puna
-from puna.cli.connect import client
-from puna.cli.text import human_bytes, human_past, human_until, processor, section, table
+from puna.cli.connect import client, store
+from puna.cli.text import processor, section, table
 from puna.client import ModelCard, ModelSummary, NotPuna, RunningModel, ServerRefused, ServerUnreachable
 from puna.errors import InvalidRequest, NotFound
+from puna.human import human_bytes, human_past, human_until
 from puna.model.model import size_text
 from puna.types import JsonObject, JsonValue
 
@@ -39,7 +40,7 @@ async def version() -> None:
 
 async def list_models(prefix: str) -> None:
     """The prefix is matched without regard to case."""
-    async with client() as server:
+    async with store() as server:
         models = await server.models()
     print(models_table([model for model in models if model.name.lower().startswith(prefix.lower())], _now()))
 
@@ -54,20 +55,20 @@ async def show(model: str, selected: Sequence[str], *, verbose: bool) -> None:
     if len(selected) > 1:
         *others, last = (f"'--{name}'" for name in SELECTORS)
         raise InvalidRequest(f"only one of {', '.join(others)}, or {last} can be specified")
-    async with client() as server:
+    async with store() as server:
         card = await server.show(model, verbose=verbose)
     print(selection(card, selected[0]) if selected else card_text(card, verbose=verbose), end="")
 
 
 async def copy(source: str, destination: str) -> None:
-    async with client() as server:
+    async with store() as server:
         await server.copy(source, destination)
     print(f"copied '{source}' to '{destination}'")
 
 
 async def remove(models: Sequence[str]) -> None:
     """One after the other; the first that fails ends it."""
-    async with client() as server:
+    async with store() as server:
         for model in models:
             await server.delete(model)
             print(f"deleted '{model}'", flush=True)

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from puna.cli.text import human_bytes
+from puna.human import human_bytes
 from puna.types import Progress
 
 

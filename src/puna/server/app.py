@@ -8,11 +8,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
 from puna.server.ending import Ends
 from puna.server.errors import error_response
+from puna.server.home import Home
 from puna.server.middleware import BodyLimit, Hosts, Identify, Keys, Origins
 from puna.server.ollama.routes import routes as ollama_routes
 from puna.server.openai.routes import routes as openai_routes
@@ -22,7 +24,7 @@ from puna.server.services import Services
 def create_app(services: Services) -> Starlette:
     settings = services.settings
     return _App(
-        routes=[*openai_routes(services), *ollama_routes(services)],
+        routes=[Route("/", Home(services).root, methods=["GET"]), *openai_routes(services), *ollama_routes(services)],
         middleware=[
             Middleware(Identify),
             Middleware(Ends, services.ending),

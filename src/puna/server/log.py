@@ -20,11 +20,13 @@ KEPT_FILES = 4
 Write = Callable[[str], None]
 
 
-def configure_logging(*, debug: bool, file: Path | None = None) -> None:
+def configure_logging(*, debug: bool, quiet: bool = False, file: Path | None = None) -> None:
     """From here on everything that is logged goes to stderr; given `file`, stdout and stderr are that file.
 
+    `quiet`: warnings and errors only.
     OSError when the file cannot be written.
     """
+    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     stream = LogFile(file) if file is not None else LogStream()
     structlog.configure(
         processors=[
@@ -40,7 +42,7 @@ def configure_logging(*, debug: bool, file: Path | None = None) -> None:
                 sort_keys=False,
             ),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         # It needs no more of a file than `write` and `flush`.
         logger_factory=structlog.PrintLoggerFactory(file=stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,

@@ -109,16 +109,17 @@ def bound(listener: socket.socket, address: Address) -> Address:
 
 @asynccontextmanager
 async def parts(
-    settings: Settings, found: Mapping[str, Engine], stand_in: StandIn = catalogue.stand_in
+    settings: Settings, found: Mapping[str, Engine], stand_in: StandIn = catalogue.stand_in, *, prune: bool = True
 ) -> AsyncIterator[Services]:
-    """Everything that the routes need. Leaving it ends every runner."""
+    """Everything that the routes need. Leaving it ends every runner. `prune`: tidy the store first."""
     library = Library.open(
         settings.models,
         read_only=settings.read_only_models,
         no_prune=settings.no_prune,
         stand_in=stand_in,
     )
-    await _prune(library)
+    if prune:
+        await _prune(library)
     async with Scheduler(found, settings, verify=library.verify) as scheduler:
         yield Services(settings, library, scheduler, Inference(library, scheduler, settings))
 

@@ -8,18 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.cli.text import (
-    WordWrap,
-    go_duration,
-    human_bytes,
-    human_duration,
-    human_past,
-    human_until,
-    processor,
-    section,
-    table,
-    width,
-)
+from puna.cli.text import WordWrap, go_duration, processor, section, table, width
+from puna.human import human_bytes, human_duration, human_past, human_until
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 

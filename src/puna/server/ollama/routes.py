@@ -13,7 +13,6 @@ from puna.server.services import Services
 def routes(services: Services) -> list[Route]:
     inference, models, transfer = InferenceRoutes(services), ModelRoutes(services), TransferRoutes(services)
     return [
-        Route("/", models.root, methods=["GET"]),
         Route("/api/version", models.version, methods=["GET"]),
         Route("/api/status", models.status, methods=["GET"]),
         Route("/api/tags", models.tags, methods=["GET"]),

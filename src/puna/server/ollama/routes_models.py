@@ -1,4 +1,4 @@
-"""What is here and what is loaded: `/`, and under `/api`: version, status, tags, ps, show, copy, delete."""
+"""What is here and what is loaded, under `/api`: version, status, tags, ps, show, copy, delete."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime, timezone
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 import puna
 from puna.errors import InvalidName, InvalidRequest, Unsupported
@@ -30,10 +30,6 @@ class ModelRoutes:
         self._scheduler = services.scheduler
         self._inference = services.inference
         self._strict = services.settings.strict
-
-    async def root(self, request: Request) -> Response:
-        """Clients look for exactly this text."""
-        return PlainTextResponse("Ollama is running")
 
     async def version(self, request: Request) -> Response:
         return JsonReply({"version": OLLAMA_API, "puna": puna.__version__})
