@@ -20,6 +20,7 @@
     ├── Cancelled                  499  the caller went away
     ├── ModelFileError             400  a model file is damaged, hostile or of an unknown kind
     ├── StoreError                 500  the models directory cannot be read or written
+    │   └── StoreReadOnly      403  it may be read, not written
     ├── SourceError                502  a registry, an index or a transfer failed
     │   ├── SourceNotFound         404  the source does not have that model
     │   └── DigestMismatch         502  bytes arrived that are not what their digest says
@@ -194,6 +195,20 @@ class ModelFileError(PunaError):
 
 class StoreError(PunaError):
     default_code = "store_error"
+
+
+class StoreReadOnly(StoreError):
+    """`doing`: what was not allowed; `reason`: the system's word for why."""
+
+    status = 403
+    type = "permission_error"
+    default_code = "store_read_only"
+
+    def __init__(self, doing: str, reason: str) -> None:
+        super().__init__(
+            f"{doing}: the models directory cannot be written ({reason}). What is in it can be used; to add or remove "
+            "models, make it writable or name another one (PUNA_MODELS)."
+        )
 
 
 class SourceError(PunaError):

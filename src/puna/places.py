@@ -1,24 +1,47 @@
-"""Where Puna keeps what is its own on this machine. Nothing is made here; a place that cannot be known is None."""
+"""Where Puna keeps what is its own on this machine. A place that cannot be known is None."""
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
 def models() -> Path | None:
     """The models directory, where no setting names one. None: this user has no home."""
-    from platformdirs import user_data_path
+    import platformdirs
 
-    return _known(user_data_path("puna", appauthor=False), "models")
+    base = _known(platformdirs.user_data_path)
+    return None if base is None else base / "models"
 
 
 def state() -> Path | None:
     """Logs, the record of running servers, the history of conversations. None: this user has no home."""
-    from platformdirs import user_state_path
+    import platformdirs
 
-    return _known(user_state_path("puna", appauthor=False))
+    return _known(platformdirs.user_state_path)
 
 
-def _known(base: Path, *parts: str) -> Path | None:
-    """A '~' that nobody could resolve is left as it is: that would be a directory below the working one."""
-    return base.joinpath(*parts) if base.is_absolute() else None
+def temporary() -> Path | None:
+    """For what belongs into `state` where that cannot be written. None where it is not ours alone."""
+    if sys.platform == "win32":
+        return None  # there is always a home
+    path = Path(tempfile.gettempdir()) / f"puna-{os.getuid()}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError:
+        return None
+    return path if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() else None
+
+
+def _known(base: Callable[..., Path]) -> Path | None:
+    """None without a home: platformdirs raises then, or, older ones, leaves a '~' that would be a directory's name."""
+    try:
+        path = base("puna", appauthor=False)
+    except RuntimeError:
+        return None
+    return path if path.is_absolute() else None

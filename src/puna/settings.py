@@ -272,5 +272,6 @@ class Settings:
                     raise SettingError(name, text, row.expected) from error
                 break
         values.update({key: value for key, value in overrides.items() if value is not None})
-        values.setdefault("models", _default_models())
+        if "models" not in values:
+            values["models"] = _default_models()
         return cls(**values)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -112,7 +111,7 @@ async def tell_state(settings: Settings) -> None:
         known = servers.at(settings.address)
         lines = [f"Puna {version} runs at {settings.address.url}"]
         if known is None:
-            lines.append("process  not known: it was started by another user, on another machine or without a home")
+            lines.append("process  not known: it was started by another user or on another machine")
         else:
             age = human_past(known.since, datetime.now(timezone.utc))
             lines += [
@@ -199,28 +198,17 @@ async def until_ready(started: Started, settings: Settings, patience: float = _P
 
 def log_path(address: Address) -> Path | None:
     """Where the log of a server at `address` can be written: among this user's state, or else the temporary files."""
-    name = f"serve-{address.port}.log"
-    state = places.state()
-    for directory in (state, _temporary()):
+    for directory in (places.state(), places.temporary()):
         if directory is None:
             continue
-        path = directory / name
+        path = directory / f"serve-{address.port}.log"
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if directory is not state and directory.lstat().st_uid != os.getuid():
-                continue  # somebody else made it, to read along
+            directory.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
         except OSError:
             continue
         return path
     return None
-
-
-def _temporary() -> Path | None:
-    """A directory of this user's own among the temporary files; Windows has one anyway, as it has a home."""
-    if sys.platform == "win32":
-        return None
-    return Path(tempfile.gettempdir()) / f"puna-{os.getuid()}"
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from puna import places
 from puna.cli.answer import Transcript, printer, show, stats_text, tell_notices
 from puna.cli.keyboard import Cleared, Keyboard, unheard
 from puna.cli.media import attach
@@ -105,6 +107,5 @@ def _interrupt(work: asyncio.Future[None]) -> Iterator[None]:
 
 
 def history_path() -> Path:
-    from platformdirs import user_state_path
-
-    return user_state_path("puna", appauthor=False) / "history"
+    place = places.state() or places.temporary()
+    return Path(os.devnull) if place is None else place / "history"

@@ -65,25 +65,23 @@ def this_process(address: Address, *, version: str, models: Path, log: Path | No
 
 def record(server: RunningServer) -> Path | None:
     """Where it is written; None when this user has no place for it."""
-    directory = _directory()
-    if directory is None:
-        return None
-    path = directory / f"{server.pid}.json"
-    temporary = path.with_suffix(".tmp")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(server)), "utf-8")
-        temporary.replace(path)
-    except OSError:
-        return None
-    return path
+    for directory in _directories():
+        path = directory / f"{server.pid}.json"
+        temporary = path.with_suffix(".tmp")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(asdict(server)), "utf-8")
+            temporary.replace(path)
+        except OSError:
+            continue
+        return path
+    return None
 
 
 def running() -> list[RunningServer]:
     """All that run, the youngest first."""
-    directory = _directory()
     found: list[RunningServer] = []
-    for path in directory.glob("*.json") if directory is not None else ():
+    for path in (path for directory in _directories() for path in directory.glob("*.json")):
         server = _read(path)
         if server is not None and server.alive:
             found.append(server)
@@ -111,6 +109,6 @@ def _read(path: Path) -> RunningServer | None:
         return None
 
 
-def _directory() -> Path | None:
-    state = places.state()
-    return None if state is None else state / "servers"
+def _directories() -> list[Path]:
+    """The first that can be written is used; all are read."""
+    return [place / "servers" for place in (places.state(), places.temporary()) if place is not None]

@@ -125,7 +125,8 @@ def _connect(base: str, key: str, model: str) -> str:
         "from openai import OpenAI\n\n"
         f'client = OpenAI(base_url="{base}/v1/", api_key="{key}")\n'
         'messages = [{"role": "user", "content": "Say hi."}]\n'
-        f'print(client.chat.completions.create(model="{model}", messages=messages).choices[0].message.content)'
+        f'answer = client.chat.completions.create(model="{model}", messages=messages)\n'
+        "print(answer.choices[0].message.content)"
     )
     rows = [
         ("OpenAI's clients", f"base_url {base}/v1/, api_key {key}"),

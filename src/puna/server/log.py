@@ -23,7 +23,7 @@ Write = Callable[[str], None]
 def configure_logging(*, debug: bool, quiet: bool = False, file: Path | None = None) -> None:
     """From here on everything that is logged goes to stderr; given `file`, stdout and stderr are that file.
 
-    `quiet`: warnings and errors only.
+    `quiet`: warnings and errors only, and none that the request's client is told.
     OSError when the file cannot be written.
     """
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
@@ -33,6 +33,7 @@ def configure_logging(*, debug: bool, quiet: bool = False, file: Path | None = N
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            *([_untold] if quiet else []),
             _printable,
             structlog.dev.ConsoleRenderer(
                 colors=file is None and sys.stderr.isatty(),
@@ -97,6 +98,15 @@ class LogFile(LogStream):
         for descriptor in (1, 2):
             os.dup2(opened, descriptor)
         os.close(opened)
+
+
+_TOLD = frozenset({"request failed", "stream failed"})
+
+
+def _untold(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if event["event"] in _TOLD:
+        raise structlog.DropEvent
+    return event
 
 
 def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

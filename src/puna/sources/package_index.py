@@ -21,7 +21,7 @@ from puna.sources.pip_client import download
 from puna.sources.wheel import Member, Wheel, open_wheel
 from puna.sources.worker import Report, Worker
 from puna.store.blobs import hash_file
-from puna.store.files import store_errors
+from puna.store.files import write_errors
 from puna.store.library import Library
 from puna.types import Options, Progress
 
@@ -72,7 +72,7 @@ async def fetch(package: Package, name: Name, library: Library) -> AsyncGenerato
 def _scratch(library: Library) -> Iterator[Path]:
     """A private directory on the store's disk, gone afterwards."""
     parent = library.downloads
-    with store_errors("making a directory for the download"):
+    with write_errors("making a directory for the download"):
         parent.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="package-", dir=parent))
     try:

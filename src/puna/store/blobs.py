@@ -19,7 +19,7 @@ from types import TracebackType
 from puna.errors import DigestMismatch, StoreError
 from puna.model.digest import Digest
 from puna.model.manifest import Layer
-from puna.store.files import store_errors, sync_directory
+from puna.store.files import store_errors, sync_directory, write_errors
 
 CHUNK = 1 << 20
 _FICLONE = 0x40049409
@@ -100,14 +100,14 @@ class Blobs:
         if expected is not None and digest.hex != expected.hex.lower():
             raise _mismatch(expected, digest)
         if not self.has(digest) or self.size(digest) != before.st_size:
-            with store_errors(f"storing {path.name}"):
+            with write_errors(f"storing {path.name}"):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._take(source, digest)
         return digest
 
     def remove(self, digest: Digest) -> None:
         """From the own store, under both names; no error if it is not there."""
-        with store_errors(f"removing blob {digest}"):
+        with write_errors(f"removing blob {digest}"):
             for name in (digest.filename, str(digest)):
                 (self.directory / name).unlink(missing_ok=True)
 
@@ -143,7 +143,7 @@ class BlobWriter:
         self._hash = hashlib.sha256()
 
     def __enter__(self) -> BlobWriter:
-        with store_errors("writing a blob"):
+        with write_errors("writing a blob"):
             self._directory.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(prefix="sha256-", suffix=".tmp", dir=self._directory)
         self.path = Path(name)
@@ -157,11 +157,11 @@ class BlobWriter:
     def write(self, data: bytes) -> None:
         self._hash.update(data)
         self.size += len(data)
-        with store_errors("writing a blob"):
+        with write_errors("writing a blob"):
             self._file.write(data)
 
     def flush(self) -> None:
-        with store_errors("writing a blob"):
+        with write_errors("writing a blob"):
             self._file.flush()
 
     def __exit__(
@@ -180,7 +180,7 @@ class BlobWriter:
         if self._expected is not None and self.digest.hex != self._expected.hex.lower():
             raise _mismatch(self._expected, self.digest)
         final = self._directory / self.digest.filename
-        with store_errors("writing a blob"):
+        with write_errors("writing a blob"):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()

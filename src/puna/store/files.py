@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from puna.errors import StoreError
+from puna.errors import StoreError, StoreReadOnly
 
 
 @contextmanager
@@ -18,6 +18,17 @@ def store_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        raise store_error(doing, error) from error
+
+
+@contextmanager
+def write_errors(doing: str) -> Iterator[None]:
+    """The same around what changes the store: StoreReadOnly where that is not allowed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise StoreReadOnly(doing, (error.strerror or str(error)).lower()) from error
         raise store_error(doing, error) from error
 
 

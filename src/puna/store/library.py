@@ -46,7 +46,7 @@ from puna.model.model import Model
 from puna.model.name import Name, nearest
 from puna.model.parameters import stored_options
 from puna.store.blobs import Blobs
-from puna.store.files import remove_empty, store_errors
+from puna.store.files import remove_empty, store_errors, write_errors
 from puna.store.manifests import Manifests, Stamp
 from puna.store.transfers import Transfers
 from puna.store.verified import FILE_NAME, Verified
@@ -266,7 +266,7 @@ class Library:
         names = {name for digest in used for name in (digest.filename, str(digest))}
         removed: list[str] = []
         directory = self.blobs.directory
-        with store_errors("pruning the store"):
+        with write_errors("pruning the store"):
             files = [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
             for path in (*files, *self._own.manifests.temporary()):
                 status = path.lstat()
@@ -289,7 +289,7 @@ class Library:
             own = self.blobs.directory / layer.digest.filename
             if path is None or own.exists():
                 continue
-            with store_errors("making the blob directory"):
+            with write_errors("making the blob directory"):
                 own.parent.mkdir(parents=True, exist_ok=True)
             try:
                 link(path, own)

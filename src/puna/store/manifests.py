@@ -13,7 +13,7 @@ from stat import S_ISREG
 from puna.errors import InvalidName, StoreError
 from puna.model.manifest import MAX_MANIFEST_BYTES
 from puna.model.name import Name
-from puna.store.files import is_temporary, remove_empty, store_error, store_errors, write_file
+from puna.store.files import is_temporary, remove_empty, store_error, store_errors, write_errors, write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ class Manifests:
 
     def write(self, name: Name, data: bytes) -> None:
         """In one step."""
-        with store_errors(f"writing the manifest of {name.short}"):
+        with write_errors(f"writing the manifest of {name.short}"):
             write_file(self.path(name), data)
 
     def remove(self, name: Name) -> None:
         """And the directories that are empty then."""
-        with store_errors(f"removing the manifest of {name.short}"):
+        with write_errors(f"removing the manifest of {name.short}"):
             self.path(name).unlink()
         remove_empty(self.path(name).parent, up_to=self.directory.parent)
 

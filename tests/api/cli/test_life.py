@@ -275,15 +275,45 @@ def test_the_log_has_one_line_a_request_and_none_of_its_words(house: House) -> N
     assert house("serve", "--stop").status == 0
 
 
-def test_without_a_home_for_its_log_it_takes_a_temporary_one(house: House, tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", ["/dev/null/nowhere", None])
+def test_without_a_writable_home_the_temporary_files_serve(house: House, tmp_path: Path, home: str | None) -> None:
+    """What would lie in the state directory lies there: the log, and the record by which it is stopped."""
     environment = house.command.environment
-    environment["XDG_STATE_HOME"] = "/dev/null/nowhere"
+    for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "HOME"):
+        environment.pop(name, None)
+        if home is not None:
+            environment[name] = home
     environment["TMPDIR"] = str(tmp_path)
+    if home is None:
+        # Without HOME the home is looked up by the user's number, which may have none either.
+        environment["PYTHONPATH"] = str(nobody(tmp_path))
     started = house("serve", "--background")
     assert started.status == 0, started.err
     log = tmp_path / f"puna-{os.getuid()}" / f"serve-{house.port}.log"
     assert str(log) in started.out
-    assert "no place to note" in log.read_text()
-    pid = int(re.search(r"process (\d+)", started.out)[1])  # type: ignore[index]
-    assert house("serve", "--stop").status == 1, "it left no record, so it is not touched"
-    psutil.Process(pid).terminate()
+    assert "listens on" in log.read_text()
+    assert "tiny:latest" in house("list").out
+    assert house("serve", "--stop").status == 0
+
+
+def nobody(directory: Path) -> Path:
+    """A directory for PYTHONPATH by which this user's number is in no list of users."""
+    path = directory / "site"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(
+        "import pwd\n\ndef missing(uid):\n    raise KeyError(uid)\n\npwd.getpwuid = missing\n"
+    )
+    return path
+
+
+def test_no_home_and_no_directory_for_models_is_said(command: Callable[..., Any], tmp_path: Path) -> None:
+    puna = command("127.0.0.1:9", PYTHONPATH=str(nobody(tmp_path)))
+    for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "HOME"):
+        puna.environment.pop(name, None)
+    for arguments in (["list"], ["serve"], ["run", "tiny", "hi"]):
+        ended = puna(*arguments)
+        assert ended.status == 1
+        assert "PUNA_MODELS" in ended.err
+        assert "no home directory" in ended.err
+        assert "Traceback" not in ended.err
+    assert not (tmp_path / "~").exists()
