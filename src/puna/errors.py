@@ -62,6 +62,12 @@ class InvalidRequest(PunaError):
     default_code = "invalid_value"
 
 
+class UnsatisfiableSchema(InvalidRequest):
+    """A JSON schema that no value satisfies."""
+
+    default_code = "invalid_json_schema"
+
+
 class ContextLengthExceeded(InvalidRequest):
     """`tokens` were sent (or asked for), `limit` fit."""
 

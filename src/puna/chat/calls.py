@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import cast
 
 from puna.chat import grammar
 from puna.chat.callparser import (
@@ -26,8 +27,20 @@ from puna.chat.callparser import (
 )
 from puna.chat.facts import CallSyntax
 from puna.chat.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
-from puna.errors import InvalidRequest
-from puna.grammar.gbnf import EMPTY, Expression, GrammarTooLarge, NoAnswer, Rules, Text, chars, choice, optional, seq
+from puna.errors import InvalidRequest, UnsatisfiableSchema
+from puna.grammar.gbnf import (
+    EMPTY,
+    NEVER,
+    Expression,
+    GrammarTooLarge,
+    NoAnswer,
+    Rules,
+    Text,
+    chars,
+    choice,
+    optional,
+    seq,
+)
 from puna.types import Grammar, JsonObject, JsonOutput, Output, Tool, ToolChoice
 
 __all__ = [
@@ -54,7 +67,8 @@ MAX_CALLS = 16
 class CallPlan:
     """`tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the
     model instead. `constraint`: GBNF of the whole answer (see `puna.chat.grammar.after_thinking`), None: free.
-    `ignored`: paths of what tools' schemas say and what is not enforced.
+    `callable`: the tools that may be called, each with the parameters that its calls are held to. `ignored`: paths of
+    what tools' schemas say and what is not enforced, and of tools that nothing can call.
     """
 
     tools: tuple[Tool, ...] = ()
@@ -94,13 +108,18 @@ def plan_calls(
     used = known or DEFAULT_SYNTAX
     by_name = {tool.name: (index, tool) for index, tool in enumerate(tools) if tool.name in allowed}
     answer = _Answer(used, by_name, parallel)
+    constraint = answer.gbnf(choice, output)
+    ignored = tuple(answer.ignored)
+    if not answer.held:
+        return CallPlan(constraint=constraint, ignored=ignored)
+    told = tuple(tool for tool in tools if tool.name not in answer.impossible)
     return CallPlan(
-        tools=tuple(as_function(tool) for tool in tools) if known else (),
-        instructions=None if known else _instructions(tools, choice, allowed, parallel),
-        constraint=answer.gbnf(choice, output),
+        tools=tuple(as_function(tool) for tool in told) if known else (),
+        instructions=None if known else _instructions(told, choice, frozenset(answer.held), parallel),
+        constraint=constraint,
         form=CallForm.of(used),
-        callable=MappingProxyType({name: tool for name, (_, tool) in by_name.items()}),
-        ignored=tuple(answer.ignored),
+        callable=MappingProxyType(answer.held),
+        ignored=ignored,
     )
 
 
@@ -150,10 +169,15 @@ class _Answer:
         self.tools = tools
         self.most = MAX_CALLS if parallel else 1
         self.ignored: list[str] = []
+        self.held: dict[str, Tool] = {}
+        self.impossible: dict[str, UnsatisfiableSchema] = {}
 
-    def gbnf(self, asked: ToolChoice, output: Output | None) -> str:
+    def gbnf(self, asked: ToolChoice, output: Output | None) -> str | None:
+        """None: any text. A tool whose arguments nothing satisfies is left out, unless the choice names it."""
         try:
-            calls = self._calls()
+            calls = self._calls(asked)
+            if calls == NEVER:
+                return _output_gbnf(output)
             if asked.mode == "required":
                 return self.rules.text(calls)
             if output is not None:
@@ -173,33 +197,51 @@ class _Answer:
             return json_value(self.rules, output.schema, param="output")
         return grammar.grammar_text(self.rules, output, lambda allowed: allowed, param="output")
 
-    def _calls(self) -> Expression:
+    def _calls(self, asked: ToolChoice) -> Expression:
+        """NEVER: there is nothing to call."""
         before, after = self.syntax.before, self.syntax.after
         lead = trail = ""
         if self.syntax.array:
             cut, end = before.rindex("{"), after.index("}") + 1
             lead, before, after, trail = before[:cut], before[cut:], after[:end], after[end:]
-        one = self.rules.add(
-            choice(*(self._call(before, index, tool, after) for index, tool in self.tools.values())), "call"
-        )
+        options = [self._call_or_never(before, index, tool, after, asked) for index, tool in self.tools.values()]
+        if self.impossible and not self.held:
+            if asked.mode == "required":
+                raise next(iter(self.impossible.values()))
+            return NEVER
+        one = self.rules.add(choice(*options), "call")
         between = seq(Text(","), optional(Text(" "))) if self.syntax.array else optional(Text("\n"))
         more = self.rules.repeat(self.rules.add(seq(between, one), "again"), 0, self.most - 1)
         return self.rules.add(seq(self._loose(lead), one, more, self._loose(trail)), "calls")
+
+    def _call_or_never(self, before: str, index: int, tool: Tool, after: str, asked: ToolChoice) -> Expression:
+        try:
+            return self._call(before, index, tool, after)
+        except UnsatisfiableSchema as error:
+            if tool.name in (asked.names or ()):
+                raise _not_callable(tool, error) from error
+            self.impossible[tool.name] = error
+            self.ignored.append(f"tools[{index}]")
+            return NEVER
 
     def _call(self, before: str, index: int, tool: Tool, after: str) -> Expression:
         head = seq(self._loose(before), Text(tool.name), self._loose(self.syntax.between))
         return seq(head, self._arguments(index, tool), self._loose(after))
 
     def _arguments(self, index: int, tool: Tool) -> Expression:
+        value, self.held[tool.name] = self._held(index, tool)
+        return value
+
+    def _held(self, index: int, tool: Tool) -> tuple[Expression, Tool]:
         if tool.kind == "custom":
-            return self._free_text(index, tool)
+            return self._free_text(index, tool), tool
         # A schema of something else than an object could not be called with named arguments.
         param, types = f"tools[{index}].parameters", frozenset({"object"})
         if tool.strict:
-            return json_value(self.rules, tool.parameters, param=param, types=types)
-        value, ignored = loose_json_value(self.rules, tool.parameters, param=param, types=types)
-        self.ignored += ignored
-        return value
+            return json_value(self.rules, tool.parameters, param=param, types=types), tool
+        held = loose_json_value(self.rules, tool.parameters, param=param, types=types)
+        self.ignored += held.left_out
+        return held.value, replace(tool, parameters=cast("JsonObject | None", held.schema))
 
     def _free_text(self, index: int, tool: Tool) -> Expression:
         if tool.grammar is None:
@@ -225,6 +267,14 @@ class _Answer:
                 parts.append(Text(word[:end]))
                 rest = word[end:]
         return seq(*parts) if parts else EMPTY
+
+
+def _not_callable(tool: Tool, error: UnsatisfiableSchema) -> InvalidRequest:
+    return InvalidRequest(
+        f"tool_choice names {tool.name!r}, which nothing can call. {error.message}",
+        param="tool_choice",
+        code=error.code,
+    )
 
 
 _ID_CHARACTER = chars("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")

@@ -1,7 +1,8 @@
 """A schema without what cannot be enforced of it, for those who would rather have the rest than nothing. Pure.
 
-A keyword is taken out where it stands; only `oneOf` becomes the `anyOf` that it implies. A schema so loosened allows
-all that the whole one does, and more.
+A keyword is taken out where it stands, and with it those that mean another thing without it (`additionalProperties`
+speaks of what `properties` does not list); `oneOf` becomes the `anyOf` that it implies. A schema so loosened allows all
+that the whole one does, and more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,17 @@ from urllib.parse import unquote
 from puna.chat.shapes import SchemaError
 from puna.types import JsonObject, JsonValue
 
+_SPEAKS_OF_THE_REST = {
+    "properties": ("additionalProperties", "unevaluatedProperties"),
+    "patternProperties": ("additionalProperties", "unevaluatedProperties"),
+    "additionalProperties": ("unevaluatedProperties",),
+    "prefixItems": ("items", "unevaluatedItems"),
+    "items": ("additionalItems", "unevaluatedItems"),
+    "additionalItems": ("unevaluatedItems",),
+    "minContains": ("contains",),
+    "maxContains": ("contains",),
+}
+
 
 def loosened(schema: JsonValue, error: SchemaError) -> tuple[JsonValue, tuple[str, ...]]:
     """`schema` without the cause of `error`, and the JSON pointers of what was taken out; "": all of it."""
@@ -18,12 +30,19 @@ def loosened(schema: JsonValue, error: SchemaError) -> tuple[JsonValue, tuple[st
     for paths in ([error.path], error.path.split(" and ")):
         found = [path for path in paths if error.keyword and _has(_at(schema, _steps(path)), error.keyword)]
         if found:
+            taken: list[str] = []
             for path in found:
-                schema = _without(schema, _steps(path), str(error.keyword))
-            return schema, tuple(f"{path}/{error.keyword}".removeprefix("#") for path in found)
-    if error.path != "#" and _at(schema, _steps(error.path)) is not None:
+                schema, keywords = _without(schema, _steps(path), str(error.keyword))
+                taken += [f"{path}/{keyword}".removeprefix("#") for keyword in keywords]
+            return schema, tuple(taken)
+    if error.path.startswith("#/") and _at(schema, _steps(error.path)) is not None:
         return _replaced(schema, _steps(error.path), True), (error.path.removeprefix("#"),)
     return {}, ("",)
+
+
+def is_there(schema: JsonValue, error: SchemaError) -> bool:
+    """Whether the cause of `error` still is: others may have gone with what was taken out before."""
+    return _has(_at(schema, _steps(error.path)), error.keyword or "")
 
 
 def _steps(path: str) -> list[str]:
@@ -47,14 +66,21 @@ def _has(place: JsonValue, keyword: str) -> bool:
     return isinstance(place, dict) and keyword in place
 
 
-def _without(schema: JsonValue, steps: list[str], keyword: str) -> JsonValue:
+def _without(schema: JsonValue, steps: list[str], keyword: str) -> tuple[JsonValue, tuple[str, ...]]:
+    """Without a keyword that is there, and the keywords taken out: it, and those that lean on it."""
     place = _at(schema, steps)
-    if not isinstance(place, dict):
-        return schema
-    left: JsonObject = {key: value for key, value in place.items() if key != keyword}
+    assert isinstance(place, dict)
+    gone = [keyword]
+    for one in gone:
+        gone += [other for other in _SPEAKS_OF_THE_REST.get(one, ()) if _limits(place, other) and other not in gone]
+    left: JsonObject = {key: value for key, value in place.items() if key not in gone}
     if keyword == "oneOf" and "anyOf" not in place:
         left["anyOf"] = place["oneOf"]
-    return _replaced(schema, steps, left)
+    return _replaced(schema, steps, left), tuple(gone)
+
+
+def _limits(place: JsonObject, keyword: str) -> bool:
+    return keyword in place and place[keyword] not in (True, {})
 
 
 def _replaced(schema: JsonValue, steps: list[str], new: JsonValue) -> JsonValue:

@@ -8,7 +8,9 @@ Bounded numbers are written without an exponent; zero is never written with a mi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
+from fractions import Fraction
+from typing import cast
 
 from puna.grammar.gbnf import EMPTY, NEVER, Expression, Ref, Repeat, Rules, Text, chars, choice, optional, seq, span
 
@@ -17,6 +19,23 @@ _DIGIT = span("0", "9")
 _LARGEST_STEP = 128
 _LARGEST_BOUND = Decimal(10) ** 30
 _MOST_FRACTIONS = 1000
+_MOST_PLACES = 30
+
+
+def decimal(number: float) -> Decimal:
+    """As JSON writes it: 0.1 is a tenth."""
+    return Decimal(number) if isinstance(number, int) else Decimal(str(number))
+
+
+def _coarse(bound: Decimal | None, rounding: str) -> Decimal | None:
+    if bound is None or -cast("int", bound.as_tuple().exponent) <= _MOST_PLACES:
+        return bound
+    return bound.quantize(Decimal(1).scaleb(-_MOST_PLACES), rounding, Context(prec=1000))
+
+
+def divides(step: Decimal, number: Decimal) -> bool:
+    """Whether `number` is a multiple of `step`, exactly, however far apart they are."""
+    return Fraction(number) % Fraction(step) == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,13 @@ class Bounds:
             high, high_in = other.high, other.high_in
         return Bounds(low, high, low_in, high_in)
 
+    def near(self) -> Bounds:
+        """What of it is written: without ends beyond every written number, and ends of at most _MOST_PLACES places."""
+        low = None if self.low is not None and self.low < -_LARGEST_BOUND else self.low
+        high = None if self.high is not None and self.high > _LARGEST_BOUND else self.high
+        inner_low, inner_high = _coarse(low, "ROUND_CEILING"), _coarse(high, "ROUND_FLOOR")
+        return Bounds(inner_low, inner_high, self.low_in or inner_low != low, self.high_in or inner_high != high)
+
     def integers(self) -> tuple[int | None, int | None]:
         """The first and the last integer inside."""
         low = high = None
@@ -70,7 +96,7 @@ def integers(rules: Rules, bounds: Bounds, step: int = 1) -> Expression | None:
     """
     zeros = len(str(step)) - len(str(step).rstrip("0"))
     unit = 10**zeros
-    low, high = bounds.integers()
+    low, high = bounds.near().integers()
     known = [bound for bound in (low, high) if bound is not None]
     if step // unit > _LARGEST_STEP or any(abs(bound) > _LARGEST_BOUND for bound in known):
         return None
@@ -174,10 +200,15 @@ class _Interval:
 
 def decimals(bounds: Bounds) -> Expression | None:
     """Every number inside `bounds`; without any, also with an exponent of up to two digits. None: bounds too large."""
-    if bounds.open:
+    near = bounds.near()
+    if near.open:
         whole = choice(Text("0"), seq(span("1", "9"), _digits(0, DIGITS - 1)))
+        plain = seq(optional(Text("-")), whole, optional(seq(Text("."), _digits(1, DIGITS))))
         exponent = seq(chars("eE"), optional(chars("+-")), _digits(1, 2))
-        return seq(optional(Text("-")), whole, optional(seq(Text("."), _digits(1, DIGITS))), optional(exponent))
+        return seq(plain, optional(exponent)) if bounds.open else plain
+    if near.empty and not bounds.empty:
+        return None
+    bounds = near
     known = _known(bounds)
     if max(known) > _LARGEST_BOUND:
         return None
@@ -188,7 +219,9 @@ def decimals(bounds: Bounds) -> Expression | None:
 
 def fractions(bounds: Bounds, step: Decimal) -> Expression | None:
     """Every multiple of `step`, a whole part of one such as 0.01, 0.25 or 0.5. None: not expressible."""
-    if 1 % step or 1 / step > _MOST_FRACTIONS or any(bound > _LARGEST_BOUND for bound in _known(bounds)):
+    bounds = bounds.near()
+    fine = not divides(step, Decimal(1)) or step * _MOST_FRACTIONS < 1
+    if fine or any(bound > _LARGEST_BOUND for bound in _known(bounds)):
         return None
     return choice(*(seq(Text(sign), _stepped(part, step)) for sign, part in _signed(bounds)))
 

@@ -387,6 +387,11 @@ def _no_edges(node: Node) -> None:
         raise PatternError("an anchor in the middle")
 
 
+def found(pattern: str, text: str) -> bool:
+    """Whether a pattern is found in `text` in some dialect. PatternError for one that cannot be held."""
+    return matches(searched(parse(pattern)), text)
+
+
 def matches(node: Node, text: str) -> bool:
     """Whether a tree without anchors matches all of `text` in some dialect, in polynomial time whatever it is."""
     return len(text) in _ends_in(node, frozenset({0}), text)

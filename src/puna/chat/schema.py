@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from itertools import combinations
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING
 
 from puna.chat import numbers, pattern
 from puna.chat.formats import STRING_FORMATS
-from puna.chat.loosened import loosened
+from puna.chat.loosened import is_there, loosened
 from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
-from puna.errors import InvalidRequest
+from puna.chat.survey import faults
+from puna.errors import InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (
     EMPTY,
     NEVER,
@@ -89,31 +91,48 @@ def json_value(rules: Rules, schema: JsonValue, *, param: str, types: frozenset[
         raise _refusal(str(error), param) from error
 
 
-def loose_json_value(
-    rules: Rules, schema: JsonValue, *, param: str, types: frozenset[str] | None = None
-) -> tuple[Expression, tuple[str, ...]]:
-    """The same for what can be held of `schema`, and the paths, `param` before them, of what cannot.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is held of a schema: `value`, its texts; `schema`, what they and the last check go by; `left_out`, the paths
+    of what is not held.
+    """
 
-    Raises InvalidRequest for a schema that is too large, or that nothing satisfies.
+    value: Expression
+    schema: JsonValue
+    left_out: tuple[str, ...] = ()
+
+
+def loose_json_value(rules: Rules, schema: JsonValue, *, param: str, types: frozenset[str] | None = None) -> Held:
+    """The same for what can be held of `schema`; `param` stands before the paths of what cannot.
+
+    Raises InvalidRequest for a schema that is too large, UnsatisfiableSchema for one that nothing satisfies, and
+    GrammarTooLarge.
     """
     _check_size(schema, param)
     left_out: list[str] = []
     value = _attempt(rules, schema, param, types)
-    while isinstance(value, SchemaError):
-        if len(left_out) >= MAX_LEFT_OUT:
-            raise _refusal(f"{value}, and more than {MAX_LEFT_OUT} others", param) from value
-        schema, paths = loosened(schema, value)
-        left_out += [f"{param}{path}" for path in paths]
+    while isinstance(value, list):
+        if len(left_out) + len(value) > MAX_LEFT_OUT:
+            raise _refusal(f"{value[0]}, and more than {MAX_LEFT_OUT} others", param) from value[0]
+        for number, error in enumerate(value):
+            if number == 0 or is_there(schema, error):
+                schema, paths = loosened(schema, error)
+                left_out += [f"{param}{path}" for path in paths]
         # A failed attempt leaves rules behind, so those after the first go elsewhere.
         value = _attempt(rules.scratch(), schema, param, types)
-    return (_value(rules, schema, param, types) if left_out else value), tuple(left_out)
+    return Held(_value(rules, schema, param, types) if left_out else value, schema, tuple(left_out))
 
 
-def _attempt(rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | None) -> Expression | SchemaError:
+def _attempt(
+    rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | None
+) -> Expression | list[SchemaError]:
+    """The value, or what stands in its way."""
+    if found := list(faults(Reader(schema), schema, rules.spend) if schema is not None else ()):
+        return found
     try:
         return _value(rules, schema, param, types)
     except SchemaError as error:
-        return error
+        return [error]
 
 
 def _check_size(schema: JsonValue, param: str) -> None:
@@ -128,13 +147,15 @@ def _value(rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | 
     writer = Writer(rules, {} if schema is None else schema)
     if schema is None:
         return writer.free_object()
+    for fault in faults(writer.reader, schema, rules.spend):
+        raise fault
     places: tuple[Located, ...] = (Located(schema, "#"),)
     if types is not None:
         places += (Located({"type": [*sorted(types)]}, "#"),)
     value = writer.value(places)
     if not rules.can_end(value):
         reason = writer.impossible[0] if writer.impossible else "#: it contains itself without end"
-        raise _refusal(f"no value can satisfy it: {reason}", param)
+        raise UnsatisfiableSchema(f"{_CANNOT} no value can satisfy it: {reason}", param=param)
     return value
 
 
@@ -151,12 +172,15 @@ def conforms(text: str, schema: JsonValue) -> str | None:
     return first_error(value, schema)
 
 
+_CANNOT = "This JSON schema cannot be enforced."
+
+
 def _no_constant(name: str) -> JsonValue:
     raise ValueError(f"{name} is not JSON")
 
 
 def _refusal(reason: str, param: str) -> InvalidRequest:
-    return InvalidRequest(f"This JSON schema cannot be enforced. {reason}", param=param, code=CODE)
+    return InvalidRequest(f"{_CANNOT} {reason}", param=param, code=CODE)
 
 
 # --------------------------------------------------------------------------------------------------- characters of JSON
@@ -230,6 +254,8 @@ class Writer:
         self.rules.spend(_READ * len(shape.plain))
         if shape.values is not None:
             return self._listed(shape)
+        if shape.unheld:
+            raise shape.unheld[0]
         if shape.groups:
             return self._alternatives(shape)
         if shape.types == frozenset():
@@ -451,11 +477,11 @@ class Writer:
             key = self._key(shape, names, None)
             return self._extra_member(key, tuple(others))
         if len(patterns) > 1 or len(shape.properties) > 1:
-            where = next(iter(patterns.values())).path
+            where = _parent(_parent(next(iter(patterns.values())).path))
             raise SchemaError(where, "patternProperties", "more than one pattern, or one together with other schemas")
         [(text, place)] = patterns.items()
         if any(_matches(text, name, place) for name in names):
-            raise SchemaError(place.path, "patternProperties", "it matches a name of properties too")
+            raise SchemaError(_parent(_parent(place.path)), "patternProperties", "it matches a name of properties too")
         return self._extra_member(self._key(shape, (), text), (place,))
 
     def _extra_member(self, key: Expression, places: tuple[Located, ...]) -> Expression | None:
@@ -647,14 +673,14 @@ class Writer:
             return self._never(f"{shape.where}: no number is within its bounds")
         if shape.step is None:
             return self._bounded(shape, "number", numbers.decimals(shape.bounds))
-        if shape.step % 1 == 0:
+        if numbers.divides(Decimal(1), shape.step):
             return self._integer(shape)
         return self._bounded(shape, "number", numbers.fractions(shape.bounds, shape.step))
 
     def _integer(self, shape: Shape) -> Expression:
         step = shape.step
-        if step is not None and step % 1:
-            if (1 / step) % 1:
+        if step is not None and not numbers.divides(Decimal(1), step):
+            if not numbers.divides(step, Decimal(1)):
                 raise SchemaError(shape.where, "multipleOf", f"{step} for an integer")
             step = None
         return self._bounded(shape, "integer", numbers.integers(self.rules, shape.bounds, int(step or Decimal(1))))
@@ -769,9 +795,9 @@ def _declared(shape: Shape) -> list[str]:
 
 def _matches(text: str, name: str, place: Located) -> bool:
     try:
-        return pattern.matches(pattern.searched(pattern.parse(text)), name)
+        return pattern.found(text, name)
     except pattern.PatternError as error:
-        raise SchemaError(place.path, "patternProperties", str(error)) from error
+        raise SchemaError(_parent(_parent(place.path)), "patternProperties", str(error)) from error
 
 
 def _shared_types(left: frozenset[str], right: frozenset[str]) -> set[str]:

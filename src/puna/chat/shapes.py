@@ -14,13 +14,14 @@ from decimal import Decimal
 from urllib.parse import unquote
 
 from puna.chat.formats import FREE_FORMATS, INTEGER_FORMATS, STRING_FORMATS
-from puna.chat.numbers import Bounds
+from puna.chat.numbers import Bounds, decimal, divides
 from puna.types import JsonObject, JsonValue
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 MAX_DEPTH = 64
 MAX_NODES = 50_000
 MAX_COUNT = 10**9
+MAX_BITS = 2048
 
 _ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "example", "$schema", "$comment", "readOnly", "writeOnly"}
@@ -36,8 +37,12 @@ _ARRAY = frozenset(
 _STRING = frozenset({"minLength", "maxLength", "pattern"})
 _NUMBER = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 _APPLIED = frozenset({"$ref", "allOf", "anyOf", "oneOf"})
+_JUDGED = frozenset(
+    {"not", "if", "then", "else", "contains", "minContains", "maxContains", "dependentRequired", "dependentSchemas"}
+)
+"""No grammar can hold these; a value that is given can be judged by them."""
 _KNOWN = _ANNOTATIONS | _OBJECT | _ARRAY | _STRING | _NUMBER | _APPLIED
-_KNOWN = _KNOWN | {"type", "enum", "const", "format", "nullable", "$id"}
+_KNOWN = _KNOWN | _JUDGED | {"type", "enum", "const", "format", "nullable", "$id"}
 
 
 class SchemaError(Exception):
@@ -89,7 +94,11 @@ class Group:
 
 @dataclass(slots=True)
 class Shape:
-    """The merged meaning of one or more schemas. None: not limited. `where`: the paths it was read from."""
+    """The merged meaning of one or more schemas. None: not limited. `where`: the paths it was read from.
+
+    `unheld`: keywords that only a given value can be judged by, `judged`: the schemas in them. `nothing`: a `false`
+    rules out every value.
+    """
 
     where: str
     types: frozenset[str] | None = None
@@ -112,6 +121,9 @@ class Shape:
     unique: str | None = None
     groups: tuple[Group, ...] = ()
     plain: tuple[Located, ...] = ()
+    judged: tuple[tuple[str, Located], ...] = ()
+    unheld: tuple[SchemaError, ...] = ()
+    nothing: bool = False
 
     @property
     def accepted(self) -> frozenset[str]:
@@ -148,9 +160,17 @@ def measure(schema: JsonValue) -> None:
                 raise SchemaError("#", None, "a text in it holds half a surrogate pair")
         elif isinstance(value, float) and not math.isfinite(value):
             raise SchemaError("#", None, "a number in it is not finite")
+        elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise SchemaError("#", None, f"a number in it has more than {MAX_BITS} bits")
 
 
 # ---------------------------------------------------------------------------------------------------------- reader
+
+
+def old_tuples(root: JsonValue) -> bool:
+    """Whether `items` may be a list: in all versions before 2020-12."""
+    draft = root.get("$schema") if isinstance(root, dict) else None
+    return isinstance(draft, str) and any(old in draft for old in ("draft-0", "2019-09"))
 
 
 class Reader:
@@ -158,11 +178,15 @@ class Reader:
 
     def __init__(self, root: JsonValue) -> None:
         self.root = root
-        draft = root.get("$schema") if isinstance(root, dict) else None
-        self.tuple_items = isinstance(draft, str) and any(old in draft for old in ("draft-0", "2019-09"))
+        self.tuple_items = old_tuples(root)
 
     def read(self, places: tuple[Located, ...]) -> Shape | None:
         """The merged Shape; None: a `false` rules out every value. Raises SchemaError."""
+        shape = self.merged(places)
+        return None if shape.nothing else shape
+
+    def merged(self, places: tuple[Located, ...]) -> Shape:
+        """All of it, even where a `false` rules out every value. Raises SchemaError."""
         shape = Shape(" and ".join(dict.fromkeys(place.path for place in places)))
         waiting = list(reversed(places))
         while waiting:
@@ -171,7 +195,8 @@ class Reader:
             if schema is True:
                 continue
             if schema is False:
-                return None
+                shape.nothing = True
+                continue
             if not isinstance(schema, dict):
                 raise SchemaError(place.path, None, "a schema must be an object or a boolean")
             if "$ref" in schema:
@@ -222,6 +247,25 @@ class Reader:
         self._strings(shape, place, schema)
         self._objects(shape, place, schema, whole)
         self._arrays(shape, place, schema, whole)
+        for keyword in sorted(_JUDGED & schema.keys()):
+            self._judge(shape, place, keyword, schema)
+
+    def _judge(self, shape: Shape, place: Located, keyword: str, schema: JsonObject) -> None:
+        inner = schema[keyword]
+        if keyword == "not" and inner in (True, {}):
+            shape.nothing = True
+            return
+        if keyword in ("minContains", "maxContains"):
+            _count(place, keyword, schema)
+        elif keyword == "dependentSchemas":
+            found = _mapping(place, keyword, schema) or {}
+            shape.judged += tuple((keyword, one) for one in found.values())
+        elif keyword == "dependentRequired":
+            for one in (_mapping(place, keyword, schema) or {}).values():
+                _names(one, "dependentRequired", one.schema)
+        else:
+            shape.judged += ((keyword, Located(inner, place.at(keyword))),)
+        shape.unheld += (SchemaError(place.path, keyword, "this keyword cannot be enforced"),)
 
     def _types(self, shape: Shape, place: Located, schema: JsonObject) -> None:
         named = schema.get("type")
@@ -249,29 +293,26 @@ class Reader:
             values = schema["enum"]
             if not isinstance(values, list):
                 raise SchemaError(place.path, "enum", "it must be a list")
-            if not values:
-                raise SchemaError(place.path, "enum", "it is empty, so no value is possible")
             shape.values = list(values) if shape.values is None else shape.values
         if "const" in schema:
             shape.values = [schema["const"]] if shape.values is None else shape.values
 
     def _numbers(self, shape: Shape, place: Located, schema: JsonObject) -> None:
-        for keyword, low, inside in (
-            ("minimum", True, True),
-            ("exclusiveMinimum", True, False),
-            ("maximum", False, True),
-            ("exclusiveMaximum", False, False),
-        ):
-            if keyword in schema:
-                bound = _number(place, keyword, schema[keyword])
+        for keyword, beside, low in (("Minimum", "minimum", True), ("Maximum", "maximum", False)):
+            exclusive = schema.get(f"exclusive{keyword}", False)
+            for name, inside in ((beside, exclusive is not True), (f"exclusive{keyword}", False)):
+                # Draft 4 and OpenAPI 3.0 write true beside the bound that it makes exclusive.
+                if name not in schema or (isinstance(schema[name], bool) and beside in schema and name != beside):
+                    continue
+                bound = _number(place, name, schema[name])
                 one = Bounds(low=bound, low_in=inside) if low else Bounds(high=bound, high_in=inside)
                 shape.bounds = shape.bounds.meet(one)
         if "multipleOf" in schema:
             step = _number(place, "multipleOf", schema["multipleOf"])
             if step <= 0:
                 raise SchemaError(place.path, "multipleOf", "it must be more than 0")
-            if shape.step is not None and step % shape.step and shape.step % step:
-                if step % 1 or shape.step % 1:
+            if shape.step is not None and not divides(shape.step, step) and not divides(step, shape.step):
+                if not divides(Decimal(1), step) or not divides(Decimal(1), shape.step):
                     raise SchemaError(place.path, "multipleOf", f"together with a multipleOf {shape.step}")
                 step = Decimal(math.lcm(int(step), int(shape.step)))
             shape.step = step if shape.step is None else max(step, shape.step)
@@ -301,10 +342,8 @@ class Reader:
             raise SchemaError(place.path, "format", f"{name!r} is not known. Known are {known}")
 
     def _objects(self, shape: Shape, place: Located, schema: JsonObject, whole: bool) -> None:
-        required = schema.get("required", [])
-        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise SchemaError(place.path, "required", "it must be a list of texts")
-        shape.required.update({str(name): place.path for name in required if name not in shape.required})
+        required = _names(place, "required", schema.get("required", []))
+        shape.required.update({name: place.path for name in required if name not in shape.required})
         shape.min_properties = max(shape.min_properties, _count(place, "minProperties", schema) or 0)
         shape.max_properties = _least(shape.max_properties, _count(place, "maxProperties", schema))
         others = _other(place, schema, "additionalProperties", "unevaluatedProperties", whole)
@@ -382,10 +421,16 @@ def _mapping(place: Located, keyword: str, schema: JsonObject) -> dict[str, Loca
     return {name: Located(value, place.at(keyword, name)) for name, value in found.items()}
 
 
+def _names(place: Located, keyword: str, value: JsonValue) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise SchemaError(place.path, keyword, "it must be a list of texts")
+    return [str(name) for name in value]
+
+
 def _number(place: Located, keyword: str, value: JsonValue) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SchemaError(place.path, keyword, "it must be a number")
-    return Decimal(str(value))
+    return decimal(value)
 
 
 def _count(place: Located, keyword: str, schema: JsonObject) -> int | None:

@@ -320,8 +320,13 @@ def test_a_template_whose_way_of_calling_is_unknown_is_told_too() -> None:
         (TOOLS, ToolChoice("required", ("nope",)), "tool_choice"),
         (TOOLS, ToolChoice("required", ()), "tool_choice"),
         ((ADD, ADD), ToolChoice(), "tools"),
-        ((ADD, Tool("bad", parameters={"not": {}}, strict=True)), ToolChoice(), "tools[1].parameters"),
-        ((Tool("bad", parameters={"type": "array"}),), ToolChoice(), "tools[0].parameters"),
+        (
+            (ADD, Tool("bad", parameters={"not": {"type": "null"}}, strict=True)),
+            ToolChoice(),
+            "tools[1].parameters",
+        ),
+        ((ADD, Tool("bad", parameters={"type": "array"})), ToolChoice("required", ("bad",)), "tool_choice"),
+        ((Tool("bad", parameters={"type": "array"}),), ToolChoice("required"), "tools[0].parameters"),
         (
             (Tool("bad", kind="custom", grammar=Grammar("regex", "(?=a)")),),
             ToolChoice(),
