@@ -1,8 +1,8 @@
 """Regular expressions, as expressions of a grammar: the part of ECMAScript's syntax that a grammar can hold exactly.
 
-Pure. Handled: characters and escapes, `.`, classes, `\\d \\w \\s` and their opposites, groups, alternation,
-quantifiers, `^` and `$` at the ends. Refused by name: look-around, back-references, word boundaries, flags, `\\p{…}`,
-anchors elsewhere.
+Pure. Handled: characters and escapes, `.`, classes, `\\d \\w \\s` and their opposites, `\\p{…}`, groups, alternation,
+quantifiers, look-ahead, `^` and `$` at the ends. Refused by name: look-behind, back-references, word boundaries, flags,
+anchors elsewhere. What looks ahead is written by way of `language`, all else by way of `expression`.
 
 Dialects differ in what `\\d`, `\\w` and `\\s` hold beyond ASCII. A grammar writes only characters that all of them
 agree on, so a text that it allows matches in each.
@@ -10,10 +10,12 @@ agree on, so a text that it allows matches in each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from puna.chat.properties import property_ranges
+from puna.chat.regular import Language, Languages, TooManyStates
 from puna.grammar.gbnf import (
     Chars,
     Expression,
@@ -30,6 +32,8 @@ from puna.grammar.gbnf import (
 MAX_PATTERN = 4_000
 MAX_COUNT = 100_000
 _MAX_NESTING = 40
+_MAX_UNROLLED = 8
+_MOST_STEPS = 200_000
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -73,7 +77,15 @@ class Times:
     high: int | None
 
 
-Node: TypeAlias = One | Edge | Row | Either | Times
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`item` must, or must not (`without`), match from here on."""
+
+    item: Node
+    without: bool
+
+
+Node: TypeAlias = One | Edge | Row | Either | Times | Look
 
 NOTHING = Row(())
 
@@ -137,6 +149,7 @@ class _Parser:
         self.text = pattern
         self.at = 0
         self.depth = 0
+        self.names: set[str] = set()
 
     def parse(self) -> Node:
         node = self.alternatives()
@@ -178,6 +191,8 @@ class _Parser:
             return node
         if isinstance(node, Edge):
             raise PatternError("a quantifier after an anchor")
+        if isinstance(node, Look):
+            raise PatternError("a quantifier after a look-ahead")
         low, high = counts
         self.skip("?")
         if self.peek() == "+" or self.counts() is not None:
@@ -222,13 +237,15 @@ class _Parser:
                 return _exactly(ord(char))
 
     def group(self) -> Node:
+        look = ""
         if self.skip("?"):
-            for mark, what in (("=", "look-ahead"), ("!", "look-ahead"), ("<=", "look-behind"), ("<!", "look-behind")):
-                if self.skip(mark):
-                    raise PatternError(what)
-            if self.peek() in ("P", "<"):
-                raise PatternError("a named group")
-            if not self.skip(":"):
+            if self.skip("<=") or self.skip("<!"):
+                raise PatternError("look-behind")
+            if self.peek() in ("=", "!"):
+                look = self.take()
+            elif self.peek() in ("P", "<"):
+                self.name()
+            elif not self.skip(":"):
                 raise PatternError(f"the group '(?{self.peek()}'")
         self.depth += 1
         if self.depth > _MAX_NESTING:
@@ -237,7 +254,17 @@ class _Parser:
         self.depth -= 1
         if not self.skip(")"):
             raise PatternError("a group that is not closed")
-        return node
+        return Look(node, look == "!") if look else node
+
+    def name(self) -> None:
+        """Of a group, which says nothing of what it matches: `<name>`, or `P<name>` as Python writes it."""
+        self.skip("P")
+        end = self.text.find(">", self.at)
+        name = self.text[self.at + 1 : end]
+        if self.peek() != "<" or not name.isidentifier() or name in self.names:
+            raise PatternError("a group with a name that is none, or is another's")
+        self.names.add(name)
+        self.at = end + 1
 
     def escape(self) -> One:
         char = self.take()
@@ -253,10 +280,22 @@ class _Parser:
         if char in "kK" or char.isdigit():
             raise PatternError("a back-reference")
         if char in "pP":
-            raise PatternError(f"the class \\{char}")
+            one = self.property_class()
+            return one if char == "p" else _opposite(one)
         if char.isalnum():
             raise PatternError(f"the escape \\{char}")
         return _exactly(ord(char))
+
+    def property_class(self) -> One:
+        end = self.text.find("}", self.at)
+        if self.peek() != "{" or end < 0:
+            raise PatternError("the class \\p without its name")
+        name = self.text[self.at + 1 : end]
+        self.at = end + 1
+        known = property_ranges(name)
+        if known is None:
+            raise PatternError(f"the class \\p{{{name}}}")
+        return One(*known)
 
     def hexadecimal(self, width: int) -> int:
         digits = self.text[self.at : self.at + width]
@@ -321,19 +360,23 @@ def parse(pattern: str) -> Node:
 def searched(node: Node) -> Node:
     """A tree for the whole text, from one that need only match somewhere in it: anchors become plain ends."""
     rest = Times(ANYTHING, 0, None)
-    options = tuple(
+    return _whole(
         Row((*(() if start else (rest,)), body, *(() if end else (rest,)))) for start, body, end in _ends(node)
     )
-    for option in options:
-        _no_edges(option)
-    return options[0] if len(options) == 1 else Either(options)
 
 
 def whole(node: Node) -> Node:
     """A tree for the whole text, from one that must match all of it: anchors at its ends mean nothing more."""
-    options = tuple(body for _, body, _ in _ends(node))
+    return _whole(body for _, body, _ in _ends(node))
+
+
+def _whole(many: Iterable[Node]) -> Node:
+    options = tuple(many)
     for option in options:
-        _no_edges(option)
+        if _has_edge(option):
+            raise PatternError("an anchor in the middle")
+        if looks(option):
+            language(option, Languages())
     return options[0] if len(options) == 1 else Either(options)
 
 
@@ -382,9 +425,59 @@ def _has_edge(node: Node) -> bool:
             return False
 
 
-def _no_edges(node: Node) -> None:
-    if _has_edge(node):
-        raise PatternError("an anchor in the middle")
+def looks(node: Node) -> bool:
+    """Whether it looks ahead anywhere."""
+    match node:
+        case Look():
+            return True
+        case Row(items) | Either(items):
+            return any(looks(item) for item in items)
+        case Times(item, _, _):
+            return looks(item)
+        case _:
+            return False
+
+
+def language(node: Node, languages: Languages, *, sure: bool = True) -> Language:
+    """What a tree without anchors at its ends matches: `sure`, in every dialect, else in some. PatternError."""
+    return _then(node, languages.nothing, languages, sure)
+
+
+def _then(node: Node, rest: Language, languages: Languages, sure: bool) -> Language:
+    """What it matches, followed by `rest`, which it may look into."""
+    match node:
+        case One(certain, maybe):
+            return languages.row(languages.one(certain if sure else maybe), rest)
+        case Row(parts):
+            for part in reversed(parts):
+                rest = _then(part, rest, languages, sure)
+            return rest
+        case Either(options):
+            return languages.either(_then(option, rest, languages, sure) for option in options)
+        case Times(item, low, high):
+            if looks(item):
+                return _unrolled(node, rest, languages, sure)
+            inner = _then(item, languages.nothing, languages, sure)
+            return languages.row(languages.times(inner, low, high), rest)
+        case Look(item, without):
+            # What surely must not match is what may not match in any dialect.
+            seen = _then(item, languages.anything, languages, sure != without)
+            return languages.both((rest, languages.other(seen) if without else seen))
+        case Edge(start):
+            if start:
+                raise PatternError("an anchor in the middle")
+            return languages.both((rest, languages.nothing))
+
+
+def _unrolled(node: Times, rest: Language, languages: Languages, sure: bool) -> Language:
+    """A few repetitions of what looks into what follows."""
+    if node.high is None or node.high > _MAX_UNROLLED:
+        raise PatternError("a look-ahead that is repeated")
+    after = rest
+    for number in range(node.high):
+        once = _then(node.item, after, languages, sure)
+        after = once if number >= node.high - node.low else languages.either((rest, once))
+    return after
 
 
 def found(pattern: str, text: str) -> bool:
@@ -394,6 +487,12 @@ def found(pattern: str, text: str) -> bool:
 
 def matches(node: Node, text: str) -> bool:
     """Whether a tree without anchors matches all of `text` in some dialect, in polynomial time whatever it is."""
+    if looks(node):
+        languages = Languages(limit=_MOST_STEPS)
+        try:
+            return languages.holds(language(node, languages, sure=False), text)
+        except TooManyStates:
+            return True
     return len(text) in _ends_in(node, frozenset({0}), text)
 
 
@@ -418,7 +517,7 @@ def _ends_in(node: Node, starts: frozenset[int], text: str) -> frozenset[int]:
                 new = _ends_in(item, new, text) - found
                 found, count = found | new, count + 1
             return found
-        case Edge():
+        case _:
             return starts
 
 
@@ -439,7 +538,7 @@ def lengths(node: Node) -> tuple[int, int | None]:
             if longest == 0 or high == 0:
                 return shortest * low, 0
             return shortest * low, None if longest is None or high is None else longest * high
-        case Edge():
+        case Edge() | Look():
             return 0, 0
         case _:
             return 1, 1
@@ -479,6 +578,42 @@ def _row_within(parts: tuple[Node, ...], low: int, high: int | None) -> Node:
     return Row((*parts[:index], inner, *parts[index + 1 :]))
 
 
+def shortened(node: Node, most: int, groups: int, *, endless: bool = True) -> Node:
+    """The same with at most `most` repetitions of a character, and `groups` of anything longer, where fewer do.
+
+    `endless`: also of what has no end.
+    """
+    match node:
+        case Row(parts):
+            return Row(tuple(shortened(part, most, groups, endless=endless) for part in parts))
+        case Either(options):
+            return Either(tuple(shortened(option, most, groups, endless=endless) for option in options))
+        case Times(item, low, high):
+            inner = shortened(item, most, groups, endless=endless)
+            if high is None and not endless:
+                return Times(inner, low, None)
+            limit = most if lengths(item)[1] == 1 else groups
+            return Times(inner, low, max(low, limit if high is None else min(high, limit)))
+        case _:
+            return node
+
+
+def uncounted(node: Node, longest: int) -> Node:
+    """The same for texts of at most `longest` characters, without counts that none of these reaches."""
+    match node:
+        case Row(parts):
+            return Row(tuple(uncounted(part, longest) for part in parts))
+        case Either(options):
+            return Either(tuple(uncounted(option, longest) for option in options))
+        case Look(item, without):
+            return Look(uncounted(item, longest), without)
+        case Times(item, low, high):
+            reached = high is not None and max(lengths(item)[0], 1) * high < longest
+            return Times(uncounted(item, longest), low, high if reached else None)
+        case _:
+            return node
+
+
 def _flat(parts: tuple[Node, ...]) -> tuple[Node, ...]:
     return tuple(leaf for part in parts for leaf in (_flat(part.parts) if isinstance(part, Row) else (part,)))
 
@@ -513,5 +648,7 @@ def expression(node: Node, rules: Rules, written: Callable[[Chars], Expression])
                 item, low = _something(item), 0
             inner = expression(item, rules, written)
             return rules.repeat(rules.add(inner, "part") if isinstance(inner, Repeat) else inner, low, high)
+        case Look():
+            raise PatternError("look-ahead")
         case Edge():
             raise PatternError("an anchor in the middle")

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
-from puna.chat import numbers, pattern
+from puna.chat import numbers, pattern, texts
 from puna.chat.formats import STRING_FORMATS
 from puna.chat.loosened import is_there, loosened
 from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
@@ -58,6 +58,7 @@ _MAX_INSIDE = 40
 _ANY_ORDER = 6
 _MAX_OPTIONS = 500
 _MAX_LOOK = 4
+_MOST_PATTERNS = 4
 
 
 # ------------------------------------------------------------------------------------------------------ public parts
@@ -393,13 +394,14 @@ class Writer:
 
     def _may_have(self, shape: Shape, name: str) -> bool:
         """Whether an object written for `shape` can have the property."""
-        return name in _declared(shape) or self._extra(shape) is not None
+        names, closed = self._names(shape)
+        return name in names or (not closed and self._extra(shape, names) is not None)
 
     # -- objects
 
     def _object(self, shape: Shape) -> Expression:
-        names = _declared(shape)
-        extra = self._extra(shape)
+        names, closed = self._names(shape)
+        extra = None if closed else self._extra(shape, names)
         members = [
             (
                 seq(json_text(name), Text(":"), optional(Text(" ")), self.value(self._property(shape, name))),
@@ -407,11 +409,33 @@ class Writer:
             )
             for name in names
         ]
+        if closed and not shape.required.keys() <= set(names):
+            return self._never(f"{shape.where}: propertyNames: it does not allow what is required")
         if extra is not None and shape.min_properties - len(names) > 1:
             raise SchemaError(
                 shape.where, "minProperties", "more than one property without a given name; they could be the same"
             )
         return self._members(shape, members, extra)
+
+    def _names(self, shape: Shape) -> tuple[list[str], bool]:
+        """Names of properties that an object may be given by name, in order; whether there are no others."""
+        names = dict.fromkeys(name for part in shape.properties for name in part.listed)
+        names.update(dict.fromkeys(shape.required))
+        few = self._few_names(shape)
+        if few is None:
+            return list(names), False
+        return [*(name for name in names if name in few), *(name for name in few if name not in names)], True
+
+    def _few_names(self, shape: Shape) -> list[str] | None:
+        """All that `propertyNames` allows, where it lists them."""
+        if not shape.names:
+            return None
+        kind = self.reader.read(self._name_places(shape))
+        values = [] if kind is None else self._few(kind)
+        return None if values is None else [value for value in values if isinstance(value, str)]
+
+    def _name_places(self, shape: Shape) -> tuple[Located, ...]:
+        return (*shape.names, Located({"type": "string"}, shape.where))
 
     def _members(self, shape: Shape, members: list[tuple[Expression, bool]], extra: Expression | None) -> Expression:
         """From `{` to `}`, right to left: after property `index`, with `count` written (kept only as far as it
@@ -466,41 +490,53 @@ class Writer:
             places += [] if check else [Located(False, shape.where)]
         return tuple(places)
 
-    def _extra(self, shape: Shape) -> Expression | None:
-        """A member with a name that is not declared, where such are to be written."""
-        names = _declared(shape)
+    def _extra(self, shape: Shape, names: list[str]) -> Expression | None:
+        """A member whose name is none of `names`, where such are to be written: by which patterns match it."""
         patterns = {pat: place for part in shape.properties for pat, place in part.patterns.items()}
-        others = [part.others for part in shape.properties if part.others is not None]
-        if not patterns:
-            if not others and shape.properties:
-                return None
-            key = self._key(shape, names, None)
-            return self._extra_member(key, tuple(others))
-        if len(patterns) > 1 or len(shape.properties) > 1:
+        if len(patterns) > _MOST_PATTERNS:
             where = _parent(_parent(next(iter(patterns.values())).path))
-            raise SchemaError(where, "patternProperties", "more than one pattern, or one together with other schemas")
-        [(text, place)] = patterns.items()
-        if any(_matches(text, name, place) for name in names):
-            raise SchemaError(_parent(_parent(place.path)), "patternProperties", "it matches a name of properties too")
-        return self._extra_member(self._key(shape, (), text), (place,))
+            raise SchemaError(where, "patternProperties", f"more than {_MOST_PATTERNS} patterns")
+        options: list[Expression] = []
+        for matched in product((True, False), repeat=len(patterns)):
+            given = [pat for pat, is_matched in zip(patterns, matched, strict=True) if is_matched]
+            places = self._others(shape, given)
+            if places is None or any(place.schema is False for place in places):
+                continue
+            conditions = tuple(
+                texts.Condition("pattern", pat, _parent(_parent(place.path)), without=pat not in given)
+                for pat, place in patterns.items()
+            )
+            key = self._key(shape, frozenset(names), conditions)
+            if key != NEVER:
+                options.append(seq(key, Text(":"), optional(Text(" ")), self.value(places)))
+        return choice(*options) if options else None
 
-    def _extra_member(self, key: Expression, places: tuple[Located, ...]) -> Expression | None:
-        value = self.value(places)
-        if any(place.schema is False for place in places):
-            return None
-        return seq(key, Text(":"), optional(Text(" ")), value)
+    def _others(self, shape: Shape, given: list[str]) -> tuple[Located, ...] | None:
+        """What is said of a property that is not listed and matches these patterns; None: it is not to be written."""
+        places: list[Located] = []
+        told = False
+        for part in shape.properties:
+            said = [part.patterns[pat] for pat in given if pat in part.patterns]
+            said = said or ([part.others] if part.others is not None else [])
+            told = told or bool(said)
+            places += said
+        return tuple(places) if told or not shape.properties else None
 
-    def _key(self, shape: Shape, names: Iterable[str], text: str | None) -> Expression:
-        """The name of a property that is none of `names`, and matches the pattern `text` if there is one."""
-        if shape.names:
-            if names or text is not None:
-                raise SchemaError(shape.where, "propertyNames", "together with properties or patternProperties")
-            return self.value((*shape.names, Located({"type": "string"}, shape.where)))
-        if text is not None:
-            return self.value((Located({"type": "string", "pattern": text}, shape.where),))
-        if not names:
-            return self.string()
-        return seq(Text('"'), self._other_than(frozenset(names)), Text('"'))
+    def _key(self, shape: Shape, names: frozenset[str], conditions: tuple[texts.Condition, ...]) -> Expression:
+        """The name of a property that is none of `names`, and keeps `conditions`."""
+        if not shape.names and not conditions:
+            return self.string() if not names else seq(Text('"'), self._other_than(names), Text('"'))
+        places = self._name_places(shape)
+        if not names and not conditions:
+            return self.value(places)
+        kind = self.reader.read(places)
+        if kind is None:
+            return NEVER
+        if kind.groups or kind.unheld:
+            raise SchemaError(
+                shape.where, "propertyNames", "alternatives, together with properties or patternProperties"
+            )
+        return self._string(kind, conditions, but=names)
 
     def _other_than(self, names: frozenset[str]) -> Expression:
         """The characters of a name, without escapes, that is none of `names`: a tree of their beginnings."""
@@ -622,27 +658,27 @@ class Writer:
 
     # -- texts
 
-    def _string(self, shape: Shape) -> Expression:
+    def _string(
+        self, shape: Shape, conditions: tuple[texts.Condition, ...] = (), *, but: frozenset[str] = frozenset()
+    ) -> Expression:
+        """A text of this Shape that keeps `conditions` too, and is none of `but`."""
         low, high = shape.min_length, shape.max_length
         if high is not None and low > high:
             return self._never(f"{shape.where}: minLength is more than maxLength")
-        wanted = [(text, path, False) for text, path in dict.fromkeys(shape.patterns)]
-        wanted += [(STRING_FORMATS[name], path, True) for name, path in dict.fromkeys(shape.formats)]
+        wanted = [*conditions, *(texts.Condition("pattern", *one) for one in dict(shape.patterns).items())]
+        if but and not wanted:
+            wanted.append(texts.Condition("pattern", "", shape.where))
+        for name, path in dict(shape.formats).items():
+            if name in STRING_FORMATS:
+                wanted.append(texts.Condition("format", name, path))
+            elif not shape.patterns:
+                raise SchemaError(path, "format", f"{name!r} without the pattern that says it")
         if not wanted:
             if (low, high) == (0, None):
                 return self.string()
             return self.rules.add(seq(Text('"'), self.rules.repeat(self.character(), low, high), Text('"')), "string")
-        text, path, is_format = next((other for other in wanted if other[0] != wanted[0][0]), wanted[0])
-        keyword = "format" if is_format else "pattern"
-        if text != wanted[0][0]:
-            raise SchemaError(path, keyword, "more than one pattern or format for the same text")
-        try:
-            node = pattern.parse(text)
-            node = pattern.whole(node) if is_format else pattern.searched(node)
-            node = pattern.within(node, low, high)
-            body = pattern.expression(node, self.rules, json_characters)
-        except pattern.PatternError as error:
-            raise SchemaError(path, keyword, str(error)) from error
+        body = texts.characters(self.rules, tuple(wanted), low, high, json_characters, but=but)
+        path, keyword = wanted[-1].path, wanted[-1].keyword
         if body == NEVER:
             return self._never(f"{path}: {keyword}: no text matches it")
         return self.rules.add(seq(Text('"'), body, Text('"')), "string")
@@ -784,13 +820,6 @@ def _is_of(value: JsonValue, types: frozenset[str] | None) -> bool:
             return "array" in types
         case dict():
             return "object" in types
-
-
-def _declared(shape: Shape) -> list[str]:
-    """Names of properties that an object of this Shape may be given by name, in order."""
-    names = dict.fromkeys(name for part in shape.properties for name in part.listed)
-    names.update(dict.fromkeys(shape.required))
-    return list(names)
 
 
 def _matches(text: str, name: str, place: Located) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from urllib.parse import unquote
 
-from puna.chat.formats import FREE_FORMATS, INTEGER_FORMATS, STRING_FORMATS
+from puna.chat.formats import FREE_FORMATS, INTEGER_FORMATS, PATTERN_HINTS, STRING_FORMATS
 from puna.chat.numbers import Bounds, decimal, divides
 from puna.types import JsonObject, JsonValue
 
@@ -25,7 +25,7 @@ MAX_BITS = 2048
 
 _ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "example", "$schema", "$comment", "readOnly", "writeOnly"}
-    | {"deprecated", "$defs", "definitions", "discriminator", "externalDocs", "contentMediaType"}
+    | {"deprecated", "$defs", "definitions", "discriminator", "externalDocs", "contentMediaType", "contentEncoding"}
 )
 _OBJECT = frozenset(
     {"properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties"}
@@ -334,7 +334,7 @@ class Reader:
             low, high = INTEGER_FORMATS[name]
             shape.bounds = shape.bounds.meet(Bounds(Decimal(low), Decimal(high)))
             shape.implied |= {"number"}
-        elif name in STRING_FORMATS:
+        elif name in STRING_FORMATS or name in PATTERN_HINTS:
             shape.formats = (*shape.formats, (name, place.path))
             shape.implied |= {"string"}
         elif name not in FREE_FORMATS:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from puna.chat import numbers, pattern
-from puna.chat.formats import STRING_FORMATS
+from puna.chat.formats import STRING_FORMATS, WIDE_FORMATS
 from puna.chat.shapes import old_tuples
 from puna.types import JsonObject, JsonValue
 
@@ -145,12 +145,13 @@ def _type(
     yield from base.VALIDATORS["type"](one, types, value, schema)
 
 
+@cache
 def _formats() -> FormatChecker:
     from jsonschema import FormatChecker
 
     checker = FormatChecker(formats=())
     for name, text in STRING_FORMATS.items():
-        checker.checks(name)(partial(_has_format, re.compile(text)))
+        checker.checks(name)(partial(_has_format, re.compile(WIDE_FORMATS.get(name, text))))
     return checker
 
 

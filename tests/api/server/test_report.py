@@ -106,7 +106,7 @@ def test_minus_one_is_no_seed_to_ollama(server):
 
 
 def test_an_error_names_the_field_as_it_was_sent(server):
-    schema = {"type": "object", "properties": {"x": {"not": {}}}}
+    schema = {"type": "object", "properties": {"x": {"not": {"type": "null"}}}}
     said = {"guided_json": schema, "json_schema": schema}
     for name, value in said.items():
         answer = server.chat(**{name: value})

@@ -57,6 +57,10 @@ def test_what_cannot_be_enforced_is_refused_by_path(name: str) -> None:
         ({"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True}, '["b", "a"]'),
         ({"type": "object", "properties": {"a": True}, "additionalProperties": {"type": "null"}}, '{"b": null}'),
         (None, '{"a": [1, {"b": null}], "c": -1.5e-3}'),
+        ({"type": "integer", "minimum": 0, "exclusiveMinimum": True, "maximum": 9, "exclusiveMaximum": False}, "9"),
+        ({"type": "string", "pattern": "^\\p{Lu}\\p{L}*\\P{L}$"}, '"Größe!"'),
+        ({"type": "string", "pattern": "^(?<year>\\d{4})-\\d{2}$"}, '"2024-02"'),
+        ({"enum": ["Ada@Example.com", "no mail"], "format": "email"}, '"Ada@Example.com"'),
     ],
 )
 def test_what_a_model_would_write_is_in_the_grammar(schema: Any, text: str) -> None:
@@ -72,6 +76,8 @@ def test_what_a_model_would_write_is_in_the_grammar(schema: Any, text: str) -> N
         ({"type": "string"}, '"a\nb"'),
         ({"type": "string", "format": "date"}, '"2023-02-29"'),
         ({"type": "integer", "maximum": 9}, "10"),
+        ({"type": "integer", "minimum": 0, "exclusiveMinimum": True}, "0"),
+        ({"type": "string", "enum": ["a", "b"], "pattern": "^(?!b)"}, '"b"'),
         ({"type": "integer"}, "01"),
         ({"type": "number", "exclusiveMaximum": 1}, "1.0"),
         ({"type": "number", "minimum": 0.5}, "0.49"),

@@ -1,0 +1,145 @@
+"""Texts that keep patterns, formats and lengths, all at once: their characters as expressions of a grammar. Pure.
+
+One pattern is written as it stands. Several, or one that looks ahead, become one machine (`puna.chat.regular`); where
+that would be too large, repetitions are cut shorter, which allows less than the schema does and never more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Literal
+
+from puna.chat import pattern
+from puna.chat.formats import SHORT, SHORT_FORMATS, STRING_FORMATS
+from puna.chat.pattern import ANYTHING, Edge, Look, Node, One, PatternError, Row, Times
+from puna.chat.regular import Languages, Machine, TooManyStates
+from puna.chat.shapes import SchemaError
+from puna.grammar.gbnf import NEVER, Chars, Expression, Rules
+
+MAX_STATES = 1_500
+MAX_WORK = 50_000
+_WORK = 4
+"""Steps of a machine that count as one of reading a schema."""
+_SHORTER = ((200, 16), (64, 8), (32, 4), (24, 3), (16, 2), (12, 2), (12, 1), (8, 1), (4, 1), (2, 1), (1, 1))
+"""How often a character, and anything longer, may repeat, where only that keeps a text within its length."""
+
+_ANY = Times(ANYTHING, 0, None)
+
+_Write = Callable[[Chars], Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A `pattern`, found somewhere in the text, or the name of a `format`, which is all of it.
+
+    `without`: a pattern that must not be found.
+    """
+
+    keyword: Literal["pattern", "format"]
+    text: str
+    path: str
+    without: bool = False
+
+    def node(self, *, short: bool = False) -> Node:
+        """`short`: for texts of at most SHORT characters. Raises SchemaError."""
+        try:
+            if self.keyword == "format":
+                text = SHORT_FORMATS.get(self.text) if short else None
+                return pattern.whole(pattern.parse(text or STRING_FORMATS[self.text]))
+            found = pattern.searched(pattern.parse(self.text))
+            return Row((Look(found, without=True), _ANY)) if self.without else found
+        except PatternError as error:
+            raise SchemaError(self.path, self.keyword, str(error)) from error
+
+
+def characters(
+    rules: Rules,
+    conditions: tuple[Condition, ...],
+    low: int,
+    high: int | None,
+    written: _Write,
+    *,
+    but: frozenset[str] = frozenset(),
+) -> Expression:
+    """Of a text of `low` to `high` characters that keeps all of `conditions`, at least one, and is none of `but`; NEVER
+    if there is none.
+
+    Raises SchemaError, naming the last of the conditions, if that cannot be written.
+    """
+    short = high is not None and high <= SHORT
+    others = tuple(_other_than(text) for text in sorted(but))
+    nodes = tuple(dict.fromkeys((*(condition.node(short=short) for condition in conditions), *others)))
+    exact = _written(rules, nodes, low, high, written)
+    if exact is not None:
+        return exact
+    for narrower in _narrower(conditions, high):
+        found = _written(rules, (*narrower, *others), low, high, written)
+        # What is cut shorter says nothing of what there is.
+        if found is not None and found != NEVER:
+            return found
+    last = conditions[-1]
+    together = ", with the other patterns, formats and lengths" if len(conditions) > 1 or low or high else ""
+    raise SchemaError(last.path, last.keyword, f"its grammar would be too large{together}")
+
+
+def _other_than(text: str) -> Node:
+    """Anything but this text."""
+    same = Row((*(One(((ord(char), ord(char)),), ((ord(char), ord(char)),)) for char in text), Edge(False)))
+    return Row((Look(same, without=True), _ANY))
+
+
+def _narrower(conditions: tuple[Condition, ...], high: int | None) -> Iterator[tuple[Node, ...]]:
+    """Conditions that allow less, from much to little."""
+    formats = any(condition.keyword == "format" for condition in conditions)
+    for endless, (most, groups) in product((False, True) if formats else (True,), _SHORTER):
+        short = tuple(
+            pattern.shortened(condition.node(), most, groups, endless=endless)
+            if endless or condition.keyword == "format"
+            else condition.node()
+            for condition in conditions
+        )
+        longest = _longest(short)
+        if high is None or (longest is not None and longest <= high):
+            yield short
+
+
+def _written(rules: Rules, nodes: tuple[Node, ...], low: int, high: int | None, written: _Write) -> Expression | None:
+    """None: it would be too large."""
+    longest = _longest(nodes)
+    low = 0 if any(pattern.lengths(node)[0] >= low for node in nodes) else low
+    high = None if high is not None and longest is not None and longest <= high else high
+    if len(nodes) == 1 and not pattern.looks(nodes[0]):
+        try:
+            return pattern.expression(pattern.within(nodes[0], low, high), rules, written)
+        except PatternError:
+            pass
+    if high is not None and high > SHORT and longest is not None:
+        # Each of many lengths of a text that counts its parts is a state.
+        return None
+    machine, work = _machine(nodes, low, high)
+    rules.spend(work // _WORK)
+    return None if machine is None else machine.expression(rules, written)
+
+
+@lru_cache(maxsize=128)
+def _machine(nodes: tuple[Node, ...], low: int, high: int | None) -> tuple[Machine | None, int]:
+    """None: it would be too large. And the work of finding out. Kept: agents send the same tools again and again."""
+    most = min((one for one in (_longest(nodes), high) if one is not None), default=None)
+    if most is not None and len(nodes) > 1:
+        nodes = tuple(node if pattern.lengths(node)[1] == most else pattern.uncounted(node, most) for node in nodes)
+    languages = Languages(limit=MAX_WORK)
+    try:
+        wanted = [pattern.language(node, languages) for node in nodes]
+        if (low, high) != (0, None):
+            wanted.append(languages.times(languages.one(((0, 0x10FFFF),)), low, high))
+        return languages.machine(languages.both(wanted), most=MAX_STATES), languages.work
+    except TooManyStates:
+        return None, languages.work
+
+
+def _longest(nodes: tuple[Node, ...]) -> int | None:
+    known = [longest for node in nodes if (longest := pattern.lengths(node)[1]) is not None]
+    return min(known, default=None)
