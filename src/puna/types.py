@@ -42,7 +42,10 @@ Part: TypeAlias = TextPart | ImagePart | AudioPart
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that a model made. `arguments` is JSON text of an object, or free text for a custom tool."""
+    """A call that a model made. `arguments` is JSON text of an object, or free text for a custom tool.
+
+    Of a call that was cut it is only the beginning of that (see `puna.chat.turns.unreadable`).
+    """
 
     id: str
     name: str
@@ -333,13 +336,17 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """Call number `call` of choice `index` begins; its arguments follow as ToolCallDelta."""
+    """Call number `call` of choice `index` begins; its arguments follow as ToolCallDelta.
+
+    `written`: what the model wrote of it before the arguments, for whom it is text after all.
+    """
 
     index: int
     call: int
     id: str
     name: str
     kind: Literal["function", "custom"] = "function"
+    written: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

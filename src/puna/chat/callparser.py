@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from puna.chat.facts import CallSyntax
+from puna.chat.facts import PROBED_ID, CallSyntax
 from puna.chat.schema import conforms
 from puna.types import JsonValue, Tool
 
@@ -22,9 +22,6 @@ CUSTOM_ARGUMENT = "input"
 CUSTOM_PARAMETERS: Mapping[str, JsonValue] = MappingProxyType(
     {"type": "object", "properties": {CUSTOM_ARGUMENT: {"type": "string"}}, "required": [CUSTOM_ARGUMENT]}
 )
-
-PROBED_ID = "abcdef123"
-"""The id that templates are tried with: where a syntax has it, any nine letters and digits may stand."""
 
 _SPACE = " \t\r\n"
 _ANY = "\0"
@@ -39,9 +36,12 @@ class PieceText:
 
 @dataclass(frozen=True, slots=True)
 class PieceCallStart:
+    """`written`: what the model wrote of the call before its arguments."""
+
     id: str
     name: str
     kind: Literal["function", "custom"] = "function"
+    written: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,8 @@ class CallParser:
     def _find_value(self, text: str, at: int) -> int:
         char = text[at]
         if char == "{":
-            self._out.append(PieceCallStart(self._new_id(), self._name, self._tools[self._name].kind))
+            written = self._blank + self._held
+            self._out.append(PieceCallStart(self._new_id(), self._name, self._tools[self._name].kind, written))
             self._state, self._called = _State.ARGUMENTS, True
             self._arguments, self._raw = _Arguments(), []
             return at

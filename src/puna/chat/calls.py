@@ -17,7 +17,6 @@ from puna.chat import grammar
 from puna.chat.callparser import (
     CUSTOM_ARGUMENT,
     CUSTOM_PARAMETERS,
-    PROBED_ID,
     CallForm,
     CallParser,
     Piece,
@@ -25,7 +24,7 @@ from puna.chat.callparser import (
     PieceCallStart,
     PieceText,
 )
-from puna.chat.facts import CallSyntax
+from puna.chat.facts import PROBED_ID, CallSyntax
 from puna.chat.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
 from puna.errors import InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (

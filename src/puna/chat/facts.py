@@ -9,6 +9,12 @@ from typing import Protocol
 from puna.chat.text import ThinkTags
 from puna.types import JsonValue, Message, Tool
 
+PROBED_ID = "abcdef123"
+"""The id that templates are tried with: where a syntax has it, any nine letters and digits may stand.
+
+Mistral's templates refuse any other length.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
@@ -39,6 +45,7 @@ class TemplateFacts:
     `system`, `tools`, `tool_calls`, `tool_results`: it writes them into the prompt. `parts`: it wants content as a
     list of parts. `thinking`: the tags around thinking, if the model thinks; `switch`: `enable_thinking` changes the
     prompt; `effort`: `reasoning_effort` does. `syntax`: how it writes a tool call, None if that is not to be told.
+    `raw_arguments`: a call's arguments may be text that is no object. `any_id`: so may its id be; else nine letters.
     """
 
     system: bool
@@ -50,6 +57,8 @@ class TemplateFacts:
     switch: bool = False
     effort: bool = False
     syntax: CallSyntax | None = None
+    raw_arguments: bool = False
+    any_id: bool = True
 
 
 class ChatTemplate(Protocol):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from puna.chat.facts import CallSyntax, TemplateFacts
+from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.chat.harmony import HARMONY
 from puna.chat.text import ThinkTags
 from puna.errors import InvalidRequest, ModelFileError
@@ -62,6 +62,9 @@ def probe(template: Renders) -> TemplateFacts:
         != trial.text([user], None, {"enable_thinking": False}),
         effort=trial.text([user], None, {"reasoning_effort": "high"})
         != trial.text([user], None, {"reasoning_effort": "low"}),
+        raw_arguments="PUNA-RAW" in trial.text([user, _call(arguments="PUNA-RAW")], [_TOOL]),
+        any_id=not answered
+        or bool(trial.text([user, _call(_LONG_ID), {**_RESULT, "tool_call_id": _LONG_ID}], [_TOOL])),
         syntax=_syntax(trial.text([user, _assistant(parts)]), trial.text([user, _CALL])),
     )
 
@@ -107,7 +110,7 @@ def _syntax(answered: str, called: str) -> CallSyntax | None:
         value, stop = _JSON.raw_decode(call, arguments)
     except ValueError:
         return None
-    if value != {"argument": "PUNA-ARGUMENT"} or "abcdef123" in call[:arguments]:
+    if value != {"argument": "PUNA-ARGUMENT"} or PROBED_ID in call[:arguments]:
         return None
     before, after = call[:begin].lstrip(), call[stop:].rstrip()
     array = re.search(r"\[\s*\{[^{]*$", before) is not None and re.match(r"[^\]]*\}\s*\]", after) is not None
@@ -129,22 +132,20 @@ _TOOL: JsonObject = {
         },
     },
 }
-# Nine letters and digits: Mistral's templates refuse any other id.
-_CALL: JsonObject = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [
-        {
-            "id": "abcdef123",
-            "type": "function",
-            "function": {"name": "puna_tool", "arguments": {"argument": "PUNA-ARGUMENT"}},
-        }
-    ],
-}
+_LONG_ID = "call_0123456789abcdef01234567"
+
+
+def _call(id_: str = PROBED_ID, arguments: JsonValue = None) -> JsonObject:
+    given: JsonValue = {"argument": "PUNA-ARGUMENT"} if arguments is None else arguments
+    call: JsonObject = {"id": id_, "type": "function", "function": {"name": "puna_tool", "arguments": given}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+_CALL = _call()
 _RESULT: JsonObject = {
     "role": "tool",
     "name": "puna_tool",
-    "tool_call_id": "abcdef123",
+    "tool_call_id": PROBED_ID,
     "content": "PUNA-RESULT",
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from puna.chat.facts import CallSyntax, TemplateFacts
+from pydantic_core import from_json
+
+from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.types import AudioPart, ImagePart, JsonObject, JsonValue, Message, TextPart, Tool, ToolCall
 
 MEDIA_MARKER = "<__media__>"
@@ -41,31 +44,76 @@ def told(messages: Sequence[Message], instructions: str) -> tuple[Message, ...]:
     return (*messages[:first], longer, *messages[first + 1 :])
 
 
-def spelled_out(messages: Sequence[Message], syntax: CallSyntax) -> tuple[Message, ...]:
-    """Calls and their results as plain text, for a template that has no place for them."""
+def spelled_out(
+    messages: Sequence[Message], syntax: CallSyntax, *, unreadable_only: bool = False
+) -> tuple[Message, ...]:
+    """Calls and their results as plain text, for a template that has no place for them.
+
+    `unreadable_only`: only the calls that are `unreadable`, and what answers them.
+    """
     turns: list[Message] = []
+    spelled: set[str | None] = set()
+    results = False
     for message in messages:
-        if message.role != "tool":
-            turns.append(_with_calls(message, syntax))
+        if message.role == "tool" and (not unreadable_only or message.tool_call_id in spelled):
+            result = TextPart(f"<tool_response>\n{message.text}\n</tool_response>")
+            if results:
+                turns[-1] = replace(turns[-1], content=(*turns[-1].content, result))
+            else:
+                turns.append(Message("user", (result,)))
+            results = True
             continue
-        result = TextPart(f"<tool_response>\n{message.text}\n</tool_response>")
-        if turns and turns[-1].role == "tool":
-            turns[-1] = replace(turns[-1], content=(*turns[-1].content, result))
-        else:
-            turns.append(Message("tool", (result,)))
-    return tuple(replace(turn, role="user") if turn.role == "tool" else turn for turn in turns)
+        meant = [call for call in message.tool_calls if not unreadable_only or unreadable(call)]
+        spelled.update(call.id for call in meant)
+        turns.append(_with_calls(message, meant, syntax))
+        results = False
+    return tuple(turns)
 
 
-def _with_calls(message: Message, syntax: CallSyntax) -> Message:
+def _with_calls(message: Message, meant: Sequence[ToolCall], syntax: CallSyntax) -> Message:
     calls = tuple(
-        TextPart(f"{syntax.before}{call.name}{syntax.between}{_arguments_text(call)}{syntax.after}")
-        for call in message.tool_calls
+        TextPart(f"{syntax.before}{call.name}{syntax.between}{_arguments_text(call)}{syntax.after}") for call in meant
     )
-    return replace(message, content=(*message.content, *calls), tool_calls=()) if calls else message
+    others = tuple(call for call in message.tool_calls if call not in meant)
+    return replace(message, content=(*message.content, *calls), tool_calls=others) if calls else message
 
 
 def _arguments_text(call: ToolCall) -> str:
-    return json.dumps(arguments_json(call), ensure_ascii=False)
+    value = arguments_json(call)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def with_short_ids(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Each call with an id of nine letters and digits, and what answers it with the same.
+
+    A result that names no call answers the first one of its name that has no answer yet, or else the first at all.
+    """
+    turns: list[Message] = []
+    waiting: list[tuple[str, str]] = []
+    for place, message in enumerate(messages):
+        if message.tool_calls:
+            calls = tuple(replace(call, id=_short(call.id, place, at)) for at, call in enumerate(message.tool_calls))
+            waiting = [(old.id, new.id) for old, new in zip(message.tool_calls, calls, strict=True)]
+            named = {new.id: new.name for new in calls}
+            turns.append(replace(message, tool_calls=calls))
+            continue
+        if message.role == "tool" and waiting:
+            answered = next(
+                (pair for pair in waiting if pair[0] == message.tool_call_id),
+                next((pair for pair in waiting if named[pair[1]] == message.name), waiting[0]),
+            )
+            waiting.remove(answered)
+            turns.append(replace(message, tool_call_id=answered[1]))
+            continue
+        turns.append(message)
+    return tuple(turns)
+
+
+def _short(id_: str, *place: int) -> str:
+    """The id itself if it is such a one; else always the same for the same id at the same place."""
+    if len(id_) == len(PROBED_ID) and id_.isascii() and id_.isalnum():
+        return id_
+    return hashlib.sha256(f"{place} {id_}".encode()).hexdigest()[: len(PROBED_ID)]
 
 
 def message_json(message: Message, *, parts: bool = False) -> JsonObject:
@@ -105,10 +153,15 @@ def arguments_json(call: ToolCall) -> JsonValue:
     if call.kind == "custom":
         return {"input": call.arguments}
     try:
-        value: JsonValue = json.loads(call.arguments or "{}")
+        value: JsonValue = from_json(call.arguments.strip() or "{}", allow_inf_nan=False)
     except ValueError:
         return call.arguments
     return value if isinstance(value, dict) else call.arguments
+
+
+def unreadable(call: ToolCall) -> bool:
+    """Whether its arguments are no object: the model was cut while it wrote them, or they are of another kind."""
+    return isinstance(arguments_json(call), str)
 
 
 def tool_json(tool: Tool) -> JsonObject:

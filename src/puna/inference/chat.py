@@ -15,7 +15,7 @@ from puna.chat.harmony import HARMONY, HarmonySplitter
 from puna.chat.harmony import MARKS as HARMONY_MARKS
 from puna.chat.schema import conforms
 from puna.chat.text import Splitter, TextStream, ThinkingSplitter, ThinkTags
-from puna.chat.turns import spelled_out, told
+from puna.chat.turns import spelled_out, told, with_short_ids
 from puna.engine.runner import Constraint, Feature, Runner, RunnerInfo
 from puna.errors import Unsupported
 from puna.inference.choice import Choice
@@ -96,6 +96,10 @@ def _messages(messages: tuple[Message, ...], calls: CallPlan, facts: TemplateFac
     answered = any(message.role == "tool" for message in messages)
     if calls.instructions or (called and not facts.tool_calls) or (answered and not facts.tool_results):
         messages = spelled_out(messages, DEFAULT_SYNTAX)
+    elif called and not facts.raw_arguments:
+        messages = spelled_out(messages, DEFAULT_SYNTAX, unreadable_only=True)
+    if not facts.any_id:
+        messages = with_short_ids(messages)
     return told(messages, calls.instructions) if calls.instructions else messages
 
 

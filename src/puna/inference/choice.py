@@ -136,7 +136,7 @@ class Choice:
             return [TextDelta(self.index, part.text, self._take(self._shown))]
         if isinstance(part, PieceCallStart):
             self._calls += 1
-            return [ToolCallStart(self.index, self._calls - 1, part.id, part.name, part.kind)]
+            return [ToolCallStart(self.index, self._calls - 1, part.id, part.name, part.kind, part.written)]
         return [ToolCallDelta(self.index, self._calls - 1, part.text)]
 
     def _last_entries(self) -> list[ChoiceEvent]:

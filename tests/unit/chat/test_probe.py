@@ -101,5 +101,27 @@ def test_calls_without_json_have_no_syntax_to_tell() -> None:
     assert facts.syntax is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "raw"),
+    [
+        ("{{ call.function.arguments | tojson }}", True),
+        ("{{ call.function.arguments }}", True),
+        ("{% for k, v in call.function.arguments | items %}{{ k }}{{ v }}{% endfor %}", False),
+    ],
+)
+def test_whether_arguments_may_be_text(arguments: str, raw: bool) -> None:
+    calls = "{% for call in m.tool_calls or [] %}{{ call.function.name }}" + arguments + "{% endfor %}"
+    source = "{% for m in messages %}{{ m.content }}" + calls + "{% endfor %}"
+    assert JinjaTemplate(source).facts.raw_arguments is raw
+
+
+def test_whether_ids_have_nine_letters() -> None:
+    calls = "{% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}CHECK{% endfor %}"
+    source = "{% for m in messages %}{{ m.content }}" + calls + "{% endfor %}"
+    check = "{% if c.id | length != 9 %}{{ raise_exception('no') }}{% endif %}"
+    assert JinjaTemplate(source.replace("CHECK", "")).facts.any_id
+    assert not JinjaTemplate(source.replace("CHECK", check)).facts.any_id
+
+
 def test_effort() -> None:
     assert JinjaTemplate("{{ messages[0].content }}{{ reasoning_effort }}").facts.effort

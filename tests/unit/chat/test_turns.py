@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from puna.chat.calls import DEFAULT_SYNTAX
-from puna.chat.turns import arguments_json, spelled_out, told, tool_json
+from puna.chat.turns import arguments_json, spelled_out, told, tool_json, unreadable, with_short_ids
 from puna.types import Message, TextPart, Tool, ToolCall
 
 USER = Message.of("user", "U")
@@ -35,3 +38,43 @@ def test_a_tool_without_parameters_takes_any_object() -> None:
         "description": "",
         "parameters": {"type": "object", "properties": {}},
     }
+
+
+def test_only_what_cannot_be_read_is_spelled_out() -> None:
+    calls = (ToolCall("1", "f", '{"a": "b'), ToolCall("2", "g", '{"c": 1}'), ToolCall("3", "h", "[1]"))
+    made = Message("assistant", tool_calls=calls)
+    results = tuple(Message("tool", (TextPart(f"r{id_}"),), tool_call_id=id_) for id_ in "123")
+    turns = spelled_out((USER, made, *results), DEFAULT_SYNTAX, unreadable_only=True)
+    assert [turn.role for turn in turns] == ["user", "assistant", "user", "tool", "user"]
+    assert turns[1].tool_calls == (calls[1],)
+    assert '"arguments": {"a": "b}' in turns[1].text
+    assert turns[3] == results[1]
+    assert "r1" in turns[2].text
+    assert "r3" in turns[4].text
+
+
+def test_short_ids_stay_with_their_results() -> None:
+    calls = (ToolCall("call_1", "f", "{}"), ToolCall("call_2", "g", "{}"), ToolCall("abcDEF123", "g", "{}"))
+    named = Message("tool", (TextPart("of g"),), name="g")
+    conversation = (
+        USER,
+        Message("assistant", tool_calls=calls),
+        named,
+        Message("tool", (TextPart("the rest"),)),
+        Message("tool", (TextPart("third"),), tool_call_id="abcDEF123"),
+        Message("assistant", tool_calls=calls[:1]),
+        Message("tool", (TextPart("again"),), tool_call_id="call_1"),
+    )
+    turns = with_short_ids(conversation)
+    ids = [call.id for call in turns[1].tool_calls]
+    assert [turn.tool_call_id for turn in turns[2:5]] == [ids[1], ids[0], "abcDEF123"]
+    assert all(len(id_) == 9 and id_.isalnum() for id_ in ids)
+    assert turns == with_short_ids(conversation)
+    # The same id twice in a conversation is of two calls.
+    assert turns[5].tool_calls[0].id == turns[6].tool_call_id != ids[0]
+
+
+@given(st.text())
+def test_no_arguments_are_a_reason_to_fail(text: str) -> None:
+    assert unreadable(ToolCall("1", "f", text)) == isinstance(arguments_json(ToolCall("1", "f", text)), str)
+    assert unreadable(ToolCall("1", "f", '{"a":' + "[" * 100_000))

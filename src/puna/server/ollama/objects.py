@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import cast
 
+from puna.chat.turns import arguments_json
 from puna.types import (
     Candidate,
     Done,
@@ -17,9 +18,29 @@ from puna.types import (
     TextDelta,
     ThinkingDelta,
     TokenLogprob,
+    ToolCall,
     ToolCallDelta,
     ToolCallStart,
 )
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call as it comes."""
+
+    start: ToolCallStart
+    arguments: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return self.start.written + "".join(self.arguments)
+
+    @property
+    def value(self) -> JsonObject | None:
+        """Its arguments, if they are an object."""
+        call = ToolCall(self.start.id, self.start.name, "".join(self.arguments))
+        value = arguments_json(call)
+        return value if isinstance(value, dict) else None
 
 
 class Turn:
@@ -32,7 +53,7 @@ class Turn:
         self._model = model
         self._chat = chat
         self._keep_context = keep_context
-        self._calls: list[tuple[str, str, list[str]]] = []
+        self._calls: list[_Call] = []
         self.started: Started | None = None
         self._finished: Finished | None = None
 
@@ -44,25 +65,33 @@ class Turn:
             case ThinkingDelta():
                 return self._piece(thinking=event.text, logprobs=event.logprobs)
             case ToolCallStart():
-                self._calls.append((event.id, event.name, []))
+                self._calls.append(_Call(event))
             case ToolCallDelta():
-                self._calls[event.call][2].append(event.arguments)
+                self._calls[event.call].arguments.append(event.arguments)
             case Started():
                 self.started = event
             case Finished():
                 self._finished = event
                 if self._calls:
-                    return self._piece(calls=self._calls)
+                    return self._called()
             case Done():
                 return self._last(event)
         return None
+
+    def _called(self) -> JsonObject:
+        """Calls, whose arguments are objects here: one that was cut or cannot be read is the text that was written."""
+        text = "".join(call.text for call in self._calls if call.value is None)
+        calls = [(call, call.value) for call in self._calls if call.value is not None]
+        return self._piece(
+            text=text, calls=[_call_object(index, call.start, value) for index, (call, value) in enumerate(calls)]
+        )
 
     def _piece(
         self,
         *,
         text: str = "",
         thinking: str = "",
-        calls: list[tuple[str, str, list[str]]] | None = None,
+        calls: list[JsonValue] | None = None,
         logprobs: tuple[TokenLogprob, ...] = (),
         done: bool = False,
     ) -> JsonObject:
@@ -70,10 +99,7 @@ class Turn:
         if thinking:
             piece["thinking"] = thinking
         if calls:
-            piece["tool_calls"] = [
-                _call_object(index, identity, name, "".join(arguments))
-                for index, (identity, name, arguments) in enumerate(calls)
-            ]
+            piece["tool_calls"] = calls
         head: JsonObject = {"model": self._model, "created_at": timestamp()}
         if self._chat:
             head["message"] = {"role": "assistant", **piece}
@@ -141,17 +167,8 @@ def timestamp() -> str:
     return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
 
 
-def _call_object(index: int, identity: str, name: str, arguments: str) -> JsonObject:
-    return {"id": identity, "function": {"index": index, "name": name, "arguments": _arguments(arguments)}}
-
-
-def _arguments(text: str) -> JsonValue:
-    """Ollama's clients want an object. What is none (a custom tool's free text) stands under `input`."""
-    try:
-        value: JsonValue = json.loads(text) if text else {}
-    except ValueError:
-        return {"input": text}
-    return value if isinstance(value, dict) else {"input": value}
+def _call_object(index: int, start: ToolCallStart, arguments: JsonObject) -> JsonObject:
+    return {"id": start.id, "function": {"index": index, "name": start.name, "arguments": arguments}}
 
 
 def _logprob(item: TokenLogprob) -> JsonObject:

@@ -13,7 +13,7 @@ from puna.server.contract.converted import Converted
 from puna.server.contract.names import FieldNames
 from puna.server.contract.options import read_keep_alive
 from puna.server.openai.bodies import ChatCompletionBody, CompletionBody, EmbeddingBody, Inputs, Prompts, TokenizeBody
-from puna.server.openai.messages import to_messages
+from puna.server.openai.messages import to_messages, unreadable_arguments
 from puna.server.openai.options import Sampled, load_options, one_of, sampled_options
 from puna.server.openai.output import to_output
 from puna.server.openai.parts import Images
@@ -48,7 +48,8 @@ def to_chat(body: ChatCompletionBody, images: Images) -> Converted[ChatRequest]:
         cache_key=body.prompt_cache_key,
     )
     names = {**asked.names, **output_names, **think_names, **tool_names(body), **_ARGUMENTS}
-    return Converted(request, asked.ignored, FieldNames(names))
+    ignored = (*asked.ignored, *unreadable_arguments(body.messages))
+    return Converted(request, ignored, FieldNames(names))
 
 
 def to_completion(body: CompletionBody) -> Converted[CompletionRequest]:
@@ -100,7 +101,8 @@ def to_counted_chat(body: TokenizeBody, model: str, images: Images) -> Converted
         tools=tuple(function_or_custom(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or [])),
         template_arguments=body.chat_template_kwargs or {},
     )
-    return Converted(request, names=FieldNames({**tool_names(body), **_ARGUMENTS}))
+    ignored = tuple(unreadable_arguments(body.messages or []))
+    return Converted(request, ignored, FieldNames({**tool_names(body), **_ARGUMENTS}))
 
 
 _ARGUMENTS = {"template_arguments": "chat_template_kwargs", "cache_key": "prompt_cache_key"}

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from puna.chat.turns import unreadable
 from puna.errors import InvalidRequest
-from puna.server.body import json_object
 from puna.server.contract.shapes import Honoured, JsonValue, Refused, Reported, Shape
 from puna.server.media import check_together
 from puna.server.openai import media
@@ -43,7 +43,14 @@ class UserMessage(Shape):
 
 class CalledFunction(Shape):
     name: Annotated[str, Honoured("Its name.")]
-    arguments: Annotated[str, Honoured("JSON text of an object.")]
+    arguments: Annotated[
+        str,
+        Honoured(
+            "JSON text of an object. Of a call that was cut, its beginning: given to the model as text, and named in "
+            "`x-puna-ignored`."
+        ),
+    ]
+    parsed_arguments: Annotated[JsonValue, Reported("What a client read out of `arguments`, which counts.")] = None
 
 
 class CalledCustom(Shape):
@@ -71,7 +78,7 @@ PastCall: TypeAlias = Annotated[PastFunctionCall | PastCustomCall, Field(discrim
 class AssistantMessage(Shape):
     role: Literal["assistant"]
     content: Annotated[
-        AssistantContent | None, Honoured("May be absent beside tool calls, a function call or a refusal.")
+        AssistantContent | None, Honoured("May be absent beside tool calls, a function call, a refusal or thinking.")
     ] = None
     refusal: Annotated[str | None, Honoured("A refusal of an earlier turn; given to the model as text.")] = None
     name: Annotated[str | None, _SPEAKER] = None
@@ -79,6 +86,7 @@ class AssistantMessage(Shape):
     function_call: Annotated[CalledFunction | None, Honoured("The deprecated form of one call.")] = None
     reasoning_content: Annotated[str | None, Honoured("The thinking of that turn, for templates that want it.")] = None
     reasoning: Annotated[str | None, Honoured("The same under its other name.")] = None
+    parsed: Annotated[JsonValue, Reported("What a client read out of `content`, which counts.")] = None
     audio: Annotated[JsonValue, Refused("No audio of earlier turns is stored here.")] = None
     annotations: Annotated[
         JsonValue, Reported("Annotations of an earlier answer say nothing to the model.", harmless=([],))
@@ -126,6 +134,26 @@ def has_media(conversation: list[ConversationMessage]) -> bool:
     )
 
 
+def unreadable_arguments(conversation: list[ConversationMessage]) -> list[str]:
+    """Paths of past calls' arguments that are no objects: these are text for the model."""
+    found: list[str] = []
+    for index, message in enumerate(conversation):
+        if isinstance(message, AssistantMessage):
+            called = [
+                (f"tool_calls[{at}].function", call.function)
+                for at, call in enumerate(message.tool_calls or [])
+                if isinstance(call, PastFunctionCall)
+            ]
+            if message.function_call is not None:
+                called.append(("function_call", message.function_call))
+            found += [
+                f"messages[{index}].{path}.arguments"
+                for path, function in called
+                if unreadable(ToolCall("", function.name, function.arguments))
+            ]
+    return found
+
+
 def to_messages(conversation: list[ConversationMessage], images: Images) -> tuple[Message, ...]:
     calls: dict[str, str] = {}
     legacy: dict[str, str] = {}
@@ -138,7 +166,7 @@ def to_messages(conversation: list[ConversationMessage], images: Images) -> tupl
             case UserMessage():
                 converted.append(Message("user", user_parts(message.content, path, images), name=message.name))
             case AssistantMessage():
-                turn = _assistant(message, index, path)
+                turn = _assistant(message, index)
                 calls.update({call.id: call.name for call in turn.tool_calls})
                 if message.function_call is not None:
                     legacy[message.function_call.name] = _legacy_id(index)
@@ -151,21 +179,22 @@ def to_messages(conversation: list[ConversationMessage], images: Images) -> tupl
     return tuple(converted)
 
 
-def _assistant(message: AssistantMessage, index: int, path: str) -> Message:
+def _assistant(message: AssistantMessage, index: int) -> Message:
     content = () if message.content is None else text_parts(message.content)
     if message.refusal is not None:
         content = (*content, TextPart(message.refusal))
-    calls = tuple(_past_call(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(message.tool_calls or []))
+    calls = tuple(_past_call(call) for call in message.tool_calls or [])
     if message.function_call is not None:
-        arguments = _arguments(message.function_call.arguments, f"{path}.function_call.arguments")
-        calls = (*calls, ToolCall(_legacy_id(index), message.function_call.name, arguments))
-    if not content and not calls and message.content is None:
+        called = message.function_call
+        calls = (*calls, ToolCall(_legacy_id(index), called.name, _arguments(called)))
+    thinking = message.reasoning_content if message.reasoning_content is not None else message.reasoning
+    if not content and not calls and message.content is None and thinking is None:
         raise InvalidRequest(
-            f"Missing required parameter: '{path}.content'. It may be absent only beside tool_calls or function_call.",
-            param=f"{path}.content",
+            f"Missing required parameter: 'messages[{index}].content'. It may be absent only beside tool_calls or "
+            "function_call.",
+            param=f"messages[{index}].content",
             code="missing_required_parameter",
         )
-    thinking = message.reasoning_content if message.reasoning_content is not None else message.reasoning
     return Message("assistant", content, name=message.name, thinking=thinking, tool_calls=calls)
 
 
@@ -174,18 +203,15 @@ def _legacy_id(index: int) -> str:
     return f"call_function_{index}"
 
 
-def _past_call(call: PastCall, path: str) -> ToolCall:
+def _past_call(call: PastCall) -> ToolCall:
     if isinstance(call, PastCustomCall):
         return ToolCall(call.id, call.custom.name, call.custom.input, "custom")
-    return ToolCall(call.id, call.function.name, _arguments(call.function.arguments, f"{path}.function.arguments"))
+    return ToolCall(call.id, call.function.name, _arguments(call.function))
 
 
-def _arguments(text: str, param: str) -> str:
+def _arguments(function: CalledFunction) -> str:
     """Clients send an empty text for no arguments."""
-    if not text.strip():
-        return "{}"
-    json_object(text, param, "the JSON text of an object")
-    return text
+    return function.arguments if function.arguments.strip() else "{}"
 
 
 def _tool_result(message: ToolMessage, path: str, calls: Mapping[str, str]) -> Message:
