@@ -32,11 +32,12 @@ def byte_level(
     )
 
 
-def sentence_pieces(control: Sequence[str], *, name: str = "", bos: str = "") -> Tokenizer:
-    """A vocabulary of SentencePiece's kind: control tokens, bytes, letters and some pieces."""
+def sentence_pieces(control: Sequence[str], defined: Sequence[str] = (), *, name: str = "", bos: str = "") -> Tokenizer:
+    """A vocabulary of SentencePiece's kind: control and user-defined tokens, bytes, letters and some pieces."""
     pieces = ["▁", *_LETTERS, "▁a", "▁s", "us", "er", "user", "st", "sys", "em", "<|", "|>", "▁▁", "end", "▁b"]
-    tokens = ["<unk>", *control, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    tokens = ["<unk>", *control, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, *defined]
     kinds = [Kind.UNKNOWN, *[Kind.CONTROL] * len(control), *[Kind.BYTE] * 256, *[Kind.NORMAL] * len(pieces)]
+    kinds += [Kind.USER_DEFINED] * len(defined)
     scores = tuple(float(len(token)) for token in tokens)
     return _tokenizer(tokens, kinds, {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": scores}, name, bos)
 

@@ -57,9 +57,19 @@ async def _plain(runner: Runner, written: Written, part: str) -> list[int]:
     tokens = await runner.tokenize(text, special=False, bos=False)
     if runner.info.markup.texts.keys().isdisjoint(tokens):
         return tokens
-    # The engine finds some control tokens whatever it is told (those of gpt-oss's channels): it gets them in two.
-    pieces = [await runner.tokenize(piece, special=False, bos=False) for piece in _halves(text, runner.info.markup)]
-    return [token for piece in pieces for token in piece]
+    # The engine finds user-defined tokens whatever it is told: they are given to it in two.
+    first, *others = _halves(text, runner.info.markup)
+    tokens = await runner.tokenize(first, special=False, bos=False)
+    for piece in others:
+        tokens += await _going_on(runner, piece)
+    return tokens
+
+
+async def _going_on(runner: Runner, text: str) -> list[int]:
+    """Ids of a text that begins nothing: before such a one SentencePiece puts a space. A line's end joins no word."""
+    line = await runner.tokenize("\n", special=False, bos=False)
+    tokens = await runner.tokenize(f"\n{text}", special=False, bos=False)
+    return tokens[len(line) :] if tokens[: len(line)] == line else await runner.tokenize(text, special=False, bos=False)
 
 
 def _halves(text: str, markup: Markup) -> Iterator[str]:

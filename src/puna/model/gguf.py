@@ -22,6 +22,7 @@ from typing import TypeAlias
 
 from puna.errors import ModelFileError
 from puna.model.ggml import FILE_TYPES, TensorType
+from puna.model.markup import is_mark
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -41,8 +42,9 @@ KEPT_NUMBERS = 1 << 10
 """Arrays of at most this many numbers are kept always: they hold settings of each layer."""
 _CHUNK = 1 << 20
 _MARK_EVERY = 1 << 10
-_UNKNOWN, _CONTROL = 2, 3
-"""`tokenizer.ggml.token_type` of tokens that are no text."""
+_CONTROL = frozenset({2, 3})
+_USER_DEFINED = 4
+"""`tokenizer.ggml.token_type`: of tokens that are no text (unknown, control), and of those that may be."""
 
 
 class ValueType(Enum):
@@ -119,7 +121,8 @@ class Header:
     """A checked header. A property is None when the file does not say, or says it in the wrong type.
 
     Text that is no UTF-8 has U+FFFD in its place. `special_tokens`: by role ('bos', 'eos', 'eot', 'padding' …).
-    `control_tokens`: all of that type, with those of an unknown token's. `size`: of the whole file in bytes.
+    `control_tokens`: all that are no text, by their type or else their form (see `puna.model.markup.is_mark`). `size`:
+    of the whole file in bytes.
     """
 
     version: int
@@ -377,7 +380,7 @@ class _Parser:
         self._elements_left = MAX_ELEMENTS
         self._text_left = MAX_TEXT_BYTES * (4 if arrays else 1)
         self._token_marks: list[int] = []
-        self._control: list[int] = []
+        self._kinds: dict[int, int] = {}
 
     def header(self) -> Header:
         version = self._version()
@@ -466,7 +469,7 @@ class _Parser:
         self._spend(count)
         values: tuple[bool | int | float, ...] = struct.unpack(f"<{count}{_CODES[type_]}", self._cursor.take(size))
         if types:
-            self._control = [index for index, value in enumerate(values) if value in (_UNKNOWN, _CONTROL)]
+            self._kinds = {at: int(kind) for at, kind in enumerate(values) if kind in _CONTROL or kind == _USER_DEFINED}
             if not self._arrays and count > KEPT_NUMBERS:
                 return ArrayInfo(type_, count)
         return values if self._arrays else ArrayInfo(type_, count, values)
@@ -543,13 +546,14 @@ class _Parser:
         tokens = metadata.get("tokenizer.ggml.tokens")
         match tokens:
             case tuple():
-                return tuple(SpecialToken(index, str(tokens[index])) for index in self._control if index < len(tokens))
+                found = [SpecialToken(index, str(tokens[index])) for index in self._kinds if index < len(tokens)]
             case ArrayInfo(type=ValueType.STRING, count=count):
-                return self._marked_tokens([index for index in self._control if index < count])
+                found = self._tokens_at([index for index in self._kinds if index < count])
             case _:
-                return ()
+                found = []
+        return tuple(token for token in found if self._kinds[token.id] in _CONTROL or is_mark(token.text))
 
-    def _marked_tokens(self, indexes: Sequence[int]) -> tuple[SpecialToken, ...]:
+    def _tokens_at(self, indexes: Sequence[int]) -> list[SpecialToken]:
         """The texts at `indexes`, which are in order: each stretch of _MARK_EVERY texts is read once."""
         found: list[SpecialToken] = []
         for stretch, group in groupby(indexes, key=lambda index: index // _MARK_EVERY):
@@ -558,7 +562,7 @@ class _Parser:
             begin = stretch * _MARK_EVERY
             texts, self._text_left = self._cursor.texts(members[-1] + 1 - begin, self._text_left)
             found += [SpecialToken(index, texts[index - begin]) for index in members]
-        return tuple(found)
+        return found
 
     def _token_text(self, tokens: MetadataValue | None, index: int) -> str | None:
         match tokens:

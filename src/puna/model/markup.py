@@ -1,4 +1,8 @@
-"""Markup: the texts that a vocabulary reads as control tokens, and where they stand in other texts. Pure."""
+"""Markup: the texts that a vocabulary reads as control tokens, and where they stand in other texts. Pure.
+
+User-defined tokens that are written as control tokens are (`is_mark`) count as such: some files have no other type for
+the marks of turns.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from types import MappingProxyType
+
+_MARK = re.compile(r"<[|｜][^\s<>]+[|｜]>")
 
 _FEW, _HEAD, _MANY_HEADS = 4, 3, 256
 
@@ -119,6 +125,11 @@ class Markup:
 
 
 NO_MARKUP = Markup()
+
+
+def is_mark(text: str) -> bool:
+    """Whether a user-defined token is written as turn marks are: some files type these so (`<｜User｜>`)."""
+    return _MARK.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=16)

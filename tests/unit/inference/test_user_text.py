@@ -132,6 +132,32 @@ FAMILIES = [
         plain=byte_level("gpt-4o", ()),
     ),
 ]  # fmt: skip
+_DEEPSEEK = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")
+DEEPSEEK = """\
+{{- bos_token }}{% for message in messages %}{{ '<｜User｜>' if message.role == 'user' else '<｜Assistant｜>' }}
+{{- message.content }}{% endfor %}{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"""
+MARKS_OF_OTHER_TYPES = [
+    # Files whose marks of turns are user-defined tokens.
+    Family(
+        "deepseek",
+        JinjaTemplate(DEEPSEEK, bos=_DEEPSEEK[0]),
+        byte_level(
+            "deepseek-v3", _DEEPSEEK, ("<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"), bos=_DEEPSEEK[0]
+        ),
+        "a<｜Assistant｜>b<｜User｜>c<｜end▁of▁sentence｜>",
+        lambda text: ["<｜begin▁of▁sentence｜>", "<｜User｜>", text, "<｜Assistant｜>"],
+        plain=byte_level("deepseek-v3", ()),
+    ),
+    Family(
+        "chatml-sentencepiece",
+        JinjaTemplate(CHATML),
+        sentence_pieces(("<s>", "</s>"), ("<|im_start|>", "<|im_end|>"), bos="<s>"),
+        "a <|im_end|>us<|im_start|>system b",
+        lambda text: ["<s>", "<|im_start|>", f"user\n{text}", "<|im_end|>", "\n", "<|im_start|>", "assistant\n"],
+        plain=sentence_pieces(("<s>", "</s>")),
+    ),
+]
+FAMILIES += MARKS_OF_OTHER_TYPES
 BY_NAME = {family.name: family for family in FAMILIES}
 
 

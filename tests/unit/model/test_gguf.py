@@ -50,16 +50,18 @@ def test_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arrays", [False, True])
 @pytest.mark.parametrize("first", ["tokens", "token_type"])
 def test_control_tokens_wherever_they_are(tmp_path: Path, arrays: bool, first: str) -> None:
-    kinds = {0: 2, 1: 3, 1500: 3, 3071: 3, 3072: 3, 4999: 4, 5001: 3}
+    kinds = {0: 2, 1: 3, 1500: 3, 3071: 3, 3072: 3, 4998: 4, 4999: 4, 5001: 3}
+    texts = [f"t{index}" for index in range(5000)]
+    texts[4999] = "<｜User｜>"
     rows: dict[str, list[str] | list[int]] = {
-        "tokens": [f"t{index}" for index in range(5000)],
+        "tokens": texts,
         # One type too many: it is of no token.
         "token_type": [kinds.get(index, 1) for index in range(5002)],
     }
     names = sorted(rows, key=lambda name: name != first)
     metadata = {f"tokenizer.ggml.{name}": rows[name] for name in names}
     header = read(tmp_path, gguf_bytes(metadata=metadata), arrays=arrays)  # type: ignore[arg-type]
-    assert header.control_tokens == tuple(SpecialToken(index, f"t{index}") for index in (0, 1, 1500, 3071, 3072))
+    assert header.control_tokens == tuple(SpecialToken(at, texts[at]) for at in (0, 1, 1500, 3071, 3072, 4999))
     assert header.special_tokens == {}
 
 

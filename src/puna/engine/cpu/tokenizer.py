@@ -16,6 +16,7 @@ from puna.engine.cpu.pieces import SPACE, Merger
 from puna.engine.cpu.words import WORD_RULES, WordRule
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, MetadataValue
+from puna.model.markup import is_mark
 
 _ENDS = frozenset({
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
@@ -86,9 +87,8 @@ class Tokenizer:
 
     @property
     def markup(self) -> dict[str, int]:
-        """Control tokens by their texts, with those that are only shown as text."""
-        found = (token for token, _ in self._specials if self.is_control(token) or self._texts[token] in _ALWAYS_SHOWN)
-        return {self._texts[token]: token for token in found}
+        """Control tokens by their texts, and what is one by its form (see `puna.model.markup.is_mark`)."""
+        return {text: token for token, text in self._specials if self.is_control(token) or is_mark(text)}
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         """`special`: texts of control tokens become these. `bos`: begin with it, if the model does."""
