@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from pydantic_core import from_json
 
 from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
-from puna.types import AudioPart, ImagePart, JsonObject, JsonValue, Message, TextPart, Tool, ToolCall
+from puna.types import AudioPart, ImagePart, JsonObject, JsonValue, Message, Part, TextPart, Tool, ToolCall
 
 MEDIA_MARKER = "<__media__>"
 """Stands in a prompt's text for each image or sound, in order (see `puna.engine.runner.Prompt`)."""
@@ -56,11 +58,11 @@ def spelled_out(
     results = False
     for message in messages:
         if message.role == "tool" and (not unreadable_only or message.tool_call_id in spelled):
-            result = TextPart(f"<tool_response>\n{message.text}\n</tool_response>")
+            result = _result(message)
             if results:
-                turns[-1] = replace(turns[-1], content=(*turns[-1].content, result))
+                turns[-1] = replace(turns[-1], content=(*turns[-1].content, *result))
             else:
-                turns.append(Message("user", (result,)))
+                turns.append(Message("user", result))
             results = True
             continue
         meant = [call for call in message.tool_calls if not unreadable_only or unreadable(call)]
@@ -68,6 +70,13 @@ def spelled_out(
         turns.append(_with_calls(message, meant, syntax))
         results = False
     return tuple(turns)
+
+
+def _result(message: Message) -> tuple[Part, ...]:
+    """Of a tool, as text; images in it stay where they are."""
+    if all(isinstance(part, TextPart) for part in message.content):
+        return (TextPart(f"<tool_response>\n{message.text}\n</tool_response>"),)
+    return (TextPart("<tool_response>\n"), *message.content, TextPart("\n</tool_response>"))
 
 
 def _with_calls(message: Message, meant: Sequence[ToolCall], syntax: CallSyntax) -> Message:
@@ -81,6 +90,73 @@ def _with_calls(message: Message, meant: Sequence[ToolCall], syntax: CallSyntax)
 def _arguments_text(call: ToolCall) -> str:
     value = arguments_json(call)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def plainer(messages: Sequence[Message], syntax: CallSyntax) -> Iterator[tuple[Message, ...]]:
+    """The same conversation in forms that more templates take, for one that refuses it.
+
+    First with one call a turn; then with calls and results as text, and one turn of a speaker between two of the other.
+    """
+    if any(len(message.tool_calls) > 1 for message in messages):
+        yield _one_call_each(messages)
+    spelled = _joined(spelled_out(messages, syntax))
+    if spelled != tuple(messages):
+        yield spelled
+
+
+def _one_call_each(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Each call of a turn in a turn of its own, before its result."""
+    turns: list[Message] = []
+    waiting = deque(messages)
+    while waiting:
+        message = waiting.popleft()
+        if len(message.tool_calls) < 2:
+            turns.append(message)
+            continue
+        results: list[Message] = []
+        while waiting and waiting[0].role == "tool":
+            results.append(waiting.popleft())
+        turns += _called_one_by_one(message, results)
+    return tuple(turns)
+
+
+def _called_one_by_one(message: Message, results: Sequence[Message]) -> Iterator[Message]:
+    """A result that names no call answers the first without one; one that answers none comes last."""
+    answers: dict[str | None, deque[Message]] = {}
+    for result in results:
+        answers.setdefault(result.tool_call_id, deque()).append(result)
+    for number, call in enumerate(message.tool_calls):
+        said = message if number == 0 else replace(message, content=(TextPart(""),), thinking=None)
+        yield replace(said, tool_calls=(call,))
+        found = answers.get(call.id) or answers.get(None)
+        if found:
+            yield found.popleft()
+    for left in answers.values():
+        yield from left
+
+
+def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Neighbours of the user's, and of the assistant's, are one turn; an empty line stands between their texts."""
+    turns: list[Message] = []
+    for role, group in groupby(messages, key=lambda message: message.role):
+        members = list(group)
+        if len(members) == 1 or role in {"system", "tool"}:
+            turns += members
+            continue
+        thinking = "\n\n".join(message.thinking for message in members if message.thinking)
+        calls = tuple(call for message in members for call in message.tool_calls)
+        content = tuple(_paragraphs(part for message in members for part in message.content))
+        turns.append(replace(members[-1], content=content, thinking=thinking or None, tool_calls=calls))
+    return tuple(turns)
+
+
+def _paragraphs(parts: Iterable[Part]) -> Iterator[Part]:
+    """Neighbouring texts as one."""
+    for text, group in groupby(parts, key=lambda part: isinstance(part, TextPart)):
+        if text:
+            yield TextPart("\n\n".join(part.text for part in group if isinstance(part, TextPart)))
+        else:
+            yield from group
 
 
 def with_short_ids(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from puna.chat.calls import DEFAULT_SYNTAX
 from puna.chat.disguise import Disguise, Given, Written
 from puna.chat.facts import ChatTemplate
 from puna.chat.fit import check_fit, kept_from
 from puna.chat.gotemplate import GoTemplate
 from puna.chat.render import JinjaTemplate
 from puna.chat.text import ThinkTags
+from puna.chat.turns import plainer
 from puna.engine.runner import MEDIA_MARKER, Prompt, Runner
 from puna.errors import InvalidRequest, Unsupported
 from puna.inference.decode import prompt_size
@@ -80,7 +83,24 @@ class Rendering:
     prefill: bool
 
     def write(self, messages: Sequence[Message], markup: Markup) -> Written:
-        """The prompt's text, in which of `markup` only what the template wrote counts."""
+        """The prompt's text, in which of `markup` only what the template wrote counts.
+
+        Messages that the template refuses are tried in plainer forms.
+        """
+        try:
+            return self._write(messages, markup)
+        except InvalidRequest:
+            for turns in self._plainer(messages):
+                with suppress(InvalidRequest):
+                    return self._write(turns, markup)
+            raise
+
+    def _plainer(self, messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+        """Without the last one, if that is an answer to go on with."""
+        end = len(messages) - 1 if self.prefill else len(messages)
+        return ((*turns, *messages[end:]) for turns in plainer(messages[:end], DEFAULT_SYNTAX))
+
+    def _write(self, messages: Sequence[Message], markup: Markup) -> Written:
         given = Given(tuple(messages), self.tools, self.arguments)
         disguise = Disguise.needed(markup, given, self.template.source)
         if disguise is None:

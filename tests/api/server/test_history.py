@@ -42,13 +42,27 @@ NINE = (
 )
 """A template that takes no ids but its own."""
 
+STRICT = (
+    "{% set turn = namespace(user=true) %}{% for message in messages %}"
+    "{% if message.role in ['user', 'assistant'] %}{% if (message.role == 'user') != turn.user %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% set turn.user = not turn.user %}{% endif %}"
+    "{% if message.role == 'tool' %}{% set turn.user = false %}{% endif %}"
+    "{% if message.tool_calls is defined %}{% if message.tool_calls | length != 1 %}"
+    "{{ raise_exception('one call at once') }}{% endif %}<tool_call>\n"
+    '{"name": "{{ message.tool_calls[0].function.name }}", "arguments": '
+    "{{ message.tool_calls[0].function.arguments | tojson }}}\n</tool_call>{% endif %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    "{% if tools %}{{ tools | tojson }}{% endif %}"
+)
+"""A template of one call a turn, and of turns in order."""
+
 GO = (
     "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}{{ range .ToolCalls }}<tool_call>\n"
     '{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}\n</tool_call>{{ end }}<|im_end|>\n'
     "{{ end }}<|im_start|>assistant\n{{ if .Tools }}{{ .Tools }}{{ end }}"
 )
 
-MODELS = ("plain", "tools", "thinker", "walks", "nine", "go")
+MODELS = ("plain", "tools", "thinker", "walks", "nine", "strict", "go")
 
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": [1, 2]}}\n</tool_call>'
 ANSWERS = (
@@ -84,7 +98,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Itera
     directory: Path = tmp_path_factory.mktemp("history")
     models = directory / "models"
     library = Library.open(models)
-    templates = {"tools": TOOL_TEMPLATE, "thinker": THINK_TEMPLATE, "walks": WALKS, "nine": NINE}
+    templates = {"tools": TOOL_TEMPLATE, "thinker": THINK_TEMPLATE, "walks": WALKS, "nine": NINE, "strict": STRICT}
     add_model(library, directory, TinyModel("plain"))
     for name, template in templates.items():
         add_model(library, directory, TinyModel(name, template))

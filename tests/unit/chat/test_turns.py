@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.chat.calls import DEFAULT_SYNTAX
-from puna.chat.turns import arguments_json, spelled_out, told, tool_json, unreadable, with_short_ids
-from puna.types import Message, TextPart, Tool, ToolCall
+from puna.chat.turns import arguments_json, plainer, spelled_out, told, tool_json, unreadable, with_short_ids
+from puna.types import ImagePart, Message, TextPart, Tool, ToolCall
 
 USER = Message.of("user", "U")
 
@@ -78,3 +80,35 @@ def test_short_ids_stay_with_their_results() -> None:
 def test_no_arguments_are_a_reason_to_fail(text: str) -> None:
     assert unreadable(ToolCall("1", "f", text)) == isinstance(arguments_json(ToolCall("1", "f", text)), str)
     assert unreadable(ToolCall("1", "f", '{"a":' + "[" * 100_000))
+
+
+def test_plainer_forms_of_a_conversation() -> None:
+    calls = (ToolCall("1", "f", "{}"), ToolCall("2", "g", "{}"))
+    made = Message("assistant", (TextPart("So."),), thinking="Hm.", tool_calls=calls)
+    results = (
+        Message("tool", (TextPart("r2"),), tool_call_id="2"),
+        Message("tool", (TextPart("r1"),), tool_call_id="1"),
+    )
+    one_each, spelled = plainer((USER, made, *results, USER, USER), DEFAULT_SYNTAX)
+    assert [turn.role for turn in one_each] == ["user", "assistant", "tool", "assistant", "tool", "user", "user"]
+    assert [turn.text for turn in one_each[1:5]] == ["So.", "r1", "", "r2"]
+    assert [turn.tool_calls for turn in one_each[1:5]] == [calls[:1], (), calls[1:], ()]
+    assert [turn.role for turn in spelled] == ["user", "assistant", "user"]
+    assert spelled[2].text.endswith("r1\n</tool_response>\n\nU\n\nU")
+
+
+def test_nothing_is_plainer_than_plain() -> None:
+    assert list(plainer((USER, Message.of("assistant", "A"), USER), DEFAULT_SYNTAX)) == []
+
+
+def test_pictures_in_a_result_stay() -> None:
+    result = Message("tool", (ImagePart(b"png"), TextPart("seen")))
+    (turn,) = spelled_out((result,), DEFAULT_SYNTAX)
+    assert turn.content[1:3] == result.content
+
+
+def test_many_turns_are_joined_in_no_more_than_their_time() -> None:
+    began = time.monotonic()
+    (spelled,) = plainer([Message.of("user", "x" * 100)] * 50_000, DEFAULT_SYNTAX)
+    assert len(spelled) == 1
+    assert time.monotonic() - began < 10
