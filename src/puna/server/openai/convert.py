@@ -13,7 +13,7 @@ from puna.server.contract.converted import Converted
 from puna.server.contract.names import FieldNames
 from puna.server.contract.options import read_keep_alive
 from puna.server.openai.bodies import ChatCompletionBody, CompletionBody, EmbeddingBody, Inputs, Prompts, TokenizeBody
-from puna.server.openai.messages import to_messages, unreadable_arguments
+from puna.server.openai.messages import AssistantMessage, to_messages, unreadable_arguments
 from puna.server.openai.options import Sampled, load_options, one_of, sampled_options
 from puna.server.openai.output import to_output
 from puna.server.openai.parts import Images
@@ -142,8 +142,13 @@ def _prefill(body: ChatCompletionBody) -> bool:
         raise InvalidRequest(
             "'add_generation_prompt' must be the opposite of 'continue_final_message'.", param="add_generation_prompt"
         )
-    if continued and body.messages[-1].role != "assistant":
+    last = body.messages[-1]
+    if continued and not isinstance(last, AssistantMessage):
         raise InvalidRequest(
             "'continue_final_message' needs a last message of the assistant.", param="continue_final_message"
+        )
+    if continued and isinstance(last, AssistantMessage) and (last.tool_calls or last.function_call):
+        raise Unsupported(
+            "'continue_final_message' cannot go on with a message that has calls.", param="continue_final_message"
         )
     return continued

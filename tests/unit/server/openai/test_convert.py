@@ -202,6 +202,9 @@ def test_prefill():
     assert not chat(messages=messages).prefill
     assert chat(messages=messages, continue_final_message=True).prefill
     assert refused(continue_final_message=True) == "continue_final_message"
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    made = {"role": "assistant", "tool_calls": [call]}
+    assert refused(messages=[*messages[:1], made], continue_final_message=True) == "continue_final_message"
     assert refused(add_generation_prompt=False) == "add_generation_prompt"
 
 
