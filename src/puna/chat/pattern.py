@@ -10,7 +10,7 @@ agree on, so a text that it allows matches in each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -387,6 +387,8 @@ def _ends(node: Node) -> list[tuple[bool, Node, bool]]:
             return [end for option in options for end in _ends(option)]
         case Edge(start):
             return [(start, NOTHING, not start)]
+        case Row((Edge(True), *middle)) if any(isinstance(part, Look) for part in middle[:1]):
+            return [(True, body, end) for _, body, end in _ends(Row(_begun(middle)))]
         case Row((first, *middle)) if middle and _has_edge(first):
             return [
                 (start, Row((body, rest)), end)
@@ -405,6 +407,27 @@ def _ends(node: Node) -> list[tuple[bool, Node, bool]]:
             return _ends(only)
         case _:
             return [(False, node, False)]
+
+
+def _begun(parts: Sequence[Node]) -> tuple[Node, ...]:
+    """What follows a `^`: in what looks ahead there, another `^` says nothing more."""
+    looking = next((index for index, part in enumerate(parts) if not isinstance(part, Look)), len(parts))
+    return (
+        *(Look(_without_start(part.item), part.without) for part in parts[:looking] if isinstance(part, Look)),
+        *parts[looking:],
+    )
+
+
+def _without_start(node: Node) -> Node:
+    match node:
+        case Edge(True):
+            return NOTHING
+        case Row((Edge(True), *rest)):
+            return Row(tuple(rest))
+        case Either(options):
+            return Either(tuple(_without_start(option) for option in options))
+        case _:
+            return node
 
 
 def _not_inside(edge: bool) -> bool:

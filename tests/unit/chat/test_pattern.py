@@ -6,7 +6,7 @@ import re
 import pytest
 
 from fakes.gbnf_reader import Gbnf
-from puna.chat.pattern import PatternError, expression, lengths, matches, parse, searched, whole, within
+from puna.chat.pattern import PatternError, expression, found, lengths, matches, parse, searched, whole, within
 from puna.grammar.gbnf import Rules
 
 PATTERNS = [
@@ -168,3 +168,20 @@ def test_a_pattern_within_a_length(pattern: str, low: int, high: int | None) -> 
 
 def test_matching_takes_bounded_time() -> None:
     assert not matches(searched(parse("^(a+)+$")), "a" * 400 + "b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
+        r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)",
+        r"^(?=.*\d)(?!.*--)[-+.\d]{2,5}$",
+        r"\d(?!\.)",
+        r"^(?:(?=\d)\d|-)?\.$",
+    ],
+)
+def test_looking_ahead_agrees_with_pythons(text: str) -> None:
+    chance = random.Random(text)
+    for _ in range(1000):
+        value = "".join(chance.choice("01.-+") for _ in range(chance.randint(0, 8)))
+        assert found(text, value) == bool(re.search(text, value)), value
