@@ -24,6 +24,14 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+FOREIGN_TEMPLATES = (
+    "{% for m in messages %}{{ m.content | items }}",
+    "{{ messages | nosuchfilter }}",
+    "{{ raise_exception('never') }}",
+    "{% for m in messages %}{{ m.role.nothing.here() }}{% endfor %}",
+)
+"""Chat templates that llama.cpp's own parser, or what it tries at a load, does not take."""
+
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _UINT64, _INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 
 

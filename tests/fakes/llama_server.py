@@ -42,6 +42,8 @@ def main() -> None:
         made.mmproj.path = said.mmproj
     made.n_threads_http = said.threads_http
     made.ui = said.ui
+    made.use_jinja = said.jinja
+    made.chat_template = said.chat_template or ""
     server = xllamacpp.Server(made)
     # Unlike the child of the wheel, the binary does not look at stdin.
     threading.Event().wait()
@@ -51,7 +53,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     """The flags of llama-server that this knows; another one ends it, as with the binary."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for flag in ("model", "host", "cache-type-k", "cache-type-v", "load-mode", "pooling", "mmproj", "lora"):
+    for flag in ("model", "host", "cache-type-k", "cache-type-v", "load-mode", "pooling", "mmproj", "lora", "chat-template"):
         parser.add_argument(f"--{flag}")
     for flag in ("threads", "threads-batch", "parallel", "ctx-size", "batch-size", "ubatch-size", "cache-ram"):
         parser.add_argument(f"--{flag}", type=int)
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{flag}", type=int)
     parser.add_argument("--flash-attn", choices=["on", "off", "auto"])
     parser.add_argument("--fit", choices=["on", "off"])
-    for flag in ("kv-unified", "context-shift", "cache-idle-slots", "slots", "ui"):
+    for flag in ("kv-unified", "context-shift", "cache-idle-slots", "slots", "ui", "jinja"):
         parser.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction)
     for flag in ("offline", "embedding"):
         parser.add_argument(f"--{flag}", action="store_true")

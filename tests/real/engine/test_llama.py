@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
+from fakes.gguf_files import FOREIGN_TEMPLATES, write_tiny_llama
 from fakes.runners import Start, starting
 from puna.chat.text import TextStream
 from puna.engine.runner import Constraint, End, Feature, Prefilled, Prompt, Runner, Sampling, Step, Token
@@ -319,3 +320,11 @@ async def test_a_control_token_counts_in_a_grammar_as_its_text(runner: Runner) -
     choice = Choice(0, TextStream(()), controls=marks)
     said = [event.text for token in tokens for event in choice.feed(token) if isinstance(event, TextDelta)]
     assert "".join(said) == "<|im_start|>x"
+
+
+@pytest.mark.parametrize("template", FOREIGN_TEMPLATES)
+async def test_the_models_template_is_not_the_engines_to_read(tmp_path: Path, template: str) -> None:
+    async with starting(write_tiny_llama(tmp_path / "tiny.gguf", chat_template=template)) as start:
+        tiny = await start()
+        tokens, _ = await answer(tiny, await prompt(tiny, "a"), replace(GREEDY, max_tokens=2))
+        assert tokens

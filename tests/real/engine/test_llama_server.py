@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fakes.gguf_files import write_tiny_llama
+from fakes.gguf_files import FOREIGN_TEMPLATES, write_tiny_llama
 from fakes.llama_server import write_binary
 from fakes.projectors import IMAGE_TOKENS, plain, write_projector
 from puna.engine.llama.engine import LlamaServerEngine
@@ -54,6 +54,14 @@ async def test_it_is_given_the_projector(tmp_path: Path) -> None:
         assert end.prompt_tokens > len("See: ")
     finally:
         await runner.close()
+
+
+@pytest.mark.parametrize("template", FOREIGN_TEMPLATES)
+async def test_the_models_template_is_not_the_engines_to_read(tmp_path: Path, template: str) -> None:
+    weights = write_tiny_llama(tmp_path / "tiny.gguf", chat_template=template)
+    engine = LlamaServerEngine(Settings(models=Path("none"), llama_server=write_binary(tmp_path)))
+    runner = await engine.start(ModelFiles(weights, "", "llama", "F32"), LOAD)
+    await runner.close()
 
 
 async def test_without_a_binary_it_says_so(tmp_path: Path, smollm2_gguf: Path) -> None:

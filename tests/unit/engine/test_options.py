@@ -37,6 +37,13 @@ def test_nothing_may_change_what_was_asked_for() -> None:
     assert "--no-context-shift" in words
 
 
+def test_the_models_own_template_is_not_read() -> None:
+    values, words = wheel(made()), flags(made())
+    assert (values["use_jinja"], values["chat_template"]) == (False, "chatml")
+    assert "--no-jinja" in words
+    assert value(words, "--chat-template") == "chatml"
+
+
 def test_threads_are_the_cores_unless_said() -> None:
     assert wheel(made())["cpuparams.n_threads"] == 6
     assert wheel(made(replace(LOAD, num_thread=2)))["cpuparams.n_threads"] == 2

@@ -43,6 +43,10 @@ _LOAD_MODES = {True: ("mmap", 1), False: ("none", 0)}
 NO_PROGRAMS = os.devnull
 """Where the engine finds no ffmpeg: it would give that any bytes of a stranger's that are neither image nor sound."""
 
+TEMPLATE = "chatml"
+"""The chat template that this engine is told to use, one of its own: prompts are rendered before they come here, and a
+model's template that this engine cannot read, though its prompts can be made, must not keep the model from loading."""
+
 EXACT_TYPES = frozenset({"Q4_0", "Q4_1", "Q8_0"})
 """Types whose matrices this engine multiplies alike in any company on a CPU. See docs/decisions/llama-seeds.md."""
 
@@ -167,6 +171,8 @@ def wheel(parameters: Parameters) -> JsonObject:
         "endpoint_slots": True,
         "ui": False,
         "offline": True,
+        "use_jinja": False,
+        "chat_template": TEMPLATE,
         "n_threads_http": parameters.http_threads,
         "verbosity": _WARNINGS,
     }
@@ -209,6 +215,8 @@ def flags(parameters: Parameters) -> list[str]:
         "--slots",
         "--no-ui",
         "--offline",
+        "--no-jinja",
+        *("--chat-template", TEMPLATE),
         *("--threads-http", str(parameters.http_threads)),
     ]
     if parameters.embedding:
