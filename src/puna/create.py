@@ -35,7 +35,7 @@ from puna.model.messages import messages_to_json
 from puna.model.model import Model, config_of, media_type_of
 from puna.model.modelfile import parse_requires
 from puna.model.name import Name
-from puna.model.parameters import OBSOLETE, options_from_json, options_to_json
+from puna.model.parameters import OBSOLETE, PARAMETERS, options_from_json, options_to_json
 from puna.sources.pull import check_source, pull
 from puna.sources.worker import Report, Worker
 from puna.store.library import MAX_TEXT_BYTES, Library
@@ -107,16 +107,23 @@ def check_request(request: CreateRequest) -> None:
     if request.requires:
         parse_requires(request.requires)
     _, ignored = options_from_json(request.parameters, param="parameters")
-    unknown = next((name for name in ignored if name not in OBSOLETE), None)
+    unknown = next((name for name in ignored if name not in OBSOLETE and name not in PARAMETERS), None)
     if unknown is not None:
         raise InvalidRequest(f"unknown parameter '{unknown}'", param=f"parameters.{unknown}")
 
 
 def _check_template(text: str) -> None:
+    """What Go refuses, what no chat could be made with, and what would drop a user's words without a sound."""
     try:
-        GoTemplate(text)
+        template = GoTemplate(text)
+        template.check()
+        template.render([Message.of("user", "?")])
     except ModelFileError as error:
         raise InvalidRequest(f"template error: {error}", param="template") from error
+    if not template.facts.user:
+        raise InvalidRequest(
+            "template error: it has no place for what a user says: .Messages or .Prompt", param="template"
+        )
 
 
 def _check_relative(path: str, param: str) -> None:
@@ -152,8 +159,11 @@ def _change(request: CreateRequest, base: _Base, to: _Adding) -> None:
         to.add(text.encode(), LICENSE_TYPE)
     for name in sorted(OBSOLETE & request.parameters.keys()):
         to.report(Progress(f"warning: parameter {name} has no effect"))
-    options, _ = options_from_json(request.parameters, param="parameters")
+    options, ignored = options_from_json(request.parameters, param="parameters")
     parameters = options_to_json(options)
+    for name in ignored:
+        if name in PARAMETERS:
+            to.report(Progress(f"warning: parameter {name} is a whole number: {parameters[name]} is stored"))
     if parameters:
         to.replace(_json(base.parameters | parameters), PARAMS_TYPE)
     if request.messages:
@@ -213,13 +223,13 @@ def _uploaded(name: str, digest_text: str, param: str, library: Library) -> tupl
     digest = Digest.parse(digest_text, param=param)
     path = library.blobs.find(digest)
     if path is None:
-        raise NotFound(f'blob "{digest}" not found: upload it first', param=param)
+        raise NotFound(f'{name}: blob "{digest}" not found: upload it first', param=param)
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
     if start != MAGIC:
         kind = "converting safetensors is not supported" if name.endswith(".safetensors") else "unknown type"
         raise Unsupported(f"{name}: {kind}; only GGUF files can be used", param=param)
-    header = read_header(path)
+    header = read_header(path, name=PurePosixPath(name).name)
     return Layer(media_type_of(header), digest, header.size, PurePosixPath(name).name), header
 
 

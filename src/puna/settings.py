@@ -51,8 +51,17 @@ _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+LONGEST = 2**63 / 1e9
+"""Seconds in Go's longest duration, 292 years: as good as for ever."""
+
+_WHOLE = re.compile(r"[+-]?\d+")
+
+
 def parse_duration(text: str) -> float:
-    """Go's duration text ('300ms', '1h30m', '-1m', '0') to seconds; negative: for ever. ValueError if it is none."""
+    """Go's duration text ('300ms', '1h30m', '-1m', '0') to seconds; negative: for ever.
+
+    ValueError if it is none, or longer than LONGEST.
+    """
     sign, body = (-1.0, text[1:]) if text[:1] == "-" else (1.0, text.removeprefix("+"))
     if body == "0":
         return 0.0
@@ -66,14 +75,16 @@ def parse_duration(text: str) -> float:
         if body and body.replace(".", "", 1).isdigit():
             raise ValueError(f'time: missing unit in duration "{text}"')
         raise ValueError(f'time: invalid duration "{text}"')
+    if not seconds < LONGEST:
+        raise ValueError(f'time: invalid duration "{text}"')
     return sign * seconds
 
 
 def _duration(text: str) -> float:
     try:
-        return float(int(text))
-    except ValueError:
-        return parse_duration(text)
+        return max(min(float(text), LONGEST), -LONGEST) if _WHOLE.fullmatch(text) else parse_duration(text)
+    except OverflowError:
+        return LONGEST
 
 
 def _boolean(text: str) -> bool:

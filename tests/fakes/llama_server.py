@@ -53,7 +53,17 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     """The flags of llama-server that this knows; another one ends it, as with the binary."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for flag in ("model", "host", "cache-type-k", "cache-type-v", "load-mode", "pooling", "mmproj", "lora", "chat-template"):
+    for flag in (
+        "model",
+        "host",
+        "cache-type-k",
+        "cache-type-v",
+        "load-mode",
+        "pooling",
+        "mmproj",
+        "lora",
+        "chat-template",
+    ):
         parser.add_argument(f"--{flag}")
     for flag in ("threads", "threads-batch", "parallel", "ctx-size", "batch-size", "ubatch-size", "cache-ram"):
         parser.add_argument(f"--{flag}", type=int)

@@ -179,3 +179,41 @@ async def test_stored_json_is_ollamas(library: Library) -> None:
     await made(library, from_="base", parameters={"stop": ["ü"]})
     params = library.resolve(NEW).manifest.of_type("application/vnd.ollama.image.params")[0]
     assert json.loads(library.blobs.path(params.digest).read_bytes()) == {"stop": ["ü"], "top_k": 3, "num_gqa": 8}
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ .Prompt", "template error: template: :1: unclosed action"),
+        ("\n{{ nope .Prompt }}", 'template error: template: :2: function "nope" not defined'),
+        ("{{ .Prompt }}{{ $x }}", 'template error: template: :1: undefined variable "$x"'),
+        ('{{ .Prompt }}{{ template "x" }}', 'template error: template: :1: undefined template specified: "x"'),
+        ("Q: {{ .Input }} A:", "template error: template: :1: there is no .Input (what there is: "),
+        (
+            "{{ .Prompt }}{{ range .Messages }}{{ $.Sytem }}{{ end }}",
+            "template error: template: :1: there is no .Sytem",
+        ),
+        ("{{ .System }}", "template error: it has no place for what a user says"),
+        ("{{ range .Messages }}{{ .Rol }}{{ .Content }}{{ end }}", "there is no field Rol"),
+        ("{{ range .Messages }}{{ eq .Role }}{{ .Content }}{{ end }}", "missing argument for comparison"),
+    ],
+)
+async def test_a_template_that_could_not_serve_is_refused(library: Library, template: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await made(library, from_="base", template=template)
+    assert caught.value.param == "template"
+    assert message in caught.value.message
+    assert not library.has(NEW)
+
+
+async def test_a_fraction_is_cut_and_told(library: Library) -> None:
+    steps = await made(library, from_="base", parameters={"top_k": 12.7, "num_predict": -1})
+    assert library.resolve(NEW).options == Options(stop=("A",), top_k=12, num_predict=-1)
+    assert "warning: parameter top_k is a whole number: 12 is stored" in steps
+
+
+async def test_a_damaged_file_is_called_by_its_name(library: Library) -> None:
+    digest = put_blob(library.root, WEIGHTS[:60])
+    with pytest.raises(ModelFileError) as caught:
+        await made(library, files={"mine/weights.gguf": str(digest)})
+    assert caught.value.message.startswith("weights.gguf: ")

@@ -42,13 +42,16 @@ class CallSyntax:
 class TemplateFacts:
     """What a template makes of what it is given.
 
-    `system`, `tools`, `tool_calls`, `tool_results`: it writes them into the prompt. `parts`: it wants content as a
+    `user`, `names`, `system`, `tools`, `tool_calls`, `tool_results`: it writes them into the prompt (what a user says,
+    and a speaker's name). `parts`: it wants content as a
     list of parts. `thinking`: the tags around thinking, if the model thinks; `switch`: `enable_thinking` changes the
     prompt; `effort`: `reasoning_effort` does. `syntax`: how it writes a tool call, None if that is not to be told.
     `raw_arguments`: a call's arguments may be text that is no object. `any_id`: so may its id be; else nine letters.
     """
 
     system: bool
+    user: bool = True
+    names: bool = False
     tools: bool = False
     tool_calls: bool = False
     tool_results: bool = False

@@ -13,10 +13,13 @@ from datetime import datetime
 from functools import cached_property
 
 from puna.chat.facts import TemplateFacts
-from puna.chat.goexec import Record, Value, Words, execute
-from puna.chat.goparse import parse
+from puna.chat.goexec import execute
+from puna.chat.govalues import JsonList, JsonMap, Record, Value, Words
 from puna.chat.probe import probe
+from puna.chat.text import ThinkTags
 from puna.chat.turns import message_json, shaped, tool_json
+from puna.model.goparse import parse
+from puna.model.goscan import check_root, names, thinking_tags
 from puna.types import JsonObject, JsonValue, Message, Tool
 
 
@@ -28,18 +31,26 @@ class GoTemplate:
         self.bos = bos
         self._now = now
         tree = parse(source)
-        if not tree.fields & {"Messages", "Response"}:
+        self._names = names(tree)
+        if not self._names & {"Messages", "Response"}:
             tree = parse(source + "{{ .Response }}")
         self._tree = tree
+        tags = thinking_tags(tree)
+        self._thinks = tags is not None
+        self._tags = None if tags is None else ThinkTags(*tags)
+
+    def check(self) -> None:
+        """ModelFileError when it reads variables that no template is given: those would always be empty."""
+        check_root(self._tree)
 
     @cached_property
     def facts(self) -> TemplateFacts:
-        return probe(self)
+        return probe(self, tags=self._tags)
 
     @property
     def inserts(self) -> bool:
         """It can fill in the middle."""
-        return "Suffix" in self._tree.fields
+        return "Suffix" in self._names
 
     def render(
         self,
@@ -66,15 +77,15 @@ class GoTemplate:
         arguments: Mapping[str, JsonValue],
     ) -> str:
         """The same with messages and tools in OpenAI's shape."""
-        think = _think(arguments)
+        think = _think(arguments, self._thinks)
         turns = _collated(messages)
-        if "Messages" not in self._tree.fields:
+        if "Messages" not in self._names:
             return self._legacy(turns, think)
         system = "\n\n".join(turn.text for turn in turns if turn.role == "system")
         root: dict[str, Value] = {
             **think,
             "System": system,
-            "Messages": [turn.record for turn in turns],
+            "Messages": JsonList(turn.record for turn in turns),
             "Tools": _tools(tools or ()),
             "Response": "",
         }
@@ -82,7 +93,7 @@ class GoTemplate:
 
     def insert(self, prompt: str, suffix: str) -> str:
         """The text between `prompt` and `suffix` is asked for."""
-        root: dict[str, Value] = {**_think({}), "Prompt": prompt, "Suffix": suffix, "Response": ""}
+        root: dict[str, Value] = {**_think({}, self._thinks), "Prompt": prompt, "Suffix": suffix, "Response": ""}
         return execute(self._tree, root, now=self._now)
 
     def _legacy(self, turns: Sequence[_Turn], think: Mapping[str, Value]) -> str:
@@ -91,7 +102,8 @@ class GoTemplate:
         system = prompt = response = ""
 
         def run(stop_after: str | None) -> str:
-            root: dict[str, Value] = {**think, "System": system, "Prompt": prompt, "Response": response}
+            turn: dict[str, Value] = {"System": system, "Prompt": prompt, "Response": response}
+            root: dict[str, Value] = {**think, **turn, "First": not written}
             return execute(self._tree, root, now=self._now, stop_after=stop_after)
 
         for turn in turns:
@@ -110,8 +122,9 @@ class GoTemplate:
         return written + run("Response")
 
 
-def _think(arguments: Mapping[str, JsonValue]) -> dict[str, Value]:
-    think = arguments.get("enable_thinking")
+def _think(arguments: Mapping[str, JsonValue], thinks: bool) -> dict[str, Value]:
+    """What a template reads of thinking. Of a model that thinks it is on when nothing is said, as Ollama has it."""
+    think = arguments.get("enable_thinking", True if thinks and "reasoning_effort" not in arguments else None)
     level = arguments.get("reasoning_effort")
     on = bool(think) or isinstance(level, str)
     return {
@@ -126,9 +139,38 @@ def _think(arguments: Mapping[str, JsonValue]) -> dict[str, Value]:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
+    """`message`: what Go has beside role and text."""
+
     role: str
     text: str
-    record: Record
+    message: JsonObject
+
+    @property
+    def record(self) -> Record:
+        calls = self.message.get("tool_calls")
+        records = JsonList(_call(number, call) for number, call in enumerate(calls)) if isinstance(calls, list) else ()
+        thinking, name, answered = (
+            str(self.message.get(key) or "") for key in ("reasoning_content", "name", "tool_call_id")
+        )
+        fields: dict[str, Value] = {
+            "Role": self.role,
+            "Content": self.text,
+            "Thinking": thinking,
+            "Images": (),
+            "ToolCalls": records,
+            "ToolName": name,
+            "ToolCallID": answered,
+        }
+        shapes: list[JsonValue] = [call.shape for call in records if isinstance(call, Record)]
+        said: JsonObject = {
+            "thinking": thinking,
+            "tool_calls": shapes,
+            "tool_name": name,
+            "tool_call_id": answered,
+        }
+        shape: JsonObject = {"role": self.role, "content": self.text}
+        shape.update({key: value for key, value in said.items() if value})
+        return Record(fields, shape)
 
 
 def _collated(messages: Sequence[JsonObject]) -> list[_Turn]:
@@ -138,25 +180,22 @@ def _collated(messages: Sequence[JsonObject]) -> list[_Turn]:
         role, text = str(message["role"]), str(message.get("content") or "")
         if turns and turns[-1].role == role and role != "tool":
             last = turns.pop()
-            text = f"{last.text}\n\n{text}"
-            turns.append(_Turn(role, text, Record({**last.record.fields, "Content": text}, None)))
+            turns.append(_Turn(role, f"{last.text}\n\n{text}", _joined(last.message, message)))
         else:
-            turns.append(_Turn(role, text, _record(role, text, message)))
+            turns.append(_Turn(role, text, message))
     return turns
 
 
-def _record(role: str, text: str, message: JsonObject) -> Record:
-    calls = message.get("tool_calls")
-    fields: dict[str, Value] = {
-        "Role": role,
-        "Content": text,
-        "Thinking": str(message.get("reasoning_content") or ""),
-        "Images": (),
-        "ToolCalls": [_call(number, call) for number, call in enumerate(calls)] if isinstance(calls, list) else [],
-        "ToolName": str(message.get("name") or ""),
-        "ToolCallID": str(message.get("tool_call_id") or ""),
-    }
-    return Record(fields, None)
+def _joined(first: JsonObject, second: JsonObject) -> JsonObject:
+    """What two messages of one role have beside their text: nothing of it is lost."""
+    both = second | first
+    for key in ("reasoning_content", "tool_calls"):
+        one, other = first.get(key), second.get(key)
+        if isinstance(one, list) and isinstance(other, list):
+            both[key] = [*one, *other]
+        elif isinstance(one, str) and isinstance(other, str):
+            both[key] = f"{one}\n\n{other}"
+    return both
 
 
 def _call(number: int, call: JsonValue) -> Record:
@@ -166,9 +205,11 @@ def _call(number: int, call: JsonValue) -> Record:
     name, arguments = str(function["name"]), function.get("arguments")
     given: JsonObject = arguments if isinstance(arguments, dict) else {}
     shape: JsonObject = {"index": number, "name": name, "arguments": _sorted(given)}
-    inner = Record({"Index": number, "Name": name, "Arguments": _value(given)}, shape)
+    values = JsonMap({key: _value(item) for key, item in given.items()})
+    inner = Record({"Index": number, "Name": name, "Arguments": values}, shape)
     identity = str(call.get("id") or "")
-    return Record({"ID": identity, "Function": inner}, {"id": identity, "function": shape})
+    whole: JsonObject = {"id": identity, "function": shape} if identity else {"function": shape}
+    return Record({"ID": identity, "Function": inner}, whole)
 
 
 def _value(value: JsonValue) -> Value:
@@ -193,7 +234,7 @@ def _sorted(value: JsonValue) -> JsonValue:
 
 
 def _tools(tools: Sequence[JsonObject]) -> list[Value]:
-    return [_tool(tool) for tool in tools]
+    return JsonList(_tool(tool) for tool in tools)
 
 
 def _tool(tool: JsonObject) -> Record:
@@ -230,7 +271,7 @@ def _parameters(schema: JsonValue) -> Record:
         "Defs": _value(given.get("$defs")),
         "Items": _value(given.get("items")),
         "Required": _value(required) or [],
-        "Properties": records,
+        "Properties": JsonMap(records),
     }
     return Record(fields, shape)
 
@@ -249,7 +290,7 @@ def _property(schema: JsonValue) -> Record:
         "Items": _value(given.get("items")),
         "Description": str(given.get("description") or ""),
         "Enum": _value(given.get("enum")) or [],
-        "Properties": {key: _property(item) for key, item in inner.items()} if isinstance(inner, dict) else {},
+        "Properties": JsonMap({key: _property(item) for key, item in inner.items()} if isinstance(inner, dict) else {}),
         "Required": _value(given.get("required")) or [],
     }
     shape: JsonObject = {key: _sorted(given[key]) for key in _PROPERTY_KEYS if given.get(key) not in (None, [], {}, "")}

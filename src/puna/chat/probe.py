@@ -1,7 +1,7 @@
 """What a Jinja template can do, found out by rendering it: marked values go in, their marks are looked for. Pure.
 
-Reading the template's text would be guessing; only the tags that surround thinking are looked up in a table, because a
-model writes them whether its template shows them or not.
+Reading the template's text would be guessing; only the tags that surround thinking are looked up in a table where no
+trial shows them, because a model writes them whether its template does or not.
 """
 
 from __future__ import annotations
@@ -15,18 +15,10 @@ from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.chat.harmony import HARMONY
 from puna.chat.text import ThinkTags
 from puna.errors import InvalidRequest, ModelFileError
+from puna.model.capabilities import THINKING_TAGS
 from puna.types import JsonObject, JsonValue
 
-KNOWN_TAGS = (
-    ThinkTags("<think>", "</think>"),
-    ThinkTags("[THINK]", "[/THINK]"),
-    ThinkTags("<seed:think>", "</seed:think>"),
-    ThinkTags("<|START_THINKING|>", "<|END_THINKING|>"),
-    ThinkTags("<|channel>thought", "<channel|>"),
-    ThinkTags("<|inner_prefix|>", "<|inner_suffix|>"),
-    ThinkTags("<reasoning>", "</reasoning>"),
-    ThinkTags("<thinking>", "</thinking>"),
-)
+KNOWN_TAGS = tuple(ThinkTags(*pair) for pair in THINKING_TAGS)
 
 
 class Renders(Protocol):
@@ -43,21 +35,25 @@ class Renders(Protocol):
     ) -> str: ...
 
 
-def probe(template: Renders) -> TemplateFacts:
-    """Try it. A template that fails a trial cannot do what was tried."""
+def probe(template: Renders, *, tags: ThinkTags | None = None) -> TemplateFacts:
+    """Try it. A template that fails a trial cannot do what was tried. `tags`: around thinking, as it is read."""
     trial = _Trial(template)
     parts = "PUNA-USER" not in trial.text([_USER]) and "PUNA-USER" in trial.text([_user_parts()])
     user = _user_parts() if parts else _USER
     tools = trial.text([user], [_TOOL])
     called = trial.text([user, _CALL], [_TOOL])
     answered = trial.text([user, _CALL, _RESULT], [_TOOL])
+    asked = trial.tried([user])
     return TemplateFacts(
+        # One that fails the trial may want more than it was given.
+        user=asked is None or "puna-user" in asked.lower(),
+        names="PUNA-NAME" in trial.text([user | {"name": "PUNA-NAME"}]),
         system="PUNA-SYSTEM" in trial.text([_system(parts), user]),
         tools="puna_tool" in tools,
         tool_calls="puna_tool" in called and "PUNA-ARGUMENT" in called,
         tool_results="PUNA-RESULT" in answered,
         parts=parts,
-        thinking=_tags(template.source),
+        thinking=_tags(template.source, trial, user, parts, tags),
         switch=trial.text([user], None, {"enable_thinking": True})
         != trial.text([user], None, {"enable_thinking": False}),
         effort=trial.text([user], None, {"reasoning_effort": "high"})
@@ -80,18 +76,61 @@ class _Trial:
         arguments: Mapping[str, JsonValue] | None = None,
     ) -> str:
         """The prompt, or "" if the template does not take this."""
+        return self.tried(messages, tools, arguments) or ""
+
+    def tried(
+        self,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] | None = None,
+        arguments: Mapping[str, JsonValue] | None = None,
+    ) -> str | None:
+        """The prompt, or None if the template does not take this."""
         ask = messages[-1]["role"] != "assistant"
         try:
             return self._template.render_json(messages, tools, add_generation_prompt=ask, arguments=arguments or {})
         except (InvalidRequest, ModelFileError):
-            return ""
+            return None
 
 
-def _tags(source: str) -> ThinkTags | None:
-    """Of the known tags the ones that the template closes; a template that only strips old thinking shows that too."""
+def _tags(source: str, trial: _Trial, user: JsonObject, parts: bool, read: ThinkTags | None) -> ThinkTags | None:
+    """Those that it writes around a thought; else those that it is `read` to; else known ones that it closes.
+
+    A template that only strips old thinking shows by that what its model writes.
+    """
     if "<|channel|>" in source and "<|message|>" in source:
         return HARMONY
-    return next((tags for tags in KNOWN_TAGS if tags.close in source), None)
+    seen = _seen_tags(trial, user, parts)
+    known = [tags for tags in KNOWN_TAGS if tags.close in source]
+    return _cleaned(seen, known) or read or next(iter(known), None)
+
+
+def _seen_tags(trial: _Trial, user: JsonObject, parts: bool) -> ThinkTags | None:
+    """What stands between the beginning of an assistant's turn and its thought, and between this and the answer."""
+    answer = _assistant(parts)
+    thinking = answer | {"reasoning_content": _THOUGHT, "thinking": _THOUGHT}
+    on: JsonObject = {"enable_thinking": True, "thinking": True}
+    before, mark, after = trial.text([user, thinking], None, on).partition(_THOUGHT)
+    close, answered, _ = after.partition(_ANSWER)
+    plain = trial.text([user, answer], None, on).partition(_ANSWER)[0]
+    opened = before[_alike(before, plain) :]
+    if not mark or not answered or not opened.strip() or not close.strip():
+        return None
+    tags = ThinkTags(opened.strip(), close.strip())
+    return tags if max(len(tags.open), len(tags.close)) <= _LONGEST_TAG else None
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _cleaned(seen: ThinkTags | None, known: Sequence[ThinkTags]) -> ThinkTags | None:
+    """Without what a template writes before and after known tags."""
+    if seen is None:
+        return None
+    fitting = (tags for tags in known if seen.open.endswith(tags.open) and seen.close.startswith(tags.close))
+    return next(fitting, seen)
 
 
 def _syntax(answered: str, called: str) -> CallSyntax | None:
@@ -149,6 +188,9 @@ _RESULT: JsonObject = {
     "content": "PUNA-RESULT",
 }
 
+
+_THOUGHT = "\N{INVISIBLE SEPARATOR}PUNA-THOUGHT"
+_LONGEST_TAG = 64
 
 _ANSWER = "\N{INVISIBLE SEPARATOR}PUNA-ANSWER"
 """Shares no beginning with what a template may write before a call."""

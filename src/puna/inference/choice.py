@@ -9,8 +9,8 @@ from puna.chat.calls import CallParser, PieceCallArguments, PieceCallStart, Piec
 from puna.chat.text import Ledger, Piece, TextStream
 from puna.engine.runner import Token
 from puna.errors import EngineError
+from puna.inference.logprobs import entry, finite
 from puna.types import (
-    Candidate,
     Finished,
     FinishReason,
     TextDelta,
@@ -70,7 +70,7 @@ class Choice:
         """What one more token lets show."""
         self.tokens.append(token.id)
         if token.logprob is not None:
-            self._logprobs += token.logprob
+            self._logprobs += finite(token.logprob)
         stream = self._stream
         data = token.data or self._controls.get(token.id, b"")
         if self._settled:
@@ -107,8 +107,7 @@ class Choice:
             raise EngineError(f"the engine broke the form that was asked for: {objection}")
 
     def _entry(self, token: Token) -> TokenLogprob:
-        logprob = 0.0 if token.logprob is None else token.logprob
-        return TokenLogprob(Candidate(token.id, token.data, logprob), token.top)
+        return entry(token.id, token.data, 0.0 if token.logprob is None else token.logprob, token.top)
 
     def _take(self, position: int) -> tuple[TokenLogprob, ...]:
         return () if self._ledger is None else self._ledger.take(position)

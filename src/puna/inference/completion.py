@@ -20,6 +20,7 @@ from puna.inference.choice import Choice, ChoiceEvent
 from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all
 from puna.inference.literal import tokenize_prompt, tokenize_written
+from puna.inference.logprobs import entry
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
 from puna.model.capabilities import Capability, fill_in_tokens
@@ -181,7 +182,7 @@ class CompletionRun:
         pieces = await self._pieces(text.tokens)
         first = TokenLogprob(Candidate(text.tokens[0], pieces[text.tokens[0]], NO_LOGPROB))
         scored = [
-            TokenLogprob(Candidate(token, pieces[token], logprob), top)
+            entry(token, pieces[token], logprob, top)
             for token, (logprob, top) in zip(text.tokens[1:], scores, strict=True)
         ]
         return TextDelta(0, text.echo, (first, *scored)[text.added :])

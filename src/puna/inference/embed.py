@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from puna.engine.runner import Feature, Runner
+from puna.engine.runner import Feature, Runner, RunnerInfo
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
 from puna.inference.sampling import require
 from puna.model.model import Model
@@ -14,11 +14,11 @@ from puna.types import Embeddings, EmbedRequest, Timings
 
 
 def check_embed(request: EmbedRequest) -> None:
-    """Empty inputs are refused before the model is loaded."""
+    """Inputs without anything to embed are refused before the model is loaded. An empty text is one to embed."""
     if not request.inputs:
         raise InvalidRequest("there is no input", param="input", code="empty_array")
     for place, item in enumerate(request.inputs):
-        if not item:
+        if item == ():
             raise InvalidRequest(f"input[{place}] is empty", param=f"input[{place}]")
 
 
@@ -47,7 +47,7 @@ async def _tokens(runner: Runner, item: str | tuple[int, ...], place: int) -> li
     if isinstance(item, str):
         tokens = await runner.tokenize(item, special=True, bos=True)
         if not tokens:
-            raise InvalidRequest(f"input[{place}] has no tokens", param=f"input[{place}]")
+            return [_beginning(runner.info, place)]
         return tokens
     wrong = next((token for token in item if not 0 <= token < runner.info.vocabulary), None)
     if wrong is not None:
@@ -56,6 +56,14 @@ async def _tokens(runner: Runner, item: str | tuple[int, ...], place: int) -> li
             param=f"input[{place}]",
         )
     return list(item)
+
+
+def _beginning(info: RunnerInfo, place: int) -> int:
+    """An empty text is the beginning of one."""
+    begin = info.bos if info.bos is not None else next(iter(info.eos), None)
+    if begin is None:
+        raise InvalidRequest(f"input[{place}] has no tokens", param=f"input[{place}]")
+    return begin
 
 
 def _check_dimensions(dimensions: int | None, size: int) -> None:

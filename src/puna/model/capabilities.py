@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Literal
 
+from puna.errors import ModelFileError
 from puna.model.gguf import Header
+from puna.model.goparse import parse
+from puna.model.goscan import names, thinking_tags
 
 
 class Capability(str, Enum):
@@ -22,6 +25,18 @@ class Capability(str, Enum):
     AUDIO = "audio"
     EMBEDDING = "embedding"
 
+
+THINKING_TAGS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<thinking>", "</thinking>"),
+)
+"""What models are known to write around their thinking."""
 
 EMBEDDING_ARCHITECTURES = frozenset(
     {
@@ -45,11 +60,12 @@ def capabilities(
     if header.pooling_type is not None or header.architecture in EMBEDDING_ARCHITECTURES:
         return frozenset({Capability.EMBEDDING})
     kind = template_kind(go_template, header.chat_template)
-    found = {Capability.COMPLETION}
+    # A template that knows no tools gets them described, and the calls are kept to their form: see `puna.chat.calls`.
+    found = {Capability.COMPLETION, Capability.TOOLS}
     if kind == "go" and go_template is not None:
         found |= go_capabilities(go_template)
-    elif kind == "jinja" and header.chat_template is not None:
-        found |= jinja_capabilities(header.chat_template)
+    elif kind == "jinja" and header.chat_template is not None and _jinja_thinks(header.chat_template):
+        found.add(Capability.THINKING)
     if fill_in_tokens(header) is not None:
         found.add(Capability.INSERT)
     if header.architecture in {"gptoss", "gpt-oss"}:
@@ -84,14 +100,21 @@ def template_kind(go_template: str | None, jinja: str | None) -> TemplateKind:
 
 
 def go_capabilities(template: str) -> frozenset[Capability]:
-    """Of a Go template: tools, insert and thinking, by the variables that it mentions."""
-    mentioned = {"tools": Capability.TOOLS, "suffix": Capability.INSERT, "thinking": Capability.THINKING}
-    words = _go_words(template)
-    return frozenset(capability for word, capability in mentioned.items() if word in words)
+    """Of a Go template: tools and insert by the variables that it mentions, thinking by the tags around it."""
+    try:
+        tree = parse(template)
+    except ModelFileError:
+        return frozenset()
+    words = {name.lower() for name in names(tree)}
+    found = {capability for word, capability in _GO_WORDS.items() if word in words}
+    return frozenset(found | ({Capability.THINKING} if thinking_tags(tree) is not None else set()))
+
+
+_GO_WORDS = {"tools": Capability.TOOLS, "suffix": Capability.INSERT}
 
 
 def jinja_capabilities(template: str) -> frozenset[Capability]:
-    """Of a Jinja template: tools and thinking."""
+    """Of a Jinja template, by Ollama's rule: tools and thinking."""
     found: set[Capability] = set()
     if "tools" in template or "tool_call" in template:
         found.add(Capability.TOOLS)
@@ -101,22 +124,19 @@ def jinja_capabilities(template: str) -> frozenset[Capability]:
     return frozenset(found)
 
 
-_ACTION = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_NOISE = re.compile(r"/\*.*?\*/|\"(?:\\.|[^\"\\])*\"|`[^`]*`", re.DOTALL)
-_VARIABLE = re.compile(r"[.$][A-Za-z_][A-Za-z0-9_]*")
-
-
-def _go_words(template: str) -> frozenset[str]:
-    """Every field and variable of a Go template's actions, in lower case."""
-    actions = (_NOISE.sub(" ", action) for action in _ACTION.findall(template))
-    return frozenset(word[1:].lower() for action in actions for word in _VARIABLE.findall(action))
+def _jinja_thinks(template: str) -> bool:
+    """It shows a thought, or how one ends: a template that only strips old thinking tells that too."""
+    harmony = "<|channel|>" in template and "<|message|>" in template
+    return harmony or "reasoning_content" in template or any(close in template for _, close in THINKING_TAGS)
 
 
 def _go_takes_results(template: str) -> bool:
+    try:
+        words = {name.lower() for name in names(parse(template))}
+    except ModelFileError:
+        return False
     named = re.search(r"eq\s+\$?[.\w]*\.Role\s+[\"`]tool[\"`]", template) is not None
-    return {"tools", "toolcalls"} <= _go_words(template) and (
-        named or "tool_response" in template or "TOOL_RESULTS" in template
-    )
+    return {"tools", "toolcalls"} <= words and (named or "tool_response" in template or "TOOL_RESULTS" in template)
 
 
 def _jinja_takes_results(template: str) -> bool:

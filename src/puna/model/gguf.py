@@ -233,8 +233,8 @@ class Header:
         return max(whole, default=None)
 
 
-def read_header(path: Path, *, arrays: bool = False) -> Header:
-    """Read and check the header of `path`.
+def read_header(path: Path, *, arrays: bool = False, name: str = "") -> Header:
+    """Read and check the header of `path`. `name`: what its user calls it, where that is not its file's name.
 
     `arrays`: keep array values as tuples instead of ArrayInfo. ModelFileError says what is wrong, OSError that the file
     cannot be opened. Takes no more time or memory than the bounds of this module allow, whatever the file holds.
@@ -242,11 +242,11 @@ def read_header(path: Path, *, arrays: bool = False) -> Header:
     with path.open("rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ModelFileError(f"{path.name}: not a regular file")
+            raise ModelFileError(f"{name or path.name}: not a regular file")
         try:
             return _Parser(_Cursor(file, status.st_size), arrays).header()
         except _Damaged as error:
-            raise ModelFileError(f"{path.name}: {error}") from error
+            raise ModelFileError(f"{name or path.name}: {error}") from error
 
 
 def is_gguf(path: Path) -> bool:

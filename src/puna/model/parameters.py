@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Literal
 
 from puna.errors import InvalidRequest
@@ -91,8 +92,9 @@ def parse_parameter(name: str, text: str) -> JsonValue:
 
 
 def options_from_json(shape: Mapping[str, JsonValue], *, param: str = "options") -> tuple[Options, tuple[str, ...]]:
-    """Options, and the names that have no effect (unknown or obsolete), sorted. Nulls count as absent.
+    """Options, and the names that did not count as they were said, sorted. Nulls count as absent.
 
+    These are unknown or obsolete, or fractions where a whole number stands, which are cut as Ollama cuts them.
     InvalidRequest names the field, such as `options.num_ctx`.
     """
     said: dict[str, bool | int | float | tuple[str, ...]] = {}
@@ -103,23 +105,26 @@ def options_from_json(shape: Mapping[str, JsonValue], *, param: str = "options")
             ignored.append(name)
         elif value is not None:
             said[name] = _checked(row, value, f"{param}.{name}")
+            ignored += [name] if _cut(row, value) else []
     return _options(said), tuple(sorted(ignored))
 
 
 def stored_options(shape: Mapping[str, JsonValue]) -> tuple[Options, tuple[str, ...]]:
     """Like `options_from_json`, for a model that is already stored: what cannot be used is named, never refused."""
-    said: dict[str, bool | int | float | tuple[str, ...]] = {}
+    options = NO_OPTIONS
     ignored: list[str] = []
     for name, value in shape.items():
-        row = PARAMETERS.get(name)
-        try:
-            if row is None:
-                ignored.append(name)
-            elif value is not None:
-                said[name] = _checked(row, value, name)
-        except InvalidRequest:
-            ignored.append(name)
-    return _options(said), tuple(sorted(ignored))
+        one, unused = _stored(name, value)
+        options = one.over(options)
+        ignored += unused
+    return options, tuple(sorted(ignored))
+
+
+def _stored(name: str, value: JsonValue) -> tuple[Options, tuple[str, ...]]:
+    try:
+        return options_from_json({name: value})
+    except InvalidRequest:
+        return NO_OPTIONS, (name,)
 
 
 def options_to_json(options: Options) -> JsonObject:
@@ -157,12 +162,16 @@ def _checked(row: Parameter, value: JsonValue, param: str) -> bool | int | float
 
 
 def _whole(value: JsonValue, param: str) -> int:
-    """JavaScript clients send 4096.0 for 4096; a real fraction is refused."""
-    if isinstance(value, float) and value.is_integer():
+    """JavaScript clients send 4096.0 for 4096; a real fraction is cut."""
+    if isinstance(value, float) and isfinite(value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong(param, value, "a whole number")
     return value
+
+
+def _cut(row: Parameter, value: JsonValue) -> bool:
+    return row.kind == "int" and isinstance(value, float) and not value.is_integer()
 
 
 def _within(row: Parameter, value: float, param: str) -> int | float:

@@ -27,7 +27,7 @@ from puna.engine.runner import Engine, LoadOptions, ModelFiles, Runner, RunnerIn
 from puna.errors import InvalidRequest, LoadFailed, Overloaded
 from puna.scheduler import memory, policy
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
-from puna.settings import Settings
+from puna.settings import LONGEST, Settings
 from puna.types import Options
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _Place:
 
     def expires(self, now: float) -> float:
         """As if its last request ended now, while it has any."""
-        return inf if self.keep_alive < 0 else (now if self.users else self.used) + self.keep_alive
+        return inf if not 0 <= self.keep_alive < LONGEST else (now if self.users else self.used) + self.keep_alive
 
     def held(self, now: float) -> Held:
         return Held(
@@ -204,6 +204,10 @@ class Scheduler:
         """Which engine would run the model, and why. Unsupported when none can."""
         return self._choose(self._facts(model, options, embedding))
 
+    def context(self, model: Model, options: Options) -> int:
+        """Tokens that a request with these options would have for its prompt and answer."""
+        return context_of(options.num_ctx, self._settings.context_length, model.header.context_length)
+
     def loaded(self) -> tuple[Loaded, ...]:
         """The models in memory, the one that leaves last first."""
         now = self._now()
@@ -278,7 +282,7 @@ class Scheduler:
 
     def _need_of_cpu(self, shape: memory.Shape, model: Model, options: Options) -> int:
         """Bytes that the cpu engine would take, for one request at a time."""
-        num_ctx = _context(options.num_ctx, self._settings.context_length, model.header.context_length)
+        num_ctx = self.context(model, options)
         return memory.estimate(shape, LoadOptions(num_ctx=num_ctx, slots=1), memory.CPU).total
 
     def _room(self, model: Model) -> int | None:
@@ -291,7 +295,7 @@ class Scheduler:
     def _load_options(self, model: Model, options: Options, choice: Choice, embedding: bool) -> LoadOptions:
         settings = self._settings
         return LoadOptions(
-            num_ctx=_context(options.num_ctx, settings.context_length, model.header.context_length),
+            num_ctx=self.context(model, options),
             slots=1 if embedding else settings.num_parallel or choice.slots,
             num_batch=options.num_batch,
             num_thread=options.num_thread,
@@ -449,7 +453,7 @@ class Scheduler:
 
     def _arm(self, place: _Place) -> None:
         """Start the keep-alive timer."""
-        if place.keep_alive > 0:
+        if 0 < place.keep_alive < LONGEST:
             place.timer = asyncio.get_running_loop().call_later(place.keep_alive, self._expire, place)
 
     def _expire(self, place: _Place) -> None:
@@ -489,17 +493,11 @@ class Scheduler:
         return asyncio.get_running_loop().time()
 
 
-def _context(said: int | None, default: int, trained: int | None) -> int:
-    """Tokens per slot. A request may not ask for more than the model was trained on; a default never does."""
-    if said is not None:
-        if said < 1:
-            raise InvalidRequest("num_ctx must be at least 1", param="num_ctx")
-        if trained and said > trained:
-            raise InvalidRequest(
-                f"num_ctx {said} is more than the {trained} tokens this model was trained on", param="num_ctx"
-            )
-        return said
-    wanted = default or DEFAULT_CONTEXT
+def context_of(said: int | None, default: int, trained: int | None) -> int:
+    """Tokens per slot: what was `said`, else `default`, else DEFAULT_CONTEXT; no more than the model was trained on."""
+    if said is not None and said < 1:
+        raise InvalidRequest("num_ctx must be at least 1", param="num_ctx")
+    wanted = said or default or DEFAULT_CONTEXT
     return min(wanted, trained) if trained else wanted
 
 

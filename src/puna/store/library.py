@@ -183,14 +183,14 @@ class Library:
         """The Name as it is stored, where case differs; as it is given, where nothing like it is."""
         return self._own.manifests.spelled(name)
 
-    def header(self, path: Path) -> Header:
-        """The header of a GGUF file, remembered until the file changes."""
+    def header(self, path: Path, what: str = "") -> Header:
+        """The header of a GGUF file, remembered until the file changes. `what`: the file in its user's words."""
         with store_errors("reading a model file"):
             stamp = Stamp.of(path)
             known = self._headers.get(path)
             if known is not None and known[0] == stamp:
                 return known[1]
-            header = read_header(path)
+            header = read_header(path, name=what)
         _bound(self._headers)
         self._headers[path] = (stamp, header)
         return header
@@ -201,7 +201,7 @@ class Library:
         Hashes a file once, and again only after it changed.
         """
         for path in (model.weights, *model.projectors, *model.adapters):
-            self._verified.check(path)
+            self._verified.check(path, f"a file of model '{model.name.short}'")
 
     # ---------------------------------------------------------------------------------------------------- writing
 
@@ -374,8 +374,9 @@ class Library:
         if not weights:
             where = f"it runs on {config.remote_host}" if config.remote_host else f"its format is {config.model_format}"
             raise Unsupported(f"model '{name.short}' has no GGUF weights here: {where}", param="model")
-        header = self.header(self._file(store, weights[-1]))
-        projectors = tuple(self._file(store, layer) for layer in manifest.of_type(PROJECTOR_TYPE))
+        file = f"a file of model '{name.short}'"
+        header = self.header(self._file(store, weights[-1], file), file)
+        projectors = tuple(self._file(store, layer, file) for layer in manifest.of_type(PROJECTOR_TYPE))
         go_template = self._text(store, manifest, TEMPLATE_TYPE, PROMPT_TYPE)
         options, ignored = self._options(store, manifest)
         return Model(
@@ -384,26 +385,26 @@ class Library:
             manifest=manifest,
             config=config,
             header=header,
-            weights=self._file(store, weights[-1]),
+            weights=self._file(store, weights[-1], file),
             weights_digest=weights[-1].digest,
             projectors=projectors,
-            adapters=tuple(self._file(store, layer) for layer in manifest.of_type(ADAPTER_TYPE)),
+            adapters=tuple(self._file(store, layer, file) for layer in manifest.of_type(ADAPTER_TYPE)),
             go_template=go_template,
             system=self._text(store, manifest, SYSTEM_TYPE),
             options=options,
             ignored_parameters=ignored,
             messages=self._messages(store, manifest),
             licenses=tuple(self._layer_text(store, layer) for layer in manifest.of_type(LICENSE_TYPE)),
-            capabilities=capabilities(header, go_template, [self.header(path) for path in projectors]),
+            capabilities=capabilities(header, go_template, [self.header(path, file) for path in projectors]),
             size=manifest.size,
             modified=stamp.modified,
             read_only=store.read_only,
         )
 
-    def _file(self, store: _Store, layer: Layer) -> Path:
+    def _file(self, store: _Store, layer: Layer, what: str) -> Path:
         path = store.blobs.find(layer.digest)
         if path is None:
-            raise StoreError(f"blob {layer.digest} is missing: pull or create the model again")
+            raise StoreError(f"{what} is missing from the store ({layer.digest}): pull or create it again")
         return path
 
     def _text(self, store: _Store, manifest: Manifest, *types: str) -> str | None:

@@ -29,8 +29,11 @@ class Verified:
         self._known: dict[str, Stamp] | None = None
         self._lock = threading.Lock()
 
-    def check(self, path: Path) -> None:
-        """Hash the blob at `path` unless that was done. ModelFileError when it is not what its name says."""
+    def check(self, path: Path, what: str = "") -> None:
+        """Hash the blob at `path` unless that was done. ModelFileError when it is not what its name says.
+
+        `what`: the file in its user's words.
+        """
         expected = Digest.parse(path.name)
         with self._lock, store_errors(f"reading blob {expected}"):
             known = self._remembered()
@@ -40,8 +43,8 @@ class Verified:
             found = hash_file(path)
             if found.hex != expected.hex.lower():
                 raise ModelFileError(
-                    f"the blob {expected} is damaged: its bytes have the digest {found}. Remove the model and pull or "
-                    "create it again."
+                    f"{what or f'the blob {expected}'} is damaged: its bytes are not those that were stored. "
+                    "Remove the model and pull or create it again."
                 )
             if Stamp.of(path) == before:
                 known[str(path)] = before

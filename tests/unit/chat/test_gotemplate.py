@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from puna.chat.facts import CallSyntax
-from puna.chat.goexec import Value, execute
-from puna.chat.goparse import parse
+from puna.chat.goexec import execute
 from puna.chat.gotemplate import GoTemplate
+from puna.chat.govalues import JsonList, JsonMap, Record, Value
+from puna.chat.text import ThinkTags
 from puna.errors import ModelFileError
-from puna.types import Message, TextPart, Tool, ToolCall
+from puna.model.goparse import parse
+from puna.types import JsonObject, Message, TextPart, Tool, ToolCall
 
 
 def run(source: str, **root: Value) -> str:
@@ -48,7 +53,10 @@ def run(source: str, **root: Value) -> str:
         ('{{ print 1 2 "a" 3 }} {{ .X | printf "%s!" }}', "1 2a3 x!"),
         ("{{ .Map | json }} {{ .Tricky | json }}", '{"a":1,"b":2} "\\u003cé\\u0026\\u003e"'),
         ("{{ currentDate }} {{ yesterdayDate }}", "2026-03-01 2026-02-28"),
-        ('{{ "tab\\t\\"q\\"" }}{{ `raw\\n` }}{{ nil }}', 'tab\t"q"raw\\n<no value>'),
+        ('{{ "tab\\t\\"q\\"" }}{{ `raw\\n` }}', 'tab\t"q"raw\\n'),
+        ("{{ with .Zero }}a{{ else with .X }}{{ . }}{{ end }}", "x"),
+        ("{{ with .Zero }}a{{ else with .Empty }}{{ . }}{{ else }}c{{ end }}", "c"),
+        ("{{ range $i := 3 }}{{ $i }}{{ end }}{{ range 0 }}a{{ else }}none{{ end }}", "012none"),
         ("{{ (index .Rows 0).b }}", "2"),
         ('{{ define "t" }}[{{ . }}]{{ end }}{{ template "t" .X }}', "[x]"),
         ('{{ block "t" .X }}<{{ . }}>{{ end }}', "<x>"),
@@ -70,8 +78,17 @@ def test_the_language(source: str, expected: str) -> None:
         "{{ .X ",
         "{{ ( .X }}",
         "{{ .X ) }}",
-        "{{ 1 2 }}",
-        "{{ .X | }}",
+        "{{ nothing .X }}",
+        "{{ .X | nothing }}",
+        "{{ $y }}",
+        "{{ $y = 1 }}",
+        "{{ if $y := 1 }}{{ end }}{{ $y }}",
+        '{{ template "t" }}',
+        '{{ range .X }}{{ template "t" . }}{{ end }}',
+        '{{ define "t" }}{{ template "u" }}{{ end }}',
+        "{{ break }}",
+        "{{ if .X }}{{ else with .X }}{{ end }}",
+        "{{ with .X }}{{ else if .X }}{{ end }}",
         '{{ "open }}',
         "{{ template }}",
         "{{ range .X }}{{ else if .Y }}{{ end }}",
@@ -81,15 +98,17 @@ def test_the_language(source: str, expected: str) -> None:
     ],
 )
 def test_bad_syntax_is_named_with_its_line(source: str) -> None:
-    with pytest.raises(ModelFileError, match="template: line 1"):
+    with pytest.raises(ModelFileError, match="template: :1: "):
         parse(source)
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "{{ nothing .X }}",
-        "{{ $y }}",
+        "{{ nil }}",
+        "{{ 1 2 }}",
+        "{{ eq 1 }}",
+        "{{ range $i, $x := 3 }}{{ end }}",
         "{{ .X.Y }}",
         "{{ index .List 9 }}",
         "{{ slice .List 2 1 }}",
@@ -98,8 +117,6 @@ def test_bad_syntax_is_named_with_its_line(source: str) -> None:
         "{{ len 5 }}",
         "{{ range .X }}{{ end }}",
         "{{ .X .X }}",
-        '{{ template "t" }}',
-        "{{ break }}",
         '{{ define "t" }}{{ template "t" . }}{{ end }}{{ template "t" . }}',
         "{{ range 2000 }}{{ range 2000 }}x{{ end }}{{ end }}",
         "{{ $x := `aaaaaaaaaa` }}{{ range 60 }}{{ $x = print $x $x }}{{ end }}",
@@ -109,6 +126,55 @@ def test_bad_syntax_is_named_with_its_line(source: str) -> None:
 def test_what_fails_is_the_models_error(source: str) -> None:
     with pytest.raises(ModelFileError, match="template failed"):
         run(source, X="x", List=[1])
+
+
+def test_the_line_is_the_one_that_is_wrong() -> None:
+    with pytest.raises(ModelFileError, match='template: :3: function "nope" not defined'):
+        parse("{{ if .X }}\n{{ end }}\n{{ nope }}")
+
+
+# ------------------------------------------------------------------------------------------------------- Go's answers
+
+GO_CASES = [json.loads(line) for line in (Path(__file__).parent / "go_templates.jsonl").read_text().splitlines()]
+"""What Go 1.19's own text/template made of templates with `go_root` and Ollama's functions: `out`, `refused` by its
+parser in these words, or `fails` when it is run.
+"""
+
+
+def go_root() -> dict[str, Value]:
+    def message(role: str, content: str, **more: Value) -> Record:
+        fields = {"Role": role, "Content": content, "Thinking": "", "ToolCalls": (), "ToolName": "", "ToolCallID": ""}
+        return Record({**fields, **more}, {"role": role, "content": content})
+
+    shape: JsonObject = {"index": 0, "name": "f", "arguments": {"a": "x", "z": 1}}
+    function = Record({"Index": 0, "Name": "f", "Arguments": JsonMap({"z": 1.0, "a": "x"})}, shape)
+    call = Record({"ID": "c1", "Function": function}, {"id": "c1", "function": shape})
+    called = Record(
+        message("assistant", "", Thinking="T", ToolCalls=JsonList([call])).fields,
+        {"role": "assistant", "content": "", "thinking": "T", "tool_calls": [call.shape]},
+    )
+    result: JsonObject = {"role": "tool", "content": "R", "tool_name": "f", "tool_call_id": "c1"}
+    answered = Record(message("tool", "R", ToolName="f", ToolCallID="c1").fields, result)
+    map_: dict[str, Value] = {"a": 1, "b": 2}
+    return {
+        **{"X": "x", "Zero": 0, "One": 1, "F": 1.5, "Big": 1000000.0, "T": True, "No": False, "Empty": "", "Nil": None},
+        **{"U": "é<&>\"'日", "List": [1, 2, 3], "None": [], "Map": map_, "Rows": [map_]},
+        "Messages": JsonList([message("system", "S"), message("user", "<U>"), called, answered]),
+    }
+
+
+@pytest.mark.parametrize("case", GO_CASES, ids=lambda case: case["source"])
+def test_as_go_itself(case: dict[str, str]) -> None:
+    if refusal := case.get("refused"):
+        with pytest.raises(ModelFileError, match=f"^{re.escape(refusal)}$"):
+            parse(case["source"])
+        return
+    tree = parse(case["source"])
+    if "fails" in case:
+        with pytest.raises(ModelFileError, match="template failed"):
+            run(case["source"], **go_root())
+    else:
+        assert execute(tree, go_root(), now=lambda: datetime(2026, 3, 1)) == case["out"]
 
 
 # ------------------------------------------------------------------------------------------------------ Ollama's rules
@@ -187,15 +253,74 @@ def test_what_it_can_do_is_found_out_as_for_jinja() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({}, "false false ''"),
+        ({}, "true true 'medium'"),
         ({"enable_thinking": True}, "true true 'medium'"),
         ({"enable_thinking": False}, "false true ''"),
         ({"enable_thinking": True, "reasoning_effort": "high"}, "true true 'high'"),
     ],
 )
 def test_think(arguments: dict[str, bool | str], expected: str) -> None:
-    template = GoTemplate("{{ .Messages }}{{ .Think }} {{ .IsThinkSet }} '{{ .ThinkLevel }}'")
+    template = GoTemplate(THINKS + "{{ .Think }} {{ .IsThinkSet }} '{{ .ThinkLevel }}'")
     assert template.render((USER,), arguments=arguments).endswith(expected)  # type: ignore[arg-type]
+
+
+THINKS = "{{ range .Messages }}{{ if .Thinking }}<mull>{{ .Thinking }}</mull>{{ end }}{{ .Content }}{{ end }}"
+
+
+def test_a_template_that_shows_no_thought_is_told_nothing_of_thinking() -> None:
+    assert GoTemplate("{{ .Messages }}{{ .Think }} {{ .IsThinkSet }}").render((USER,)).endswith("false false")
+
+
+@pytest.mark.parametrize(
+    ("source", "tags"),
+    [
+        (THINKS, ThinkTags("<mull>", "</mull>")),
+        (FULL, ThinkTags("<think>", "</think>")),
+        (
+            "{{ range $m := .Messages }}<a>{{ with $m.Thinking }}[T]\n{{ . }}\n[/T]{{ end }}{{ $m.Content }}{{ end }}",
+            ThinkTags("[T]", "[/T]"),
+        ),
+        # Only for turns that no trial has, so it is read.
+        (
+            "{{ range .Messages }}{{ if eq .Role `x` }}<mull>{{ .Thinking }}</mull>{{ end }}{{ .Content }}{{ end }}",
+            ThinkTags("<mull>", "</mull>"),
+        ),
+        ("{{ range .Messages }}{{ .Thinking }}{{ .Content }}{{ end }}", None),
+        ("{{ range .Messages }}{{ .Content }}{{ end }}", None),
+    ],
+)
+def test_the_tags_around_thinking_are_the_templates(source: str, tags: ThinkTags | None) -> None:
+    assert GoTemplate(source).facts.thinking == tags
+
+
+def test_a_message_prints_as_go_marshals_it() -> None:
+    call = ToolCall("c1", "f", '{"b": 1, "a": "<"}')
+    messages = (Message("assistant", (TextPart("A"),), thinking="T", tool_calls=(call,)), USER)
+    said = GoTemplate("{{ range .Messages }}{{ json . }}\n{{ end }}").render(messages).splitlines()
+    assert said == [
+        '{"role":"assistant","content":"A","thinking":"T","tool_calls":[{"id":"c1","function":{"index":0,"name":"f",'
+        '"arguments":{"a":"\\u003c","b":1}}}]}',
+        '{"role":"user","content":"U"}',
+    ]
+
+
+def test_joined_messages_lose_neither_calls_nor_thoughts() -> None:
+    one = Message("assistant", (TextPart("A"),), thinking="T", tool_calls=(ToolCall("1", "f", "{}"),))
+    two = Message("assistant", (TextPart("B"),), thinking="V", tool_calls=(ToolCall("2", "g", "{}"),))
+    calls = "{{ range .ToolCalls }}{{ .Function.Name }}{{ end }}"
+    source = f"{{{{ range .Messages }}}}{{{{ .Content }}}}|{{{{ .Thinking }}}}|{calls}{{{{ end }}}}"
+    assert GoTemplate(source).render((one, two)) == "A\n\nB|T\n\nV|fg"
+
+
+def test_it_is_told_which_turn_is_the_first() -> None:
+    template = GoTemplate("{{ if .First }}^{{ end }}{{ .Prompt }}/{{ .Response }}")
+    assert template.render((USER, ANSWER, USER)) == "^U/AU/"
+
+
+def test_what_a_template_drops_is_told() -> None:
+    assert not GoTemplate("Q: {{ .Input }} A:").facts.user
+    assert GoTemplate(LEGACY).facts.user
+    assert not GoTemplate(LEGACY).facts.names
 
 
 def test_filling_in_the_middle() -> None:

@@ -125,3 +125,34 @@ def test_whether_ids_have_nine_letters() -> None:
 
 def test_effort() -> None:
     assert JinjaTemplate("{{ messages[0].content }}{{ reasoning_effort }}").facts.effort
+
+
+@pytest.mark.parametrize(
+    ("source", "tags"),
+    [
+        # Tags of nobody else's.
+        (
+            "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}<mull>\n{{ m.reasoning_content }}\n"
+            "</mull>\n{% endif %}{{ m.content }}{% endfor %}",
+            ThinkTags("<mull>", "</mull>"),
+        ),
+        # In the other word for a thought, and an empty one for every other answer.
+        (
+            "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}<think>{{ m.thinking or '' }}"
+            "</think>{% endif %}{{ m.content }}{% endfor %}",
+            ThinkTags("<think>", "</think>"),
+        ),
+        ("{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{% endfor %}", None),
+    ],
+)
+def test_tags_that_a_trial_shows(source: str, tags: ThinkTags | None) -> None:
+    assert JinjaTemplate(source).facts.thinking == tags
+
+
+def test_names_and_users_words() -> None:
+    plain = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    named = "{% for m in messages %}{{ m.name or '' }}: {{ m.content }}{% endfor %}"
+    assert (JinjaTemplate(plain).facts.names, JinjaTemplate(named).facts.names) == (False, True)
+    assert JinjaTemplate(plain).facts.user
+    assert not JinjaTemplate("{% for m in messages %}{{ m.role }}{% endfor %}").facts.user
+    assert JinjaTemplate("{{ raise_exception('no') }}").facts.user

@@ -37,6 +37,14 @@ async def test_fewer_dimensions_are_normalised_again() -> None:
     assert cut[0] / cut[1] == pytest.approx(whole[0] / whole[1])
 
 
+async def test_an_empty_text_is_the_beginning_of_one() -> None:
+    async with open_house() as h:
+        made = await h.inference.embed(embed("", "a"))
+    assert len(made.vectors) == 2
+    assert made.vectors[0] != made.vectors[1]
+    assert made.prompt_tokens == 2
+
+
 async def test_a_long_input_is_refused_by_its_index_or_cut() -> None:
     async with open_house(context=16) as h:
         with pytest.raises(ContextLengthExceeded) as caught:
@@ -50,7 +58,7 @@ async def test_a_long_input_is_refused_by_its_index_or_cut() -> None:
 
 @pytest.mark.parametrize(
     ("request_", "param"),
-    [(embed(), "input"), (embed("a", ""), "input[1]"), (embed(()), "input[0]"), (embed((99999,)), "input[0]")],
+    [(embed(), "input"), (embed("a", ()), "input[1]"), (embed(()), "input[0]"), (embed((99999,)), "input[0]")],
 )
 async def test_inputs_that_are_none(request_: EmbedRequest, param: str) -> None:
     async with open_house() as h:

@@ -8,6 +8,7 @@ from puna.model.gguf import Header, read_header
 
 GO_PLAIN = "{{ range .Messages }}{{ .Role }}: {{ .Content }}{{ end }}"
 GO_TOOLS = '{{ .Tools }}{{ range .Messages }}{{ if eq .Role "tool" }}{{ end }}{{ .ToolCalls }}{{ end }}'
+GO_THINKS = "{{ range .Messages }}{{ if .Thinking }}<mull>{{ .Thinking }}</mull>{{ end }}{{ end }}"
 JINJA_TOOLS = "{% if tools %}{{ tools }}{% endif %}{% if message.role == 'tool' %}{{ message.tool_calls }}{% endif %}"
 JINJA_THINK = "{% if '</think>' in content %}{{ content.split('</think>')[1] }}{% endif %}"
 
@@ -23,21 +24,29 @@ def names(*arguments: object) -> set[str]:
     return {capability.value for capability in capabilities(*arguments)}  # type: ignore[arg-type]
 
 
+CHAT = {"completion", "tools"}
+"""Whose template knows no tools gets them described."""
+
+
 def test_chat_models(tmp_path: Path) -> None:
-    assert names(header(tmp_path, template=CHATML)) == {"completion"}
-    assert names(header(tmp_path)) == {"completion"}
-    assert names(header(tmp_path, template=JINJA_TOOLS)) == {"completion", "tools"}
-    assert names(header(tmp_path, template=JINJA_THINK)) == {"completion", "thinking"}
-    assert names(header(tmp_path, "gptoss")) == {"completion", "thinking"}
-    assert names(header(tmp_path), GO_TOOLS) == {"completion", "tools"}
-    assert names(header(tmp_path), "{{ .Prompt }}{{ .Suffix }}") == {"completion", "insert"}
+    assert names(header(tmp_path, template=CHATML)) == CHAT
+    assert names(header(tmp_path)) == CHAT
+    assert names(header(tmp_path, template=JINJA_TOOLS)) == CHAT
+    assert names(header(tmp_path, template=JINJA_THINK)) == {*CHAT, "thinking"}
+    assert names(header(tmp_path, template="{{ m.reasoning_content }}")) == {*CHAT, "thinking"}
+    assert names(header(tmp_path, template="{{ m.content.split('[/THINK]') }}")) == {*CHAT, "thinking"}
+    assert names(header(tmp_path, "gptoss")) == {*CHAT, "thinking"}
+    assert names(header(tmp_path), GO_TOOLS) == CHAT
+    assert names(header(tmp_path), GO_THINKS) == {*CHAT, "thinking"}
+    assert names(header(tmp_path), "{{ .Prompt }}{{ .Suffix }}") == {*CHAT, "insert"}
+    assert names(header(tmp_path), "{{ .Prompt") == CHAT
 
 
 def test_models_with_tokens_to_fill_in_text(tmp_path: Path) -> None:
     named: dict[str, Value] = {f"tokenizer.ggml.{role}_token_id": 65 for role in ("fim_pre", "fim_suf", "middle")}
-    assert names(read_header(write_tiny_llama(tmp_path / "m.gguf", metadata=named))) == {"completion", "insert"}
+    assert names(read_header(write_tiny_llama(tmp_path / "m.gguf", metadata=named))) == {*CHAT, "insert"}
     named.popitem()
-    assert names(read_header(write_tiny_llama(tmp_path / "m.gguf", metadata=named))) == {"completion"}
+    assert names(read_header(write_tiny_llama(tmp_path / "m.gguf", metadata=named))) == CHAT
 
 
 def test_embedding_models(tmp_path: Path) -> None:
@@ -49,11 +58,11 @@ def test_media(tmp_path: Path) -> None:
     assert "vision" in names(header(tmp_path, "gemma3", gemma3__vision__block_count=27))
     assert "audio" in names(header(tmp_path, "x", x__audio__block_count=2))
     model = header(tmp_path)
-    assert names(model, None, [header(tmp_path, "clip")]) == {"completion", "vision"}
+    assert names(model, None, [header(tmp_path, "clip")]) == {*CHAT, "vision"}
     hears = header(tmp_path, "clip", clip__has_audio_encoder=True)
-    assert names(model, None, [hears]) == {"completion", "audio"}
+    assert names(model, None, [hears]) == {*CHAT, "audio"}
     both = header(tmp_path, "clip", clip__has_audio_encoder=True, clip__has_vision_encoder=True)
-    assert names(model, None, [both]) == {"completion", "audio", "vision"}
+    assert names(model, None, [both]) == {*CHAT, "audio", "vision"}
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_unknown_and_obsolete_are_named_and_nulls_are_absent() -> None:
     ("name", "value"),
     [
         *(("temperature", "hot"), ("temperature", True), ("temperature", -0.1), ("temperature", float("nan"))),
-        *(("temperature", float("inf")), ("temperature", 10**400), ("num_ctx", 0), ("num_ctx", 4096.5)),
+        *(("temperature", float("inf")), ("temperature", 10**400), ("num_ctx", 0), ("num_ctx", 0.5)),
         *(("num_ctx", "4096"), ("num_ctx", True), ("num_ctx", 2**31), ("num_ctx", float("inf")), ("num_ctx", [1])),
         *(("top_p", 1.5), ("use_mmap", 1), ("use_mmap", "true"), ("stop", [1]), ("stop", [""]), ("stop", {})),
         *(("repeat_penalty", 0), ("repeat_penalty", 0.0), ("repeat_penalty", -1), ("repeat_penalty", 1e-300)),
@@ -64,10 +64,25 @@ def test_refused_by_name(name: str, value: JsonValue) -> None:
     assert name in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "cut"),
+    [
+        ("num_predict", 12.7, 12),
+        ("num_predict", -1.9, -1),
+        ("seed", 1.5, 1),
+        ("top_k", 0.9, 0),
+        ("num_ctx", 4096.5, 4096),
+    ],
+)
+def test_a_fraction_where_a_whole_number_stands_is_cut_and_named(name: str, value: float, cut: int) -> None:
+    assert options_from_json({name: value}) == (Options(**{name: cut}), (name,))  # type: ignore[arg-type]
+
+
 def test_stored_parameters_are_never_refused() -> None:
-    assert stored_options({"temperature": "hot", "stop": "x", "tfs_z": 1, "top_k": 3}) == (
-        Options(stop=("x",), top_k=3),
-        ("temperature", "tfs_z"),
+    stored: dict[str, JsonValue] = {"temperature": "hot", "stop": "x", "tfs_z": 1, "top_k": 3, "num_ctx": "4096"}
+    assert stored_options({**stored, "seed": 1.5, "num_predict": None}) == (
+        Options(stop=("x",), top_k=3, seed=1),
+        ("num_ctx", "seed", "temperature", "tfs_z"),
     )
 
 

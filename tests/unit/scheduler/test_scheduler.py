@@ -155,9 +155,29 @@ async def test_num_ctx_defaults_and_bounds() -> None:
         # The model of these tests was trained on 4096.
         assert (await touch(scheduler, "a")).info.num_ctx == 4096
         assert (await touch(scheduler, "a", Options(num_ctx=512))).info.num_ctx == 512
+        # More than that is cut to it, asked for or stored.
+        assert (await touch(scheduler, "a", Options(num_ctx=1_000_000))).info.num_ctx == 4096
+        assert scheduler.context(model("a"), Options(num_ctx=1_000_000)) == 4096
         with pytest.raises(InvalidRequest) as error:
-            await touch(scheduler, "a", Options(num_ctx=4097))
+            await touch(scheduler, "a", Options(num_ctx=0))
         assert error.value.param == "num_ctx"
+
+
+@pytest.mark.parametrize("seconds", [1e300, 2.0**63 / 1e9, float("inf"), -1.0, -1e300])
+async def test_what_is_beyond_a_duration_is_for_ever(seconds: float) -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING, keep_alive=seconds):
+            pass
+        assert [loaded.expires_at for loaded in scheduler.loaded()] == [None]
+
+
+async def test_the_longest_time_that_is_not_for_ever_has_a_date() -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING, keep_alive=9.2e9):
+            pass
+        (loaded,) = scheduler.loaded()
+        assert loaded.expires_at is not None
+        assert loaded.expires_at.year > 2300
 
 
 async def test_other_load_options_wait_for_running_requests_and_load_anew() -> None:

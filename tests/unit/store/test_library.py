@@ -53,7 +53,7 @@ def test_a_model_of_ollamas(tmp_path: Path) -> None:
         ("num_gqa", "top_k"),
     )
     assert model.messages == (Message.of("user", "Hi"),)
-    assert model.capabilities == {Capability.COMPLETION}
+    assert model.capabilities == {Capability.COMPLETION, Capability.TOOLS}
     assert model.size == sum(layer.size for layer in model.manifest.blobs)
     assert abs(model.modified.timestamp() - path.stat().st_mtime) < 1
     assert not model.read_only

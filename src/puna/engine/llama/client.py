@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -214,12 +215,12 @@ class LlamaRunner:
         """
         entry = await self._forced(before, token, max(top, 1))
         if entry is not None:
-            return float(entry["logprob"]), _candidates(entry, top)
+            return _number(entry["logprob"]), _candidates(entry, top)
         for many in (max(top, _WIDE), self._info.vocabulary):
             entry = await self._forced(before, self._plain, many) or {"top_logprobs": ()}
             for item in entry["top_logprobs"]:
                 if item["id"] == token:
-                    return float(item["logprob"]), _candidates(entry, top)
+                    return _number(item["logprob"]), _candidates(entry, top)
         raise EngineError(f"the engine does not tell the probability of token {token}")
 
     async def _forced(self, before: Sequence[int], token: int, many: int) -> Mapping[str, Any] | None:
@@ -244,8 +245,7 @@ class LlamaRunner:
         async with self._one_embedding:
             body = {"content": list(tokens), "embd_normalize": -1, "cache_prompt": False}
             answer = await self._post("/embedding", body)
-        vector: list[float] = answer[0]["embedding"][0]
-        return vector
+        return list(map(_number, answer[0]["embedding"][0]))
 
     async def busy(self) -> int:
         return len(await self._working())
@@ -516,7 +516,7 @@ class _Reader:
         wanted = self._sampling.logprobs
         if wanted is None or entry is None:
             return Token(id_, data)
-        return Token(id_, data, float(entry["logprob"]), _candidates(entry, wanted))
+        return Token(id_, data, _number(entry["logprob"]), _candidates(entry, wanted))
 
 
 def _sampling(sampling: Sampling, constraint: Constraint | None, num_ctx: int) -> dict[str, Any]:
@@ -557,9 +557,14 @@ def _sampling(sampling: Sampling, constraint: Constraint | None, num_ctx: int) -
     }
 
 
+def _number(value: float | None) -> float:
+    """What is no number the engine writes as null."""
+    return math.nan if value is None else float(value)
+
+
 def _candidates(entry: Mapping[str, Any], top: int) -> tuple[Candidate, ...]:
     return tuple(
-        Candidate(item["id"], bytes(item["bytes"]), float(item["logprob"])) for item in entry["top_logprobs"][:top]
+        Candidate(item["id"], bytes(item["bytes"]), _number(item["logprob"])) for item in entry["top_logprobs"][:top]
     )
 
 
