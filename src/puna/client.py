@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 
-from puna.errors import PunaError
+from puna.errors import Code, PunaError
 from puna.settings import IDENTITY, Address
 from puna.types import JsonObject, JsonValue, Progress
 
@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 class ServerUnreachable(PunaError):
     """Nothing answers at `url`, or the connection broke."""
 
-    default_code = "server_unreachable"
+    default_code: ClassVar[Code | None] = "server_unreachable"
 
     def __init__(self, url: str, reason: str = "") -> None:
         detail = f" ({reason})" if reason else ""
@@ -63,7 +63,7 @@ class ConnectionLost(ServerUnreachable):
 class NotPuna(PunaError):
     """`what` answers at `url`, and it is no Puna."""
 
-    default_code = "not_puna"
+    default_code: ClassVar[Code | None] = "not_puna"
 
     def __init__(self, url: str, what: str) -> None:
         super().__init__(

@@ -36,7 +36,79 @@ A class holds its HTTP status, its OpenAI `type` and its default string `code`. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
+
+Code: TypeAlias = Literal[
+    # what a request says
+    "missing_required_parameter",
+    "invalid_type",
+    "invalid_value",
+    "unsupported_value",
+    "unknown_parameter",
+    "integer_below_min_value",
+    "integer_above_max_value",
+    "decimal_below_min_value",
+    "decimal_above_max_value",
+    "empty_array",
+    "array_below_min_length",
+    "array_above_max_length",
+    "string_below_min_length",
+    "string_above_max_length",
+    "object_above_max_properties",
+    "context_length_exceeded",
+    "invalid_model_name",
+    "invalid_digest",
+    "invalid_schema",
+    "invalid_json_schema",
+    "invalid_grammar",
+    "invalid_base64",
+    "invalid_data_url",
+    "invalid_image_url",
+    "invalid_image_format",
+    "image_too_large",
+    "invalid_audio_format",
+    "audio_too_short",
+    "audio_too_large",
+    "invalid_media",
+    "local_file",
+    # how it comes
+    "missing_body",
+    "incomplete_body",
+    "invalid_http",
+    "unsupported_encoding",
+    "unknown_url",
+    "method_not_supported",
+    "request_timeout",
+    "request_too_large",
+    "url_too_long",
+    "head_too_large",
+    "rate_limit_exceeded",
+    "invalid_api_key",
+    "forbidden",
+    "request_cancelled",
+    # models and where they come from
+    "not_found",
+    "model_not_found",
+    "invalid_model_file",
+    "store_error",
+    "disk_full",
+    "source_error",
+    "digest_mismatch",
+    "unreachable",
+    "pip_missing",
+    # running them
+    "overloaded",
+    "server_stopping",
+    "engine_error",
+    "model_load_failed",
+    "model_load_timeout",
+    "runner_died",
+    "invalid_script",
+    # the command
+    "server_unreachable",
+    "not_puna",
+]
+"""Every code that an error may carry; the reference of errors says what each means."""
 
 
 class PunaError(Exception):
@@ -44,9 +116,9 @@ class PunaError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    default_code: ClassVar[str | None] = None
+    default_code: ClassVar[Code | None] = None
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, code: Code | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
@@ -59,19 +131,19 @@ class PunaError(Exception):
 class InvalidRequest(PunaError):
     status = 400
     type = "invalid_request_error"
-    default_code = "invalid_value"
+    default_code: ClassVar[Code | None] = "invalid_value"
 
 
 class UnsatisfiableSchema(InvalidRequest):
     """A JSON schema that no value satisfies."""
 
-    default_code = "invalid_json_schema"
+    default_code: ClassVar[Code | None] = "invalid_json_schema"
 
 
 class ContextLengthExceeded(InvalidRequest):
     """`tokens` were sent (or asked for), `limit` fit."""
 
-    default_code = "context_length_exceeded"
+    default_code: ClassVar[Code | None] = "context_length_exceeded"
 
     def __init__(self, tokens: int, limit: int, *, param: str = "messages", what: str = "messages") -> None:
         super().__init__(
@@ -84,35 +156,35 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class Unsupported(InvalidRequest):
-    default_code = "unsupported_value"
+    default_code: ClassVar[Code | None] = "unsupported_value"
 
 
 class InvalidName(InvalidRequest):
-    default_code = "invalid_model_name"
+    default_code: ClassVar[Code | None] = "invalid_model_name"
 
 
 class Unauthorized(PunaError):
     status = 401
     type = "invalid_request_error"
-    default_code = "invalid_api_key"
+    default_code: ClassVar[Code | None] = "invalid_api_key"
 
 
 class Forbidden(PunaError):
     status = 403
     type = "permission_error"
-    default_code = "forbidden"
+    default_code: ClassVar[Code | None] = "forbidden"
 
 
 class NotFound(PunaError):
     status = 404
     type = "invalid_request_error"
-    default_code = "not_found"
+    default_code: ClassVar[Code | None] = "not_found"
 
 
 class ModelNotFound(NotFound):
     """`name` is what the caller wrote; `near`: Names that may have been meant."""
 
-    default_code = "model_not_found"
+    default_code: ClassVar[Code | None] = "model_not_found"
 
     def __init__(self, name: str, *, near: Sequence[str] = ()) -> None:
         self.near = tuple(near)
@@ -128,31 +200,31 @@ class ModelNotFound(NotFound):
 class MethodNotAllowed(PunaError):
     status = 405
     type = "invalid_request_error"
-    default_code = "method_not_supported"
+    default_code: ClassVar[Code | None] = "method_not_supported"
 
 
 class PayloadTooLarge(PunaError):
     status = 413
     type = "invalid_request_error"
-    default_code = "request_too_large"
+    default_code: ClassVar[Code | None] = "request_too_large"
 
 
 class RequestTimeout(PunaError):
     status = 408
     type = "invalid_request_error"
-    default_code = "request_timeout"
+    default_code: ClassVar[Code | None] = "request_timeout"
 
 
 class UrlTooLong(PunaError):
     status = 414
     type = "invalid_request_error"
-    default_code = "url_too_long"
+    default_code: ClassVar[Code | None] = "url_too_long"
 
 
 class HeadTooLarge(PunaError):
     status = 431
     type = "invalid_request_error"
-    default_code = "head_too_large"
+    default_code: ClassVar[Code | None] = "head_too_large"
 
 
 class TooManyRequests(PunaError):
@@ -160,7 +232,7 @@ class TooManyRequests(PunaError):
 
     status = 429
     type = "rate_limit_error"
-    default_code = "rate_limit_exceeded"
+    default_code: ClassVar[Code | None] = "rate_limit_exceeded"
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -172,7 +244,7 @@ class Overloaded(PunaError):
 
     status = 503
     type = "overloaded_error"
-    default_code = "overloaded"
+    default_code: ClassVar[Code | None] = "overloaded"
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
@@ -181,7 +253,7 @@ class Overloaded(PunaError):
 
 class ServerStopping(PunaError):
     status = 503
-    default_code = "server_stopping"
+    default_code: ClassVar[Code | None] = "server_stopping"
 
     def __init__(self) -> None:
         super().__init__("The server is stopping: this request was ended before its answer was complete.")
@@ -190,17 +262,17 @@ class ServerStopping(PunaError):
 class Cancelled(PunaError):
     status = 499
     type = "invalid_request_error"
-    default_code = "request_cancelled"
+    default_code: ClassVar[Code | None] = "request_cancelled"
 
 
 class ModelFileError(PunaError):
     status = 400
     type = "invalid_request_error"
-    default_code = "invalid_model_file"
+    default_code: ClassVar[Code | None] = "invalid_model_file"
 
 
 class StoreError(PunaError):
-    default_code = "store_error"
+    default_code: ClassVar[Code | None] = "store_error"
 
 
 class StoreReadOnly(StoreError):
@@ -208,7 +280,7 @@ class StoreReadOnly(StoreError):
 
     status = 403
     type = "permission_error"
-    default_code = "store_read_only"
+    default_code: ClassVar[Code | None] = "store_read_only"
 
     def __init__(self, doing: str, reason: str) -> None:
         super().__init__(
@@ -219,31 +291,31 @@ class StoreReadOnly(StoreError):
 
 class SourceError(PunaError):
     status = 502
-    default_code = "source_error"
+    default_code: ClassVar[Code | None] = "source_error"
 
 
 class SourceNotFound(SourceError):
     status = 404
     type = "invalid_request_error"
-    default_code = "model_not_found"
+    default_code: ClassVar[Code | None] = "model_not_found"
 
 
 class DigestMismatch(SourceError):
-    default_code = "digest_mismatch"
+    default_code: ClassVar[Code | None] = "digest_mismatch"
 
 
 class EngineError(PunaError):
-    default_code = "engine_error"
+    default_code: ClassVar[Code | None] = "engine_error"
 
 
 class LoadFailed(EngineError):
-    default_code = "model_load_failed"
+    default_code: ClassVar[Code | None] = "model_load_failed"
 
 
 class RunnerDied(EngineError):
-    default_code = "runner_died"
+    default_code: ClassVar[Code | None] = "runner_died"
 
 
 class LoadTimeout(EngineError):
     status = 504
-    default_code = "model_load_timeout"
+    default_code: ClassVar[Code | None] = "model_load_timeout"

@@ -24,7 +24,7 @@ from puna.chat.callparser import (
     PieceCallStart,
     PieceText,
 )
-from puna.chat.facts import PROBED_ID, CallSyntax
+from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.chat.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
 from puna.errors import InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (
@@ -120,6 +120,12 @@ def plan_calls(
         callable=MappingProxyType(answer.held),
         ignored=ignored,
     )
+
+
+def native_syntax(facts: TemplateFacts) -> CallSyntax | None:
+    """How a template itself writes calls; None: it does not, or how is not to be told, and Puna describes the tools."""
+    known = facts.syntax is not None and facts.tools and facts.tool_calls and _usable(facts.syntax)
+    return facts.syntax if known else None
 
 
 def as_function(tool: Tool) -> Tool:

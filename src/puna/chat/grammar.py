@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from puna.chat import pattern
-from puna.errors import InvalidRequest
+from puna.errors import Code, InvalidRequest
 from puna.grammar.gbnf import (
     EMPTY,
     Chars,
@@ -30,7 +30,7 @@ from puna.grammar.gbnf import (
 from puna.grammar.reader import GrammarError, read
 from puna.types import Grammar
 
-CODE = "invalid_grammar"
+CODE: Code = "invalid_grammar"
 _MAX_TEXT = 200_000
 
 

@@ -24,7 +24,7 @@ from puna.chat.formats import STRING_FORMATS
 from puna.chat.loosened import is_there, loosened
 from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
 from puna.chat.survey import faults
-from puna.errors import InvalidRequest, UnsatisfiableSchema
+from puna.errors import Code, InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (
     EMPTY,
     NEVER,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 FREE_DEPTH = 8
-CODE = "invalid_json_schema"
+CODE: Code = "invalid_json_schema"
 MAX_LEFT_OUT = 64
 _READ, _LOOK, _CHECK = 5, 1, 20
 """What reading a place, comparing two and checking a value cost of MAX_WORK."""

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from itertools import count, groupby, islice
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -42,7 +42,7 @@ from puna.engine.runner import (
     Step,
     Token,
 )
-from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
+from puna.errors import Code, ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
 from puna.model.markup import Markup
 from puna.types import Candidate, JsonObject, JsonValue
 
@@ -58,7 +58,7 @@ END_OF_ANSWER = ("<|endoftext|>", "<|im_end|>", "</s>")
 class ScriptError(InvalidRequest):
     """The script cannot be read."""
 
-    default_code = "invalid_script"
+    default_code: ClassVar[Code | None] = "invalid_script"
 
 
 # --------------------------------------------------------------------------------------------------------- script

@@ -65,14 +65,24 @@ def plan_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> Cha
         rendering=Rendering(template, calls.tools, arguments, request.prefill),
         messages=_messages(whole_messages(model, request), calls, facts),
         calls=calls,
-        ignored=(*calls.ignored, *ignored),
+        ignored=(*calls.ignored, *ignored, *_dropped_names(request, facts)),
     )
+
+
+def _dropped_names(request: ChatRequest, facts: TemplateFacts) -> list[str]:
+    """Speakers that the template does not tell apart. A tool's own name it takes from the call."""
+    if facts.names:
+        return []
+    named = (index for index, message in enumerate(request.messages) if message.name and message.role != "tool")
+    return [f"messages[{index}].name" for index in named]
 
 
 def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> None:
     name = model.name.short
     if Capability.COMPLETION not in model.capabilities:
         raise Unsupported(f'"{name}" does not support chat', param="model")
+    if not template.facts.user:
+        raise Unsupported(f'the template of "{name}" has no place for what a user says', param="model")
     if request.think and Capability.THINKING not in model.capabilities and template.facts.thinking is None:
         raise Unsupported(f'"{name}" does not support thinking', param="think")
     if Capability.VISION not in model.capabilities and (place := _first(request.messages, ImagePart)):

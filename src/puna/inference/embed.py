@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from puna.engine.runner import Feature, Runner, RunnerInfo
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
-from puna.inference.sampling import require
+from puna.inference.sampling import cut_context, require
 from puna.model.model import Model
 from puna.types import Embeddings, EmbedRequest, Timings
 
@@ -28,6 +28,7 @@ async def embeddings(runner: Runner, model: Model, request: EmbedRequest, began:
     _check_dimensions(request.dimensions, runner.info.embedding_length)
     inputs = [await _tokens(runner, item, place) for place, item in enumerate(request.inputs)]
     limit = runner.info.num_ctx
+    cut, cut_parameters = cut_context(request.options, model)
     long = tuple(place for place, tokens in enumerate(inputs) if len(tokens) > limit)
     if long and not request.truncate:
         raise ContextLengthExceeded(len(inputs[long[0]]), limit, param=f"input[{long[0]}]", what="input")
@@ -39,7 +40,8 @@ async def embeddings(runner: Runner, model: Model, request: EmbedRequest, began:
         prompt_tokens=sum(min(len(tokens), limit) for tokens in inputs),
         timings=Timings(total=now - began, load=load_ns, prompt=now - ready),
         truncated=long,
-        ignored_parameters=model.ignored_parameters,
+        ignored=cut,
+        ignored_parameters=(*model.ignored_parameters, *cut_parameters),
     )
 
 

@@ -10,20 +10,35 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Literal, Protocol
 
+from puna.chat.calls import native_syntax
 from puna.chat.facts import ChatTemplate
 from puna.engine.runner import Runner
 from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.prompt import compile_template, template_key
+from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer, note_model
+from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.settings import Settings
 from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, Options, Usage
+
+ToolSyntax = Literal["template", "puna"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """`load_ns`: how long that took. `ignored`, `ignored_parameters` as in Started."""
+
+    load_ns: int
+    ignored: tuple[str, ...] = ()
+    ignored_parameters: tuple[str, ...] = ()
 
 
 class Models(Protocol):
@@ -105,11 +120,22 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive) as lease:
             return await ChatRun(plan, lease.runner).counted()
 
-    async def load(self, name: str, options: Options, keep_alive: float | None) -> int:
-        """Load a model, if it is not. Returns how long that took, in nanoseconds."""
+    async def load(self, name: str, options: Options, keep_alive: float | None) -> LoadedModel:
+        """Load a model, if it is not."""
         model = await self._resolve(name)
         async with self._lease(model, options, keep_alive) as lease:
-            return lease.load_ns
+            cut, cut_parameters = cut_context(options, model)
+            return LoadedModel(lease.load_ns, cut, (*model.ignored_parameters, *cut_parameters))
+
+    def tool_syntax(self, model: Model) -> ToolSyntax | None:
+        """Whose way of writing calls this model is asked to follow: its template's, or Puna's own. None: it calls none.
+
+        Raises ModelFileError for a template that is none.
+        """
+        if Capability.TOOLS not in model.capabilities:
+            return None
+        facts = self._template(model, None).facts
+        return "template" if native_syntax(facts) is not None else "puna"
 
     async def unload(self, name: str) -> bool:
         """Whether it was loaded. Raises ModelNotFound."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from puna.engine.runner import LoadOptions, RunnerInfo
 from puna.inference.choice import ChoiceEvent
 from puna.inference.decode import Job
+from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer
 from puna.model.model import Model
 from puna.types import NO_OPTIONS, Done, Event, Options, Started, Timings, Usage
@@ -48,6 +49,7 @@ def started(
     ignored_parameters: Sequence[str] = (),
 ) -> Started:
     """`name` as the request wrote it, `options` its own. `ignored_parameters`: those that this engine cannot do."""
+    cut, cut_parameters = cut_context(options, model)
     return Started(
         model=name,
         engine=info.engine,
@@ -56,8 +58,8 @@ def started(
         num_ctx=info.num_ctx,
         prompt_tokens=prompt,
         dropped_messages=dropped,
-        ignored=tuple(dict.fromkeys(ignored)),
-        ignored_parameters=tuple(dict.fromkeys((*model.ignored_parameters, *ignored_parameters))),
+        ignored=tuple(dict.fromkeys((*cut, *ignored))),
+        ignored_parameters=tuple(dict.fromkeys((*model.ignored_parameters, *cut_parameters, *ignored_parameters))),
     )
 
 

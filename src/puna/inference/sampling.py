@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from puna.engine.runner import Feature, RunnerInfo, Sampling
 from puna.errors import InvalidRequest, Unsupported
+from puna.model.model import Model
 from puna.types import DEFAULT_OPTIONS, Options
 
 T = TypeVar("T")
@@ -45,6 +46,14 @@ def decide(asked: Options, model: Options, info: RunnerInfo) -> Decided:
     return Decided(options, ignored, unused)
 
 
+def cut_context(asked: Options, model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A context beyond what the model was trained on is cut to that: named as the request's, or as the model's own."""
+    said, trained = asked.num_ctx or model.options.num_ctx, model.header.context_length
+    if said is None or trained is None or said <= trained:
+        return (), ()
+    return (("num_ctx",), ()) if asked.num_ctx is not None else ((), ("num_ctx",))
+
+
 def require(info: RunnerInfo, feature: Feature, what: str, param: str) -> None:
     """Raises Unsupported naming `param` when the engine lacks `feature`."""
     if feature not in info.features:
@@ -71,7 +80,8 @@ def sampling(options: Options, *, max_tokens: int, seed: int, logprobs: int | No
         max_tokens=max_tokens,
         seed=seed,
         temperature=_said(options.temperature),
-        top_k=_said(options.top_k),
+        # Below 0 is another word for all of them.
+        top_k=max(_said(options.top_k), 0),
         top_p=_said(options.top_p),
         min_p=_said(options.min_p),
         typical_p=_said(options.typical_p),

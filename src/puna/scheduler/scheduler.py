@@ -204,6 +204,14 @@ class Scheduler:
         """Which engine would run the model, and why. Unsupported when none can."""
         return self._choose(self._facts(model, options, embedding))
 
+    def context_now(self, model: Model) -> int:
+        """Tokens that a request to this model has, which asks for no number of them."""
+        if model.options.num_ctx is None:
+            for place in self._places.values():
+                if place.model.weights_digest == model.weights_digest and not place.leaving:
+                    return place.load.num_ctx
+        return self.context(model, model.options)
+
     def context(self, model: Model, options: Options) -> int:
         """Tokens that a request with these options would have for its prompt and answer."""
         return context_of(options.num_ctx, self._settings.context_length, model.header.context_length)

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from puna.errors import InvalidRequest, Unsupported
+from puna.errors import Code, InvalidRequest, Unsupported
 from puna.types import AudioPart, ImagePart, Message
 
 MAX_IMAGE = 20 * 1024 * 1024
@@ -127,7 +127,7 @@ def _png(webp: bytes, param: str) -> bytes:
     return png.getvalue()
 
 
-def _invalid(param: str, what: str, code: str) -> InvalidRequest:
+def _invalid(param: str, what: str, code: Code) -> InvalidRequest:
     return InvalidRequest(f"Invalid '{param}': {what}.", param=param, code=code)
 
 

@@ -109,7 +109,7 @@ def test_list_show_and_ps(ollama: Client) -> None:
     assert shown.modelinfo
     assert shown.details
     assert shown.details.family == "llama"
-    assert shown.capabilities == ["completion", "insert"]
+    assert shown.capabilities == ["completion", "tools", "insert"]
     ollama.generate(model="tiny")
     (running,) = (model for model in ollama.ps().models if model.model == "tiny:latest")
     assert running.context_length

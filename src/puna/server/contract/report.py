@@ -13,8 +13,10 @@ from urllib.parse import quote
 from starlette.datastructures import State
 
 from puna.errors import InvalidRequest
+from puna.inference.inference import LoadedModel
 from puna.server.contract.converted import Converted, Request_co
 from puna.server.contract.names import FieldNames
+from puna.settings import LONGEST
 from puna.types import Answer, Embeddings, Event, Options, Started
 
 IGNORED = "x-puna-ignored"
@@ -59,6 +61,10 @@ class Report:
     def take(self, converted: Converted[Request_co]) -> Request_co:
         """The request; what it had without effect is reported, and from here its fields have its own names."""
         self.ignore(converted.ignored)
+        keep_alive = converted.request.keep_alive
+        if keep_alive is not None and not -LONGEST < keep_alive < LONGEST:
+            # It stays for ever: no clock here counts so far.
+            self.ignore(("keep_alive",))
         self._names = converted.names
         self._seeded = _seeded(converted.request.options)
         return converted.request
@@ -94,6 +100,10 @@ class Report:
     def embedded(self, embeddings: Embeddings) -> None:
         """The same for vectors."""
         self._told(embeddings.ignored, embeddings.ignored_parameters, len(embeddings.truncated))
+
+    def loaded(self, loaded: LoadedModel) -> None:
+        """The same for a model that was only loaded."""
+        self._told(loaded.ignored, loaded.ignored_parameters, 0)
 
     def _told(self, ignored: Sequence[str], parameters: Sequence[str], truncated: int) -> None:
         self.ignore(map(self._names.of, ignored))

@@ -1,11 +1,14 @@
 """Models as Ollama's listings show them: `/api/tags`, `/api/ps`, `/api/show`. Pure.
 
-Keys and their order are Ollama's; `engine`, `engine_reason`, `slots` and `busy` (requests under way) are ours.
+Keys and their order are Ollama's; `engine`, `engine_reason`, `slots`, `busy` (requests under way) and
+what else this server makes of a model (see `Here`) are ours.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from puna.model.capabilities import Capability
@@ -59,11 +62,22 @@ def running(loaded: Loaded, now: datetime) -> JsonObject:
     }
 
 
-def card(model: Model, *, header: Header, engine: str, reason: str) -> JsonObject:
-    """The answer of `/api/show`. `header`: the model's own, or one with its arrays for a verbose answer.
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What this server makes of a model. `engine`: the one that runs it, '' if none can; `reason`: why.
 
-    `engine`: the one that runs it here, or '' if none can; `reason`: why.
+    `context`: tokens that a request has that asks for no number of them. `tool_syntax`: whose way of writing calls is
+    followed, `template` or `puna`; None: it calls no tools.
     """
+
+    engine: str
+    reason: str
+    context: int
+    tool_syntax: str | None
+
+
+def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Header] = ()) -> JsonObject:
+    """The answer of `/api/show`. `header`, `projectors`: the model's, or with their arrays for a verbose answer."""
     shape: JsonObject = {}
     if model.licenses:
         shape["license"] = "\n".join(model.licenses)
@@ -77,6 +91,8 @@ def card(model: Model, *, header: Header, engine: str, reason: str) -> JsonObjec
     if model.messages:
         shape["messages"] = [{"role": message.role, "content": message.text} for message in model.messages]
     shape["model_info"] = _info(header)
+    if projectors:
+        shape["projector_info"] = _info(projectors[0])
     shape["tensors"] = [
         {"name": tensor.name, "type": tensor.type.name, "shape": list(tensor.shape)} for tensor in header.tensors
     ]
@@ -84,8 +100,13 @@ def card(model: Model, *, header: Header, engine: str, reason: str) -> JsonObjec
     shape["modified_at"] = _rfc3339(model.modified)
     if model.config.requires:
         shape["requires"] = model.config.requires
-    shape["engine"] = engine
-    shape["engine_reason"] = reason
+    shape["context_length"] = here.context
+    if here.tool_syntax is not None:
+        shape["tool_syntax"] = here.tool_syntax
+    if model.ignored_parameters:
+        shape["ignored_parameters"] = list(model.ignored_parameters)
+    shape["engine"] = here.engine
+    shape["engine_reason"] = here.reason
     return shape
 
 

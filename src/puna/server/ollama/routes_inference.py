@@ -82,7 +82,7 @@ class InferenceRoutes:
         with report.naming(), missing_as(f'model "{wanted.model}" not found, try pulling it first'):
             if not wanted.inputs:
                 load = self._inference.load(wanted.model, wanted.options, wanted.keep_alive)
-                await unless_gone(request.receive, load)
+                report.loaded(await unless_gone(request.receive, load))
                 return None
             result = await unless_gone(request.receive, self._inference.embed(wanted))
         report.embedded(result)
@@ -98,7 +98,7 @@ class InferenceRoutes:
                 await self._inference.unload(wanted.model)
                 return JsonReply(idle_object(wanted.model, "unload", chat=chat))
             load = self._inference.load(wanted.model, wanted.options, wanted.keep_alive)
-            await unless_gone(request.receive, load)
+            report.loaded(await unless_gone(request.receive, load))
         return JsonReply(idle_object(wanted.model, "load", chat=chat))
 
     async def _answer(

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import puna
-from puna.errors import InvalidName, InvalidRequest, Unsupported
+from puna.errors import InvalidName, InvalidRequest, ModelFileError, Unsupported
 from puna.model.capabilities import Capability
-from puna.model.gguf import read_header
+from puna.model.gguf import Header, read_header
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.server.body import JsonReply
@@ -54,11 +54,25 @@ class ModelRoutes:
         name = Name.parse(required(body.target))
         with missing_as(f"model '{name.short}' not found"):
             model = await asyncio.to_thread(self._library.resolve, name)
-        header = model.header
-        if body.verbose:
-            header = await asyncio.to_thread(read_header, model.weights, arrays=True)
+        header, projectors = await asyncio.to_thread(self._headers, model, arrays=body.verbose)
+        return JsonReply(listing.card(model, self._here(model), header=header, projectors=projectors))
+
+    def _headers(self, model: Model, *, arrays: bool) -> tuple[Header, list[Header]]:
+        """Of the weights and of the projectors."""
+        if arrays:
+            return read_header(model.weights, arrays=True), [
+                read_header(path, arrays=True) for path in model.projectors
+            ]
+        return model.header, [self._library.header(path) for path in model.projectors]
+
+    def _here(self, model: Model) -> listing.Here:
         engine, reason = self._engine(model)
-        return JsonReply(listing.card(model, header=header, engine=engine, reason=reason))
+        try:
+            syntax = self._inference.tool_syntax(model)
+        except ModelFileError:
+            # A template that cannot be read is shown like any other; chats with it are refused.
+            syntax = None
+        return listing.Here(engine, reason, self._scheduler.context_now(model), syntax)
 
     def _engine(self, model: Model) -> tuple[str, str]:
         """Which engine runs it, or would, and why; '' and the reason if none can."""

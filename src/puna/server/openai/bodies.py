@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticKnownError
 
 from puna.server.contract.shapes import UNION, Honoured, JsonObject, JsonValue, Refused, Reported, Shape, TokenId
 from puna.server.openai.messages import ConversationMessage
@@ -55,6 +56,15 @@ Inputs: TypeAlias = Annotated[
 ]
 
 
+def _no_zero(limit: int) -> int:
+    if limit == 0:
+        raise PydanticKnownError("greater_than_equal", {"ge": 1})
+    return limit
+
+
+TokenLimit: TypeAlias = Annotated[int, Field(ge=-1, le=2**31 - 1), AfterValidator(_no_zero)]
+"""Local servers' clients write -1 for no limit."""
+
 _CACHE_KEY = (
     "Requests of one key meet the same cached beginning: on llama.cpp they return to the slot that the key used last; "
     "the cpu engine finds every cached beginning by its content, with any key or none."
@@ -68,11 +78,9 @@ class ChatCompletionBody(Sampled, Formatted, Tooled, Thinking):
     model: Annotated[str, Field(min_length=1), Honoured("A Name, as `puna list` shows it.")]
     messages: Annotated[list[ConversationMessage], Field(min_length=1), Honoured("The conversation.")]
     max_completion_tokens: Annotated[
-        int | None, Field(ge=1, le=2**31 - 1), Honoured("How many tokens at most, thinking included.")
+        TokenLimit | None, Honoured("How many tokens at most, thinking included; -1: no limit but the context.")
     ] = None
-    max_tokens: Annotated[
-        int | None, Field(ge=1, le=2**31 - 1), Honoured("The deprecated name; must agree when both are given.")
-    ] = None
+    max_tokens: Annotated[TokenLimit | None, Honoured("The deprecated name; must agree when both are given.")] = None
     logprobs: Annotated[bool | None, Honoured("One entry per generated token of text or thinking.")] = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20), Honoured("Alternatives per token. Needs `logprobs`.")] = (
         None
@@ -118,9 +126,17 @@ class CompletionBody(Sampled):
 
     model: Annotated[str, Field(min_length=1), Honoured("A Name, as `puna list` shows it.")]
     prompt: Annotated[
-        Prompts, Honoured("Continued as it is, without the chat template; text or token ids, one or many.")
-    ]
-    max_tokens: Annotated[int | None, Field(ge=0, le=2**31 - 1), Honoured("Default 16. 0: only with `echo`.")] = None
+        Prompts | None,
+        Honoured(
+            "Continued as it is, without the chat template; text or token ids, one or many. "
+            "Absent or empty: a new document, after the model's start token."
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=-1, le=2**31 - 1),
+        Honoured("Default 16. -1: no limit but the context. 0: only with `echo`."),
+    ] = None
     best_of: Annotated[
         int | None, Field(ge=1, le=20), Honoured("The `n` likeliest of so many answers. Not with `stream`.")
     ] = None

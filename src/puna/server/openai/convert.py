@@ -108,7 +108,10 @@ def to_counted_chat(body: TokenizeBody, model: str, images: Images) -> Converted
 _ARGUMENTS = {"template_arguments": "chat_template_kwargs", "cache_key": "prompt_cache_key"}
 
 
-def to_prompts(prompt: Prompts | Inputs) -> tuple[str | tuple[int, ...], ...]:
+def to_prompts(prompt: Prompts | Inputs | None) -> tuple[str | tuple[int, ...], ...]:
+    """None is a new document, as an empty text is."""
+    if prompt is None:
+        return ("",)
     if isinstance(prompt, str):
         return (prompt,)
     if isinstance(prompt[0], int):
@@ -117,7 +120,7 @@ def to_prompts(prompt: Prompts | Inputs) -> tuple[str | tuple[int, ...], ...]:
     return tuple(one if isinstance(one, str) else tuple(one) for one in many)
 
 
-def _token_prompts(prompt: Prompts) -> bool:
+def _token_prompts(prompt: Prompts | None) -> bool:
     return not all(isinstance(one, str) for one in to_prompts(prompt))
 
 

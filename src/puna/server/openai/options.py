@@ -74,7 +74,9 @@ class Sampled(Extras, Shaped):
     stream: Annotated[bool | None, Honoured("Server-sent events.")] = None
     stream_options: Annotated[StreamOptions | None, Honoured("Only with `stream`.")] = None
     user: Annotated[str | None, Reported(USER_MEANING)] = None
-    top_k: Annotated[int | None, Field(ge=0, le=2**31 - 1), Honoured("Only the k likeliest tokens; 0: all.")] = None
+    top_k: Annotated[int | None, Field(ge=-1, le=2**31 - 1), Honoured("Only the k likeliest tokens; 0 or -1: all.")] = (
+        None
+    )
     min_p: Annotated[
         float | None, Field(ge=0, le=1), Honoured("Only tokens at least this likely, the likeliest being 1.")
     ] = None

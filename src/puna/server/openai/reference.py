@@ -46,24 +46,19 @@ A stream whose model takes long to load, or whose prompt takes long to read, beg
 ## Errors
 
 `{"error": {"message", "type", "param", "code"}}`, always all four, as `application/json`; in a stream that has begun,
-as an event. Codes of wrong requests:
-
-- `missing_required_parameter`, `invalid_type`, `invalid_value`, `unsupported_value`, `unknown_parameter`
-- `integer_below_min_value`, `integer_above_max_value`, `decimal_below_min_value`, `decimal_above_max_value`
-- `empty_array`, `array_above_max_length`, `string_below_min_length`, `string_above_max_length`
-- `object_above_max_properties`, `context_length_exceeded`, `invalid_schema`
-- `invalid_base64`, `invalid_data_url`, `invalid_image_url`, `invalid_image_format`, `image_too_large`
-- `invalid_audio_format`, `audio_too_short`, `audio_too_large`
-- `invalid_media`: the engine itself cannot read an image or a sound
+as an event. [Every code](errors.md).
 
 ## Other routes
 
 | route | answers |
 |---|---|
-| `GET /v1/models` | all models, newest first, each with `context_length`, `capabilities` and `size` added |
+| `GET /v1/models` | all models, newest first, with contexts, `capabilities` and `size` added |
 | `GET /v1/models/{id}` | one; `id` may hold `/` and `:` |
 | `DELETE /v1/models/{id}` | unloads and removes it |
 | `GET /health` | 200 once the server answers |
+
+`context_length` is what a request to the model gets that asks for no `num_ctx`, `trained_context_length` the most that
+one can ask for.
 
 `/v1/responses`, `/v1/audio`, `/v1/images`, `/v1/moderations`, `/v1/files`, `/v1/batches` and the rest of OpenAI's
 routes are not offered: 404 with `unknown_url`.

@@ -105,11 +105,11 @@ class _Api:
 
     async def models(self, _request: Request) -> Response:
         found = await asyncio.to_thread(self._library.models)
-        return JsonReply({"object": "list", "data": [model_json(model, model.name.short) for model in found]})
+        return JsonReply({"object": "list", "data": [self._shown(model, model.name.short) for model in found]})
 
     async def model(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
-        return JsonReply(model_json(await self._resolve(id_), id_))
+        return JsonReply(self._shown(await self._resolve(id_), id_))
 
     async def delete(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
@@ -159,6 +159,9 @@ class _Api:
 
     async def _resolve(self, name: str) -> Model:
         return await asyncio.to_thread(self._library.resolve, Name.parse(name))
+
+    def _shown(self, model: Model, id_: str) -> JsonObject:
+        return model_json(model, id_, self._scheduler.context_now(model))
 
     async def _named(self, model: str | None) -> str:
         """The model of a request that may leave it out: the only one there is."""
@@ -215,15 +218,16 @@ async def _aside(slow: bool, work: Callable[[], Converted]) -> Converted:
     return await asyncio.to_thread(work) if slow else work()
 
 
-def model_json(model: Model, id_: str) -> JsonObject:
-    """OpenAI's model object, and what clients otherwise guess: context length, capabilities, size."""
+def model_json(model: Model, id_: str, context: int) -> JsonObject:
+    """OpenAI's model object, and what clients otherwise guess: capabilities, size, and the `context` of a request."""
     capabilities: list[JsonValue] = [one.value for one in sorted(model.capabilities, key=lambda one: one.value)]
     return {
         "id": id_,
         "object": "model",
         "created": int(model.modified.timestamp()),
         "owned_by": model.name.namespace,
-        "context_length": model.header.context_length,
+        "context_length": context,
+        "trained_context_length": model.header.context_length,
         "capabilities": capabilities,
         "size": model.size,
     }

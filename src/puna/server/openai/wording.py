@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import ErrorDetails
 
-from puna.errors import InvalidRequest, Unsupported
+from puna.errors import Code, InvalidRequest, Unsupported
 from puna.server.body import kind
 from puna.server.contract.faults import Wording, join
 from puna.server.contract.shapes import UNION
@@ -37,7 +37,7 @@ def _fault_of(error: ErrorDetails, path: str) -> InvalidRequest:
     return rule(path, context, value)
 
 
-def _fault(path: str, message: str, code: str) -> InvalidRequest:
+def _fault(path: str, message: str, code: Code) -> InvalidRequest:
     return InvalidRequest(message, param=path or None, code=code)
 
 
@@ -72,7 +72,7 @@ def _listed(items: list[str]) -> str:
     return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
-def _outside(path: str, fault: str, expected: str, got: str, code: str) -> InvalidRequest:
+def _outside(path: str, fault: str, expected: str, got: str, code: Code) -> InvalidRequest:
     return _fault(path, f"Invalid '{path}': {fault}. Expected {expected}, but got {got} instead.", code)
 
 
@@ -83,7 +83,7 @@ def _bound(word: str, side: str, sign: str, key: str) -> Callable[[str, dict[str
         bound = context[key]
         number, shown = ("decimal", f"{bound:g}") if isinstance(bound, float) else ("integer", f"{bound}")
         got = f"{value}" if len(f"{value}") <= 30 else f"a number of {len(f'{value}')} digits"
-        code = f"{number}_{side}_{word[:3]}_value"
+        code = cast("Code", f"{number}_{side}_{word[:3]}_value")
         return _outside(path, f"{number} {side} {word} value", f"a value {sign} {shown}", got, code)
 
     return render
