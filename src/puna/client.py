@@ -144,6 +144,7 @@ class ModelCard:
     projector: JsonObject
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
     messages: tuple[tuple[str, str], ...]
+    tool_syntax: str = ""
     engine: str = ""
     engine_reason: str = ""
 
@@ -576,6 +577,7 @@ def _card(answer: JsonObject) -> ModelCard:
         projector=_object_of(answer, "projector_info"),
         tensors=tuple(_tensor(item) for item in _objects(answer, "tensors")),
         messages=tuple((_text(item, "role"), _text(item, "content")) for item in _objects(answer, "messages")),
+        tool_syntax=_text(answer, "tool_syntax"),
         engine=_text(answer, "engine"),
         engine_reason=_text(answer, "engine_reason"),
     )

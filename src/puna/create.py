@@ -6,6 +6,7 @@ machine has them linked, any other uploads them. What cannot be done is refused 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -72,7 +73,8 @@ class _Base:
 
 async def create(request: CreateRequest, library: Library) -> AsyncGenerator[Progress, None]:
     """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before any step."""
-    check_request(request)
+    # A template is read and tried, which takes a while for a large one.
+    await asyncio.to_thread(check_request, request)
     base_name = None if request.from_ is None else Name.parse(request.from_, param="from")
     if base_name is not None and not library.has(base_name):
         check_source(base_name, library)

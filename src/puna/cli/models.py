@@ -139,7 +139,7 @@ def card_text(card: ModelCard, *, verbose: bool) -> str:
     """All sections of `show` that have something to say."""
     parts = [section("Model", list(_model_rows(card)))]
     if card.capabilities:
-        parts.append(section("Capabilities", [(word,) for word in card.capabilities]))
+        parts.append(section("Capabilities", [_capability_row(word, card.tool_syntax) for word in card.capabilities]))
     if card.projector:
         parts.append(section("Projector", list(_projector_rows(card.projector))))
     if card.parameters:
@@ -153,6 +153,14 @@ def card_text(card: ModelCard, *, verbose: bool) -> str:
         if text:
             parts.append(section(title, [(line,) for line in _first_lines(text)]))
     return "".join(parts)
+
+
+_TOOL_SYNTAX = {"template": "in the syntax of its own template", "puna": "described by Puna, in Puna's syntax"}
+
+
+def _capability_row(word: str, tool_syntax: str) -> tuple[str, ...]:
+    """Of tools it is told whose syntax a call is written in."""
+    return (word, _TOOL_SYNTAX[tool_syntax]) if word == "tools" and tool_syntax in _TOOL_SYNTAX else (word,)
 
 
 def _model_rows(card: ModelCard) -> Iterator[tuple[str, str]]:

@@ -82,7 +82,9 @@ def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> 
     if Capability.COMPLETION not in model.capabilities:
         raise Unsupported(f'"{name}" does not support chat', param="model")
     if not template.facts.user:
-        raise Unsupported(f'the template of "{name}" has no place for what a user says', param="model")
+        whose = f'of "{name}"' if request.template is None else "of this request"
+        param = "model" if request.template is None else "template"
+        raise Unsupported(f"the template {whose} has no place for what a user says", param=param)
     if request.think and Capability.THINKING not in model.capabilities and template.facts.thinking is None:
         raise Unsupported(f'"{name}" does not support thinking', param="think")
     if Capability.VISION not in model.capabilities and (place := _first(request.messages, ImagePart)):

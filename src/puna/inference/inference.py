@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 from puna.chat.calls import native_syntax
 from puna.chat.facts import ChatTemplate
 from puna.engine.runner import Runner
+from puna.errors import InvalidRequest, ModelFileError
 from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
@@ -163,14 +164,22 @@ class Inference:
         return model
 
     async def _plan(self, model: Model, request: ChatRequest) -> ChatPlan:
-        """In a thread where there are schemas or a grammar to read: large ones take seconds."""
-        template = self._template(model, request.template)
-        if request.tools or request.output is not None:
+        """In a thread where there are schemas, a grammar or a template to read: large ones take seconds."""
+        if request.template is not None:
+            template = await asyncio.to_thread(self._template, model, request.template)
+        else:
+            template = self._template(model, None)
+        if request.tools or request.output is not None or request.template is not None:
             return await asyncio.to_thread(plan_chat, model, template, request)
         return plan_chat(model, template, request)
 
     def _template(self, model: Model, override: str | None) -> ChatTemplate:
-        return self._compiled(template_key(model, override))
+        try:
+            return self._compiled(template_key(model, override))
+        except ModelFileError as error:
+            if override is None:
+                raise
+            raise InvalidRequest(f"template error: {error}", param="template") from error
 
     def _lease(
         self, model: Model, options: Options, keep_alive: float | None, *, embedding: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -193,7 +194,12 @@ async def build_prompt(
     media = tuple(
         part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
     )
-    written = rendering.write(messages, markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup)
+    marked = markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup
+    if request.template is None:
+        written = rendering.write(messages, marked)
+    else:
+        # A caller's template may take all the steps that it is allowed.
+        written = await asyncio.to_thread(rendering.write, messages, marked)
     bos = rendering.template.bos
     tokens = await tokenize_written(runner, written, bos, begun=bool(request.context))
     texts: tuple[str, ...] = ()

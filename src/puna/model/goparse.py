@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NoReturn, TypeAlias
 
 from puna.errors import ModelFileError
 
-MAX_SOURCE = 1_000_000
+MAX_SOURCE = 200_000
 MAX_DEPTH = 100
 
 FUNCTIONS = frozenset(
@@ -127,12 +128,13 @@ Nodes: TypeAlias = tuple[Node, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """`defined`: the templates that it defines for itself, by name."""
+    """`defined`: the templates that it defines for itself, by name. Shared: not to be changed."""
 
     body: Nodes
     defined: dict[str, Nodes]
 
 
+@lru_cache(maxsize=128)
 def parse(source: str) -> Tree:
     """Raises ModelFileError."""
     if len(source) > MAX_SOURCE:
@@ -190,7 +192,11 @@ _PART = re.compile(
 _ENDS_WORD = re.compile(r"[ \t\r\n.,|:()]|\}\}|\Z")
 
 
+_LONGEST_QUOTE = 100
+
+
 def _quoted(text: str) -> str:
+    text = text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     return f'"{escaped}"'
 
@@ -653,8 +659,13 @@ _FLOAT = re.compile(r"[+-]?(?:\d(?:_?\d)*\.?(?:\d(?:_?\d)*)?|\.\d(?:_?\d)*)(?:[e
 _HEX_FLOAT = re.compile(r"[+-]?0[xX][0-9a-fA-F_]*\.?[0-9a-fA-F_]*[pP][+-]?\d+")
 
 
+_LONGEST_NUMBER = 1000
+
+
 def _number(token: _Token) -> int | float:
     text, plain = token.text, token.text.replace("_", "")
+    if len(text) > _LONGEST_NUMBER:
+        raise fault(token.line, f"illegal number syntax: {_quoted(text)}")
     if _WHOLE.fullmatch(text):
         sign, digits = ("-", plain[1:]) if plain[0] == "-" else ("", plain.lstrip("+"))
         # An octal number may leave out its letter.

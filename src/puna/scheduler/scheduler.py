@@ -434,13 +434,18 @@ class Scheduler:
         try:
             return await engine.start(order.files, load, reason=reason)
         except LoadFailed as error:
+            error.message = named(error.message, order.files)
             if order.choice.instead is None:
                 raise
             _log.warning(
                 "engine stepped back", model=order.model.name.short, engine=order.choice.engine, cause=error.message
             )
             reason = f"the {order.choice.engine} engine could not load it: {error.message}"
+        try:
             return await self._engines[order.choice.instead].start(order.files, load, reason=reason)
+        except LoadFailed as error:
+            error.message = named(error.message, order.files)
+            raise
 
     def _loaded(self, place: _Place) -> None:
         """The load ended, one way or the other."""
@@ -499,6 +504,14 @@ class Scheduler:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def named(message: str, files: ModelFiles) -> str:
+    """What an engine says of a model's files, with the model's name in place of their paths, which are digests."""
+    for path in (files.weights, *files.projectors, *files.adapters):
+        for spelled in dict.fromkeys((str(path.resolve()), str(path), path.name)):
+            message = message.replace(spelled, f"a file of {files.name}")
+    return message
 
 
 def context_of(said: int | None, default: int, trained: int | None) -> int:

@@ -171,7 +171,9 @@ def test_show_has_sections(puna: Any) -> None:
     assert lines[0] == "  Model"
     assert re.fullmatch(r"    architecture +llama +", lines[1])
     assert "  Capabilities" in lines
-    assert "    completion    " in lines
+    assert re.search(r"^    completion +$", "\n".join(lines), re.MULTILINE)
+    assert re.search(r"^    tools +described by Puna, in Puna's syntax +$", "\n".join(lines), re.MULTILINE)
+    assert "    tools         in the syntax of its own template    " in puna("show", "tools").out.splitlines()
     verbose = puna("show", "-v", "tiny").out
     assert "  Metadata\n" in verbose
     assert "...+" in verbose

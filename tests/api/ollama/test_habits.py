@@ -278,3 +278,17 @@ def test_a_damaged_file_is_called_by_its_users_name(server):
     server.request("POST", f"/api/blobs/{digest}", data)
     answer = server.post("/api/create", {"model": "never", "files": {"mine.gguf": digest}, "stream": False})
     assert answer.json["error"].startswith("mine.gguf: ")
+
+
+def test_what_create_cuts_is_told_in_its_header(server):
+    answer = create(server, "cut", parameters={"top_k": 12.7, "f16_kv": True, "top_p": 0.5})
+    assert answer.status == 200
+    assert set(answer.headers[IGNORED].split(", ")) == {"parameters.top_k", "parameters.f16_kv"}
+    server.request("DELETE", "/api/delete", {"model": "cut"})
+
+
+def test_a_template_of_the_request_is_held_to_the_same(server):
+    for template, said in (("{{ .Prompt", "unclosed action"), ("{{ .System }}", "no place for what a user says")):
+        answer = server.post("/api/generate", {"model": "tiny", "prompt": "Hi", "template": template, "stream": False})
+        assert answer.status == 400
+        assert said in answer.json["error"]

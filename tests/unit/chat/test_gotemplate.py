@@ -128,6 +128,23 @@ def test_what_fails_is_the_models_error(source: str) -> None:
         run(source, X="x", List=[1])
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + "1" * 100_000 + " }}",
+        "{{ " + "n" * 100_000 + " }}",
+        "{{/* " * 40_000,
+        '{{ "' + "\\" * 100_000,
+        "x" * 300_000,
+    ],
+    ids=lambda source: source[:8],
+)
+def test_a_hostile_source_is_refused_in_few_words(source: str) -> None:
+    with pytest.raises(ModelFileError) as caught:
+        parse(source)
+    assert len(caught.value.message) < 300
+
+
 def test_the_line_is_the_one_that_is_wrong() -> None:
     with pytest.raises(ModelFileError, match='template: :3: function "nope" not defined'):
         parse("{{ if .X }}\n{{ end }}\n{{ nope }}")

@@ -19,7 +19,7 @@ from puna.errors import InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsu
 from puna.model.digest import Digest
 from puna.model.model import Model
 from puna.model.name import Name
-from puna.scheduler.scheduler import Scheduler
+from puna.scheduler.scheduler import Scheduler, named
 from puna.settings import Settings
 from puna.types import Options
 
@@ -368,3 +368,10 @@ async def test_an_engine_that_is_not_there_is_refused() -> None:
     async with Scheduler({"scripted": ScriptedEngine()}, settings) as scheduler:
         with pytest.raises(Unsupported, match="PUNA_ENGINE"):
             await touch(scheduler, "a")
+
+
+def test_a_failed_load_names_the_model_not_its_blobs(tmp_path: Path) -> None:
+    blob, projector = tmp_path / "sha256-abc", tmp_path / "sha256-def"
+    files = ModelFiles(blob, "abc", "llama", "Q4_1", projectors=(projector,), name="mine:latest")
+    said = f"failed to open {blob.resolve()} (and sha256-def)"
+    assert named(said, files) == "failed to open a file of mine:latest (and a file of mine:latest)"

@@ -17,7 +17,7 @@ from puna.create import CreateRequest, check_request, create
 from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError, Unsupported
 from puna.model.digest import Digest
 from puna.model.name import Name
-from puna.model.parameters import OBSOLETE
+from puna.model.parameters import options_from_json
 from puna.server.body import JsonReply, dump
 from puna.server.middleware import is_loopback
 from puna.server.ollama.bodies import CreateBody, TransferBody
@@ -54,8 +54,9 @@ class TransferRoutes:
     async def create(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, CreateBody, strict=self._strict)
         wanted = create_request(body)
-        check_request(wanted)
-        report.ignore(f"parameters.{name}" for name in body.parameters if name in OBSOLETE)
+        await asyncio.to_thread(check_request, wanted)
+        _, ignored = options_from_json(wanted.parameters, param="parameters")
+        report.ignore(f"parameters.{name}" for name in ignored)
         return await self._answer(request, create(wanted, self._library), stream=body.stream)
 
     async def _answer(self, request: Request, steps: AsyncGenerator[Progress, None], *, stream: bool) -> ASGIApp:
