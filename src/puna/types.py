@@ -163,6 +163,9 @@ class Options:
 
 _OPTION_NAMES = tuple(field.name for field in fields(Options))
 
+MOST_CONTEXT = 2**31 - 1
+"""Tokens that an engine can count."""
+
 NO_OPTIONS = Options()
 """Nothing said."""
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from puna.engine.runner import Feature, RunnerInfo, Sampling
 from puna.errors import InvalidRequest, Unsupported
 from puna.model.model import Model
-from puna.types import DEFAULT_OPTIONS, Options
+from puna.types import DEFAULT_OPTIONS, MOST_CONTEXT, Options
 
 T = TypeVar("T")
 
@@ -48,8 +48,8 @@ def decide(asked: Options, model: Options, info: RunnerInfo) -> Decided:
 
 def cut_context(asked: Options, model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A context beyond what the model was trained on is cut to that: named as the request's, or as the model's own."""
-    said, trained = asked.num_ctx or model.options.num_ctx, model.header.context_length
-    if said is None or trained is None or said <= trained:
+    said = asked.num_ctx or model.options.num_ctx
+    if said is None or said <= (model.header.context_length or MOST_CONTEXT):
         return (), ()
     return (("num_ctx",), ()) if asked.num_ctx is not None else ((), ("num_ctx",))
 

@@ -33,7 +33,8 @@ class Parameter:
 
 
 _ROWS = (
-    Parameter("num_ctx", "int", 1, _INT32),
+    # One beyond what the model was trained on is cut to that, so any is beyond.
+    Parameter("num_ctx", "int", 1, 2**63 - 1),
     Parameter("num_batch", "int", 1, _INT32),
     Parameter("num_thread", "int", 0, 4096),
     Parameter("num_gpu", "int", -1, _INT32),

@@ -28,7 +28,7 @@ from puna.errors import InvalidRequest, LoadFailed, Overloaded
 from puna.scheduler import memory, policy
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
 from puna.settings import LONGEST, Settings
-from puna.types import Options
+from puna.types import MOST_CONTEXT, Options
 
 if TYPE_CHECKING:
     from puna.model.model import Model
@@ -515,11 +515,13 @@ def named(message: str, files: ModelFiles) -> str:
 
 
 def context_of(said: int | None, default: int, trained: int | None) -> int:
-    """Tokens per slot: what was `said`, else `default`, else DEFAULT_CONTEXT; no more than the model was trained on."""
+    """Tokens per slot: what was `said`, else `default`, else DEFAULT_CONTEXT; no more than the model was trained on.
+
+    A file that tells no length has MOST_CONTEXT.
+    """
     if said is not None and said < 1:
         raise InvalidRequest("num_ctx must be at least 1", param="num_ctx")
-    wanted = said or default or DEFAULT_CONTEXT
-    return min(wanted, trained) if trained else wanted
+    return min(said or default or DEFAULT_CONTEXT, trained or MOST_CONTEXT)
 
 
 def _shape(model: Model) -> memory.Shape:

@@ -31,7 +31,7 @@ def chat(server: Any, model: str = "tiny", **fields: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- the context
 
 
-@pytest.mark.parametrize("wanted", [TRAINED + 1, 131072, 2**31 - 1])
+@pytest.mark.parametrize("wanted", [TRAINED + 1, 131072, 2**31, 1e18])
 def test_a_context_beyond_the_trained_one_is_cut_and_told(server, wanted):
     answers = {
         "/api/chat": {"messages": MESSAGES, "stream": False},

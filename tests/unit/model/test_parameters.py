@@ -48,7 +48,7 @@ def test_unknown_and_obsolete_are_named_and_nulls_are_absent() -> None:
     [
         *(("temperature", "hot"), ("temperature", True), ("temperature", -0.1), ("temperature", float("nan"))),
         *(("temperature", float("inf")), ("temperature", 10**400), ("num_ctx", 0), ("num_ctx", 0.5)),
-        *(("num_ctx", "4096"), ("num_ctx", True), ("num_ctx", 2**31), ("num_ctx", float("inf")), ("num_ctx", [1])),
+        *(("num_ctx", "4096"), ("num_ctx", True), ("num_ctx", 2**63), ("num_ctx", float("inf")), ("num_ctx", [1])),
         *(("top_p", 1.5), ("use_mmap", 1), ("use_mmap", "true"), ("stop", [1]), ("stop", [""]), ("stop", {})),
         *(("repeat_penalty", 0), ("repeat_penalty", 0.0), ("repeat_penalty", -1), ("repeat_penalty", 1e-300)),
         *(("temperature", 1e300), ("presence_penalty", 1e39), ("frequency_penalty", -1e39), ("mirostat_tau", -1)),

@@ -46,7 +46,9 @@ class Extras(Shape):
         Honoured("How long the model stays loaded: seconds, or a duration such as `5m`; negative: for ever."),
     ] = None
     num_ctx: Annotated[
-        int | None, Field(ge=1, le=2**31 - 1), Honoured("The context to load the model with, in tokens.")
+        int | None,
+        Field(ge=1, le=2**63 - 1),
+        Honoured("The context to load the model with, in tokens; no more than it was trained on."),
     ] = None
 
 
