@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.conftest import THINK_TEMPLATE, TOOL_TEMPLATE, Server, TinyModel, add_model, run_server
+from fakes.node import Node
 from puna.settings import Settings
 from puna.store.library import Library
 
@@ -221,6 +222,11 @@ def test_ollama_answers_are_taken_back(native: ollama.Client, data: st.DataObjec
     ending[-1]["content"] = "TAKEN BACK"
     answer = native.chat(messages=[*spoken(place), message, *ending], **asked)
     assert "TAKEN BACK" in str(answer.message)
+
+
+def test_the_javascript_clients_answers_are_taken_back(house: Server, node: Node) -> None:
+    asked = {"models": ["tools", "nine"], "tools": FUNCTIONS, "answers": len(ANSWERS), "cuts": [None, 20, 60]}
+    assert node.run("history.mjs", house.url, json.dumps(asked)) == []
 
 
 CUT = {
