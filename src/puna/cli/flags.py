@@ -44,7 +44,8 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        self.require(ctx, args[0])
+        if not ctx.resilient_parsing:  # a shell that asks what may follow is told nothing
+            self.require(ctx, args[0])
         return super().resolve_command(ctx, args)
 
     def require(self, ctx: click.Context, name: str) -> click.Command:

@@ -49,7 +49,19 @@ def _version_and_leave(ctx: click.Context) -> None:
         ctx.exit()
 
 
-_model = click.argument("model", metavar="MODEL")
+def _completed_by(name: str) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """A function of `puna.cli.completion`, imported when a shell asks."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+        from puna.cli import completion
+
+        return getattr(completion, name)(ctx, param, incomplete)
+
+    return complete
+
+
+_models = _completed_by("stored_models")
+_model = click.argument("model", metavar="MODEL", shell_complete=_models)
 _prefix = click.argument("prefix", metavar="[PREFIX]", default="")
 _insecure = click.option("--insecure", is_flag=True, help="Use a registry without TLS.")
 
@@ -146,7 +158,15 @@ def push(model: str, *, insecure: bool) -> None:
 
 @puna.command("create")
 @_model
-@click.option("-f", "--file", metavar="FILE", default="Modelfile", help="The Modelfile.", show_default=True)
+@click.option(
+    "-f",
+    "--file",
+    metavar="FILE",
+    default="Modelfile",
+    help="The Modelfile.",
+    show_default=True,
+    shell_complete=_completed_by("files"),
+)
 @click.option("-q", "--quantize", metavar="TYPE", default="", help="Such as Q4_K_M.")
 @addressed
 def create(model: str, *, file: str, quantize: str) -> None:
@@ -200,7 +220,7 @@ def show(model: str, *, verbose: bool, **selectors: bool) -> None:
 
 
 @puna.command("cp")
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", metavar="SOURCE", shell_complete=_models)
 @click.argument("destination", metavar="DESTINATION")
 @addressed
 def cp(source: str, destination: str) -> None:
@@ -211,7 +231,7 @@ def cp(source: str, destination: str) -> None:
 
 
 @puna.command("rm")
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, shell_complete=_models)
 @addressed
 def rm(models: tuple[str, ...]) -> None:
     """Remove models."""
@@ -221,7 +241,7 @@ def rm(models: tuple[str, ...]) -> None:
 
 
 @puna.command("stop")
-@_model
+@click.argument("model", metavar="MODEL", shell_complete=_completed_by("loaded_models"))
 @addressed
 def stop(model: str) -> None:
     """Unload a model.
@@ -231,6 +251,21 @@ def stop(model: str) -> None:
     from puna.cli.models import stop as work
 
     _call(lambda: work(model))
+
+
+@puna.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what a shell reads to complete commands and models.
+
+    \b
+    bash  eval "$(puna completion bash)"        in ~/.bashrc
+    zsh   eval "$(puna completion zsh)"         in ~/.zshrc, after compinit
+    fish  puna completion fish | source         in ~/.config/fish/config.fish
+    """
+    from puna.cli.completion import script
+
+    click.echo(script(shell), nl=False)
 
 
 @puna.command("version")
@@ -244,7 +279,7 @@ def version() -> None:
 
 
 @puna.command("help")
-@click.argument("command", metavar="[COMMAND]", default="")
+@click.argument("command", metavar="[COMMAND]", default="", shell_complete=_completed_by("commands"))
 @click.pass_context
 def show_help(ctx: click.Context, command: str) -> None:
     """Show what there is, or what a command takes."""
@@ -280,6 +315,10 @@ def _call(work: Callable[[], Coroutine[None, None, None]]) -> None:
 def main() -> NoReturn:
     """The console script."""
     _complete_streams()
+    if "_PUNA_COMPLETE" in os.environ:
+        from puna.cli.completion import answer
+
+        answer(puna)
     try:
         status = puna.main(args=sys.argv[1:], prog_name="puna", standalone_mode=False)
         sys.stdout.flush()
