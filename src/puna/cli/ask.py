@@ -15,10 +15,10 @@ LEVELS = ("high", "medium", "low", "max")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """The arguments of `run`. `piped`: what came on stdin, '' if nothing did."""
+    """The arguments of `run`. `words`: the prompt of the command line; `piped`: of stdin. '' when there is none."""
 
     model: str
-    words: tuple[str, ...] = ()
+    words: str = ""
     piped: str = ""
     interactive: bool = False
     keep_alive: str | None = None
@@ -33,7 +33,7 @@ class Ask:
 
     @property
     def prompt(self) -> str:
-        return " ".join(part for part in (self.piped, " ".join(self.words)) if part)
+        return " ".join(part for part in (self.piped, self.words) if part)
 
 
 def shared_fields(ask: Ask) -> JsonObject:

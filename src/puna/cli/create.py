@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from puna.cli.connect import store
-from puna.cli.progress import Bars, Lines, error_console, follow, reporter
+from puna.cli.progress import Bars, Lines, error_console, follow, reporter, stopping
 from puna.cli.upload import bring
 from puna.client import Client
 from puna.errors import InvalidRequest, NotFound, Unsupported
@@ -24,11 +24,12 @@ async def create(model: str, file: str, *, quantize: str) -> None:
     modelfile = read_modelfile(path)
     console = error_console()
     async with store() as server:
-        with reporter(console) as shown:
-            request = await _request(server, model, modelfile, path.parent, shown)
-        if quantize:
-            request["quantize"] = quantize
-        await follow(server.create(request), console)
+        with stopping(f"Stopped before {model} was made: nothing was changed.", console):
+            with reporter(console) as shown:
+                request = await _request(server, model, modelfile, path.parent, shown)
+            if quantize:
+                request["quantize"] = quantize
+            await follow(server.create(request), console)
 
 
 def read_modelfile(path: Path) -> Modelfile:

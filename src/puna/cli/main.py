@@ -113,12 +113,13 @@ def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
     With a PROMPT, or text on stdin, it is answered once; without, there is a conversation.
     """
     from puna.cli.ask import Ask
-    from puna.cli.run import can_converse, piped_text
+    from puna.cli.piped import piped_text, words_text
+    from puna.cli.run import can_converse
     from puna.cli.run import run as work
 
     ask = Ask(
         model=model,
-        words=prompt,
+        words=words_text(prompt),
         piped=piped_text(),
         interactive=can_converse(),
         keep_alive=flags["keepalive"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -104,6 +105,16 @@ async def follow(steps: AsyncIterator[Progress], console: Console) -> None:
     with reporter(console) as shown:
         async for step in steps:
             shown.show(step)
+
+
+@contextmanager
+def stopping(told: str, console: Console) -> Iterator[None]:
+    """Inside, Ctrl-C says what became of the work before it ends the command."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        console.print(told, markup=False)
+        raise
 
 
 @contextmanager

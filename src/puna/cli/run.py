@@ -15,7 +15,8 @@ from puna.cli.ask import Ask, shared_fields
 from puna.cli.background import ensure_server
 from puna.cli.connect import client, settings
 from puna.cli.media import attach
-from puna.cli.progress import error_console, follow, reporter, waiting
+from puna.cli.progress import error_console, follow, reporter, stopping, waiting
+from puna.cli.transfer import pull_stopped
 from puna.cli.upload import bring
 from puna.client import Client, ModelCard, ServerRefused
 from puna.errors import InvalidRequest, NotFound
@@ -23,11 +24,6 @@ from puna.types import JsonObject
 
 IMPORTED = "local"
 """The namespace of models that were made from a file: they never stand in the way of a model of the library."""
-
-
-def piped_text() -> str:
-    """All of stdin, unless it is a terminal."""
-    return "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
 
 
 def can_converse() -> bool:
@@ -75,9 +71,10 @@ def file_name(path: Path) -> str:
 async def import_file(server: Client, path: Path, console: Console) -> str:
     name = file_name(path)
     console.print(f"importing {path} as {name}", markup=False)
-    with reporter(console) as shown:
-        digest = await bring(server, path, shown)
-    await follow(server.create({"model": name, "files": {path.name: digest}}), console)
+    with stopping(f"Stopped before {name} was made: nothing was changed.", console):
+        with reporter(console) as shown:
+            digest = await bring(server, path, shown)
+        await follow(server.create({"model": name, "files": {path.name: digest}}), console)
     return name
 
 
@@ -88,7 +85,8 @@ async def present(server: Client, model: str, console: Console, *, insecure: boo
     except ServerRefused as error:
         if error.http_status != 404:
             raise
-    await follow(server.pull(model, insecure=insecure), console)
+    with stopping(pull_stopped(model), console):
+        await follow(server.pull(model, insecure=insecure), console)
     return await server.show(model)
 
 

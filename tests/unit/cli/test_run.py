@@ -13,8 +13,8 @@ from puna.model.name import Name
 
 
 def test_piped_text_comes_before_the_words() -> None:
-    assert Ask(model="m", words=("Sum", "up"), piped="A report.\n").prompt == "A report.\n Sum up"
-    assert Ask(model="m", words=("Sum", "up")).prompt == "Sum up"
+    assert Ask(model="m", words="Sum up", piped="A report.\n").prompt == "A report.\n Sum up"
+    assert Ask(model="m", words="Sum up").prompt == "Sum up"
     assert Ask(model="m").prompt == ""
 
 
