@@ -11,32 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import http.client
 import json
 import os
-import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from urllib.parse import quote
-
-import aiohttp
 
 from puna.errors import Code, PunaError
 from puna.settings import IDENTITY, Address
-from puna.types import JsonObject, JsonValue, Progress
+from puna.transport import Body, Broken, NotConnected, Response, Transport
 
-_CONNECT_TIMEOUT = 10.0
+if TYPE_CHECKING:  # it takes as long to import as all that a short command needs besides
+    from puna.types import JsonObject, JsonValue, Progress
+
 _IDENTIFY_SECONDS = 2.5
 """How long a server on this machine may take to say what it is: Puna answers that at once, whatever it works on."""
 _IDENTIFY_SECONDS_FAR = 15.0
 _LINE_LIMIT = 64 * 1024 * 1024
 _IDENTITY_BYTES = 64 * 1024
 _UPLOAD_CHUNK = 1024 * 1024
-_FAILURES = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError, ssl.SSLError)
 
 _T = TypeVar("_T")
 
@@ -197,7 +196,7 @@ class Answer:
 
 
 class Client:
-    """Use in `async with`. One connection pool; every method may be called many times and at once.
+    """Use in `async with`. Every method may be called many times and at once; a request has a connection of its own.
 
     `on_identified` is told the server's version, once.
     """
@@ -215,19 +214,16 @@ class Client:
         self._identified = ""
         self.local = address.host in {"", "localhost", "0.0.0.0", "::"} or _is_loopback(address.host)
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self._session: aiohttp.ClientSession | None = None
+        # A server on this machine is never behind a proxy, whatever the environment says.
+        self._transport = Transport(address, proxied=not self.local)
 
     async def __aenter__(self) -> Client:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT)
-        # A server on this machine is never behind a proxy, whatever the environment says.
-        self._session = aiohttp.ClientSession(timeout=timeout, headers=self._headers, trust_env=not self.local)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        return None
 
     # ------------------------------------------------------------------------------------------------- the server
 
@@ -247,27 +243,28 @@ class Client:
 
     async def _ask_identity(self) -> str:
         seconds = _IDENTIFY_SECONDS if self.local else _IDENTIFY_SECONDS_FAR
-        limit = aiohttp.ClientTimeout(total=seconds, sock_connect=seconds)
+        until = asyncio.get_running_loop().time() + seconds
         try:
-            async with self._opened().request("HEAD", f"{self.url}/", timeout=limit, allow_redirects=False) as response:
-                return response.headers.get(IDENTITY) or await self._told_version(response, limit)
-        except asyncio.TimeoutError as error:
-            if isinstance(error, aiohttp.ConnectionTimeoutError) and not self.local:
-                raise ServerUnreachable(self.url, "it does not answer") from error
-            raise self._other(f"something that does not answer within {seconds:g} s") from error
-        except aiohttp.ClientConnectorError as error:
+            async with self._transport.request("HEAD", "/", {}, seconds=seconds) as response:
+                return response.headers.get(IDENTITY) or await self._told_version(response, until)
+        except NotConnected as error:
+            if isinstance(error.__cause__, TimeoutError) and self.local:
+                raise self._other(f"something that does not answer within {seconds:g} s") from error
             raise ServerUnreachable(self.url, _reason(error)) from error
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            raise _Vanished(self.url, self._holder("something that closes its connections")) from error
-        except (aiohttp.ClientError, ValueError) as error:
+        except asyncio.TimeoutError as error:
+            raise self._other(f"something that does not answer within {seconds:g} s") from error
+        except Broken as error:
+            if isinstance(error.__cause__, OSError):
+                raise _Vanished(self.url, self._holder("something that closes its connections")) from error
             raise self._other("something that does not speak HTTP") from error
 
-    async def _told_version(self, response: aiohttp.ClientResponse, limit: aiohttp.ClientTimeout) -> str:
+    async def _told_version(self, response: Response, until: float) -> str:
         """What `/api/version` tells, where a proxy has kept the header from us. NotPuna names what else it is."""
+        left = max(0.1, until - asyncio.get_running_loop().time())
         try:
-            async with self._opened().get(f"{self.url}/api/version", timeout=limit, allow_redirects=False) as versions:
-                answer = json.loads(await versions.content.read(_IDENTITY_BYTES))
-        except (*_FAILURES, ValueError):
+            async with self._transport.request("GET", "/api/version", {}, seconds=left) as versions:
+                answer = json.loads(await asyncio.wait_for(versions.read(_IDENTITY_BYTES), left))
+        except (NotConnected, Broken, asyncio.TimeoutError, ValueError):
             answer = None
         if isinstance(answer, dict):
             if version := _text(answer, "puna"):
@@ -355,7 +352,7 @@ class Client:
         """
         headers = {"x-puna-local-file": quote(str(path))}
         try:
-            async with self._request("POST", f"/api/blobs/{digest}", data=b"", headers=headers):
+            async with self._request("POST", f"/api/blobs/{digest}", data=Body.of(b""), headers=headers):
                 return True
         except ServerRefused as error:
             if 400 <= error.http_status < 500:
@@ -364,7 +361,7 @@ class Client:
 
     async def upload(self, digest: str, path: Path, sent: Callable[[int], None]) -> None:
         """Send the file's bytes; `sent` is told how many have gone so far."""
-        async with self._request("POST", f"/api/blobs/{digest}", data=_file_chunks(path, sent)):
+        async with self._request("POST", f"/api/blobs/{digest}", data=_file_body(path, sent)):
             pass
 
     # -------------------------------------------------------------------------------------------------- inference
@@ -399,34 +396,32 @@ class Client:
         path: str,
         body: JsonObject | None = None,
         *,
-        data: bytes | AsyncIterator[bytes] | None = None,
+        data: Body | None = None,
         headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Response]:
         await self.identify()
-        payload = json.dumps(body).encode() if body is not None else data
-        sent = {"content-type": "application/json"} if body is not None else {}
-        try:
-            response = await self._opened().request(
-                method, self.url + path, data=payload, headers={**sent, **(headers or {})}
-            )
-        except _FAILURES as error:
-            raise ServerUnreachable(self.url, _reason(error)) from error
-        async with response:
+        sent = dict(self._headers)
+        if body is not None:
+            data = Body.of(json.dumps(body).encode())
+            sent["content-type"] = "application/json"
+        async with AsyncExitStack() as stack:
+            asking = self._transport.request(method, path, {**sent, **(headers or {})}, data)
+            try:
+                response = await stack.enter_async_context(asking)
+            except NotConnected as error:
+                raise ServerUnreachable(self.url, _reason(error)) from error
+            except Broken as error:
+                raise ConnectionLost(self.url, _reason(error)) from error
             if response.status == 401:
                 raise KeyRefused(self.url, sent="authorization" in self._headers)
-            if response.status >= 400:
+            if response.status >= 300:
                 raise ServerRefused(response.status, await self._refusal(response))
             yield response
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise RuntimeError("Client is used outside 'async with'")
-        return self._session
-
-    async def _refusal(self, response: aiohttp.ClientResponse) -> str:
+    async def _refusal(self, response: Response) -> str:
         try:
-            text = await response.text(errors="replace")
-        except _FAILURES as error:
+            text = (await response.read()).decode(errors="replace")
+        except Broken as error:
             raise ConnectionLost(self.url, _reason(error)) from error
         try:
             answer = json.loads(text)
@@ -440,7 +435,7 @@ class Client:
         async with self._request(method, path, body) as response:
             try:
                 answer = json.loads(await response.read())
-            except _FAILURES as error:
+            except Broken as error:
                 raise ConnectionLost(self.url, _reason(error)) from error
             except ValueError as error:
                 raise self._odd(path) from error
@@ -451,18 +446,18 @@ class Client:
     def _odd(self, what: str) -> ServerRefused:
         return ServerRefused(200, f"the server at {self.url} answered {what} in a way that Puna does not understand")
 
-    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[JsonObject]:
+    async def _lines(self, response: Response) -> AsyncIterator[JsonObject]:
         """The objects of an NDJSON stream; a line with `error` is raised."""
         rest = b""
         try:
-            async for data in response.content.iter_any():
+            async for data in response.pieces():
                 *lines, rest = (rest + data).split(b"\n")
                 if len(rest) > _LINE_LIMIT:
                     raise self._odd("a line over 64 MiB")
                 for line in lines:
                     if line.strip():
                         yield self._object(line)
-        except _FAILURES as error:
+        except Broken as error:
             raise ConnectionLost(self.url, _reason(error)) from error
         if rest.strip():
             yield self._object(rest)
@@ -479,6 +474,8 @@ class Client:
         return value
 
     async def _progress(self, path: str, body: JsonObject) -> AsyncIterator[Progress]:
+        from puna.types import Progress
+
         async with self._request("POST", path, {**body, "stream": True}) as response:
             status = ""
             async for item in self._lines(response):
@@ -488,9 +485,7 @@ class Client:
             if status != "success":
                 raise ConnectionLost(self.url, "it ended without success")
 
-    async def _chunks(
-        self, response: aiohttp.ClientResponse, read: Callable[[JsonObject], Chunk]
-    ) -> AsyncIterator[Chunk]:
+    async def _chunks(self, response: Response, read: Callable[[JsonObject], Chunk]) -> AsyncIterator[Chunk]:
         async for item in self._lines(response):
             chunk = read(item)
             yield chunk
@@ -530,7 +525,7 @@ def _call(function: JsonObject) -> Call:
     return Call(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
 
 
-def _notices(response: aiohttp.ClientResponse) -> tuple[str, ...]:
+def _notices(response: Response) -> tuple[str, ...]:
     notices = []
     if ignored := response.headers.get("x-puna-ignored"):
         notices.append(f"no effect: {ignored}")
@@ -630,10 +625,16 @@ def _moment(text: str) -> datetime:
 # ---------------------------------------------------------------------------------------------------------- details
 
 
-async def _file_chunks(path: Path, sent: Callable[[int], None]) -> AsyncIterator[bytes]:
+def _file_body(path: Path, sent: Callable[[int], None]) -> Body:
+    length = path.stat().st_size
+    return Body(_file_chunks(path, length, sent), length)
+
+
+def _file_chunks(path: Path, length: int, sent: Callable[[int], None]) -> Iterator[bytes]:
+    """What the file had when it was measured."""
     total = 0
     with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, _UPLOAD_CHUNK):
+        while chunk := file.read(min(_UPLOAD_CHUNK, length - total)):
             yield chunk
             total += len(chunk)
             sent(total)
@@ -654,7 +655,13 @@ def _plain(text: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    """What a NotConnected or Broken came of, in a few words."""
+    cause = error.__cause__ or error
+    if isinstance(cause, http.client.RemoteDisconnected):
+        return "it closed the connection"
+    if isinstance(cause, http.client.IncompleteRead):
+        return "it ended early"
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
         return os.strerror(cause.errno).lower()
-    return str(cause) or type(cause).__name__
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return text or type(cause).__name__

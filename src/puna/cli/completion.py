@@ -20,14 +20,12 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from puna.cli.address import VARIABLE, address_text
 from puna.errors import PunaError
-from puna.settings import Settings
+from puna.settings import IDENTITY, Settings
 
-VARIABLE = "_PUNA_COMPLETE"
+ASKING = "_PUNA_COMPLETE"
 """Set by the scripts when they ask."""
-
-IDENTITY = "x-puna-version"
-"""The header by which a Puna is known."""
 
 _SERVER_SECONDS = 0.1
 _ANSWER_BYTES = 4 * 1024 * 1024
@@ -37,14 +35,14 @@ def script(shell: str) -> str:
     """What a shell has to read to complete `puna`."""
     found = get_completion_class(shell)
     assert found is not None
-    return found(click.Command("puna"), {}, "puna", VARIABLE).source()
+    return found(click.Command("puna"), {}, "puna", ASKING).source()
 
 
 def answer(cli: click.Command) -> NoReturn:
     """Tell the shell that asks what it may offer; nothing when that cannot be told."""
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for the rest of this short life
     with suppress(Exception):
-        cli.main(args=[], prog_name="puna", complete_var=VARIABLE, standalone_mode=False)
+        cli.main(args=[], prog_name="puna", complete_var=ASKING, standalone_mode=False)
     sys.exit(0)
 
 
@@ -94,13 +92,13 @@ def stored_models(ctx: click.Context, param: click.Parameter, incomplete: str) -
     if incomplete.startswith((".", "/", "~")):
         return [CompletionItem(incomplete, type="file")] if ctx.command.name == "run" else []
     taken = {word for value in ctx.params.values() for word in (value if isinstance(value, tuple) else [value])}
-    return _items((name for name in _models() if name not in taken), incomplete)
+    return _items((name for name in _models(ctx) if name not in taken), incomplete)
 
 
 def loaded_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
     """The models that are in memory."""
-    with suppress(PunaError):
-        return _items(_asked(_settings(), "/api/ps") or (), incomplete)
+    with suppress(PunaError, ValueError):
+        return _items(_asked(_settings(ctx), "/api/ps") or (), incomplete)
     return []
 
 
@@ -121,11 +119,11 @@ def _items(names: Sequence[str] | Iterator[str], incomplete: str) -> list[Comple
     return [CompletionItem(name) for name in sorted(names) if name.lower().startswith(incomplete.lower())]
 
 
-def _models() -> list[str]:
+def _models(ctx: click.Context) -> list[str]:
     """The server knows best; where none answers at once, what lies in the store."""
     try:
-        values = _settings()
-    except PunaError:
+        values = _settings(ctx)
+    except (PunaError, ValueError):
         return []
     asked = _asked(values, "/api/tags")
     return list(asked) if asked is not None else [*dict.fromkeys(_on_disk(values))]
@@ -159,8 +157,13 @@ def _on_disk(values: Settings) -> Iterator[str]:
         yield from (_short(name.short) for name in Manifests(Path(store) / "manifests").names())
 
 
-def _settings() -> Settings:
-    return Settings.from_environment(os.environ)
+def _settings(ctx: click.Context) -> Settings:
+    """With the address of the line, where it has one. PunaError, ValueError: it cannot be read."""
+    host, port = ctx.params.get("host"), ctx.params.get("port")
+    environment = dict(os.environ)
+    if host is not None or port is not None:
+        environment[VARIABLE] = address_text(host, port, environment)
+    return Settings.from_environment(environment)
 
 
 def _short(name: str) -> str:

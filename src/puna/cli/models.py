@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import puna
 from puna.cli.connect import client, store
@@ -12,8 +13,9 @@ from puna.cli.text import processor, section, table
 from puna.client import ModelCard, ModelSummary, NotPuna, RunningModel, ServerRefused, ServerUnreachable
 from puna.errors import InvalidRequest, NotFound
 from puna.human import human_bytes, human_past, human_until
-from puna.model.model import size_text
-from puna.types import JsonObject, JsonValue
+
+if TYPE_CHECKING:
+    from puna.types import JsonObject, JsonValue
 
 SELECTORS = ("license", "modelfile", "parameters", "system", "template")
 """What `show` can print alone."""
@@ -164,6 +166,8 @@ def _capability_row(word: str, tool_syntax: str) -> tuple[str, ...]:
 
 
 def _model_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
+    from puna.model.model import size_text
+
     architecture = str(card.info.get("general.architecture") or card.details.family)
     yield "architecture", architecture
     count = card.info.get("general.parameter_count")
@@ -178,6 +182,8 @@ def _model_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
 
 
 def _projector_rows(projector: JsonObject) -> Iterator[tuple[str, str]]:
+    from puna.model.model import size_text
+
     yield "architecture", str(projector.get("general.architecture", ""))
     count = projector.get("general.parameter_count")
     if isinstance(count, int):

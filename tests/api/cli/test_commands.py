@@ -60,6 +60,17 @@ def test_help_imports_nothing_heavy(command: Callable[..., Any]) -> None:
     assert imported(command(NOWHERE), "--help").isdisjoint({*HEAVY, "aiohttp", "asyncio"})
 
 
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("list", "ti"), ("ps",), ("version",), ("rm", "nope"), ("stop", "tiny")]
+)
+def test_short_commands_import_nothing_heavy(puna: Any, arguments: tuple[str, ...]) -> None:
+    """`puna list` has 0.2 s for everything: what takes long to import is out of the question."""
+    assert puna("run", "tiny", "hi").status == 0
+    modules = imported(puna, *arguments)
+    assert "puna.cli.models" in modules, "it did its work"
+    assert modules.isdisjoint({*HEAVY, "aiohttp", "psutil", "puna.types", "puna.model.model", "urllib.request"})
+
+
 def imported(puna: Any, *arguments: str) -> set[str]:
     """The modules that a command has imported when it ends."""
     code = (

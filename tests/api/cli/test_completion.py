@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,19 @@ def test_nothing_is_offered_and_nothing_said_when_nothing_is_known(
     command: Callable[..., Any], environment: dict[str, str]
 ) -> None:
     assert by_bash(command(NOWHERE, **environment), "puna run t") == []
+
+
+def test_the_server_knows_best(puna: Any) -> None:
+    port = puna.environment["PUNA_HOST"].rpartition(":")[2]
+    elsewhere = replace(puna, environment={**puna.environment, "PUNA_HOST": NOWHERE, "PUNA_MODELS": "/nowhere"})
+    assert by_bash(puna, "puna run t") == ["thinker", "tiny", "tools"]
+    assert by_bash(elsewhere, f"puna run --port {port} ti") == ["tiny"]
+    assert by_bash(elsewhere, f"puna show --host=127.0.0.1:{port} ti") == ["tiny"]
+    assert by_bash(elsewhere, "puna run ti") == []
+    assert puna("run", "tools", "hi").status == 0
+    assert "tools" in by_bash(puna, "puna stop ")
+    assert puna("stop", "tools").status == 0
+    assert "tools" not in by_bash(puna, "puna stop ")
 
 
 def test_another_program_on_the_port_is_not_believed(
