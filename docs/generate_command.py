@@ -48,10 +48,10 @@ stands here.
 CONVERSATION = """\
 ## A conversation
 
-`puna run MODEL` on a terminal, without a prompt. What is typed while an answer comes is the next message. `\"\"\"` begins
-a message of several lines and ends it; it comes back from the history as one. Ctrl-C stops an answer or a `/command`, or
-clears the line; Ctrl-D leaves. Colours are left out with `NO_COLOR` and on `TERM=dumb`. `OLLAMA_NOHISTORY` keeps what is
-typed out of the history file.
+`puna run MODEL` on a terminal, without a prompt. What is typed while an answer comes is the next message. `\"\"\"`
+begins a message of several lines and ends it; it comes back from the history as one. Ctrl-C stops an answer or a
+`/command`, or clears the line; Ctrl-D leaves. Colours are left out with `NO_COLOR` and on `TERM=dumb`.
+`OLLAMA_NOHISTORY` keeps what is typed out of the history file.
 
 """
 

@@ -26,12 +26,10 @@ def every_flag() -> list[tuple[str, str]]:
     ]
 
 
-_WORDS = {"cp": ("a", "b"), "list": (), "ps": (), "serve": ()}
-
-
 @pytest.mark.parametrize(("command", "flag"), every_flag())
 def test_every_flag_takes_a_value_as_gos_do(command: str, flag: str) -> None:
-    words = _WORDS.get(command, ("m",))
+    parameters = puna.commands[command].params
+    words = tuple("m" for parameter in parameters if isinstance(parameter, click.Argument) and parameter.required)
     name = next(
         parameter.name
         for parameter in puna.commands[command].params
