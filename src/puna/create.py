@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
@@ -40,7 +40,7 @@ from puna.model.parameters import OBSOLETE, PARAMETERS, options_from_json, optio
 from puna.sources.pull import check_source, pull
 from puna.sources.worker import Report, Worker
 from puna.store.library import MAX_TEXT_BYTES, Library
-from puna.types import JsonObject, JsonValue, Message, Progress
+from puna.types import JsonObject, JsonValue, Message, Progress, Tool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +119,26 @@ def _check_template(text: str) -> None:
     try:
         template = GoTemplate(text)
         template.check()
-        template.render([Message.of("user", "?")])
+        _try(template)
     except ModelFileError as error:
         raise InvalidRequest(f"template error: {error}", param="template") from error
     if not template.facts.user:
         raise InvalidRequest(
             "template error: it has no place for what a user says: .Messages or .Prompt", param="template"
         )
+
+
+def _try(template: GoTemplate) -> None:
+    """The error of the simplest chat, if a longer one with tools fails too."""
+    user = Message.of("user", "?")
+    try:
+        template.render([user])
+    except ModelFileError as error:
+        with suppress(ModelFileError):
+            turns = [Message.of("system", "?"), user, Message.of("assistant", "?"), user]
+            template.render(turns, tools=[Tool("tool", "?")])
+            return
+        raise error from None
 
 
 def _check_relative(path: str, param: str) -> None:

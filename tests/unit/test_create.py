@@ -206,6 +206,18 @@ async def test_a_template_that_could_not_serve_is_refused(library: Library, temp
     assert not library.has(NEW)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ .Prompt }}{{ (index .Tools 0).Function.Name }}{{ .Messages }}",
+        "{{ (index .Messages 1).Role }}{{ .Messages }}",
+    ],
+)
+async def test_one_that_serves_some_chats_is_taken(library: Library, template: str) -> None:
+    await made(library, from_="base", template=template)
+    assert library.resolve(NEW).go_template == template
+
+
 async def test_a_fraction_is_cut_and_told(library: Library) -> None:
     steps = await made(library, from_="base", parameters={"top_k": 12.7, "num_predict": -1})
     assert library.resolve(NEW).options == Options(stop=("A",), top_k=12, num_predict=-1)

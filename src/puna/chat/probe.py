@@ -43,12 +43,14 @@ def probe(template: Renders, *, tags: ThinkTags | None = None) -> TemplateFacts:
     tools = trial.text([user], [_TOOL])
     called = trial.text([user, _CALL], [_TOOL])
     answered = trial.text([user, _CALL, _RESULT], [_TOOL])
-    asked = trial.tried([user])
+    system = trial.text([_system(parts), user])
+    # Some take the first message for a system's, others want more than one; one that fails every trial tells nothing.
+    asked = [trial.tried(messages) for messages in ([user], [_system(parts), user], [user, _assistant(parts), user])]
+    prompts = [prompt.lower() for prompt in asked if prompt is not None]
     return TemplateFacts(
-        # One that fails the trial may want more than it was given.
-        user=asked is None or "puna-user" in asked.lower(),
+        user=not prompts or any("puna-user" in prompt for prompt in prompts),
         names="PUNA-NAME" in trial.text([user | {"name": "PUNA-NAME"}]),
-        system="PUNA-SYSTEM" in trial.text([_system(parts), user]),
+        system="PUNA-SYSTEM" in system,
         tools="puna_tool" in tools,
         tool_calls="puna_tool" in called and "PUNA-ARGUMENT" in called,
         tool_results="PUNA-RESULT" in answered,

@@ -156,3 +156,5 @@ def test_names_and_users_words() -> None:
     assert JinjaTemplate(plain).facts.user
     assert not JinjaTemplate("{% for m in messages %}{{ m.role }}{% endfor %}").facts.user
     assert JinjaTemplate("{{ raise_exception('no') }}").facts.user
+    # One that takes the first message for a system's.
+    assert JinjaTemplate("{% for m in messages[1:] %}{{ m.content }}{% endfor %}").facts.user
