@@ -90,10 +90,11 @@ def write_tiny_llama(
     context_length: int = 512,
     more_tokens: Sequence[str] = (),
     kind: TensorType = TensorType.F32,
+    norm: float = 1.0,
 ) -> Path:
     """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end.
 
-    `kind`: of its matrices, F32 or Q8_0.
+    `kind`: of its matrices, F32 or Q8_0. `norm`: in all its norms; one that is no number makes all that it computes so.
     """
     width, hidden, layers, heads, heads_kv = 32, 64, 2, 4, 2
     tokens = [*byte_tokens(), *more_tokens]
@@ -115,7 +116,7 @@ def write_tiny_llama(
     tensors = []
     for name, shape in shapes.items():
         of = kind if len(shape) > 1 else TensorType.F32
-        tensors.append(Tensor(name, shape, of, _packed(_floats(source, shape, "norm" in name), of)))
+        tensors.append(Tensor(name, shape, of, _packed(_floats(source, shape, norm if "norm" in name else None), of)))
     special = len(tokens) - len(SPECIAL_TOKENS) - len(more_tokens)
     pairs: dict[str, Value] = {
         "general.name": "Tiny",
@@ -154,9 +155,9 @@ def byte_tokens() -> list[str]:
     return [*letters, "Ġt", "he", *SPECIAL_TOKENS]
 
 
-def _floats(source: random.Random, shape: tuple[int, ...], norm: bool) -> array[float]:
+def _floats(source: random.Random, shape: tuple[int, ...], each: float | None) -> array[float]:
     count = math.prod(shape)
-    return array("f", [1.0] * count if norm else [source.gauss(0, 0.1) for _ in range(count)])
+    return array("f", [each] * count if each is not None else [source.gauss(0, 0.1) for _ in range(count)])
 
 
 def _packed(numbers: array[float], kind: TensorType) -> bytes:

@@ -91,3 +91,16 @@ def test_a_fraction_is_cut_and_told(program: Program) -> None:
     )
     assert json.loads(answer.text)["eval_count"] == 2
     assert answer.headers["x-puna-ignored"] == "options.num_predict, options.seed"
+
+
+def test_what_a_model_computes_wrong_is_an_error_with_a_code(program: Program, tmp_path: Path) -> None:
+    data = write_tiny_llama(tmp_path / "broken.gguf", norm=float("nan")).read_bytes()
+    digest = str(Digest.of(data))
+    httpx.post(f"{program.url}/api/blobs/{digest}", content=data)
+    assert post(program, "/api/create", model="broken", files={"broken.gguf": digest}, stream=False).status_code == 200
+    asked = {"messages": QUESTION, "logprobs": True, "top_logprobs": 1, "max_tokens": 2}
+    for path, body in (("/v1/chat/completions", asked), ("/v1/embeddings", {"input": "a"})):
+        answer = post(program, path, model="broken", **body)
+        assert answer.status_code >= 400
+        assert answer.json()["error"]["code"] in {"engine_error", "model_load_failed", "unsupported_value"}
+    assert post(program, "/api/embed", model="broken", input="a").json()["error"]
