@@ -1,0 +1,82 @@
+"""What we rely on inside uvicorn and Starlette. A release that moves it fails here first, and says where to look."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import requires, version
+from typing import Any
+
+import pytest
+import uvicorn
+from packaging.requirements import Requirement
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+PINNED = {"uvicorn": "server/run.py and server/protocol.py", "starlette": "server/app.py"}
+"""The packages whose insides are overridden, and where."""
+
+REPLACED: list[tuple[Callable[..., Any], str, str]] = [
+    # What was replaced, the digest of its source as it was when it was read, and what stands in its place.
+    (
+        uvicorn.Server.main_loop,
+        "afccb353a119333f",
+        "server/run.py: Server.main_loop calls on_tick(0) once a second",
+    ),
+    (uvicorn.Server.on_tick, "60ea49b06ccf68c1", "server/run.py: on_tick(0) renews the date and says whether to end"),
+    (uvicorn.Server.capture_signals, "e1bbcd4770d1c887", "server/run.py: Server.capture_signals leaves signals alone"),
+    (
+        uvicorn.Server.handle_exit,
+        "553276efa26e09ea",
+        "server/run.py: Server.stop sets the same two flags",
+    ),
+    (uvicorn.Server.startup, "2aa1d70a244bfcf2", "server/run.py: Server.startup says `ready` behind it"),
+    (
+        uvicorn.Server.shutdown,
+        "9b33c50562992b1e",
+        "server/run.py: `_serve` relies on its order and its timeout",
+    ),
+    (
+        Starlette.build_middleware_stack,
+        "aca3f8e780a2be62",
+        "server/app.py: _App leaves out the outermost layer",
+    ),
+    (HttpToolsProtocol, "18fdf324b11bf160", "server/protocol.py: Protocol replaces its callbacks"),
+    (RequestResponseCycle, "e67d470d435dcc1c", "server/protocol.py: _Cycle stands around its receive and send"),
+]
+
+
+def names(pairs: list[tuple[Callable[..., Any], str, str]]) -> list[str]:
+    return [of.__qualname__ for of, _, _ in pairs]
+
+
+@pytest.mark.parametrize("package", PINNED)
+def test_a_package_whose_insides_are_overridden_is_pinned_below_its_next_minor_version(package: str) -> None:
+    [pinned] = [one for one in map(Requirement, requires("puna") or ()) if one.name == package and not one.marker]
+    major, minor = map(int, version(package).split(".")[:2])
+    assert version(package) in pinned.specifier, f"{package} has moved: read {PINNED[package]} beside it"
+    assert f"{major}.{minor + 1}" not in pinned.specifier
+    assert f"{major + 1}.0" not in pinned.specifier
+    assert f"{major}.{minor - 1}.99" not in pinned.specifier, "only what the digests below were taken from"
+
+
+@pytest.mark.parametrize(("replaced", "digest", "place"), REPLACED, ids=names(REPLACED))
+def test_what_is_overridden_is_what_was_read(replaced: Callable[..., Any], digest: str, place: str) -> None:
+    source = inspect.getsource(replaced)
+    seen = hashlib.sha256(source.encode()).hexdigest()[:16]
+    assert seen == digest, f"{replaced.__qualname__} is not what it was. Check {place}, then note {seen}.\n{source}"
+
+
+def test_uvicorn_has_the_settings_and_the_state_that_are_used() -> None:
+    asked = {"access_log", "log_config", "lifespan", "server_header", "timeout_keep_alive", "timeout_graceful_shutdown"}
+    assert asked <= inspect.signature(uvicorn.Config).parameters.keys()
+    server = uvicorn.Server(uvicorn.Config(lambda: None))
+    assert (server.should_exit, server.force_exit) == (False, False)
+
+
+def test_starlette_has_the_parts_that_the_stack_is_built_from() -> None:
+    app = Starlette()
+    assert app.user_middleware == []
+    assert app.exception_handlers == {}
+    assert app.middleware_stack is None, "built at the first request, by the method we override"
