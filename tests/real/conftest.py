@@ -8,16 +8,20 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import openai
 import psutil
 import pytest
+
+from fakes.waiting import until
+
+RUNS = int(os.environ.get("PUNA_TEST_RUNS", "12"))
+"""Calls of each kind: every name in every way to ask. The promise is 50 of 50, on each engine."""
 
 
 @dataclass
@@ -93,15 +97,6 @@ def _answers(port: int) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError):
         return False
-
-
-def until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Look until it holds; fail when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds} s for {what}")
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

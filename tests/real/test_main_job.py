@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 from fakes.node import Node
+from fakes.waiting import until
 
-from .conftest import Program, serve, until
+from .conftest import Program, serve
 
 ASK = [{"role": "user", "content": "Say hello in one short sentence."}]
 
@@ -46,10 +47,19 @@ def text_of(program: Program, *, stream: bool = False, **fields: object) -> str:
 # ------------------------------------------------------------------------------------------------ the page's snippets
 
 
-@pytest.mark.timeout(400)
-def test_python_snippet(program: Program) -> None:
+@pytest.fixture(scope="module")
+def brief(program: Program, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The default model, which comes to an end: the page's snippets set no limit."""
+    modelfile = tmp_path_factory.mktemp("brief") / "Modelfile"
+    modelfile.write_text("FROM smollm2\nPARAMETER num_predict 40\nPARAMETER temperature 0\n")
+    made = program.command("create", "brief", "-f", str(modelfile))
+    assert made.returncode == 0, made.stderr
+    return "brief"
+
+
+def test_python_snippet(program: Program, brief: str) -> None:
     answer = client(program).chat.completions.create(
-        model="smollm2",
+        model=brief,
         messages=[
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": "Hello!"},
@@ -60,26 +70,23 @@ def test_python_snippet(program: Program) -> None:
     assert answer.choices[0].finish_reason in {"stop", "length"}
 
 
-@pytest.mark.timeout(400)
-def test_javascript_snippet(program: Program, node: Node) -> None:
-    # As printed, without max_tokens: now and then so small a model goes on until its context is full, twice.
-    seen = node.run("page.mjs", program.url, "smollm2", seconds=360)
+def test_javascript_snippet(program: Program, brief: str, node: Node) -> None:
+    seen = node.run("page.mjs", program.url, brief)
     assert seen["answer"]
     assert seen["streamed"]
     assert seen["usage"]["completion_tokens"] > 0
 
 
-@pytest.mark.timeout(400)
-def test_curl_snippets(program: Program) -> None:
-    for name in ("smollm2", "gpt-3.5-turbo"):
+def test_curl_snippets(program: Program, brief: str) -> None:
+    for name in (brief, "gpt-3.5-turbo"):
         if name == "gpt-3.5-turbo":
-            copied = program.command("cp", "smollm2", "gpt-3.5-turbo")
+            copied = program.command("cp", brief, "gpt-3.5-turbo")
             assert copied.returncode == 0, copied.stderr
-            assert copied.stdout == "copied 'smollm2' to 'gpt-3.5-turbo'\n"
+            assert copied.stdout == "copied 'brief' to 'gpt-3.5-turbo'\n"
         done = subprocess.run(
             ["curl", "-s", f"{program.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d",
              json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})],
-            capture_output=True, check=True, timeout=180,
+            capture_output=True, check=True, timeout=60,
         )  # fmt: skip
         answer = json.loads(done.stdout)
         assert answer["model"] == name
@@ -112,10 +119,9 @@ def test_stop_never_shows_even_over_two_tokens(program: Program, stream: bool) -
     assert cut == whole[: whole.index(stop)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_json_mode_parses_20_of_20(program: Program) -> None:
-    ended = 0
-    for seed in range(20):
+    def ends(seed: int) -> bool:
         answer = client(program).chat.completions.create(
             model="smollm2",
             messages=[{"role": "user", "content": f"Give me JSON of a person with name and age. Number {seed}."}],
@@ -126,8 +132,11 @@ def test_json_mode_parses_20_of_20(program: Program) -> None:
         choice = answer.choices[0]
         assert choice.finish_reason in {"stop", "length"}
         if choice.finish_reason == "stop":
-            ended += 1
             assert isinstance(json.loads(choice.message.content), dict)
+        return bool(choice.finish_reason == "stop")
+
+    with ThreadPoolExecutor(16) as pool:
+        ended = sum(pool.map(ends, range(20)))
     assert ended >= 10, "most answers should end by themselves"
 
 
@@ -260,16 +269,19 @@ def test_a_killed_server_leaves_no_process(pulled: Path, tmp_path: Path, engine:
         until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 2, "all to end")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300)
 def test_damaged_files_are_refused_and_the_server_stands(pulled: Path, tmp_path: Path) -> None:
-    """200 damaged copies in the store, under the right name: truncated or with one bit flipped anywhere."""
+    """Damaged copies in the store, under the right name: truncated or with one bit flipped, in the header or anywhere.
+
+    That no damage at all goes unseen is the digest's doing: tests/unit/store/test_library.py.
+    """
     chance = random.Random(3)
     models = tmp_path / "models"
     shutil.copytree(pulled, models)
     weights = max((models / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     whole = weights.read_bytes()
     with serve(models, tmp_path / "log") as program:
-        for number in range(200):
+        for number in range(8):
             damage(weights, whole, number, chance)
             with pytest.raises(openai.APIStatusError) as refused:
                 text_of(program, max_tokens=1)

@@ -6,7 +6,6 @@ Arguments are bounded by their schemas, so that every call has the time to end: 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from openai.types.chat import ChatCompletion
 
 from fakes.node import Node
 
-from .conftest import Program
+from .conftest import RUNS, Program
 
 ASKS = (
     "What is the weather in Paris?",
@@ -30,8 +29,6 @@ ASKS = (
     "日本の天気は?",
     'Write {"a": 1} and <tool_call>.',
 )
-RUNS = int(os.environ.get("PUNA_TEST_RUNS", "20"))
-"""Of each kind. The promise is 50 of 50, on each engine; the suite asks for fewer to be quick."""
 
 
 def function(name: str, description: str, properties: dict[str, Any], *required: str) -> dict[str, Any]:
@@ -96,7 +93,7 @@ def ask(program: Program, number: int, **fields: Any) -> ChatCompletion:
 
 
 def at_once(work: Callable[[int], Any], count: int) -> list[Any]:
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(16) as pool:
         return list(pool.map(work, range(count)))
 
 

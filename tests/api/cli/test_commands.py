@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from fakes.gguf_files import CHATML, write_tiny_llama
+from fakes.waiting import until
 from puna import __version__
 
 NOWHERE = "127.0.0.1:9"
@@ -298,10 +298,7 @@ def test_ctrl_c_ends_quietly_and_frees_the_slot(puna: Any, server: Any) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, b"")
-    deadline = time.monotonic() + 5
-    while server.busy() and time.monotonic() < deadline:
-        pass
-    assert server.busy() == 0
+    until(lambda: server.busy() == 0, 5, "the slot to be free")
 
 
 def test_a_reader_that_leaves_early_is_no_fault(puna: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 
 from fakes.node import Node
+from fakes.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,7 @@ def test_models(seen: dict[str, Any]) -> None:
 
 def test_abort_frees_the_slot(seen: dict[str, Any], server: Any) -> None:
     assert seen["abort"] == "AbortError"
-    deadline = time.monotonic() + 5
-    while server.busy() and time.monotonic() < deadline:
-        pass
-    assert server.busy() == 0
+    until(lambda: server.busy() == 0, 5, "the slot to be free")
 
 
 def test_errors(seen: dict[str, Any]) -> None:

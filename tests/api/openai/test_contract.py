@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import annotated_types
@@ -48,15 +49,40 @@ SCHEMA = {"type": "object"}
 
 @dataclass(frozen=True)
 class Effect:
-    """A value of a field that does something, what must be sent beside it, and how the answer shows it.
+    """A value of a field that does something, what must be sent beside it, and at least one way to see that it did.
 
-    `setting`: the engine's settings must say this.
+    `setting`: the engine's settings say this. `shows`: the answer shows it. `loaded`: what `/api/ps` then says of the
+    model shows it. `status`: what the answer has.
     """
 
     value: Any
     beside: dict[str, Any] | None = None
     setting: dict[str, Any] | None = None
-    shows: Callable[[Any], bool] = lambda _: True
+    shows: Callable[[Any], object] | None = None
+    loaded: Callable[[dict[str, Any]], object] | None = None
+    status: int = 200
+
+    def __post_init__(self) -> None:
+        if not (self.setting or self.shows or self.loaded):
+            raise TypeError(f"nothing shows the effect of {self.value!r}")
+
+
+def stays(seconds: float) -> Callable[[dict[str, Any]], bool]:
+    """The model leaves so many seconds from now, give or take what a busy machine takes to answer."""
+
+    def shown(model: dict[str, Any]) -> bool:
+        left = datetime.fromisoformat(model["expires_at"][:26].rstrip("Z") + "+00:00") - datetime.now(timezone.utc)
+        return seconds - 60 < left.total_seconds() <= seconds
+
+    return shown
+
+
+def reads(num_ctx: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda model: model["context_length"] == num_ctx
+
+
+def unknown(answer: Any) -> bool:
+    return bool(answer.error["code"] == "model_not_found")
 
 
 def whole(answer: Any) -> dict[str, Any]:
@@ -102,8 +128,8 @@ SAMPLED: dict[str, Effect] = {
     "stream_options": Effect({"include_usage": True}, {"stream": True}, shows=lambda a: a.chunks[-1]["usage"]),
     "prompt_cache_key": Effect("conversation 1", setting={"cache_key": "conversation 1"}),
     "options": Effect({"temperature": 0.125, "mirostat": 2}, setting={"temperature": 0.125, "mirostat": 2}),
-    "keep_alive": Effect("10m"),
-    "num_ctx": Effect(512, setting={}),
+    "keep_alive": Effect("10m", loaded=stays(600)),
+    "num_ctx": Effect(512, loaded=reads(512)),
     "top_k": Effect(7, setting={"top_k": 7}),
     "min_p": Effect(0.5, setting={"min_p": 0.5}),
     "typical_p": Effect(0.5, setting={"typical_p": 0.5}),
@@ -195,29 +221,33 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
         "input": Effect(["a", "b"], shows=lambda a: len(whole(a)["data"]) == 2),
         "encoding_format": Effect("base64", shows=lambda a: isinstance(whole(a)["data"][0]["embedding"], str)),
         "dimensions": Effect(3, shows=lambda a: len(whole(a)["data"][0]["embedding"]) == 3),
-        "options": Effect({"num_ctx": 256}),
-        "keep_alive": Effect(60),
-        "num_ctx": Effect(256),
+        "options": Effect({"num_ctx": 256}, loaded=reads(256)),
+        "keep_alive": Effect(150, loaded=stays(150)),
+        "num_ctx": Effect(128, loaded=reads(128)),
     },
     TokenizeBody: {
-        "model": Effect("tiny"),
+        "model": Effect("nope", status=404, shows=unknown),
         "prompt": Effect("hi", shows=lambda a: whole(a)["tokens"] == [104, 105] and whole(a)["count"] == 2),
         "content": Effect("hi", {"prompt": None}, shows=lambda a: whole(a) == {"tokens": [104, 105]}),
         "messages": Effect(
             [{"role": "user", "content": "hi"}], {"prompt": None}, shows=lambda a: whole(a)["count"] > 2
         ),
         "tools": Effect([TOOL], {"prompt": None, **user("hi", model="tools")}, shows=lambda a: whole(a)["count"] > 100),
-        "add_special_tokens": Effect(False),
-        "add_special": Effect(True, {"prompt": None, "content": "hi"}),
+        "add_special_tokens": Effect(False, {"model": "begins"}, shows=lambda a: whole(a)["tokens"] == [*b"text"]),
+        "add_special": Effect(
+            True,
+            {"model": "begins", "prompt": None, "content": "hi"},
+            shows=lambda a: whole(a)["tokens"][1:] == [104, 105],
+        ),
         "parse_special": Effect(False, {"prompt": "<s>"}, shows=lambda a: whole(a)["count"] == 3),
         "chat_template_kwargs": Effect(
             {"enable_thinking": False},
             {"prompt": None, **user("hi", model="thinker")},
-            shows=lambda a: whole(a)["count"] > 10,
+            shows=lambda a: whole(a)["count"] > 22,
         ),
     },
     DetokenizeBody: {
-        "model": Effect("tiny"),
+        "model": Effect("nope", status=404, shows=unknown),
         "tokens": Effect([104, 105], shows=lambda a: whole(a) == {"prompt": "hi", "content": "hi"}),
     },
 }
@@ -239,11 +269,16 @@ def send(server: Any, shape: type[Shape], *changes: dict[str, Any] | None, **hea
 def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: ShapeField):
     effect = EFFECTS[shape][row.name]
     answer = send(server, shape, effect.beside, {row.name: effect.value})
-    assert answer.status == 200, answer.body
+    assert answer.status == effect.status, answer.body
     assert row.name not in answer.headers.get("x-puna-ignored", "").split(", ")
     if effect.setting is not None:
         assert effect.setting.items() <= settings(answer).items()
-    assert effect.shows(answer), answer.body
+    if effect.shows is not None:
+        assert effect.shows(answer), answer.body
+    if effect.loaded is not None:
+        name = (BASE[shape] | (effect.beside or {}))["model"]
+        [model] = [model for model in server.get("/api/ps").json["models"] if model["name"] == f"{name}:latest"]
+        assert effect.loaded(model), model
 
 
 def effectless(row: ShapeField) -> Any:

@@ -9,13 +9,13 @@ from http.client import HTTPConnection
 
 import pytest
 
+from fakes.waiting import until
+
 
 def wait_idle(server, seconds: float = 5.0) -> float:
     """How long it took until no slot works."""
     began = time.monotonic()
-    while server.busy():
-        assert time.monotonic() - began < seconds, "a slot still works"
-        time.sleep(0.01)
+    until(lambda: not server.busy(), seconds, "no slot to work")
     return time.monotonic() - began
 
 
@@ -35,10 +35,7 @@ def test_a_client_that_goes_away_while_it_waits_frees_its_slot(server, path):
     connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
     data = body("FOREVER") if "chat" in path else {"model": "tiny", "prompt": "FOREVER", "max_tokens": 4000}
     connection.request("POST", path, json.dumps(data).encode())
-    began = time.monotonic()
-    while not server.busy():
-        assert time.monotonic() - began < 5
-        time.sleep(0.01)
+    until(server.busy, 5, "the request to be at work")
     connection.close()
     assert wait_idle(server) < 1
 

@@ -19,7 +19,8 @@ from .running import Answered, answer, started
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TRIALS = 24
+TRIALS = 12
+"""Each length once, and the cached prompt as often."""
 SHIPPED = ("Q4_1", "Q4_K_M", "Q8_0", "BF16")
 SMALL = ("Q4_K", "F32")
 

@@ -9,9 +9,14 @@ import pytest
 from fakes.gguf_files import Tensor, Value, write_gguf
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.engine.cpu.words import WORD_RULES, WordRule
+from puna.engine.endings import CANDIDATES, ROLE_TEXTS
+from puna.engine.llama.engine import LlamaEngine
+from puna.engine.runner import LoadOptions
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, read_header
+from puna.settings import Settings
 from real.cpu.models import native
+from real.cpu.running import files
 from real.cpu.texts import texts
 
 _RULES: dict[WordRule, str] = {rule: name for name, rule in WORD_RULES.items()}
@@ -110,6 +115,48 @@ def test_sentence_pieces(changes: dict[str, Value], tmp_path: Path) -> None:
     if changes.pop("across", False):
         metadata["tokenizer.ggml.tokens"][300] = "e▁t"  # type: ignore[index]
     assert_equal(with_vocabulary(tmp_path / "model.gguf", metadata | changes), 1000, seed=4)
+
+
+CALLS = frozenset({"<|return|>", "<|call|>", "<|calls|>", "<|flush|>"})
+NO_ENDS = ("<|eot|>", "<|end_of_turn|>", "<|eos|>", "<|endofresponse|>", "<|role_end|>", "[|endofturn|]", "<seed:eos>")
+"""Texts of some models that end nothing unless the file says so."""
+
+
+@pytest.mark.parametrize(
+    ("left_out", "named"),
+    [
+        (frozenset(), {}),
+        (CALLS, {"eot": "<|eot|>", "fim_sep": "<|role_end|>"}),
+        (frozenset({"<|tool_response>"}), {"eom": "<seed:eos>"}),
+        (CALLS - {"<|call|>", "<|flush|>"}, {}),
+        (CANDIDATES - {"<|end|>"}, {}),
+    ],
+    ids=["all", "no calls, two by role", "no tool's response, one by role", "one of both kinds of call", "one"],
+)
+async def test_both_engines_end_answers_as_llama_cpp_does(
+    left_out: frozenset[str], named: dict[str, str], tmp_path: Path
+) -> None:
+    # Of the texts for one role a vocabulary has one.
+    others = frozenset[str]().union(*(of_role - {min(of_role)} for of_role in ROLE_TEXTS.values()))
+    ends = sorted(CANDIDATES - left_out - others - {"</s>"})
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "a", *ends, *NO_ENDS]
+    metadata: dict[str, Value] = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * len(tokens),
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, 1, *[3] * (len(tokens) - 260)],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        **{f"tokenizer.ggml.{role}_token_id": tokens.index(text) for role, text in named.items()},
+    }
+    model = with_vocabulary(tmp_path / "model.gguf", metadata)
+    theirs = native({"model": str(model), "texts": []})["ends"]
+    assert list(Tokenizer(read_header(model, arrays=True)).eos) == theirs
+    llama = await LlamaEngine(Settings(models=Path("none"))).start(files(model), LoadOptions(num_ctx=64, slots=1))
+    try:
+        assert list(llama.info.eos) == theirs
+    finally:
+        await llama.close()
 
 
 def test_a_vocabulary_without_its_tokens_is_refused(smollm2_gguf: Path) -> None:

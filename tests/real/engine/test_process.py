@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from fakes.runners import Start
+from fakes.waiting import turn, until
 from puna.engine.llama.engine import LlamaEngine
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
 from puna.errors import EngineError, LoadFailed, LoadTimeout, RunnerDied
@@ -36,7 +35,7 @@ async def main():
         print("starting", flush=True)
     runner = await engine.start(files, LoadOptions(num_ctx=512, slots=1))
     print(runner.info.pid, flush=True)
-    await asyncio.sleep(1000)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """
@@ -49,22 +48,13 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-def until(condition: Callable[[], object], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 async def child_of_ours(task: asyncio.Task[Runner]) -> psutil.Process:
     """The child that `task` starts, as soon as it is there."""
     while True:
         assert not task.done()
         for child in psutil.Process().children():
             return child
-        await asyncio.sleep(0)
+        await turn()
 
 
 async def test_a_child_has_its_own_session_and_none_of_our_secrets(
@@ -166,10 +156,11 @@ def test_no_child_outlives_a_killed_server(when: str, smollm2_gguf: Path) -> Non
             assert parent.stdout is not None
             assert parent.stdout.readline()
             server = psutil.Process(parent.pid)
-            assert until(server.children, 20)
+            until(server.children, 20, "the child to be started")
             [child] = server.children()
             # Killed while native code holds the interpreter, in the one case.
-            assert when == "loaded" or until(lambda: "child" in " ".join(child.cmdline()), 20)
+            if when != "loaded":
+                until(lambda: "child" in " ".join(child.cmdline()), 20, "the child to run its program")
         finally:
             parent.kill()
-        assert until(lambda: gone(child), 2.0)
+        until(lambda: gone(child), 2.0, "the child to be gone")

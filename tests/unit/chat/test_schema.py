@@ -10,7 +10,7 @@ from jsonschema.validators import validator_for
 
 from fakes.gbnf_reader import Gbnf
 from fakes.schemas import ENFORCED, REFUSED, SHAPES, TREE
-from puna.chat.schema import FREE_DEPTH, check_schema, conforms, schema_to_gbnf
+from puna.chat.schema import FREE_DEPTH, conforms, schema_to_gbnf
 from puna.errors import InvalidRequest
 
 
@@ -32,7 +32,7 @@ def test_every_text_of_the_grammar_is_valid(name: str) -> None:
 def test_what_cannot_be_enforced_is_refused_by_path(name: str) -> None:
     schema, said = REFUSED[name]
     with pytest.raises(InvalidRequest) as refusal:
-        check_schema(schema, param="response_format")
+        schema_to_gbnf(schema, param="response_format")
     assert said in refusal.value.message
     assert refusal.value.param == "response_format"
     assert refusal.value.code == "invalid_json_schema"
@@ -163,7 +163,7 @@ POWERS = {
 )
 def test_what_would_take_too_long_to_read_is_refused(schema: Any) -> None:
     with pytest.raises(InvalidRequest, match="too large"):
-        check_schema(schema, param="response_format")
+        schema_to_gbnf(schema, param="response_format")
 
 
 def test_a_long_chain_of_references_is_followed() -> None:
@@ -180,4 +180,4 @@ def test_a_large_enum_with_its_type_is_read_at_once() -> None:
 
 def test_equal_in_python_is_not_equal_in_json() -> None:
     with pytest.raises(InvalidRequest, match="no value"):
-        check_schema({"allOf": [{"const": True}, {"const": 1}]}, param="response_format")
+        schema_to_gbnf({"allOf": [{"const": True}, {"const": 1}]}, param="response_format")

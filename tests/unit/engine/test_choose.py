@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from puna.engine.choose import MANY, Facts, choose
+from puna.engine.choose import MANY, Circumstances, choose
 from puna.engine.cpu.supported import Machine
 from puna.errors import Unsupported
 
-FACTS = Facts(
+FACTS = Circumstances(
     wish="auto",
     engines=frozenset({"cpu", "llama"}),
     machine=Machine("Linux", "x86_64", frozenset({"avx2"})),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import fields
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from fakes.waiting import turn
 from puna.engine.runner import (
     Constraint,
     End,
@@ -176,8 +178,10 @@ async def test_a_scripted_death_ends_every_answer() -> None:
 async def test_requests_over_the_slots_wait() -> None:
     runner = await start(answering(text="a ", repeat=True, delay=60), slots=2)
     requests = [asyncio.create_task(ask(runner)) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    for _ in range(20):
+        await turn()
     assert await runner.busy() == 2
+    assert not any(request.done() for request in requests)
     for request in requests:
         request.cancel()
     await asyncio.wait(requests)
@@ -251,3 +255,8 @@ def test_a_bad_script_says_where(text: str, where: str) -> None:
 def test_a_script_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match="No such file"):
         Script.read(tmp_path / "none.json")
+
+
+def test_the_settings_of_an_answer_are_all_that_decides_its_tokens() -> None:
+    beside = {"max_tokens", "logprobs", "prefilled"}
+    assert Sampling(max_tokens=1, seed=1).settings().keys() == {field.name for field in fields(Sampling)} - beside

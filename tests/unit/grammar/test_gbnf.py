@@ -13,7 +13,7 @@ from puna.grammar.gbnf import (
     GrammarTooLarge,
     NoAnswer,
     Rules,
-    Text,
+    Terminal,
     but,
     chars,
     choice,
@@ -34,7 +34,7 @@ A = chars("a")
 )
 def test_repetitions_count_exactly(low: int, high: int) -> None:
     rules = Rules()
-    grammar = Gbnf(rules.text(seq(rules.repeat(A, low, high), Text("."))))
+    grammar = Gbnf(rules.text(seq(rules.repeat(A, low, high), Terminal("."))))
     for count in {0, 1, low - 1, low, low + 1, (low + high) // 2, high - 1, high, high + 1, high + 200}:
         if 0 <= count <= 1200:
             assert grammar.accepts("a" * count + ".") == (low <= count <= high), count
@@ -50,18 +50,18 @@ def test_large_counts_stay_small_and_under_llama_cpps_limit() -> None:
 def test_what_can_never_end_is_left_out() -> None:
     rules = Rules()
     loop = rules.reserve("loop")
-    rules.define(loop, seq(Text("a"), loop))
-    assert rules.text(choice(loop, Text("b"))) == 'root ::= "b"\n'
-    assert rules.text(seq(Text("b"), optional(loop))) == 'root ::= "b"\n'
+    rules.define(loop, seq(Terminal("a"), loop))
+    assert rules.text(choice(loop, Terminal("b"))) == 'root ::= "b"\n'
+    assert rules.text(seq(Terminal("b"), optional(loop))) == 'root ::= "b"\n'
     with pytest.raises(NoAnswer):
-        rules.text(seq(Text("b"), loop))
+        rules.text(seq(Terminal("b"), loop))
     assert not rules.can_end(loop)
 
 
 def test_characters_are_written_as_both_readers_know_them() -> None:
     rules = Rules()
     hard = '"\\]^-[/&~|{}()\n\t\r é中😀\u2028\x7f'
-    grammar = Gbnf(rules.text(seq(chars(hard), but((ord(c), ord(c)) for c in hard), Text(hard))))
+    grammar = Gbnf(rules.text(seq(chars(hard), but((ord(c), ord(c)) for c in hard), Terminal(hard))))
     for char in hard:
         assert grammar.accepts(f"{char}x{hard}")
         assert not grammar.accepts(f"x{char}{hard}")
@@ -70,22 +70,22 @@ def test_characters_are_written_as_both_readers_know_them() -> None:
 def test_a_grammar_has_an_upper_size() -> None:
     rules = Rules()
     for number in range(MAX_RULES):
-        rules.add(Text(str(number)))
+        rules.add(Terminal(str(number)))
     with pytest.raises(GrammarTooLarge):
-        rules.add(Text("more"))
+        rules.add(Terminal("more"))
     with pytest.raises(GrammarTooLarge):
-        Rules().text(Text("x" * 3_000_000))
+        Rules().text(Terminal("x" * 3_000_000))
 
 
 def test_endless_reading_is_found() -> None:
     rules = Rules()
     first, second = rules.reserve("first"), rules.reserve("second")
     rules.define(first, seq(optional(A), second))
-    rules.define(second, choice(Text("b"), seq(first, Text("c"))))
+    rules.define(second, choice(Terminal("b"), seq(first, Terminal("c"))))
     assert rules.endless() in (first.name, second.name)
     fine = Rules()
     again = fine.reserve("again")
-    fine.define(again, choice(Text("b"), seq(Text("c"), again)))
+    fine.define(again, choice(Terminal("b"), seq(Terminal("c"), again)))
     assert fine.endless() is None
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from puna.grammar.gbnf import ANY, Chars, Choice, Ref, Repeat, Sequence, Text
+from puna.grammar.gbnf import ANY, Alternation, Chars, Ref, Repeat, Sequence, Terminal
 from puna.grammar.reader import GrammarError, read
 
 
 def test_expressions() -> None:
     assert read('root ::= "a\\n" ("b" | c-1{2,}) # words\nc-1 ::=\n  [^a-z] | .') == {
-        "root": Sequence((Text("a\n"), Choice((Text("b"), Repeat(Ref("c-1"), 2, None))))),
-        "c-1": Choice((Chars(((0, 96), (123, 0x10FFFF))), ANY)),
+        "root": Sequence((Terminal("a\n"), Alternation((Terminal("b"), Repeat(Ref("c-1"), 2, None))))),
+        "c-1": Alternation((Chars(((0, 96), (123, 0x10FFFF))), ANY)),
     }
 
 

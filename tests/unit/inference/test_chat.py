@@ -19,8 +19,6 @@ from fakes.house import (
     text_of,
     thinking_of,
 )
-from puna.chat import turns
-from puna.engine import runner
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelNotFound, RunnerDied, Unsupported
 from puna.model.capabilities import Capability
 from puna.types import (
@@ -408,11 +406,6 @@ async def test_counting_loading_and_tokens() -> None:
         assert await h.inference.detokenize("m", ids) == "Hé<|im_end|>"
         assert len(ids) == 4
         assert await h.inference.unload("m") is True
-
-
-def test_a_templates_marker_for_media_is_the_engines() -> None:
-    """They stand in two rooms that do not know each other."""
-    assert turns.MEDIA_MARKER == runner.MEDIA_MARKER
 
 
 async def test_images_go_to_the_engine_beside_the_prompt() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fakes.house import make_model
-from puna.engine.choose import Choice
+from fakes.waiting import turn, turns_until
+from puna.engine.choose import EngineChoice
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
 from puna.engine.scripted import Script, ScriptedEngine
 from puna.errors import InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsupported
@@ -69,9 +70,10 @@ def names(scheduler: Scheduler) -> set[str]:
     return {loaded.model.name.model for loaded in scheduler.loaded()}
 
 
-async def turn() -> None:
-    """Let others run once."""
-    await asyncio.sleep(0)
+async def in_line(scheduler: Scheduler, count: int = 1) -> None:
+    """So many requests wait, and what their coming set off has happened."""
+    await turns_until(lambda: len(scheduler._line) == count, 5, f"{count} in line")
+    await turn()
 
 
 async def gone(runner: Runner) -> str:
@@ -140,7 +142,7 @@ async def test_a_failed_load_fails_all_who_wait_and_is_tried_anew() -> None:
 async def test_another_engine_steps_in_for_one_that_was_not_named() -> None:
     failing = Counting({"models": [{"match": "*", "load_error": "no such luck"}]})
     engines = {"cpu": failing, "llama": Counting()}
-    chosen = Choice("cpu", "the faster one", 16, instead="llama")
+    chosen = EngineChoice("cpu", "the faster one", 16, instead="llama")
     async with Scheduler(engines, Settings(models=Path("none")), choose=lambda _: chosen) as scheduler:
         reason = (await touch(scheduler, "a")).info.reason
         assert "cpu" in reason
@@ -185,7 +187,7 @@ async def test_other_load_options_wait_for_running_requests_and_load_anew() -> N
     async with open_scheduler(engine) as scheduler:
         async with scheduler.lease(model("a"), NOTHING) as lease:
             other = asyncio.create_task(touch(scheduler, "a", Options(num_ctx=512)))
-            await asyncio.sleep(0.02)
+            await in_line(scheduler)
             assert not lease.runner.died.done()
             assert not other.done()
         assert (await other).info.num_ctx == 512
@@ -225,7 +227,7 @@ async def test_a_busy_model_is_waited_for() -> None:
     async with open_scheduler(Counting(), max_loaded_models=1) as scheduler:
         async with scheduler.lease(model("a"), NOTHING) as lease:
             other = asyncio.create_task(touch(scheduler, "b"))
-            await asyncio.sleep(0.02)
+            await in_line(scheduler)
             assert not other.done()
             assert not lease.runner.died.done()
         await other
@@ -236,7 +238,7 @@ async def test_requests_for_a_loaded_model_pass_those_that_wait_for_memory() -> 
     async with open_scheduler(Counting(), max_loaded_models=2) as scheduler:
         async with scheduler.lease(model("a"), NOTHING), scheduler.lease(model("b"), NOTHING, keep_alive=1):
             waiting = asyncio.create_task(touch(scheduler, "c"))
-            await asyncio.sleep(0.02)
+            await in_line(scheduler)
             await touch(scheduler, "a")
             assert not waiting.done()
         await waiting
@@ -246,7 +248,7 @@ async def test_the_line_is_bounded() -> None:
     async with open_scheduler(Counting(), max_loaded_models=1, max_queue=2) as scheduler:
         async with scheduler.lease(model("a"), NOTHING):
             waiting = [asyncio.create_task(touch(scheduler, name)) for name in "bc"]
-            await asyncio.sleep(0.02)
+            await in_line(scheduler, 2)
             with pytest.raises(Overloaded) as error:
                 await touch(scheduler, "d")
             assert error.value.retry_after > 0
@@ -266,7 +268,7 @@ async def test_who_leaves_the_line_is_forgotten() -> None:
     async with open_scheduler(engine, max_loaded_models=1) as scheduler:
         async with scheduler.lease(model("a"), NOTHING):
             waiting = asyncio.create_task(touch(scheduler, "b"))
-            await asyncio.sleep(0.02)
+            await in_line(scheduler)
             waiting.cancel()
             await asyncio.wait({waiting})
         assert [name for name, _ in engine.loads] == ["a:latest"]
@@ -329,7 +331,7 @@ async def test_closing_ends_every_runner_and_refuses_the_line() -> None:
         lease = scheduler.lease(model("a"), NOTHING)
         runner = (await lease.__aenter__()).runner
         waiting = asyncio.create_task(touch(scheduler, "b"))
-        await asyncio.sleep(0.02)
+        await in_line(scheduler)
         await scheduler.close()
         assert runner.died.done()
         with pytest.raises(Overloaded):

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import random
 import time
 from pathlib import Path
 
@@ -349,3 +350,24 @@ def test_many_models_are_not_all_compared() -> None:
     stored = [name(f"model-{number:05}") for number in range(NEAREST_AMONG + 1)]
     assert nearest(name(f"modell-{0:05}"), stored)[0] == stored[0]
     assert stored[-1] not in nearest(name(f"modell-{NEAREST_AMONG:05}"), stored)
+
+
+def damaged(chance: random.Random, number: int) -> bytes:
+    """Cut on even numbers, else with one bit flipped, anywhere."""
+    if number % 2 == 0:
+        return WEIGHTS[: chance.randrange(len(WEIGHTS))]
+    place = chance.randrange(len(WEIGHTS))
+    return WEIGHTS[:place] + bytes([WEIGHTS[place] ^ (1 << chance.randrange(8))]) + WEIGHTS[place + 1 :]
+
+
+def test_no_damage_goes_unseen_and_the_whole_file_is_taken_again(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/t", WEIGHTS)
+    library, chance = Library.open(tmp_path), random.Random(3)
+    library.verify(library.resolve(name("m:t")))
+    weights = tmp_path / "blobs" / Digest.of(WEIGHTS).filename
+    for number in range(400):
+        weights.write_bytes(damaged(chance, number))
+        with pytest.raises(ModelFileError):
+            library.verify(library.resolve(name("m:t")))
+    weights.write_bytes(WEIGHTS)
+    library.verify(library.resolve(name("m:t")))

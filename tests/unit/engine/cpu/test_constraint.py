@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from puna.chat.schema import schema_to_gbnf
-from puna.engine.cpu.constraint import GrammarMatcher, Grammars, Vocabulary
+from puna.engine.cpu.constraint import GrammarMatcher, Grammars, TokenTable
 from puna.errors import InvalidRequest
 from puna.types import JsonObject
 
@@ -20,7 +20,7 @@ EOS = (1, 2)
 
 @pytest.fixture(scope="module")
 def grammars() -> Grammars:
-    return Grammars(Vocabulary(PIECES, frozenset({0, 1, 2}), EOS))
+    return Grammars(TokenTable(PIECES, frozenset({0, 1, 2}), EOS))
 
 
 def allowed(matcher: GrammarMatcher) -> set[bytes]:

@@ -13,10 +13,10 @@ import pytest
 
 from fakes.cpu_model import FakeModel
 from puna.engine.cpu.cache import Cache
-from puna.engine.cpu.loop import Cancel, Census, Count, Generate, Limits, Loop, Score, Stop, Told
+from puna.engine.cpu.loop import Cancel, Census, Count, Generate, Loop, LoopLimits, Score, Stop, Told
 from puna.engine.cpu.pace import MOST
 from puna.engine.cpu.sampler import Allowed, Drawn
-from puna.engine.cpu.stream import Event, Scored
+from puna.engine.cpu.stream import Scored, StreamEvent
 from puna.engine.runner import End, Sampling
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, PunaError
 
@@ -30,8 +30,8 @@ class Bench:
     def __init__(self, blocks: int = 200, slots: int = 16, num_ctx: int = NUM_CTX) -> None:
         self.model = FakeModel(blocks)
         self.cache = Cache(blocks)
-        self.told: defaultdict[int, list[Event | Census]] = defaultdict(list)
-        limits = Limits(num_ctx, slots, self.model.vocabulary, frozenset({EOS}))
+        self.told: defaultdict[int, list[StreamEvent | Census]] = defaultdict(list)
+        limits = LoopLimits(num_ctx, slots, self.model.vocabulary, frozenset({EOS}))
         self.loop = Loop(self.model, self.cache, limits, self._hear)
 
     def _hear(self, told: Told) -> None:
@@ -376,7 +376,7 @@ def test_the_thread_works_waits_and_stops() -> None:
         if any(isinstance(event, End) for _, event in told):
             done.set()
 
-    loop = Loop(FakeModel(64), Cache(64), Limits(NUM_CTX, 4, 120, frozenset({EOS})), hear)
+    loop = Loop(FakeModel(64), Cache(64), LoopLimits(NUM_CTX, 4, 120, frozenset({EOS})), hear)
     thread = threading.Thread(target=loop.run)
     thread.start()
     for number in range(3):

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from puna.engine.cpu.cache import BLOCK
-from puna.engine.cpu.plan import SCORED, SMALLEST, Chunk, State, chunk_size, plan
+from puna.engine.cpu.plan import SCORED, SMALLEST, Span, State, chunk_size, plan
 
 prompts = st.builds(
     lambda left, blocks, scored: State(known=blocks * BLOCK + left, done=blocks * BLOCK, scored=scored),
@@ -34,7 +34,7 @@ def test_every_answer_gets_its_token_in_every_step(states: list[State], budget: 
     chunks = plan(states, budget)
     for index, state in enumerate(states):
         if state.decoding:
-            assert Chunk(index, state.done, 1) in chunks
+            assert Span(index, state.done, 1) in chunks
 
 
 @given(sequences, budgets)
@@ -70,11 +70,11 @@ def test_all_prompts_come_to_their_end(states: list[State], budget: int) -> None
 
 def test_a_short_prompt_passes_a_long_one() -> None:
     states = [State(5_000, 0), State(3_000, 0), State(40, 0)]
-    assert plan(states, 256) == [Chunk(0, 0, 128), Chunk(2, 0, 40), Chunk(1, 0, 64)]
+    assert plan(states, 256) == [Span(0, 0, 128), Span(2, 0, 40), Span(1, 0, 64)]
 
 
 def test_a_prompt_alone_gets_the_whole_budget() -> None:
-    assert plan([State(5_000, 0)], 512) == [Chunk(0, 0, 512)]
+    assert plan([State(5_000, 0)], 512) == [Span(0, 0, 512)]
 
 
 def test_nothing_to_do_is_an_empty_plan() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from puna.engine.cpu.protocol import (
     HEADER,
-    Answer,
     Ask,
     AskCancel,
     AskCount,
@@ -21,6 +20,7 @@ from puna.engine.cpu.protocol import (
     Failed,
     Hello,
     Load,
+    ReplyBody,
     ask_frame,
     hello_frame,
     read_ask,
@@ -47,7 +47,7 @@ ASKS: list[Ask] = [
 
 TOP = (Candidate(1, b"\xff\x00", -0.25), Candidate(2, "é".encode(), -math.inf))
 
-ANSWERS: list[Answer] = [
+ANSWERS: list[ReplyBody] = [
     Token(5, b"\xf0\x9f"),
     Token(6, b"", -1.5, TOP),
     Token(7, b"x", 0.0, ()),

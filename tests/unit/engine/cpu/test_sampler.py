@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.engine.cpu.sampler import HEAD, Row, Sampler, check, draw, largest, log_normaliser, uniform
+from puna.engine.cpu.sampler import HEAD, Logits, Sampler, check, draw, largest, log_normaliser, uniform
 from puna.engine.runner import Sampling
 from puna.errors import EngineError, InvalidRequest
 
@@ -22,11 +22,11 @@ def sampling(seed: int = 0, **said: Any) -> Sampling:
     return Sampling(**{"max_tokens": 1, "seed": seed, **PLAIN, **said})
 
 
-def logits(size: int, spread: float = 2.0, seed: int = 1) -> Row:
+def logits(size: int, spread: float = 2.0, seed: int = 1) -> Logits:
     return np.random.default_rng(seed).normal(0, spread, size).astype(np.float32)
 
 
-def closed_form(row: Row, history: Sequence[int], wanted: Sampling) -> np.ndarray[Any, np.dtype[np.float64]]:
+def closed_form(row: Logits, history: Sequence[int], wanted: Sampling) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The probability of every token, step by step, without a shortcut."""
     x = row.astype(np.float64)
     for token, bias in wanted.logit_bias:

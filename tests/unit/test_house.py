@@ -1,0 +1,33 @@
+"""Rules of the house that a machine can see."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+WAITING = TESTS / "fakes" / "waiting.py"
+"""The one place that waits by the clock: between two looks at a condition."""
+
+
+def parsed(folder: Path) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(folder.rglob("*.py")):
+        yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def sleeps(tree: ast.AST) -> Iterator[ast.Call]:
+    """Calls of any `sleep` that takes time; `sleep(0)` only lets others run."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="sleep") | ast.Name(id="sleep"), args=[ast.Constant(value=0)]):
+                pass
+            case ast.Call(func=ast.Attribute(attr="sleep") | ast.Name(id="sleep")):
+                yield node
+
+
+def test_no_test_waits_with_sleep() -> None:
+    """A state is waited for, not a time: `fakes.waiting.until`."""
+    found = [f"{path.relative_to(TESTS)}:{call.lineno}" for path, tree in parsed(TESTS) for call in sleeps(tree)]
+    assert [place for place in found if not place.startswith(str(WAITING.relative_to(TESTS)))] == []
+    assert [*sleeps(ast.parse("import time\ntime.sleep(0.1)"))], "it would be seen"
