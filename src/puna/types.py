@@ -39,6 +39,9 @@ class AudioPart:
 
 Part: TypeAlias = TextPart | ImagePart | AudioPart
 
+MEDIA_MARKER = "<__media__>"
+"""Stands in the text of a prompt for each image or sound, in order."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

@@ -34,7 +34,7 @@ from puna.grammar.gbnf import (
     GrammarTooLarge,
     NoAnswer,
     Rules,
-    Text,
+    Terminal,
     chars,
     choice,
     optional,
@@ -215,7 +215,7 @@ class _Answer:
                 raise next(iter(self.impossible.values()))
             return NEVER
         one = self.rules.add(choice(*options), "call")
-        between = seq(Text(","), optional(Text(" "))) if self.syntax.array else optional(Text("\n"))
+        between = seq(Terminal(","), optional(Terminal(" "))) if self.syntax.array else optional(Terminal("\n"))
         more = self.rules.repeat(self.rules.add(seq(between, one), "again"), 0, self.most - 1)
         return self.rules.add(seq(self._loose(lead), one, more, self._loose(trail)), "calls")
 
@@ -230,7 +230,7 @@ class _Answer:
             return NEVER
 
     def _call(self, before: str, index: int, tool: Tool, after: str) -> Expression:
-        head = seq(self._loose(before), Text(tool.name), self._loose(self.syntax.between))
+        head = seq(self._loose(before), Terminal(tool.name), self._loose(self.syntax.between))
         return seq(head, self._arguments(index, tool), self._loose(after))
 
     def _arguments(self, index: int, tool: Tool) -> Expression:
@@ -254,8 +254,8 @@ class _Answer:
         else:
             where = f"tools[{index}].grammar"
             inside = grammar.grammar_text(self.rules, tool.grammar, json_characters, param=where)
-            text = seq(Text('"'), self.rules.add(inside, "free"), Text('"'))
-        return seq(Text(f'{{"{CUSTOM_ARGUMENT}":'), optional(Text(" ")), text, Text("}"))
+            text = seq(Terminal('"'), self.rules.add(inside, "free"), Terminal('"'))
+        return seq(Terminal(f'{{"{CUSTOM_ARGUMENT}":'), optional(Terminal(" ")), text, Terminal("}"))
 
     def _loose(self, text: str) -> Expression:
         """What the template writes, its white space optional; its id any id."""
@@ -267,9 +267,9 @@ class _Answer:
             while rest:
                 word = rest.lstrip()
                 if space := rest[: len(rest) - len(word)]:
-                    parts.append(optional(Text(space)))
+                    parts.append(optional(Terminal(space)))
                 end = next((i for i, char in enumerate(word) if char.isspace()), len(word))
-                parts.append(Text(word[:end]))
+                parts.append(Terminal(word[:end]))
                 rest = word[end:]
         return seq(*parts) if parts else EMPTY
 

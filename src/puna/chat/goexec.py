@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from puna.chat.gofunctions import CALLED, fail
 from puna.chat.govalues import MISSING, Missing, Record, Value, Words, printed, truth
+from puna.model.bounds import MAX_OUTPUT
 from puna.model.goparse import (
     Action,
     Branch,
@@ -30,7 +31,6 @@ from puna.model.goparse import (
 )
 
 MAX_STEPS = 2_000_000
-MAX_OUTPUT = 32_000_000
 MAX_CALLS = 100
 
 

@@ -12,8 +12,8 @@ from puna.chat import pattern
 from puna.errors import Code, InvalidRequest
 from puna.grammar.gbnf import (
     EMPTY,
+    Alternation,
     Chars,
-    Choice,
     Expression,
     GrammarTooLarge,
     NoAnswer,
@@ -21,7 +21,7 @@ from puna.grammar.gbnf import (
     Repeat,
     Rules,
     Sequence,
-    Text,
+    Terminal,
     but,
     choice,
     optional,
@@ -98,7 +98,7 @@ class _Adopt:
 
     def expression(self, body: Expression) -> Expression:
         match body:
-            case Text(text):
+            case Terminal(text):
                 return seq(*(self._letter(char) for char in text))
             case Chars():
                 return self.written(body)
@@ -106,7 +106,7 @@ class _Adopt:
                 return self.refs[name]
             case Sequence(parts):
                 return seq(*(self.expression(part) for part in parts))
-            case Choice(options):
+            case Alternation(options):
                 return choice(*(self.expression(option) for option in options))
             case Repeat(item, low, high):
                 inner = self.expression(item)
@@ -116,7 +116,7 @@ class _Adopt:
     def _letter(self, char: str) -> Expression:
         chars = Chars(((ord(char), ord(char)),))
         written = self.written(chars)
-        return Text(char) if written == chars else written
+        return Terminal(char) if written == chars else written
 
 
 _TOKEN = re.compile(
@@ -148,12 +148,12 @@ def without(rules: Rules, mark: str) -> Expression:
         targets = {char: state for char, state in reached.items() if state}
         away = but((ord(char), ord(char)) for char in targets)
         if index == 0:
-            more = seq(Text(mark[0]), states[1]) if len(mark) > 1 else None
+            more = seq(Terminal(mark[0]), states[1]) if len(mark) > 1 else None
             first = rules.repeat(but([(ord(mark[0]), ord(mark[0]))]), 0, None)
             rules.define(ref, seq(first, optional(more)) if more is not None else first)
             continue
         options: list[Expression] = [EMPTY, seq(away, states[0])]
-        options += [seq(Text(char), states[state]) for char, state in targets.items() if state < len(mark)]
+        options += [seq(Terminal(char), states[state]) for char, state in targets.items() if state < len(mark)]
         rules.define(ref, choice(*options))
     return states[0]
 
@@ -173,7 +173,7 @@ def not_beginning(rules: Rules, prefix: str) -> Expression:
         other = but([(ord(char), ord(char)), *blank.ranges])
         options: list[Expression] = [seq(other, anything)]
         if after is not None:
-            options.append(seq(Text(char), after))
+            options.append(seq(Terminal(char), after))
         after = rules.add(seq(rules.repeat(blank, 0, 20), optional(choice(*options))), "other")
     return after if after is not None else EMPTY
 
@@ -184,6 +184,6 @@ def after_thinking(gbnf: str, open_tag: str | None, close_tag: str) -> str:
     `open_tag` None: the prompt has opened the thought already, so it must come. Else it may come, or be left out.
     """
     rules = Rules()
-    thought = seq(without(rules, close_tag), Text(close_tag), rules.repeat(Chars(((10, 10), (32, 32))), 0, 4))
-    head = thought if open_tag is None else optional(seq(Text(open_tag), thought))
+    thought = seq(without(rules, close_tag), Terminal(close_tag), rules.repeat(Chars(((10, 10), (32, 32))), 0, 4))
+    head = thought if open_tag is None else optional(seq(Terminal(open_tag), thought))
     return rules.text(seq(head, rules.external("answer-root"))) + renamed(gbnf, "answer-")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from puna.chat import pattern
-from puna.grammar.gbnf import EMPTY, Chars, Expression, Ref, Rules, Text, choice, optional, seq, span
+from puna.grammar.gbnf import EMPTY, Chars, Expression, Ref, Rules, Terminal, choice, optional, seq, span
 
 _COMMON: Mapping[str, str] = MappingProxyType(
     {
@@ -257,7 +257,7 @@ class _Reader:
 
     def _char(self, char: str) -> Expression:
         shown = self.written(Chars(((ord(char), ord(char)),)))
-        return Text(char) if isinstance(shown, Chars) else shown
+        return Terminal(char) if isinstance(shown, Chars) else shown
 
     def _unquoted(self, word: str) -> str:
         if not word.startswith('"') or not word.endswith('"'):

@@ -12,7 +12,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import cast
 
-from puna.grammar.gbnf import EMPTY, NEVER, Expression, Ref, Repeat, Rules, Text, chars, choice, optional, seq, span
+from puna.grammar.gbnf import EMPTY, NEVER, Expression, Ref, Repeat, Rules, Terminal, chars, choice, optional, seq, span
 
 DIGITS = 15
 _DIGIT = span("0", "9")
@@ -105,12 +105,12 @@ def integers(rules: Rules, bounds: Bounds, step: int = 1) -> Expression | None:
     digits = _Digits(rules, step // unit)
 
     def positive(first: int, last: int) -> Expression:
-        return seq(digits.natural(-(-max(first, 1) // unit), last // unit), Text("0" * zeros))
+        return seq(digits.natural(-(-max(first, 1) // unit), last // unit), Terminal("0" * zeros))
 
     return choice(
-        Text("0") if low <= 0 <= high else NEVER,
+        Terminal("0") if low <= 0 <= high else NEVER,
         positive(low, high),
-        seq(Text("-"), positive(-high, -low)),
+        seq(Terminal("-"), positive(-high, -low)),
     )
 
 
@@ -182,7 +182,7 @@ def _digits(low: int, high: int) -> Expression:
 
 
 def _one_of(digits: str) -> Expression:
-    return Text(digits) if len(digits) == 1 else chars(digits)
+    return Terminal(digits) if len(digits) == 1 else chars(digits)
 
 
 # -------------------------------------------------------------------------------------------------------- decimals
@@ -202,8 +202,8 @@ def decimals(bounds: Bounds) -> Expression | None:
     """Every number inside `bounds`; without any, also with an exponent of up to two digits. None: bounds too large."""
     near = bounds.near()
     if near.open:
-        whole = choice(Text("0"), seq(span("1", "9"), _digits(0, DIGITS - 1)))
-        plain = seq(optional(Text("-")), whole, optional(seq(Text("."), _digits(1, DIGITS))))
+        whole = choice(Terminal("0"), seq(span("1", "9"), _digits(0, DIGITS - 1)))
+        plain = seq(optional(Terminal("-")), whole, optional(seq(Terminal("."), _digits(1, DIGITS))))
         exponent = seq(chars("eE"), optional(chars("+-")), _digits(1, 2))
         return seq(plain, optional(exponent)) if bounds.open else plain
     if near.empty and not bounds.empty:
@@ -214,7 +214,7 @@ def decimals(bounds: Bounds) -> Expression | None:
         return None
     # As many places as keep every written number apart from a bound that does not belong to the interval.
     places = max(1, DIGITS - max(len(str(int(bound))) for bound in known))
-    return choice(*(seq(Text(sign), _magnitude(part, places)) for sign, part in _signed(bounds)))
+    return choice(*(seq(Terminal(sign), _magnitude(part, places)) for sign, part in _signed(bounds)))
 
 
 def fractions(bounds: Bounds, step: Decimal) -> Expression | None:
@@ -223,7 +223,7 @@ def fractions(bounds: Bounds, step: Decimal) -> Expression | None:
     fine = not divides(step, Decimal(1)) or step * _MOST_FRACTIONS < 1
     if fine or any(bound > _LARGEST_BOUND for bound in _known(bounds)):
         return None
-    return choice(*(seq(Text(sign), _stepped(part, step)) for sign, part in _signed(bounds)))
+    return choice(*(seq(Terminal(sign), _stepped(part, step)) for sign, part in _signed(bounds)))
 
 
 def _known(bounds: Bounds) -> list[Decimal]:
@@ -251,13 +251,13 @@ def _magnitude(part: _Interval, places: int) -> Expression:
     low, high = _places(part.low), _places(part.high)
     places = max(places, len(low), len(high))
     if first == last:
-        return seq(Text(str(first)), _fraction(_Tight(low, part.low_in), _Tight(high, part.high_in), places))
+        return seq(Terminal(str(first)), _fraction(_Tight(low, part.low_in), _Tight(high, part.high_in), places))
     options: list[Expression] = []
     if low or not part.low_in:
-        options.append(seq(Text(str(first)), _fraction(_Tight(low, part.low_in), None, places)))
+        options.append(seq(Terminal(str(first)), _fraction(_Tight(low, part.low_in), None, places)))
         first += 1
-    options.append(seq(_whole(first, last - 1), optional(seq(Text("."), _digits(1, places)))))
-    options.append(seq(Text(str(last)), _fraction(None, _Tight(high, part.high_in), places)))
+    options.append(seq(_whole(first, last - 1), optional(seq(Terminal("."), _digits(1, places)))))
+    options.append(seq(Terminal(str(last)), _fraction(None, _Tight(high, part.high_in), places)))
     return choice(*options)
 
 
@@ -272,13 +272,13 @@ def _stepped(part: _Interval, step: Decimal) -> Expression:
             continue
         digits, width = _places(fraction), len(_places(step))
         spelt = {digits + "0" * zeros for zeros in range(width - len(digits) + 1)}
-        groups.setdefault((first, last), []).extend(Text(f".{text}" if text else "") for text in sorted(spelt))
+        groups.setdefault((first, last), []).extend(Terminal(f".{text}" if text else "") for text in sorted(spelt))
     return choice(*(seq(_whole(*ends), choice(*options)) for ends, options in groups.items()))
 
 
 def _whole(low: int, high: int) -> Expression:
     digits = _Digits(Rules(), 1)
-    return choice(Text("0") if low == 0 <= high else NEVER, digits.natural(max(low, 1), high))
+    return choice(Terminal("0") if low == 0 <= high else NEVER, digits.natural(max(low, 1), high))
 
 
 def _places(number: Decimal) -> str:
@@ -305,7 +305,7 @@ class _Tight:
 def _fraction(low: _Tight | None, high: _Tight | None, places: int) -> Expression:
     """Nothing, or a point and at most `places` digits, between the two bounds (None: no longer bounded)."""
     more = _more_digits(low, high, places)
-    with_point = seq(Text("."), more)
+    with_point = seq(Terminal("."), more)
     return choice(EMPTY, with_point) if _may_end(low, high) else with_point
 
 

@@ -20,6 +20,7 @@ from puna.chat.facts import TemplateFacts
 from puna.chat.probe import probe
 from puna.chat.turns import message_json, shaped, tool_json
 from puna.errors import InvalidRequest, ModelFileError
+from puna.model.bounds import MAX_OUTPUT
 from puna.types import JsonObject, JsonValue, Message, Tool
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 20_000_000
 MAX_SOURCE = 1_000_000
-MAX_OUTPUT = 32_000_000
 RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
 
 _GENERATION = re.compile(r"\{%(-|\+)?\s*(end)?generation\s*(-|\+)?%\}")

@@ -34,7 +34,7 @@ from puna.grammar.gbnf import (
     NoAnswer,
     Ref,
     Rules,
-    Text,
+    Terminal,
     but,
     chars,
     choice,
@@ -62,11 +62,6 @@ _MOST_PATTERNS = 4
 
 
 # ------------------------------------------------------------------------------------------------------ public parts
-
-
-def check_schema(schema: JsonValue, *, param: str) -> None:
-    """Raise InvalidRequest, naming keyword and path, if answers cannot be held to `schema`."""
-    schema_to_gbnf(schema, param=param)
 
 
 def schema_to_gbnf(schema: JsonValue, *, param: str = "output") -> str:
@@ -196,12 +191,12 @@ def json_characters(allowed: Chars) -> Expression:
     raw = intersection(allowed.ranges, _PLAIN.ranges)
     options: list[Expression] = [Chars(raw)] if raw else []
     for low, high in intersection(allowed.ranges, ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))):
-        options += [Text(_SHORT_ESCAPES.get(code) or f"\\u{code:04x}") for code in range(low, high + 1)]
+        options += [Terminal(_SHORT_ESCAPES.get(code) or f"\\u{code:04x}") for code in range(low, high + 1)]
     return choice(*options)
 
 
-def json_text(value: JsonValue) -> Text:
-    return Text(json.dumps(value, ensure_ascii=False, allow_nan=False))
+def json_text(value: JsonValue) -> Terminal:
+    return Terminal(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 # -------------------------------------------------------------------------------------------------------------- writer
@@ -278,9 +273,9 @@ class Writer:
             case "integer":
                 return self._integer(shape)
             case "boolean":
-                return self.named("boolean", choice(Text("true"), Text("false")))
+                return self.named("boolean", choice(Terminal("true"), Terminal("false")))
             case _:
-                return self.named("null", Text("null"))
+                return self.named("null", Terminal("null"))
 
     def _never(self, reason: str) -> Expression:
         self.impossible.append(reason)
@@ -404,7 +399,7 @@ class Writer:
         extra = None if closed else self._extra(shape, names)
         members = [
             (
-                seq(json_text(name), Text(":"), optional(Text(" ")), self.value(self._property(shape, name))),
+                seq(json_text(name), Terminal(":"), optional(Terminal(" ")), self.value(self._property(shape, name))),
                 name in shape.required,
             )
             for name in names
@@ -447,7 +442,7 @@ class Writer:
         if high is not None and high >= len(members) and extra is None:
             high = None
         most = high + 1 if high is not None else max(low, 1)
-        comma = seq(Text(","), self.gap())
+        comma = seq(Terminal(","), self.gap())
         after: dict[int, Expression] = {
             count: self._last_members(
                 extra, comma, low=max(low - count, 0), high=None if high is None else high - count, count=count
@@ -460,7 +455,7 @@ class Writer:
                 given = seq(comma if count else EMPTY, member, after[min(count + 1, most)])
                 before[count] = given if required else choice(given, after[count])
             after = {count: self.rules.add(body, "members") for count, body in before.items()}
-        return seq(Text("{"), self.gap(), after[0])
+        return seq(Terminal("{"), self.gap(), after[0])
 
     def _last_members(
         self, extra: Expression | None, comma: Expression, *, low: int, high: int | None, count: int
@@ -468,8 +463,8 @@ class Writer:
         """Members without a declared name, after `count` others, and the end."""
         if high is not None and high < 0:
             return NEVER
-        close = seq(self.gap(), Text("}"))
-        end = close if count else Text("}")
+        close = seq(self.gap(), Terminal("}"))
+        end = close if count else Terminal("}")
         if extra is None or high == 0:
             return end if low == 0 else NEVER
         more = self.rules.add(seq(comma, extra), "more")
@@ -508,7 +503,7 @@ class Writer:
             )
             key = self._key(shape, frozenset(names), conditions)
             if key != NEVER:
-                options.append(seq(key, Text(":"), optional(Text(" ")), self.value(places)))
+                options.append(seq(key, Terminal(":"), optional(Terminal(" ")), self.value(places)))
         return choice(*options) if options else None
 
     def _others(self, shape: Shape, given: list[str]) -> tuple[Located, ...] | None:
@@ -525,7 +520,7 @@ class Writer:
     def _key(self, shape: Shape, names: frozenset[str], conditions: tuple[texts.Condition, ...]) -> Expression:
         """The name of a property that is none of `names`, and keeps `conditions`."""
         if not shape.names and not conditions:
-            return self.string() if not names else seq(Text('"'), self._other_than(names), Text('"'))
+            return self.string() if not names else seq(Terminal('"'), self._other_than(names), Terminal('"'))
         places = self._name_places(shape)
         if not names and not conditions:
             return self.value(places)
@@ -546,7 +541,7 @@ class Writer:
         for first in sorted(firsts):
             if any(low <= ord(first) <= high for low, high in _PLAIN.ranges):
                 rest = self._other_than(frozenset(name[1:] for name in names if name.startswith(first)))
-                options.append(seq(Text(first), rest))
+                options.append(seq(Terminal(first), rest))
         return self.rules.add(choice(*options), "name")
 
     def _plain_rest(self) -> Expression:
@@ -561,7 +556,7 @@ class Writer:
         if shape.unique and (high is None or high > 1):
             return self._unique(shape, low, high)
         first = max((len(part.first) for part in shape.items), default=0)
-        comma = seq(Text(","), self.gap())
+        comma = seq(Terminal(","), self.gap())
         rest = self._item(shape, first)
         # Listed items alone say nothing of more; only those that must be there are written.
         closed = first > 0 and all(part.others is None for part in shape.items)
@@ -593,8 +588,8 @@ class Writer:
         return self.value(tuple(places))
 
     def _bracketed(self, some: Expression, *, empty: bool) -> Expression:
-        full = seq(Text("["), self.gap(), some, self.gap(), Text("]"))
-        return choice(full, Text("[]")) if empty else full
+        full = seq(Terminal("["), self.gap(), some, self.gap(), Terminal("]"))
+        return choice(full, Terminal("[]")) if empty else full
 
     def _unique(self, shape: Shape, low: int, high: int | None) -> Expression:
         """Items all different: possible where they are few and known."""
@@ -624,7 +619,7 @@ class Writer:
         named: dict[str, list[JsonValue]] = {"boolean": [True, False], "null": [None]}
         return [value for name in sorted(shape.types) for value in named[name]]
 
-    def _any_order(self, values: list[Text], low: int, high: int) -> Expression:
+    def _any_order(self, values: list[Terminal], low: int, high: int) -> Expression:
         """Every list of different values: a rule for each set of those still left."""
         known: dict[frozenset[int], Expression] = {}
 
@@ -633,20 +628,20 @@ class Writer:
                 used = len(values) - len(left)
                 options: list[Expression] = [EMPTY] if used >= low else []
                 if used < high:
-                    comma = seq(Text(","), self.gap()) if used else EMPTY
+                    comma = seq(Terminal(","), self.gap()) if used else EMPTY
                     options += [seq(comma, values[index], after(left - {index})) for index in sorted(left)]
                 known[left] = self.rules.add(choice(*options), "different")
             return known[left]
 
         return after(frozenset(range(len(values))))
 
-    def _in_order(self, values: list[Text], low: int, high: int) -> Expression:
+    def _in_order(self, values: list[Terminal], low: int, high: int) -> Expression:
         """Lists of different values in the order of the enum: with many, a rule for each set would be too much."""
         # With no upper bound that matters, it is enough to count up to the lower one.
         most = high + 1 if high < len(values) else low
         after: dict[int, Expression] = {count: EMPTY if low <= count <= high else NEVER for count in range(most + 1)}
         for value in reversed(values):
-            comma = seq(Text(","), self.gap())
+            comma = seq(Terminal(","), self.gap())
             after = {
                 count: self.rules.add(
                     choice(seq(comma if count else EMPTY, value, after[min(count + 1, most)]), after[count]),
@@ -676,29 +671,31 @@ class Writer:
         if not wanted:
             if (low, high) == (0, None):
                 return self.string()
-            return self.rules.add(seq(Text('"'), self.rules.repeat(self.character(), low, high), Text('"')), "string")
+            return self.rules.add(
+                seq(Terminal('"'), self.rules.repeat(self.character(), low, high), Terminal('"')), "string"
+            )
         body = texts.characters(self.rules, tuple(wanted), low, high, json_characters, but=but)
         path, keyword = wanted[-1].path, wanted[-1].keyword
         if body == NEVER:
             return self._never(f"{path}: {keyword}: no text matches it")
-        return self.rules.add(seq(Text('"'), body, Text('"')), "string")
+        return self.rules.add(seq(Terminal('"'), body, Terminal('"')), "string")
 
     def string(self) -> Ref:
         """Any text."""
         if "string" not in self._named:
-            body = seq(Text('"'), self.rules.repeat(self.character(), 0, None), Text('"'))
+            body = seq(Terminal('"'), self.rules.repeat(self.character(), 0, None), Terminal('"'))
             self._named["string"] = self.rules.add(body, "string")
         return self._named["string"]
 
     def character(self) -> Ref:
         """One character of a string: as it is, or escaped; a character beyond 16 bits by its pair of surrogates."""
         if "char" not in self._named:
-            low_half = seq(Text("\\u"), chars("dD"), chars("cdefCDEF"), _HEX, _HEX)
+            low_half = seq(Terminal("\\u"), chars("dD"), chars("cdefCDEF"), _HEX, _HEX)
             high_half = seq(chars("dD"), chars("89abAB"), _HEX, _HEX, low_half)
             one_unit = choice(
                 seq(chars("0123456789abcefABCEF"), _HEX, _HEX, _HEX), seq(chars("dD"), span("0", "7"), _HEX, _HEX)
             )
-            escaped = seq(Text("\\"), choice(chars('"\\/bfnrt'), seq(Text("u"), choice(one_unit, high_half))))
+            escaped = seq(Terminal("\\"), choice(chars('"\\/bfnrt'), seq(Terminal("u"), choice(one_unit, high_half))))
             self._named["char"] = self.rules.add(choice(_PLAIN, escaped), "char")
         return self._named["char"]
 
@@ -734,17 +731,25 @@ class Writer:
 
     def gap(self) -> Expression:
         """White space between parts: none, one blank, or a new line with its indentation."""
-        return optional(self.named("gap", choice(Text(" "), seq(Text("\n"), self.rules.repeat(chars(" "), 0, 20)))))
+        return optional(
+            self.named("gap", choice(Terminal(" "), seq(Terminal("\n"), self.rules.repeat(chars(" "), 0, 20))))
+        )
 
     def free_value(self, depth: int) -> Ref:
         """Any JSON value of at most `depth` levels."""
         name = f"json-{depth}"
         if name not in self._named:
             number = numbers.decimals(numbers.Bounds()) or NEVER
-            simple = (self.string(), self.rules.add(number, "number"), Text("true"), Text("false"), Text("null"))
+            simple = (
+                self.string(),
+                self.rules.add(number, "number"),
+                Terminal("true"),
+                Terminal("false"),
+                Terminal("null"),
+            )
             if depth:
                 item = self.free_value(depth - 1)
-                more = self.rules.add(seq(Text(","), self.gap(), item), "more")
+                more = self.rules.add(seq(Terminal(","), self.gap(), item), "more")
                 items = seq(item, self.rules.repeat(more, 0, None))
                 self._named[name] = self.rules.add(
                     choice(*simple, self.free_object(depth), self._bracketed(items, empty=True)), name
@@ -756,11 +761,11 @@ class Writer:
     def free_object(self, depth: int = FREE_DEPTH) -> Expression:
         """Any JSON object of at most `depth` levels."""
         member = self.rules.add(
-            seq(self.string(), Text(":"), optional(Text(" ")), self.free_value(depth - 1)), "member"
+            seq(self.string(), Terminal(":"), optional(Terminal(" ")), self.free_value(depth - 1)), "member"
         )
-        more = self.rules.add(seq(Text(","), self.gap(), member), "more")
-        full = seq(Text("{"), self.gap(), member, self.rules.repeat(more, 0, None), self.gap(), Text("}"))
-        return self.rules.add(choice(full, Text("{}")), "object")
+        more = self.rules.add(seq(Terminal(","), self.gap(), member), "more")
+        full = seq(Terminal("{"), self.gap(), member, self.rules.repeat(more, 0, None), self.gap(), Terminal("}"))
+        return self.rules.add(choice(full, Terminal("{}")), "object")
 
 
 def _parent(path: str) -> str:

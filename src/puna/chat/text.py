@@ -202,10 +202,6 @@ class Ledger:
             taken.append(self._waiting.popleft()[1])
         return tuple(taken)
 
-    def drop(self) -> None:
-        """Forget the rest: its text is not shown."""
-        self._waiting.clear()
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:

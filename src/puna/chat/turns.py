@@ -12,10 +12,18 @@ from itertools import groupby
 from pydantic_core import from_json
 
 from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
-from puna.types import AudioPart, ImagePart, JsonObject, JsonValue, Message, Part, TextPart, Tool, ToolCall
-
-MEDIA_MARKER = "<__media__>"
-"""Stands in a prompt's text for each image or sound, in order (see `puna.engine.runner.Prompt`)."""
+from puna.types import (
+    MEDIA_MARKER,
+    AudioPart,
+    ImagePart,
+    JsonObject,
+    JsonValue,
+    Message,
+    Part,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 
 
 def shaped(messages: Sequence[Message], facts: TemplateFacts) -> tuple[Message, ...]:

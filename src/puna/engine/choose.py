@@ -1,4 +1,4 @@
-"""Which engine runs a model. Pure: sees Facts; probes no machine and imports no engine."""
+"""Which engine runs a model. Pure: sees Circumstances; probes no machine and imports no engine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Literal, TypeAlias
 from puna.engine.cpu.supported import Machine, why_not
 from puna.errors import Unsupported
 
-Wish: TypeAlias = Literal["auto", "cpu", "llama", "llama-server", "scripted"]
+EngineSetting: TypeAlias = Literal["auto", "cpu", "llama", "llama-server", "scripted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Circumstances:
     """What is known of the model, the request and the machine.
 
     `wish`: the setting. `engines`: those that are installed here. `metadata`: the header's. `embedding`: loaded to
@@ -22,7 +22,7 @@ class Facts:
     be had for models, None if nobody knows.
     """
 
-    wish: Wish
+    wish: EngineSetting
     engines: frozenset[str]
     machine: Machine
     architecture: str
@@ -38,7 +38,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EngineChoice:
     """`reason` is shown to users. `slots`: how many requests at once the engine does well.
 
     `instead`: the engine to turn to should this one turn out not to load the model; None where one was named.
@@ -56,7 +56,7 @@ MANY = 16
 """Requests at once from which on the cpu engine is the faster one; alone, llama.cpp is (docs/performance.md)."""
 
 
-def choose(facts: Facts) -> Choice:
+def choose(facts: Circumstances) -> EngineChoice:
     """The engine that was named, or of those installed the faster one that can. Unsupported says why none can."""
     if facts.wish != "auto":
         return _named(facts)
@@ -69,7 +69,7 @@ def choose(facts: Facts) -> Choice:
     return _choice("llama", objection or f"it is the faster one for fewer than {MANY} requests at once")
 
 
-def _named(facts: Facts) -> Choice:
+def _named(facts: Circumstances) -> EngineChoice:
     if facts.wish not in facts.engines:
         raise Unsupported(f"the engine {facts.wish} was named (PUNA_ENGINE) but is not installed here", param="model")
     if facts.wish == "cpu" and (objection := _cpu(facts)) is not None:
@@ -79,7 +79,7 @@ def _named(facts: Facts) -> Choice:
     return _choice(facts.wish, "named by PUNA_ENGINE")
 
 
-def _cpu(facts: Facts) -> str | None:
+def _cpu(facts: Circumstances) -> str | None:
     if "cpu" not in facts.engines:
         return "the cpu engine is not installed"
     if facts.projectors:
@@ -93,11 +93,11 @@ def _cpu(facts: Facts) -> str | None:
     return why_not(facts.architecture, facts.tensor_types, facts.machine, facts.metadata)
 
 
-def _memory(facts: Facts) -> str | None:
+def _memory(facts: Circumstances) -> str | None:
     if facts.room is None or facts.need <= facts.room:
         return None
     return f"it would take about {facts.need / 2**30:.1f} GiB of memory, and {facts.room / 2**30:.1f} could be had"
 
 
-def _choice(engine: str, reason: str) -> Choice:
-    return Choice(engine, reason, SLOTS.get(engine, DEFAULT_SLOTS))
+def _choice(engine: str, reason: str) -> EngineChoice:
+    return EngineChoice(engine, reason, SLOTS.get(engine, DEFAULT_SLOTS))

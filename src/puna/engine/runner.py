@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 from puna.model.markup import NO_MARKUP, Markup
-from puna.types import Candidate, JsonObject
-
-MEDIA_MARKER = "<__media__>"
-"""Stands in a text for an item of media, where one has to stand for it."""
+from puna.types import Candidate, JsonObject, JsonValue
 
 
 class Feature(str, Enum):
@@ -148,6 +145,27 @@ class Sampling:
     ignore_eos: bool = False
     logprobs: int | None = None
     prefilled: bool = True
+
+    def settings(self) -> JsonObject:
+        """What decides the tokens, by llama.cpp's names, as JSON."""
+        bias: list[JsonValue] = [[token, value] for token, value in self.logit_bias]
+        return {
+            "seed": self.seed,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "min_p": self.min_p,
+            "typical_p": self.typical_p,
+            "repeat_last_n": self.repeat_last_n,
+            "repeat_penalty": self.repeat_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "mirostat": self.mirostat,
+            "mirostat_tau": self.mirostat_tau,
+            "mirostat_eta": self.mirostat_eta,
+            "ignore_eos": self.ignore_eos,
+            "logit_bias": bias,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import count, groupby, islice
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,7 +44,7 @@ from puna.engine.runner import (
 )
 from puna.errors import Code, ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
 from puna.model.markup import Markup
-from puna.types import Candidate, JsonObject, JsonValue
+from puna.types import Candidate, JsonObject
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")
 """Tokens without text of their own; generated, their bytes are empty."""
@@ -68,7 +68,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Call(_Part):
+class ScriptedCall(_Part):
     name: str
     arguments: pydantic.JsonValue = Field(default_factory=dict)
 
@@ -80,21 +80,21 @@ class Failure(_Part):
     message: str = "scripted failure"
 
 
-class Answer(_Part):
+class ScriptedAnswer(_Part):
     """Parts go out in this order: thinking, text or tokens or echo, tool_calls."""
 
     thinking: str | None = None
     text: str | None = None
     tokens: list[str | list[int]] | None = None
     echo: Literal["prompt", "sampling", "constraint"] | None = None
-    tool_calls: list[Call] = Field(default_factory=list)
+    tool_calls: list[ScriptedCall] = Field(default_factory=list)
     repeat: bool = False
     finish: Literal["stop", "length"] = "stop"
     error: Failure | None = None
     delay: float = Field(default=0.0, ge=0)
     prompt_delay: float = Field(default=0.0, ge=0)
     logprobs: list[float] = Field(default_factory=list)
-    choices: list[Answer] = Field(default_factory=list)
+    choices: list[ScriptedAnswer] = Field(default_factory=list)
 
 
 class When(_Part):
@@ -116,7 +116,7 @@ class When(_Part):
 
 class Rule(_Part):
     when: When = Field(default_factory=When)
-    answer: Answer
+    answer: ScriptedAnswer
 
 
 class ModelRule(_Part):
@@ -136,7 +136,7 @@ class Script(_Part):
     """The first rule that holds answers; none: `default`. The first model rule that fits counts."""
 
     rules: list[Rule] = Field(default_factory=list)
-    default: Answer = Field(default_factory=lambda: Answer(text="Hello!"))
+    default: ScriptedAnswer = Field(default_factory=lambda: ScriptedAnswer(text="Hello!"))
     models: list[ModelRule] = Field(default_factory=list)
 
     @classmethod
@@ -158,7 +158,7 @@ class Script(_Part):
         except OSError as error:
             raise ScriptError(f"script {path}: {error.strerror or error}") from error
 
-    def answer(self, model: str, prompt: str, constrained: bool, seed: int) -> Answer:
+    def answer(self, model: str, prompt: str, constrained: bool, seed: int) -> ScriptedAnswer:
         """The answer that the first holding rule gives; of several `choices` the seed picks."""
         holding = (rule.answer for rule in self.rules if rule.when.holds(model, prompt, constrained))
         answer = next(holding, self.default)
@@ -167,7 +167,7 @@ class Script(_Part):
     def model(self, name: str) -> ModelRule:
         return next((rule for rule in self.models if fnmatchcase(name, rule.match)), ModelRule())
 
-    def answers(self) -> Iterator[Answer]:
+    def answers(self) -> Iterator[ScriptedAnswer]:
         """Every answer, in the order written."""
         for top in (*(rule.answer for rule in self.rules), self.default):
             yield top
@@ -203,7 +203,7 @@ def split_text(data: bytes) -> list[bytes]:
     return pieces + _PIECES.findall(data[end:])
 
 
-class Vocabulary:
+class ScriptedVocabulary:
     """Ids and bytes. `extra`: pieces longer than a byte that a script's answers hold."""
 
     def __init__(self, extra: Iterable[bytes] = ()) -> None:
@@ -255,7 +255,7 @@ class Vocabulary:
         return b"" if token in self._control else self._pieces[token]
 
 
-def _pieces(answer: Answer) -> Iterator[bytes]:
+def _pieces(answer: ScriptedAnswer) -> Iterator[bytes]:
     """The pieces an answer is made of, its echo left out."""
     if answer.thinking is not None:
         yield from split_text(f"<think>\n{answer.thinking}\n</think>\n\n".encode())
@@ -289,7 +289,7 @@ class _Slot:
 class _Plan:
     """What one request gets: the ids in order, and whether they come round again."""
 
-    answer: Answer
+    answer: ScriptedAnswer
     tokens: tuple[int, ...]
     repeat: bool
 
@@ -307,7 +307,7 @@ class ScriptedEngine:
 
     def __init__(self, script: Script | None = None) -> None:
         self.script = script if script is not None else Script()
-        self._vocabulary = Vocabulary(piece for answer in self.script.answers() for piece in _pieces(answer))
+        self._vocabulary = ScriptedVocabulary(piece for answer in self.script.answers() for piece in _pieces(answer))
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         model = self.script.model(files.name)
@@ -337,7 +337,7 @@ class ScriptedEngine:
 class ScriptedRunner:
     """One loaded scripted model. See `puna.engine.runner.Runner`."""
 
-    def __init__(self, name: str, script: Script, vocabulary: Vocabulary, info: RunnerInfo) -> None:
+    def __init__(self, name: str, script: Script, vocabulary: ScriptedVocabulary, info: RunnerInfo) -> None:
         self._name = name
         self._script = script
         self._vocabulary = vocabulary
@@ -422,7 +422,7 @@ class ScriptedRunner:
         if self._died.done():
             raise RunnerDied(f"the model runner has ended: {self._died.result()}")
 
-    def _fail(self, answer: Answer, done: int) -> None:
+    def _fail(self, answer: ScriptedAnswer, done: int) -> None:
         if answer.error is not None and answer.error.after == done and not self._died.done():
             self._died.set_result(answer.error.message)
         self._check_alive()
@@ -456,11 +456,11 @@ class ScriptedRunner:
             pieces += split_text(json.dumps(_settings(sampling, constraint, prompt.cache_key)).encode())
         elif answer.echo == "constraint":
             pieces += split_text((constraint.gbnf if constraint else "").encode())
-        pieces += _pieces(Answer(tool_calls=answer.tool_calls))
+        pieces += _pieces(ScriptedAnswer(tool_calls=answer.tool_calls))
         ids = tuple(id_ for piece in pieces for id_ in self._vocabulary.ids(piece))
         return _Plan(answer, ids, answer.repeat or sampling.ignore_eos)
 
-    def _token(self, token: int, index: int, answer: Answer, sampling: Sampling) -> Token:
+    def _token(self, token: int, index: int, answer: ScriptedAnswer, sampling: Sampling) -> Token:
         data = self._vocabulary.data(token)
         if sampling.logprobs is None:
             return Token(token, data)
@@ -481,10 +481,12 @@ def _logprob(index: int) -> float:
 
 
 def _settings(sampling: Sampling, constraint: Constraint | None, cache_key: str | None) -> JsonObject:
-    settings: Mapping[str, JsonValue] = asdict(sampling)
     return {
-        **settings,
+        # First, so that an answer that this very limit cuts still shows it.
+        "max_tokens": sampling.max_tokens,
+        **sampling.settings(),
+        "logprobs": sampling.logprobs,
+        "prefilled": sampling.prefilled,
         "cache_key": cache_key,
-        "logit_bias": cast(JsonValue, [list(pair) for pair in sampling.logit_bias]),
         "grammar": constraint.gbnf if constraint else "",
     }

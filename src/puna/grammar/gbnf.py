@@ -35,7 +35,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class Terminal:
     """These characters."""
 
     text: str
@@ -61,7 +61,7 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Alternation:
     """One of these; none at all: nothing matches."""
 
     options: tuple[Expression, ...]
@@ -76,10 +76,10 @@ class Repeat:
     high: int | None
 
 
-Expression: TypeAlias = Text | Chars | Ref | Sequence | Choice | Repeat
+Expression: TypeAlias = Terminal | Chars | Ref | Sequence | Alternation | Repeat
 
-EMPTY = Text("")
-NEVER = Choice(())
+EMPTY = Terminal("")
+NEVER = Alternation(())
 ANY = Chars(((0, 0x10FFFF),))
 
 
@@ -90,8 +90,8 @@ def seq(*parts: Expression) -> Expression:
         for item in part.parts if isinstance(part, Sequence) else (part,):
             if item == NEVER:
                 return NEVER
-            if isinstance(item, Text) and flat and isinstance(flat[-1], Text):
-                flat[-1] = Text(flat[-1].text + item.text)
+            if isinstance(item, Terminal) and flat and isinstance(flat[-1], Terminal):
+                flat[-1] = Terminal(flat[-1].text + item.text)
             elif item != EMPTY:
                 flat.append(item)
     if not flat:
@@ -103,8 +103,8 @@ def choice(*options: Expression) -> Expression:
     """Any one of them, duplicates left out."""
     flat: dict[Expression, None] = {}
     for option in options:
-        flat.update(dict.fromkeys(option.options if isinstance(option, Choice) else (option,)))
-    return next(iter(flat)) if len(flat) == 1 else Choice(tuple(flat))
+        flat.update(dict.fromkeys(option.options if isinstance(option, Alternation) else (option,)))
+    return next(iter(flat)) if len(flat) == 1 else Alternation(tuple(flat))
 
 
 def optional(item: Expression) -> Expression:
@@ -335,7 +335,7 @@ def references(body: Expression) -> Iterator[str]:
     match body:
         case Ref(name):
             yield name
-        case Sequence(items) | Choice(items):
+        case Sequence(items) | Alternation(items):
             for item in items:
                 yield from references(item)
         case Repeat(item, _, _):
@@ -350,13 +350,13 @@ _LOOP = "*"
 
 def _may_be_empty(body: Expression, empty: set[str]) -> bool:
     match body:
-        case Text(text):
+        case Terminal(text):
             return not text
         case Ref(name):
             return name in empty
         case Sequence(parts):
             return all(_may_be_empty(part, empty) for part in parts)
-        case Choice(options):
+        case Alternation(options):
             return any(_may_be_empty(option, empty) for option in options)
         case Repeat(item, low, _):
             return low == 0 or _may_be_empty(item, empty)
@@ -374,7 +374,7 @@ def _leftmost(body: Expression, empty: set[str]) -> Iterator[str]:
                 yield from _leftmost(part, empty)
                 if not _may_be_empty(part, empty):
                     return
-        case Choice(options):
+        case Alternation(options):
             for option in options:
                 yield from _leftmost(option, empty)
         case Repeat(item, _, high):
@@ -391,7 +391,7 @@ def _can_end(body: Expression, ending: set[str]) -> bool:
             return name in ending
         case Sequence(parts):
             return all(_can_end(part, ending) for part in parts)
-        case Choice(options):
+        case Alternation(options):
             return any(_can_end(option, ending) for option in options)
         case Repeat(item, low, _):
             return low == 0 or _can_end(item, ending)
@@ -408,7 +408,7 @@ def _pruned(body: Expression, ending: set[str]) -> Expression:
     match body:
         case Sequence(parts):
             return seq(*(_pruned(part, ending) for part in parts))
-        case Choice(options):
+        case Alternation(options):
             return choice(*(_pruned(option, ending) for option in options if _can_end(option, ending)))
         case Repeat(item, low, high):
             inner = _pruned(item, ending)
@@ -468,13 +468,13 @@ def _suffix(low: int, high: int | None) -> str:
 
 def _written(body: Expression) -> str:
     match body:
-        case Choice(options):
+        case Alternation(options):
             return " | ".join(_written(option) for option in options)
         case Sequence(parts):
-            return " ".join(_atom(part) if isinstance(part, Choice) else _written(part) for part in parts)
+            return " ".join(_atom(part) if isinstance(part, Alternation) else _written(part) for part in parts)
         case Repeat(item, low, high):
             return _atom(item) + _suffix(low, high)
-        case Text(text):
+        case Terminal(text):
             return quoted(text)
         case Chars(ranges):
             return _class(ranges)

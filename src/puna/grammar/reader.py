@@ -13,7 +13,7 @@ from puna.grammar.gbnf import (
     Expression,
     Ref,
     Repeat,
-    Text,
+    Terminal,
     choice,
     complement,
     seq,
@@ -158,13 +158,13 @@ class _Reader:
             raise self._error(f"a repetition over {MAX_REPEAT}")
         return int(self._text[start : self._at])
 
-    def _literal(self) -> Text:
+    def _literal(self) -> Terminal:
         self._expect('"')
         codes: list[int] = []
         while self._here() != '"':
             codes.append(self._character())
         self._at += 1
-        return Text("".join(map(chr, codes)))
+        return Terminal("".join(map(chr, codes)))
 
     def _class(self) -> Chars:
         self._expect("[")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from puna.chat.disguise import Written
-from puna.engine.runner import MEDIA_MARKER, Runner
+from puna.engine.runner import Runner
 from puna.model.markup import Markup
+from puna.types import MEDIA_MARKER
 
 ZERO_WIDTH = "\N{ZERO WIDTH SPACE}"
 """Breaks a control token's spelling where a text can only be given to an engine that looks for them."""

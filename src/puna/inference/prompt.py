@@ -15,14 +15,14 @@ from puna.chat.gotemplate import GoTemplate
 from puna.chat.render import JinjaTemplate
 from puna.chat.text import ThinkTags
 from puna.chat.turns import plainer
-from puna.engine.runner import MEDIA_MARKER, Prompt, Runner
+from puna.engine.runner import Prompt, Runner
 from puna.errors import InvalidRequest, Unsupported
 from puna.inference.decode import prompt_size
 from puna.inference.literal import beside, spelled, tokenize_written
 from puna.model.capabilities import template_kind
 from puna.model.markup import Markup
 from puna.model.model import Model
-from puna.types import AudioPart, ChatRequest, ImagePart, JsonValue, Message, Tool
+from puna.types import MEDIA_MARKER, AudioPart, ChatRequest, ImagePart, JsonValue, Message, Tool
 
 NO_TOKEN = -1
 """In place of an id, for what is markup without being a token."""

@@ -249,12 +249,6 @@ def read_header(path: Path, *, arrays: bool = False, name: str = "") -> Header:
             raise ModelFileError(f"{name or path.name}: {error}") from error
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether the file begins as a GGUF does. OSError if it cannot be read."""
-    with path.open("rb", buffering=0) as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
 class _Damaged(Exception):
     """What is wrong, in words; becomes a ModelFileError at the border."""
 

@@ -19,7 +19,6 @@ _IMAGE = "application/vnd.ollama.image."
 MODEL_TYPE = _IMAGE + "model"
 PROJECTOR_TYPE = _IMAGE + "projector"
 ADAPTER_TYPE = _IMAGE + "adapter"
-DRAFT_TYPE = _IMAGE + "draft"
 TEMPLATE_TYPE = _IMAGE + "template"
 PROMPT_TYPE = _IMAGE + "prompt"
 """The old name of TEMPLATE_TYPE."""
@@ -27,7 +26,6 @@ SYSTEM_TYPE = _IMAGE + "system"
 PARAMS_TYPE = _IMAGE + "params"
 MESSAGES_TYPE = _IMAGE + "messages"
 LICENSE_TYPE = _IMAGE + "license"
-TENSOR_TYPE = _IMAGE + "tensor"
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 

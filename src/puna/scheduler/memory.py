@@ -40,7 +40,7 @@ def costs_of(engine: str) -> Costs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class ModelLayout:
     """The numbers of a header that decide. `kv_heads`: one number a layer. `key`, `value`: lengths of one head's."""
 
     weights: int
@@ -74,11 +74,11 @@ def shape(
     kv_heads: int | Sequence[int] | None,
     key: int | None = None,
     value: int | None = None,
-) -> Shape:
-    """A Shape, with what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too."""
+) -> ModelLayout:
+    """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too."""
     each = (kv_heads or heads,) * blocks if kv_heads is None or isinstance(kv_heads, int) else tuple(kv_heads)
     head = embedding // heads if heads else embedding
-    return Shape(
+    return ModelLayout(
         weights=weights,
         vocabulary=vocabulary,
         embedding=embedding,
@@ -89,7 +89,7 @@ def shape(
 
 
 @lru_cache(maxsize=256)
-def estimate(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
+def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
     """What a runner so loaded takes."""
     places = load.num_ctx * load.slots
     values = sum(shape.kv_heads) * (shape.key + shape.value) * places
@@ -100,7 +100,7 @@ def estimate(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
 
 
 @lru_cache(maxsize=256)
-def sizes(shape: Shape, load: LoadOptions, costs: Costs = LLAMA) -> tuple[tuple[int, int], ...]:
+def sizes(shape: ModelLayout, load: LoadOptions, costs: Costs = LLAMA) -> tuple[tuple[int, int], ...]:
     """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
     steps: list[tuple[int, int]] = []
     slots = load.slots

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
-from puna.engine.choose import Choice, Facts, choose
+from puna.engine.choose import Circumstances, EngineChoice, choose
 from puna.engine.cpu.supported import here
 from puna.engine.runner import Engine, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import InvalidRequest, LoadFailed, Overloaded
@@ -125,7 +125,7 @@ class _Order:
 
     wish: Wish
     model: Model
-    choice: Choice
+    choice: EngineChoice
     files: ModelFiles
     keep_alive: float | None
 
@@ -135,7 +135,7 @@ class _Weight:
     """What a model's header says of how heavy it is: the types of its tensors, and its Shape."""
 
     types: frozenset[str]
-    shape: memory.Shape
+    shape: memory.ModelLayout
 
 
 @dataclass(eq=False, slots=True)
@@ -161,7 +161,7 @@ class Scheduler:
         *,
         free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
         verify: Callable[[Model], None] = lambda _: None,
-        choose: Callable[[Facts], Choice] = choose,
+        choose: Callable[[Circumstances], EngineChoice] = choose,
     ) -> None:
         self._engines = engines
         self._settings = settings
@@ -200,7 +200,7 @@ class Scheduler:
         finally:
             self._release(place)
 
-    def choice(self, model: Model, options: Options, *, embedding: bool = False) -> Choice:
+    def choice(self, model: Model, options: Options, *, embedding: bool = False) -> EngineChoice:
         """Which engine would run the model, and why. Unsupported when none can."""
         return self._choose(self._facts(model, options, embedding))
 
@@ -263,9 +263,9 @@ class Scheduler:
         wish = Wish(key, load, said, sizes[:1] if self._settings.num_parallel else sizes)
         return _Order(wish, model, choice, _files(model), keep_alive)
 
-    def _facts(self, model: Model, options: Options, embedding: bool) -> Facts:
+    def _facts(self, model: Model, options: Options, embedding: bool) -> Circumstances:
         weight = self._weight(model)
-        return Facts(
+        return Circumstances(
             wish=self._settings.engine,
             engines=frozenset(self._engines),
             machine=self._machine,
@@ -288,7 +288,7 @@ class Scheduler:
             self._weights[model.digest] = _Weight(types, _shape(model))
         return self._weights[model.digest]
 
-    def _need_of_cpu(self, shape: memory.Shape, model: Model, options: Options) -> int:
+    def _need_of_cpu(self, shape: memory.ModelLayout, model: Model, options: Options) -> int:
         """Bytes that the cpu engine would take, for one request at a time."""
         num_ctx = self.context(model, options)
         return memory.estimate(shape, LoadOptions(num_ctx=num_ctx, slots=1), memory.CPU).total
@@ -300,7 +300,7 @@ class Scheduler:
         held = sum(place.size for place in self._places.values())
         return self._settings.memory_limit or self._free_memory() + held
 
-    def _load_options(self, model: Model, options: Options, choice: Choice, embedding: bool) -> LoadOptions:
+    def _load_options(self, model: Model, options: Options, choice: EngineChoice, embedding: bool) -> LoadOptions:
         settings = self._settings
         return LoadOptions(
             num_ctx=self.context(model, options),
@@ -524,7 +524,7 @@ def context_of(said: int | None, default: int, trained: int | None) -> int:
     return min(said or default or DEFAULT_CONTEXT, trained or MOST_CONTEXT)
 
 
-def _shape(model: Model) -> memory.Shape:
+def _shape(model: Model) -> memory.ModelLayout:
     header = model.header
     lengths = {name: header.metadata.get(f"{header.architecture}.attention.{name}_length") for name in ("key", "value")}
     over = sum(path.stat().st_size for path in (*model.projectors, *model.adapters))

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.cpu.cache import blocks_for
-from puna.engine.cpu.plan import Chunk
+from puna.engine.cpu.plan import Span
 from puna.engine.cpu.stream import Stream
 
 
-class Model(Protocol):
+class ForwardPass(Protocol):
     """Tokens to logits; `puna.engine.cpu.forward.Forward` is one.
 
     Sequence i of a step has the tokens `ids[begins[i]:begins[i + 1]]` at `positions`, after `past[i]` that are in the
@@ -37,7 +37,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`Model`'s arguments. `wanted`: for each chunk, where its rows begin in the result, and how many they are."""
+    """`ForwardPass`'s arguments. `wanted`: for each span, where its rows begin in the result, and how many they are."""
 
     ids: NDArray[np.int32]
     positions: NDArray[np.int32]
@@ -48,11 +48,11 @@ class Batch:
     rows: NDArray[np.int32]
     wanted: tuple[tuple[int, int], ...]
 
-    def run(self, model: Model) -> NDArray[np.float32]:
+    def run(self, model: ForwardPass) -> NDArray[np.float32]:
         return model(self.ids, self.positions, self.past, self.begins, self.blocks, self.block_begins, self.rows)
 
 
-def batch(chunks: Sequence[Chunk], streams: Sequence[Stream]) -> Batch:
+def batch(chunks: Sequence[Span], streams: Sequence[Stream]) -> Batch:
     """The chunks of a plan, one after the other. An answer wants the row of its last token, a scoring every row."""
     ids, positions = array("i"), array("i")
     past, begins, blocks, block_begins, rows = array("i"), array("i", [0]), array("i"), array("i", [0]), array("i")

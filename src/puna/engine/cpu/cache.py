@@ -29,7 +29,7 @@ BLOCK = 32
 CACHE_SHARE = 0.5
 """Of the memory that is left once the weights are in, how much the cache may take."""
 
-Key: TypeAlias = bytes
+BlockKey: TypeAlias = bytes
 
 
 def blocks_for(tokens: int) -> int:
@@ -52,9 +52,9 @@ def capacity_for(num_ctx: int, slots: int, bytes_per_block: int, left: int) -> i
     return min(one * slots, most)
 
 
-def prompt_keys(prompt: Sequence[int]) -> tuple[Key, ...]:
+def prompt_keys(prompt: Sequence[int]) -> tuple[BlockKey, ...]:
     """A key for each whole block of a prompt; it stands for that block and all before it."""
-    keys: list[Key] = []
+    keys: list[BlockKey] = []
     key = b""
     for start in range(0, len(prompt) - BLOCK + 1, BLOCK):
         tokens = struct.pack(f"<{BLOCK}I", *prompt[start : start + BLOCK])
@@ -71,15 +71,15 @@ class Table:
     prompt are computed. `own`: the keys that others wait for it to publish.
     """
 
-    keys: tuple[Key, ...]
+    keys: tuple[BlockKey, ...]
     blocks: list[int]
     cached: int
     promised: int
     published: int
-    own: set[Key] = field(default_factory=set)
+    own: set[BlockKey] = field(default_factory=set)
 
 
-class Wait(Enum):
+class WaitReason(Enum):
     """Why a sequence cannot start now."""
 
     ROOM = "too few blocks are free"
@@ -93,10 +93,10 @@ class Cache:
         self.capacity = capacity
         self._free = list(range(capacity - 1, -1, -1))
         self._holders: dict[int, int] = {}
-        self._block_of: dict[Key, int] = {}
-        self._kept: OrderedDict[int, Key] = OrderedDict()
-        self._key_of: dict[int, Key] = {}
-        self._being_made: set[Key] = set()
+        self._block_of: dict[BlockKey, int] = {}
+        self._kept: OrderedDict[int, BlockKey] = OrderedDict()
+        self._key_of: dict[int, BlockKey] = {}
+        self._being_made: set[BlockKey] = set()
         self._promised = 0
 
     @property
@@ -114,7 +114,7 @@ class Cache:
         """Blocks that could be promised now."""
         return len(self._free) + len(self._kept) - self._promised
 
-    def admit(self, keys: tuple[Key, ...], tokens: int, shareable: int) -> Table | Wait:
+    def admit(self, keys: tuple[BlockKey, ...], tokens: int, shareable: int) -> Table | WaitReason:
         """Room for a sequence that may grow to `tokens`; it finds at most its `shareable` first blocks ready.
 
         A block that another one is just computing is waited for: that is cheaper than computing it twice.
@@ -124,13 +124,13 @@ class Cache:
             block = self._block_of.get(key)
             if block is None:
                 if key in self._being_made:
-                    return Wait.PROMPT
+                    return WaitReason.PROMPT
                 break
             found.append(block)
         promised = blocks_for(tokens) - len(found)
         revived = sum(block in self._kept for block in found)
         if promised > self.open - revived:
-            return Wait.ROOM
+            return WaitReason.ROOM
         for block in found:
             self._kept.pop(block, None)
             self._holders[block] = self._holders.get(block, 0) + 1
@@ -179,11 +179,6 @@ class Cache:
             else:
                 self._kept[block] = key
         table.blocks.clear()
-
-    def forget(self) -> None:
-        """Drop every prompt that nobody holds."""
-        while self._kept:
-            self._free.append(self._evict())
 
     def _take(self) -> int:
         return self._free.pop() if self._free else self._evict()

@@ -17,11 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from puna.engine import leash
-from puna.engine.cpu.loaded import Loaded, load
+from puna.engine.cpu.loaded import ModelParts, load
 from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Stop, Told
 from puna.engine.cpu.protocol import (
     SOCKET,
-    Answer,
     Ask,
     AskCancel,
     AskCount,
@@ -32,6 +31,7 @@ from puna.engine.cpu.protocol import (
     Failed,
     Load,
     Reply,
+    ReplyBody,
     hello_frame,
     read_ask,
     read_frame,
@@ -64,7 +64,7 @@ def _connected() -> socket.socket:
     return connection
 
 
-def serve(loaded: Loaded, connection: socket.socket) -> None:
+def serve(loaded: ModelParts, connection: socket.socket) -> None:
     """Until the server goes away."""
     speaker = Speaker(loaded)
     loop = Loop(loaded.model, loaded.cache, loaded.limits, speaker.tell, pace=loaded.pace)
@@ -82,7 +82,7 @@ def serve(loaded: Loaded, connection: socket.socket) -> None:
 class Speaker:
     """Asks in, replies out, in its own thread. What takes long and needs no model runs in `_workers`."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: ModelParts) -> None:
         self._loaded = loaded
         self._workers = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2), "worker")
         self._asyncio: asyncio.AbstractEventLoop | None = None
@@ -136,7 +136,7 @@ class Speaker:
         else:
             loop.put(Generate(ask.number, ask.tokens, ask.sampling, matcher))
 
-    async def _reply(self, number: int, work: Callable[[], Answer]) -> None:
+    async def _reply(self, number: int, work: Callable[[], ReplyBody]) -> None:
         try:
             answer = await asyncio.get_running_loop().run_in_executor(self._workers, work)
         except PunaError as error:

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias, cast
 
 from puna.engine.cpu.protocol import (
     SOCKET,
-    Answer,
     Ask,
     AskCancel,
     AskCount,
@@ -20,6 +19,7 @@ from puna.engine.cpu.protocol import (
     Failed,
     Hello,
     Load,
+    ReplyBody,
     Scores,
     ask_frame,
     read_frame,
@@ -168,7 +168,7 @@ class CpuRunner:
         self._reader, self._writer = connection
         self._info = info
         self._numbers = itertools.count(1)
-        self._mailboxes: dict[int, asyncio.Queue[Answer | None]] = {}
+        self._mailboxes: dict[int, asyncio.Queue[ReplyBody | None]] = {}
         self._listener = asyncio.create_task(self._listen())
 
     @property
@@ -231,7 +231,7 @@ class CpuRunner:
 
     # -------------------------------------------------------------------------------------------------- its mailboxes
 
-    async def _ask(self, ask: Ask) -> Answer:
+    async def _ask(self, ask: Ask) -> ReplyBody:
         """One question, one answer."""
         mailbox, answered = self._open(ask), False
         try:
@@ -243,8 +243,8 @@ class CpuRunner:
             raise answer
         return answer
 
-    def _open(self, ask: Ask) -> asyncio.Queue[Answer | None]:
-        mailbox: asyncio.Queue[Answer | None] = asyncio.Queue()
+    def _open(self, ask: Ask) -> asyncio.Queue[ReplyBody | None]:
+        mailbox: asyncio.Queue[ReplyBody | None] = asyncio.Queue()
         self._mailboxes[ask.number] = mailbox
         if self._listener.done():
             mailbox.put_nowait(None)
@@ -252,7 +252,7 @@ class CpuRunner:
             self._writer.write(ask_frame(ask))
         return mailbox
 
-    async def _next(self, mailbox: asyncio.Queue[Answer | None]) -> Answer:
+    async def _next(self, mailbox: asyncio.Queue[ReplyBody | None]) -> ReplyBody:
         answer = await mailbox.get()
         if answer is None:
             raise RunnerDied(f"the cpu engine ended: {await asyncio.shield(self._child.died)}")

@@ -30,7 +30,7 @@ LIMITS = llguidance.LLParserLimits(
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
+class TokenTable:
     """What a grammar sees of a model: the bytes of every token, which of them are no text, and which end an answer."""
 
     pieces: Sequence[bytes]
@@ -44,7 +44,7 @@ class _Wrapper:
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, vocabulary: Vocabulary, never: int) -> None:
+    def __init__(self, vocabulary: TokenTable, never: int) -> None:
         special = {*vocabulary.control, *vocabulary.eos, never}
         self.tokens = [
             # The library marks special tokens with the byte 0xFF, which is in no text.
@@ -89,7 +89,7 @@ class GrammarMatcher:
 class Grammars:
     """Compiles grammars for one model and keeps those used last. Safe from several threads; compiling takes a while."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: TokenTable) -> None:
         self._size = len(vocabulary.pieces)
         self._vocabulary = vocabulary
         self._tokenizer: llguidance.LLTokenizer | None = None

@@ -27,7 +27,7 @@ from puna.engine.cpu import supported, unpacked, weights
 from puna.engine.cpu.graph import BLOCK_SIZE, STEP_INPUTS, Graph
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.runtime import ov
-from puna.engine.cpu.shape import Shape, read_shape
+from puna.engine.cpu.shape import Dimensions, read_shape
 from puna.errors import LoadFailed
 from puna.model.gguf import Header
 
@@ -199,7 +199,7 @@ def _settings(exact: bool, threads: int | None) -> dict[str, object]:
     return settings
 
 
-def _row_order(shape: Shape) -> unpacked.RowOrder:
+def _row_order(shape: Dimensions) -> unpacked.RowOrder:
     """Rows of queries and keys so that the halves of rotary pairs lie apart, as the graph rotates them."""
     heads_of = {"attn_q": shape.heads, "attn_k": shape.kv_heads}
     interleaved = supported.FAMILIES[shape.architecture].rotary is supported.Rotary.INTERLEAVED

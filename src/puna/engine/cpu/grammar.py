@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from puna.errors import InvalidRequest
-from puna.grammar.gbnf import Chars, Choice, Expression, Ref, Repeat, Sequence, Text, shorter
+from puna.grammar.gbnf import Alternation, Chars, Expression, Ref, Repeat, Sequence, Terminal, shorter
 from puna.grammar.reader import GrammarError, read
 
 
@@ -43,7 +43,7 @@ class _Writer:
 
     def text(self, expression: Expression) -> str:
         match expression:
-            case Text(text):
+            case Terminal(text):
                 return " ".join(self._one(Chars(((ord(char), ord(char)),))) for char in text) or '""'
             case Chars():
                 return self._one(expression)
@@ -51,7 +51,7 @@ class _Writer:
                 return self.names[name]
             case Sequence(parts):
                 return " ".join(self.text(part) for part in parts)
-            case Choice(options):
+            case Alternation(options):
                 return "(" + " | ".join(self.text(option) for option in options) + ")"
             case Repeat(item, low, high):
                 inner = f"({self.text(item)})"

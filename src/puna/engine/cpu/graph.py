@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.rope import Rope, rope
 from puna.engine.cpu.runtime import PagedAttention, ops, ov
-from puna.engine.cpu.shape import Shape
+from puna.engine.cpu.shape import Dimensions
 from puna.engine.cpu.unpacked import Bundle, Linear, RowOrder
 
-Node: TypeAlias = Any
+GraphNode: TypeAlias = Any
 """A value in the graph. The runtime has no types of its own for it."""
 
 BLOCK_SIZE = 32
@@ -30,7 +30,7 @@ class Graph:
 
     def __init__(
         self,
-        shape: Shape,
+        shape: Dimensions,
         tensors: Tensors,
         bundles: Sequence[Bundle],
         linears: Mapping[str, Linear],
@@ -45,15 +45,15 @@ class Graph:
         self._bundle_of = {tensor.name: bundle for bundle in bundles for tensor in bundle.tensors}
         self._linears = linears
         self.constants: list[object] = []
-        self._small: dict[tuple[str, tuple[int, ...], bytes], Node] = {}
-        self._sums: dict[tuple[str, int, int], Node] = {}
-        self._angles: dict[str, tuple[Node, Node]] = {}
+        self._small: dict[tuple[str, tuple[int, ...], bytes], GraphNode] = {}
+        self._sums: dict[tuple[str, int, int], GraphNode] = {}
+        self._angles: dict[str, tuple[GraphNode, GraphNode]] = {}
         self._embeddings = _parameter("embeddings", [-1, shape.hidden], ov.Type.f32)
         self._positions = _parameter("positions", [-1], ov.Type.i32)
         self._steps = [_parameter(name, [-1], ov.Type.i32) for name in STEP_INPUTS]
         self._longest = _parameter("longest", [], ov.Type.i32)
         self._rows = _parameter("rows", [-1], ov.Type.i32)
-        self._caches: list[Node] = []
+        self._caches: list[GraphNode] = []
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._tensors
@@ -64,32 +64,32 @@ class Graph:
 
     # ---------------------------------------------------------------------------------------------------- blocks
 
-    def embeddings(self) -> Node:
+    def embeddings(self) -> GraphNode:
         """The tokens' embeddings; they are looked up outside the graph, straight from the model's file."""
         return self._embeddings
 
-    def norm(self, x: Node, tensor: str) -> Node:
+    def norm(self, x: GraphNode, tensor: str) -> GraphNode:
         """Divide by the root mean square of the last axis, then scale."""
         mean = ops.reduce_mean(ops.power(x, self._floats([2])), self._whole([-1]), True)
         root = ops.sqrt(ops.add(mean, self._floats([self.shape.epsilon])))
         scaled = ops.multiply(x, ops.divide(self._floats([1]), root))
         return ops.multiply(scaled, self._floats(self._tensors.vector(tensor)))
 
-    def head_norm(self, x: Node, heads: int, tensor: str) -> Node:
+    def head_norm(self, x: GraphNode, heads: int, tensor: str) -> GraphNode:
         """The same for each head by itself."""
         split = ops.reshape(x, self._whole([-1, heads, self.shape.head_size]), False)
         return ops.reshape(self.norm(split, tensor), self._whole([-1, heads * self.shape.head_size]), False)
 
-    def project(self, x: Node, *names: str) -> list[Node]:
+    def project(self, x: GraphNode, *names: str) -> list[GraphNode]:
         """Multiply with each named weight, `<name>.weight`, and add `<name>.bias` where there is one."""
         wanted = [f"{name}.weight" for name in names]
-        made: dict[str, Node] = {}
+        made: dict[str, GraphNode] = {}
         for tensor in wanted:
             if tensor not in made:
                 made.update(self._projected(x, self._bundle_of[tensor]))
         return [self._with_bias(made[f"{name}.weight"], f"{name}.bias") for name in names]
 
-    def rotate(self, x: Node, heads: int, rope: Rope, kind: str) -> Node:
+    def rotate(self, x: GraphNode, heads: int, rope: Rope, kind: str) -> GraphNode:
         """Turn the pairs of each head by their position. `kind` names the rope; one name, one set of angles."""
         cosine, sine = self._angles_of(rope, kind)
         size, rotary = self.shape.head_size, self.shape.rotary
@@ -104,7 +104,7 @@ class Graph:
             y = ops.concat([y, rest], -1)
         return ops.reshape(y, self._whole([-1, heads * size]), False)
 
-    def attend(self, query: Node, key: Node, value: Node, *, scale: float, window: int = 0) -> Node:
+    def attend(self, query: GraphNode, key: GraphNode, value: GraphNode, *, scale: float, window: int = 0) -> GraphNode:
         """Attention over the paged cache, the next layer's each time it is called. `window` 0: over all before."""
         layer = len(self._caches) // 2
         caches = [_parameter(f"{part}_cache.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for part in ("key", "value")]
@@ -127,25 +127,25 @@ class Graph:
             information[f"{part}_head_size"] = self.shape.head_size
         return node.output(0)
 
-    def gated(self, gate: Node, up: Node, *, gelu: bool = False) -> Node:
+    def gated(self, gate: GraphNode, up: GraphNode, *, gelu: bool = False) -> GraphNode:
         """The activated gate times the other half."""
         return ops.multiply(_gelu(gate) if gelu else ops.swish(gate), up)
 
-    def add(self, x: Node, y: Node) -> Node:
+    def add(self, x: GraphNode, y: GraphNode) -> GraphNode:
         return ops.add(x, y)
 
-    def multiply(self, x: Node, factor: float) -> Node:
+    def multiply(self, x: GraphNode, factor: float) -> GraphNode:
         return ops.multiply(x, self._floats([factor]))
 
-    def split(self, x: Node, widths: Sequence[int]) -> list[Node]:
+    def split(self, x: GraphNode, widths: Sequence[int]) -> list[GraphNode]:
         """Columns of the given widths, one after another."""
         return list(ops.variadic_split(x, self._whole(1), self._whole(widths)).outputs())
 
-    def wanted_rows(self, x: Node) -> Node:
+    def wanted_rows(self, x: GraphNode) -> GraphNode:
         """Only the rows whose logits are asked for."""
         return ops.gather(x, self._rows, self._whole(0))
 
-    def finish(self, logits: Node) -> Any:
+    def finish(self, logits: GraphNode) -> Any:
         """The model."""
         result = ops.result(logits)
         result.output(0).get_tensor().set_names({"logits"})
@@ -161,14 +161,14 @@ class Graph:
 
     # --------------------------------------------------------------------------------------------------- insides
 
-    def _projected(self, x: Node, bundle: Bundle) -> dict[str, Node]:
+    def _projected(self, x: GraphNode, bundle: Bundle) -> dict[str, GraphNode]:
         y = self._multiplied(x, self._linears[bundle.name])
         if len(bundle.tensors) == 1:
             return {bundle.name: y}
         counts = [tensor.shape[1] for tensor in bundle.tensors]
         return {tensor.name: part for tensor, part in zip(bundle.tensors, self.split(y, counts), strict=True)}
 
-    def _multiplied(self, x: Node, linear: Linear) -> Node:
+    def _multiplied(self, x: GraphNode, linear: Linear) -> GraphNode:
         matrix = self._constant(linear.matrix, linear.type, linear.shape)
         if linear.scales is None:
             dense = matrix if linear.type == "f32" else ops.convert(matrix, "f32")
@@ -184,7 +184,7 @@ class Graph:
             return y
         return ops.add(y, ops.matmul(self._group_sums(x, groups, size), self._constant(linear.rests), False, True))
 
-    def _group_sums(self, x: Node, groups: int, size: int) -> Node:
+    def _group_sums(self, x: GraphNode, groups: int, size: int) -> GraphNode:
         """The sum of each group of columns, made once for each input."""
         key = (_identity(x), groups, size)
         if key not in self._sums:
@@ -192,13 +192,13 @@ class Graph:
             self._sums[key] = ops.reduce_sum(split, self._whole([2]), False)
         return self._sums[key]
 
-    def _with_bias(self, y: Node, tensor: str) -> Node:
+    def _with_bias(self, y: GraphNode, tensor: str) -> GraphNode:
         if tensor not in self._tensors:
             return y
         bias, order = self._tensors.vector(tensor), self._order(tensor)
         return ops.add(y, self._floats(bias if order is None else bias[order]))
 
-    def _angles_of(self, rope: Rope, kind: str) -> tuple[Node, Node]:
+    def _angles_of(self, rope: Rope, kind: str) -> tuple[GraphNode, GraphNode]:
         if kind not in self._angles:
             positions = ops.convert(ops.reshape(self._positions, self._whole([-1, 1, 1, 1]), False), "f32")
             angles = ops.multiply(positions, self._floats(rope.speeds.reshape(1, 1, 1, -1)))
@@ -209,16 +209,16 @@ class Graph:
             self._angles[kind] = cosine, sine
         return self._angles[kind]
 
-    def _slice(self, x: Node, start: int, stop: int) -> Node:
+    def _slice(self, x: GraphNode, start: int, stop: int) -> GraphNode:
         return ops.slice(x, self._whole([start]), self._whole([stop]), self._whole([1]), self._whole([3]))
 
-    def _whole(self, values: int | Sequence[int]) -> Node:
+    def _whole(self, values: int | Sequence[int]) -> GraphNode:
         return self._shared(np.array(values, np.int64))
 
-    def _floats(self, values: float | Sequence[object] | NDArray[np.float32]) -> Node:
+    def _floats(self, values: float | Sequence[object] | NDArray[np.float32]) -> GraphNode:
         return self._shared(np.array(values, np.float32))
 
-    def _shared(self, array: NDArray[np.generic]) -> Node:
+    def _shared(self, array: NDArray[np.generic]) -> GraphNode:
         """A small constant, made once for each value: the fewer nodes, the faster a model is compiled."""
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._small:
@@ -227,7 +227,7 @@ class Graph:
 
     def _constant(
         self, array: NDArray[np.generic], type_: str | None = None, shape: tuple[int, ...] | None = None
-    ) -> Node:
+    ) -> GraphNode:
         """Over the array's own memory, which is kept: a tensor over an array that is gone dangles in silence."""
         array = np.ascontiguousarray(array)
         if type_ is None or shape is None:
@@ -242,17 +242,17 @@ STEP_INPUTS = ("past", "begins", "blocks", "block_begins")
 """Inputs that say which rows belong to which sequence, and where its keys and values are."""
 
 
-def _parameter(name: str, shape: list[int], type_: Any) -> Node:
+def _parameter(name: str, shape: list[int], type_: Any) -> GraphNode:
     parameter = ops.parameter(shape, type_)
     parameter.output(0).get_tensor().set_names({name})
     parameter.set_friendly_name(name)
     return parameter
 
 
-def _identity(x: Node) -> str:
+def _identity(x: GraphNode) -> str:
     node = x.get_node() if isinstance(x, ov.Output) else x
     return f"{node.get_name()}:{x.get_index() if isinstance(x, ov.Output) else 0}"
 
 
-def _gelu(x: Node) -> Node:
+def _gelu(x: GraphNode) -> GraphNode:
     return ops.gelu(x, "tanh")

@@ -10,14 +10,14 @@ import psutil
 
 from puna.engine.cpu.cache import BLOCK, Cache, capacity_for
 from puna.engine.cpu.check import repeats
-from puna.engine.cpu.constraint import Grammars, Vocabulary
+from puna.engine.cpu.constraint import Grammars, TokenTable
 from puna.engine.cpu.forward import Forward
-from puna.engine.cpu.loop import Census, Limits
+from puna.engine.cpu.loop import Census, LoopLimits
 from puna.engine.cpu.pace import Pace
-from puna.engine.cpu.protocol import Answer, Hello, Load
+from puna.engine.cpu.protocol import Hello, Load, ReplyBody
 from puna.engine.cpu.runtime import ov
 from puna.engine.cpu.sampler import Drawn
-from puna.engine.cpu.stream import Event, Scored
+from puna.engine.cpu.stream import Scored, StreamEvent
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.engine.runner import Token
 from puna.errors import InvalidRequest
@@ -26,13 +26,13 @@ from puna.types import Candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class ModelParts:
     """`shown`: each token's bytes as an answer shows them, empty for control tokens."""
 
     model: Forward
     tokenizer: Tokenizer
     cache: Cache
-    limits: Limits
+    limits: LoopLimits
     grammars: Grammars
     pace: Pace
     shown: tuple[bytes, ...]
@@ -48,7 +48,7 @@ class Loaded:
             raise InvalidRequest(f"there is no token {unknown[0]}", param="tokens")
         return self.tokenizer.detokenize(tokens)
 
-    def answer(self, event: Event | Census) -> Answer:
+    def answer(self, event: StreamEvent | Census) -> ReplyBody:
         """What the loop told, in the words of the protocol."""
         match event:
             case Drawn(token, logprob, top):
@@ -64,7 +64,7 @@ class Loaded:
         return tuple(Candidate(token, self.shown[token], logprob) for token, logprob in top)
 
 
-def load(order: Load) -> Loaded:
+def load(order: Load) -> ModelParts:
     """Load, compute a first step, and make room. LoadFailed or ModelFileError says why that is not possible."""
     weights = Path(order.weights)
     header = read_header(weights, arrays=True)
@@ -80,12 +80,12 @@ def load(order: Load) -> Loaded:
     model.allocate(blocks)
     tokenizer, control = words.tokenizer, words.control
     pieces = words.pieces + [b""] * max(model.vocabulary - tokenizer.vocabulary, 0)
-    return Loaded(
+    return ModelParts(
         model=model,
         tokenizer=tokenizer,
         cache=Cache(blocks),
-        limits=Limits(order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos)),
-        grammars=Grammars(Vocabulary(pieces, control, tokenizer.eos)),
+        limits=LoopLimits(order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos)),
+        grammars=Grammars(TokenTable(pieces, control, tokenizer.eos)),
         pace=Pace(order.step_tokens),
         shown=tuple(b"" if token in control else piece for token, piece in enumerate(pieces)),
         hello=Hello(

@@ -17,12 +17,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.engine.cpu.batch import Batch, Model, batch
-from puna.engine.cpu.cache import BLOCK, Cache, Wait, blocks_for
+from puna.engine.cpu.batch import Batch, ForwardPass, batch
+from puna.engine.cpu.cache import BLOCK, Cache, WaitReason, blocks_for
 from puna.engine.cpu.pace import Pace
-from puna.engine.cpu.plan import Chunk, plan
+from puna.engine.cpu.plan import Span, plan
 from puna.engine.cpu.sampler import Allowed, check
-from puna.engine.cpu.stream import Answer, Event, Matcher, Scoring, Stream
+from puna.engine.cpu.stream import Generation, Matcher, Scoring, Stream, StreamEvent
 from puna.engine.runner import Sampling
 from puna.errors import ContextLengthExceeded, InvalidRequest, PunaError
 
@@ -76,11 +76,11 @@ class Stop:
 
 
 Order: TypeAlias = Generate | Score | Cancel | Count | Stop
-Told: TypeAlias = "list[tuple[int, Event | Census]]"
+Told: TypeAlias = "list[tuple[int, StreamEvent | Census]]"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LoopLimits:
     """What the loop keeps to: tokens of prompt and answer together, streams at once, and what ids there are."""
 
     num_ctx: int
@@ -93,7 +93,13 @@ class Loop:
     """`tell` is called in the loop's thread; it must be quick and must not raise."""
 
     def __init__(
-        self, model: Model, cache: Cache, limits: Limits, tell: Callable[[Told], None], *, pace: Pace | None = None
+        self,
+        model: ForwardPass,
+        cache: Cache,
+        limits: LoopLimits,
+        tell: Callable[[Told], None],
+        *,
+        pace: Pace | None = None,
     ) -> None:
         if blocks_for(limits.num_ctx) > cache.capacity:
             raise ValueError(f"a cache of {cache.capacity * BLOCK} tokens for a context of {limits.num_ctx}")
@@ -185,7 +191,7 @@ class Loop:
             raise ContextLengthExceeded(length, limits.num_ctx, param="prompt", what="prompt")
         check(order.sampling, limits.vocabulary)
         most = min(order.sampling.max_tokens, limits.num_ctx - length)
-        return Answer(order.number, order.tokens, order.sampling, limit=most, eos=limits.eos, matcher=order.matcher)
+        return Generation(order.number, order.tokens, order.sampling, limit=most, eos=limits.eos, matcher=order.matcher)
 
     def _admit(self) -> None:
         """Start who can, oldest first. Who waits for room lets nobody pass; who waits for a shared prompt does."""
@@ -197,24 +203,24 @@ class Loop:
                 self._running.append(stream)
                 continue
             left.append(stream)
-            if reason is Wait.ROOM:
+            if reason is WaitReason.ROOM:
                 break
         self._waiting.extendleft(reversed(left))
 
     def _budget(self) -> int:
         return self._pace.budget(sum(stream.decoding for stream in self._running))
 
-    def _start_masks(self, chunks: Sequence[Chunk], work: Batch) -> dict[int, Future[Allowed]]:
+    def _start_masks(self, chunks: Sequence[Span], work: Batch) -> dict[int, Future[Allowed]]:
         """What each Constraint allows next depends on no logits: find it out while the model computes them."""
         masks: dict[int, Future[Allowed]] = {}
         for chunk, (_, count) in zip(chunks, work.wanted, strict=True):
             stream = self._running[chunk.index]
-            if count and isinstance(stream, Answer) and stream.matcher is not None:
+            if count and isinstance(stream, Generation) and stream.matcher is not None:
                 masks[chunk.index] = self._masks.submit(stream.matcher.allowed)
         return masks
 
     def _take(
-        self, chunks: Sequence[Chunk], work: Batch, rows: NDArray[np.float32], masks: dict[int, Future[Allowed]]
+        self, chunks: Sequence[Span], work: Batch, rows: NDArray[np.float32], masks: dict[int, Future[Allowed]]
     ) -> None:
         for chunk, (place, count) in zip(chunks, work.wanted, strict=True):
             stream = self._running[chunk.index]
@@ -231,10 +237,10 @@ class Loop:
             self._told += [(stream.number, event) for event in events]
 
     @staticmethod
-    def _events(stream: Stream, rows: NDArray[np.float32], chunk: Chunk, allowed: Allowed | None) -> list[Event]:
+    def _events(stream: Stream, rows: NDArray[np.float32], chunk: Span, allowed: Allowed | None) -> list[StreamEvent]:
         if isinstance(stream, Scoring):
             return stream.take(rows, chunk.start)
-        assert isinstance(stream, Answer)
+        assert isinstance(stream, Generation)
         return stream.take(rows[0], allowed)
 
     def _remove(self, over: Callable[[Stream], bool]) -> None:

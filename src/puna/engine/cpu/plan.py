@@ -36,7 +36,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class Span:
     """`count` tokens of sequence number `index`, from its token `start` on."""
 
     index: int
@@ -52,12 +52,12 @@ def chunk_size(left: int, room: int) -> int:
     return max(size - BLOCK, 0) if left - size == 1 else size
 
 
-def plan(states: Sequence[State], budget: int) -> list[Chunk]:
+def plan(states: Sequence[State], budget: int) -> list[Span]:
     """Answers first, then prompts: the oldest gets half of the rest, and the rest of that goes to the shortest.
 
     `states` in order of age. Prompts get SMALLEST even when the answers take the whole budget: else none would start.
     """
-    chunks = [Chunk(index, state.done, 1) for index, state in enumerate(states) if state.decoding]
+    chunks = [Span(index, state.done, 1) for index, state in enumerate(states) if state.decoding]
     room = max(budget - len(chunks), SMALLEST)
     prompts = [(index, state) for index, state in enumerate(states) if not state.decoding]
     if not prompts:
@@ -69,6 +69,6 @@ def plan(states: Sequence[State], budget: int) -> list[Chunk]:
         limit = min(room, most, SCORED if state.scored else room)
         size = chunk_size(state.known - state.done, limit)
         if size:
-            chunks.append(Chunk(index, state.done, size))
+            chunks.append(Span(index, state.done, size))
             room -= size
     return chunks

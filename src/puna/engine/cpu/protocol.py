@@ -158,10 +158,10 @@ def read_ask(payload: bytes) -> Ask:
 # --------------------------------------------------------------------------------------------------- child to server
 
 Scores: TypeAlias = "list[tuple[float, tuple[Candidate, ...]]]"
-Answer: TypeAlias = "Prefilled | Token | End | PunaError | Scores | list[int] | bytes"
+ReplyBody: TypeAlias = "Prefilled | Token | End | PunaError | Scores | list[int] | bytes"
 """Prefilled, Tokens, then an End, to AskGenerate; one of the others, or an error, to the rest."""
 
-Reply: TypeAlias = tuple[int, Answer]
+Reply: TypeAlias = tuple[int, ReplyBody]
 
 
 def hello_frame(word: Hello | Failed) -> bytes:
@@ -189,7 +189,7 @@ def read_replies(payload: bytes) -> list[Reply]:
 _Kind: TypeAlias = Literal["p", "t", "e", "x", "s", "i", "b"]
 
 
-def _write_reply(number: int, answer: Answer) -> list[object]:
+def _write_reply(number: int, answer: ReplyBody) -> list[object]:
     match answer:
         case Token(token, data, logprob, top):
             item: list[object] = ["t", number, token, data.decode("latin-1")]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from puna.engine.runner import Sampling
 from puna.errors import EngineError, InvalidRequest
 
-Row: TypeAlias = NDArray[np.float32]
+Logits: TypeAlias = NDArray[np.float32]
 Ids: TypeAlias = NDArray[np.intp]
 Allowed: TypeAlias = NDArray[np.bool_]
 
@@ -60,7 +60,7 @@ def uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def largest(values: Row, count: int) -> Ids:
+def largest(values: Logits, count: int) -> Ids:
     """Where the `count` largest values stand, largest first; equals by place."""
     size = values.size
     count = min(count, size)
@@ -74,19 +74,19 @@ def largest(values: Row, count: int) -> Ids:
     return places[np.argsort(-values[places], kind="stable")[:count]]
 
 
-def weights(values: Row) -> NDArray[np.float64]:
+def weights(values: Logits) -> NDArray[np.float64]:
     """Unnormalised probabilities: the largest value weighs 1."""
     shares: NDArray[np.float64] = np.exp((values - values.max()).astype(np.float64))
     return shares
 
 
-def log_normaliser(row: Row) -> float:
+def log_normaliser(row: Logits) -> float:
     """log of the sum of exp over the row: a logit less this is its log-probability. Exact to about 1e-7."""
     peak = row.max()
     return float(peak) + float(np.log(np.exp(row - peak).sum(dtype=np.float64)))
 
 
-def penalise(row: Row, history: Sequence[int], sampling: Sampling) -> None:
+def penalise(row: Logits, history: Sequence[int], sampling: Sampling) -> None:
     """Lower, in place, what the last `repeat_last_n` tokens (prompt and answer) held. Negative: all of them."""
     last = sampling.repeat_last_n
     counts = Counter(history if last < 0 else history[-last:])
@@ -98,7 +98,7 @@ def penalise(row: Row, history: Sequence[int], sampling: Sampling) -> None:
     row[ids] = values - seen * np.float32(sampling.frequency_penalty) - np.float32(sampling.presence_penalty)
 
 
-def typical(values: Row, mass: float) -> Ids:
+def typical(values: Logits, mass: float) -> Ids:
     """Places of the values whose surprise is nearest to the entropy, until their probability passes `mass`."""
     p = weights(values)
     p /= p.sum()
@@ -108,7 +108,7 @@ def typical(values: Row, mass: float) -> Ids:
     return np.sort(order[:kept])
 
 
-def nucleus(values: Row, mass: float) -> Ids:
+def nucleus(values: Logits, mass: float) -> Ids:
     """Places of the fewest largest values whose probability reaches `mass`, largest first; at least one."""
     count = HEAD
     total = float(np.exp(values - values.max()).sum(dtype=np.float64)) if values.size > HEAD else 0.0
@@ -122,11 +122,11 @@ def nucleus(values: Row, mass: float) -> Ids:
         count *= 8
 
 
-def draw(values: Row, number: float) -> int:
+def draw(values: Logits, number: float) -> int:
     """The place that `number` in [0, 1) falls on when each value has its share of exp(value)."""
     if values.size <= HEAD:
         return _fall(np.cumsum(weights(values)), number)
-    p: Row = np.exp(values - values.max())
+    p: Logits = np.exp(values - values.max())
     width = -(-p.size // CELLS)
     padded = np.zeros(CELLS * width, np.float32)
     padded[: p.size] = p
@@ -154,7 +154,7 @@ class Drawn:
     top: tuple[tuple[int, float], ...] = ()
 
 
-def log_probabilities(row: Row, token: int, count: int) -> Drawn:
+def log_probabilities(row: Logits, token: int, count: int) -> Drawn:
     """`token` with its log-probability in `row` as it came from the model, and the `count` likeliest."""
     normaliser = log_normaliser(row)
     places = largest(row, count) if count else ()
@@ -175,7 +175,7 @@ class Sampler:
         )
         self._surprise_limit = 2.0 * sampling.mirostat_tau
 
-    def __call__(self, row: Row, history: Sequence[int], allowed: Allowed | None = None) -> Drawn:
+    def __call__(self, row: Logits, history: Sequence[int], allowed: Allowed | None = None) -> Drawn:
         """The token after `history` (prompt and answer so far). `allowed`: which tokens a Constraint lets through.
 
         `row` is left as it is. EngineError when nothing can be drawn: every token is forbidden, or a logit is not a
@@ -186,7 +186,7 @@ class Sampler:
             return Drawn(token)
         return log_probabilities(row, token, self._sampling.logprobs)
 
-    def _token(self, row: Row, history: Sequence[int], allowed: Allowed | None) -> int:
+    def _token(self, row: Logits, history: Sequence[int], allowed: Allowed | None) -> int:
         sampling = self._sampling
         values = self._adjusted(row, history)
         ids: Ids | None = None
@@ -202,7 +202,7 @@ class Sampler:
         place = self._mirostat(values, row.size, number) if sampling.mirostat else self._chain(values, number)
         return int(place if ids is None else ids[place])
 
-    def _adjusted(self, row: Row, history: Sequence[int]) -> Row:
+    def _adjusted(self, row: Logits, history: Sequence[int]) -> Logits:
         penalises = self._penalises and not self._sampling.mirostat
         if not (penalises or self._bias.size or self._banned.size):
             return row
@@ -214,7 +214,7 @@ class Sampler:
             penalise(row, history, self._sampling)
         return row
 
-    def _chain(self, values: Row, number: float) -> int:
+    def _chain(self, values: Logits, number: float) -> int:
         sampling = self._sampling
         if sampling.temperature <= 0 and sampling.typical_p >= 1:
             return int(values.argmax())  # no other filter can take the largest away
@@ -232,13 +232,13 @@ class Sampler:
         place = self._at_temperature(kept, number)
         return place if places is None else int(places[place])
 
-    def _at_temperature(self, values: Row, number: float) -> int:
+    def _at_temperature(self, values: Logits, number: float) -> int:
         temperature = self._sampling.temperature
         if temperature <= 0:
             return int(values.argmax())
         return draw(_heated(values, temperature), number)
 
-    def _mirostat(self, values: Row, vocabulary: int, number: float) -> int:
+    def _mirostat(self, values: Logits, vocabulary: int, number: float) -> int:
         """Keep the surprise of the answer near tau (Basu et al. 2020): by the slope of the ranks, or by a plain cut."""
         sampling = self._sampling
         if sampling.temperature <= 0:
@@ -258,7 +258,7 @@ class Sampler:
         self._surprise_limit -= sampling.mirostat_eta * (surprise - sampling.mirostat_tau)
         return int(kept[chosen])
 
-    def _ranks(self, scaled: Row, normaliser: float, vocabulary: int) -> int:
+    def _ranks(self, scaled: Logits, normaliser: float, vocabulary: int) -> int:
         """How many of the largest the first Mirostat keeps, were the vocabulary distributed by Zipf's law."""
         head = scaled[largest(scaled, MIROSTAT_TERMS)].astype(np.float64)
         head = head[np.isfinite(head)]
@@ -276,14 +276,14 @@ class Sampler:
         return int(min(max(count, 1.0), scaled.size)) if np.isfinite(count) else scaled.size
 
 
-def _heated(values: Row, temperature: float) -> Row:
+def _heated(values: Logits, temperature: float) -> Logits:
     if temperature == 1:
         return values
-    heated: Row = (values - values.max()) / np.float32(max(temperature, COLDEST))
+    heated: Logits = (values - values.max()) / np.float32(max(temperature, COLDEST))
     return heated
 
 
-def _at(values: Row, places: Ids | None) -> Row:
+def _at(values: Logits, places: Ids | None) -> Logits:
     return values if places is None else values[places]
 
 

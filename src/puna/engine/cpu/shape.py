@@ -1,4 +1,4 @@
-"""Shape: the numbers of a model's header that its graph is built from. Pure."""
+"""Dimensions: the numbers of a model's header that its graph is built from. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Dimensions:
     """Counts and sizes in elements. `rotary`: how many elements of a head are rotated. `window` 0: none; else one layer
     in `window_period` sees all.
 
@@ -46,14 +46,14 @@ class Shape:
     attention_scale: float | None
 
 
-def read_shape(header: Header) -> Shape:
+def read_shape(header: Header) -> Dimensions:
     """ModelFileError when the header does not say enough, or what cannot be."""
     facts = _Facts(header)
     hidden, heads = facts.whole("embedding_length"), facts.whole("attention.head_count")
     head_size = facts.whole("attention.key_length", hidden // heads)
     context = facts.whole("context_length")
     base = facts.real("rope.freq_base", 10000.0)
-    return Shape(
+    return Dimensions(
         architecture=header.architecture,
         layers=facts.whole("block_count"),
         hidden=hidden,

@@ -1,4 +1,4 @@
-"""One request under way: an Answer being generated, or a text being Scored. It knows no other request and no thread.
+"""One request under way: a Generation, or a Scoring of a given text. It knows no other request and no thread.
 
 A stream moves in three calls a step: `state` says how far it is, `advance` that so many tokens are computed, `take`
 hands it the rows it wanted and gets back what to tell the caller.
@@ -14,12 +14,12 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.engine.cpu.cache import BLOCK, Cache, Table, Wait, prompt_keys
+from puna.engine.cpu.cache import BLOCK, Cache, Table, WaitReason, prompt_keys
 from puna.engine.cpu.plan import State
-from puna.engine.cpu.sampler import Allowed, Drawn, Row, Sampler, log_probabilities
+from puna.engine.cpu.sampler import Allowed, Drawn, Logits, Sampler, log_probabilities
 from puna.engine.runner import End, Prefilled, Sampling
 from puna.errors import PunaError
-from puna.types import JsonObject, JsonValue
+from puna.types import JsonObject
 
 
 class Matcher(Protocol):
@@ -41,7 +41,7 @@ class Scored:
     tokens: tuple[Drawn, ...]
 
 
-Event: TypeAlias = Prefilled | Drawn | End | Scored | PunaError
+StreamEvent: TypeAlias = Prefilled | Drawn | End | Scored | PunaError
 """What a stream tells its caller. The last of an answer is an End, of a scoring its Scored; an error ends either."""
 
 
@@ -65,10 +65,10 @@ class Stream:
         assert self._table is not None, "not admitted"
         return self._table
 
-    def admit(self, cache: Cache) -> Wait | None:
+    def admit(self, cache: Cache) -> WaitReason | None:
         """Take a place in the cache; or why not now."""
         table = cache.admit(self._keys, self.room, shareable=max(self.prompt - 2, 0) // BLOCK)
-        if isinstance(table, Wait):
+        if isinstance(table, WaitReason):
             return table
         self._table = table
         self.done = table.cached * BLOCK
@@ -92,7 +92,7 @@ class Stream:
         self.done += count
 
 
-class Answer(Stream):
+class Generation(Stream):
     """Tokens after a prompt. `limit`: at most so many; `eos`: ids that end it."""
 
     def __init__(
@@ -113,11 +113,11 @@ class Answer(Stream):
         self._eos = eos
         self._started = self._first = 0
 
-    def admit(self, cache: Cache) -> Wait | None:
+    def admit(self, cache: Cache) -> WaitReason | None:
         self._started = time.perf_counter_ns()
         return super().admit(cache)
 
-    def take(self, row: Row, allowed: Allowed | None) -> list[Event]:
+    def take(self, row: Logits, allowed: Allowed | None) -> list[StreamEvent]:
         """The next token from the row after the last one."""
         drawn = self._sampler(row, self.tokens, allowed)
         if not self._first:
@@ -125,7 +125,7 @@ class Answer(Stream):
             return [self._prefilled(), *self._told(drawn)]
         return self._told(drawn)
 
-    def _told(self, drawn: Drawn) -> list[Event]:
+    def _told(self, drawn: Drawn) -> list[StreamEvent]:
         if drawn.token in self._eos:
             return [self._end(complete=True)]
         self.tokens.append(drawn.token)
@@ -164,7 +164,7 @@ class Scoring(Stream):
     def decoding(self) -> bool:
         return False
 
-    def take(self, rows: NDArray[np.float32], start: int) -> list[Event]:
+    def take(self, rows: NDArray[np.float32], start: int) -> list[StreamEvent]:
         """Rows of the tokens from `start` on, each for the token that follows it."""
         for row, token in zip(rows, self.tokens[start + 1 :], strict=False):
             self._found.append(log_probabilities(row, token, self._top))
@@ -176,22 +176,4 @@ class Scoring(Stream):
 
 def settings_used(sampling: Sampling, limit: int) -> JsonObject:
     """What a generation ran with, by llama.cpp's names. With Mirostat on, temperature and bias alone act besides it."""
-    bias: list[JsonValue] = [[token, value] for token, value in sampling.logit_bias]
-    return {
-        "seed": sampling.seed,
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "typical_p": sampling.typical_p,
-        "repeat_last_n": sampling.repeat_last_n,
-        "repeat_penalty": sampling.repeat_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "mirostat": sampling.mirostat,
-        "mirostat_tau": sampling.mirostat_tau,
-        "mirostat_eta": sampling.mirostat_eta,
-        "ignore_eos": sampling.ignore_eos,
-        "logit_bias": bias,
-        "max_tokens": limit,
-    }
+    return sampling.settings() | {"max_tokens": limit}

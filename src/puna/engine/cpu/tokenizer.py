@@ -14,16 +14,11 @@ from tokenizers import models, pre_tokenizers
 
 from puna.engine.cpu.pieces import SPACE, Merger
 from puna.engine.cpu.words import WORD_RULES, WordRule
+from puna.engine.endings import ROLE_TEXTS, ROLES, TEXTS, ending_tokens
+from puna.engine.letters import BYTE_OF_LETTER
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, MetadataValue
 from puna.model.markup import is_mark
-
-_ENDS = frozenset({
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
-    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>",
-    "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
-})  # fmt: skip
-"""Texts of tokens that end an answer, whatever the file says of them. Source: llama.cpp."""
 
 _ROLES: Mapping[str, frozenset[str]] = {
     "fim_pre": frozenset({
@@ -38,13 +33,9 @@ _ROLES: Mapping[str, frozenset[str]] = {
         "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>",
         "<|code_middle|>", "<|middle|>",
     }),
-    "fim_pad": frozenset({"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}),
-    "fim_rep": frozenset({"<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"}),
-    "fim_sep": frozenset({"<|file_sep|>"}),
+    **ROLE_TEXTS,
 }  # fmt: skip
 """Texts that have a role where the file names no token for it: they are control tokens then."""
-
-_ENDING_ROLES = ("fim_pad", "fim_rep", "fim_sep")
 
 _ALWAYS_SHOWN = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"})
 
@@ -64,7 +55,7 @@ class Tokenizer:
     """Needs a header read with its arrays. ModelFileError if the vocabulary is missing, damaged or of another kind."""
 
     def __init__(self, header: Header) -> None:
-        facts = _Facts(header)
+        facts = _Metadata(header)
         self._texts = facts.texts("tokens")
         self._ids = {text: index for index, text in enumerate(self._texts)}
         self._kinds = facts.kinds(len(self._texts))
@@ -72,7 +63,6 @@ class Tokenizer:
         rule = facts.rule() if self._is_bytes else WordRule((), add_bos=True)
         self.bos = facts.token("bos")
         self.add_bos = facts.flag("add_bos_token", rule.add_bos) and self.bos is not None
-        self.add_eos = facts.flag("add_eos_token", False)
         self.eos = self._ends(facts)
         self._space_prefix = facts.flag("add_space_prefix", not self._is_bytes)
         self._encode_text = self._byte_level(facts, rule) if self._is_bytes else self._sentence_pieces(facts)
@@ -149,25 +139,16 @@ class Tokenizer:
         found = {token for token, text in self._specials if text not in keep}
         return frozenset(found | ({self._ids["</s>"]} if "</s>" in self._ids else set()))
 
-    def _ends(self, facts: _Facts) -> tuple[int, ...]:
+    def _ends(self, facts: _Metadata) -> tuple[int, ...]:
         """Every token that ends an answer. Texts that always do are made control tokens, as llama.cpp does."""
-        found = {facts.token(role) for role in ("eos", "eot", "eom", *_ENDING_ROLES)}
+        named = {role: (token, self._texts[token]) for role in ROLES if (token := facts.token(role)) is not None}
         for role, role_texts in _ROLES.items():
             if facts.token(role) is None:
-                tokens = {self._ids[text] for text in role_texts & self._ids.keys()}
-                self._make_control(tokens)
-                found |= tokens if role in _ENDING_ROLES else set()
-        ends = {self._ids[text] for text in _ENDS & self._ids.keys()}
-        self._make_control(ends)
-        found |= ends
+                self._make_control({self._ids[text] for text in role_texts & self._ids.keys()})
+        self._make_control({self._ids[text] for text in TEXTS & self._ids.keys()})
         for text in _ALWAYS_SHOWN & self._ids.keys():
             self._kinds[self._ids[text]] = Kind.USER_DEFINED
-        texts = {self._texts[token] for token in found if token is not None}
-        if {"<|return|>", "<|call|>"} <= texts or ({"<|call|>", "<|calls|>"} & texts and "<|flush|>" in texts):
-            found.discard(self._ids.get("<|end|>"))
-        if "<|tool_response>" in texts:
-            found.discard(self._ids.get("</s>"))
-        return tuple(sorted(token for token in found if token is not None))
+        return ending_tokens(self._ids, named)
 
     def _make_control(self, tokens: Iterable[int]) -> None:
         for token in tokens:
@@ -175,7 +156,7 @@ class Tokenizer:
 
     # --------------------------------------------------------------------------------------------- the two kinds
 
-    def _byte_level(self, facts: _Facts, rule: WordRule) -> Callable[[str], list[int]]:
+    def _byte_level(self, facts: _Metadata, rule: WordRule) -> Callable[[str], list[int]]:
         merges = [tuple(merge.split(" ", 1)) for merge in facts.texts("merges")]
         known = [
             (first, second)
@@ -193,14 +174,13 @@ class Tokenizer:
 
         return encode
 
-    def _sentence_pieces(self, facts: _Facts) -> Callable[[str], list[int]]:
+    def _sentence_pieces(self, facts: _Metadata) -> Callable[[str], list[int]]:
         byte_ids = [self._ids.get(f"<0x{byte:02X}>", self._ids.get(chr(byte))) for byte in range(256)]
         merger = Merger(self._ids, facts.scores(len(self._texts)), byte_ids)
         return lambda text: merger.encode(text.replace(" ", SPACE))
 
     def _make_pieces(self) -> list[bytes]:
-        letters = _byte_letters()
-        quick = dict.fromkeys(range(256), _NO_BYTE) | {ord(letter): data[0] for letter, data in letters.items()}
+        quick = dict.fromkeys(range(256), _NO_BYTE) | {ord(letter): byte for letter, byte in BYTE_OF_LETTER.items()}
         pieces: list[bytes] = []
         for text, kind in zip(self._texts, self._kinds, strict=True):
             if kind in {Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED}:
@@ -210,7 +190,7 @@ class Tokenizer:
             elif kind is not Kind.NORMAL:
                 pieces.append(b"")
             elif self._is_bytes:
-                pieces.append(_bytes_of(text, letters, quick))
+                pieces.append(_bytes_of(text, quick))
             else:
                 pieces.append(text.replace(SPACE, " ").encode())
         return pieces
@@ -222,7 +202,7 @@ _SENTENCE_PIECE_TOKENS: Mapping[str, int] = {"bos": 1, "eos": 2}
 """What holds for such a vocabulary that does not say."""
 
 
-class _Facts:
+class _Metadata:
     """Typed look-ups of `tokenizer.ggml.<key>`."""
 
     def __init__(self, header: Header) -> None:
@@ -275,17 +255,10 @@ class _Facts:
 _KINDS: Mapping[object, Kind] = {kind.value: kind for kind in Kind}
 
 
-def _bytes_of(text: str, letters: Mapping[str, bytes], quick: Mapping[int, int]) -> bytes:
+def _bytes_of(text: str, quick: Mapping[int, int]) -> bytes:
     """The bytes of a byte-level token. `quick`: as `str.translate` takes it; what is no letter becomes no byte."""
     try:
         return text.translate(quick).encode("latin-1")
     except UnicodeEncodeError:
-        return b"".join(letters.get(letter) or letter.encode() for letter in text)
-
-
-def _byte_letters() -> dict[str, bytes]:
-    """The letter that stands for each byte in a byte-level vocabulary: its own if it prints, else one from U+0100."""
-    printing = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    letters = {chr(byte): bytes([byte]) for byte in printing}
-    others = (byte for byte in range(256) if byte not in printing)
-    return letters | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
+        known = BYTE_OF_LETTER
+        return b"".join(bytes([known[letter]]) if letter in known else letter.encode() for letter in text)

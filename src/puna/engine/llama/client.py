@@ -522,24 +522,12 @@ class _Reader:
 def _sampling(sampling: Sampling, constraint: Constraint | None, num_ctx: int) -> dict[str, Any]:
     """Every setting that the engine has, said: ours, and off for what is not ours."""
     return {
+        **sampling.settings(),
         "n_predict": sampling.max_tokens,
         # The engine takes its largest seed for 'draw one'.
         "seed": min(sampling.seed, _ENGINE_RANDOM_SEED - 1),
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "typical_p": sampling.typical_p,
         # The engine refuses -1, and keeps room for as many tokens as it is told.
         "repeat_last_n": min(sampling.repeat_last_n, num_ctx) if sampling.repeat_last_n >= 0 else num_ctx,
-        "repeat_penalty": sampling.repeat_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "mirostat": sampling.mirostat,
-        "mirostat_tau": sampling.mirostat_tau,
-        "mirostat_eta": sampling.mirostat_eta,
-        "logit_bias": [list(pair) for pair in sampling.logit_bias],
-        "ignore_eos": sampling.ignore_eos,
         "n_probs": 0 if sampling.logprobs is None else max(sampling.logprobs, 1),
         "grammar": "" if constraint is None else constraint.gbnf,
         "samplers": list(SAMPLERS),

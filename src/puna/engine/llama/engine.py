@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import psutil
 
+from puna.engine.endings import CANDIDATES, ROLES, ending_tokens
 from puna.engine.llama.client import LlamaRunner
 from puna.engine.llama.http import EngineSocket
 from puna.engine.llama.options import (
@@ -28,20 +29,13 @@ from puna.engine.llama.options import (
     wheel,
 )
 from puna.engine.process import ChildProcess, private_directory, python
-from puna.engine.runner import MEDIA_MARKER, Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
+from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
 from puna.model.gguf import Header, read_header
 from puna.model.markup import Markup
 from puna.settings import Settings
+from puna.types import MEDIA_MARKER
 
-END_OF_ANSWER = (
-    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|end_of_text|>", "<|return|>", "<|call|>",
-    "<|eot|>", "<|end_of_turn|>", "<end_of_turn>", "<turn|>", "<end_of_utterance>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
-    "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<｜end▁of▁sentence｜>", "</s>", "<eos>",
-)  # fmt: skip
-"""Texts of control tokens that llama.cpp takes for the end, besides those that a file names."""
-
-_END_ROLES = ("eos", "eot", "eom")
 _POLL_FIRST, _POLL_MOST = 0.01, 0.1
 _ASK_TIMEOUT = 10.0
 
@@ -182,11 +176,11 @@ async def _healthy(socket: EngineSocket) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class _Properties:
     """What the engine tells of the model.
 
-    `plain`: a token that is whole characters. `bos`: what it puts before a text, if anything. `ends`: control tokens
-    that end an answer, by their texts.
+    `plain`: a token that is whole characters. `bos`: what it puts before a text, if anything. `ends`: tokens that may
+    end an answer, by their texts.
     """
 
     properties: Mapping[str, Any]
@@ -197,7 +191,7 @@ class _Facts:
     ends: Mapping[str, int]
 
 
-async def _facts(socket: EngineSocket) -> _Facts:
+async def _facts(socket: EngineSocket) -> _Properties:
     async def ask(path: str, body: Mapping[str, object] | None = None) -> Any:
         asked = socket.ask("GET" if body is None else "POST", path, body)
         return (await asyncio.wait_for(asked, _ASK_TIMEOUT))[1]
@@ -205,21 +199,22 @@ async def _facts(socket: EngineSocket) -> _Facts:
     meta = (await ask("/v1/models"))["data"][0]["meta"]
     plain = (await ask("/tokenize", {"content": "a", "add_special": False}))["tokens"]
     special = (await ask("/tokenize", {"content": "a", "add_special": True}))["tokens"]
-    texts = {"content": "".join(END_OF_ANSWER), "add_special": False, "parse_special": True, "with_pieces": True}
+    texts = {"content": "".join(sorted(CANDIDATES)), "add_special": False, "parse_special": True, "with_pieces": True}
     ends = (await ask("/tokenize", texts))["tokens"]
-    return _Facts(
+    return _Properties(
         properties=await ask("/props"),
         vocabulary=meta["n_vocab"],
         plain=plain[-1],
         embedding=meta["n_embd"],
         bos=special[0] if len(special) > len(plain) and special[0] != plain[0] else None,
-        ends={item["piece"]: item["id"] for item in ends if item["piece"] in END_OF_ANSWER},
+        # A piece that is no whole character comes as a list of its bytes.
+        ends={piece: item["id"] for item in ends if isinstance(piece := item["piece"], str) and piece in CANDIDATES},
     )
 
 
-def _info(facts: _Facts, header: Header, load: LoadOptions) -> RunnerInfo:
+def _info(facts: _Properties, header: Header, load: LoadOptions) -> RunnerInfo:
     """What does not depend on how it was started."""
-    named = {header.special_tokens[role].id for role in _END_ROLES if role in header.special_tokens}
+    named = {role: (token.id, token.text) for role, token in header.special_tokens.items() if role in ROLES}
     bos = header.special_tokens.get("bos")
     return RunnerInfo(
         engine="",
@@ -228,7 +223,7 @@ def _info(facts: _Facts, header: Header, load: LoadOptions) -> RunnerInfo:
         slots=load.slots,
         vocabulary=facts.vocabulary,
         bos=facts.bos if facts.bos is not None else (bos.id if bos else None),
-        eos=tuple(sorted(named | set(facts.ends.values()))),
+        eos=ending_tokens(facts.ends, named),
         add_bos=facts.bos is not None,
         embedding_length=facts.embedding,
         seed_exact=False,
@@ -259,7 +254,7 @@ def _reason(reason: str, load: LoadOptions, started: Parameters) -> str:
     return f"{reason}; {note}" if reason else note
 
 
-def _features(load: LoadOptions, facts: _Facts) -> frozenset[Feature]:
+def _features(load: LoadOptions, facts: _Properties) -> frozenset[Feature]:
     if load.embedding:
         return frozenset({Feature.EMBED})
     can = {Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE}

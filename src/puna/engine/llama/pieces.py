@@ -9,6 +9,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
+from puna.engine.letters import BYTE_OF_LETTER
+
 _BYTE = 6
 """`tokenizer.ggml.token_type` of a token that is one byte, written '<0x41>'."""
 
@@ -64,8 +66,7 @@ def ends_inside(data: bytes) -> bool:
 def vocabulary(model: str, tokens: Sequence[str], types: Sequence[int]) -> Pieces | None:
     """From a header's `tokenizer.ggml.model`, `.tokens` and `.token_type`; None for kinds whose bytes are not known."""
     if model == "gpt2":
-        table = _byte_letters()
-        return Pieces(_byte_level(token, table) for token in tokens)
+        return Pieces(map(_byte_level, tokens))
     if model == "llama" and len(types) == len(tokens):
         return Pieces(
             bytes([int(token[3:5], 16)]) if kind == _BYTE else token.replace("▁", " ").encode()
@@ -74,16 +75,9 @@ def vocabulary(model: str, tokens: Sequence[str], types: Sequence[int]) -> Piece
     return None
 
 
-def _byte_level(token: str, table: dict[str, int]) -> bytes:
+def _byte_level(token: str) -> bytes:
     """A token of byte-level BPE, whose letters each stand for a byte; others (control tokens) stand for themselves."""
     try:
-        return bytes([table[letter] for letter in token])
+        return bytes([BYTE_OF_LETTER[letter] for letter in token])
     except KeyError:
         return token.encode()
-
-
-def _byte_letters() -> dict[str, int]:
-    """Byte-level BPE's alphabet: printable bytes as they are, the others in order from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}

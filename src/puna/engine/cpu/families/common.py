@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from puna.engine.cpu.graph import Graph, Node
+from puna.engine.cpu.graph import Graph, GraphNode
 from puna.engine.cpu.rope import Rope
 
 
-def plain_layer(graph: Graph, x: Node, block: str, rope: Rope, *, head_norms: bool = False) -> Node:
+def plain_layer(graph: Graph, x: GraphNode, block: str, rope: Rope, *, head_norms: bool = False) -> GraphNode:
     """Norm, attention, add; norm, gated feed-forward, add."""
     shape = graph.shape
     h = graph.norm(x, f"{block}.attn_norm.weight")
@@ -21,7 +21,7 @@ def plain_layer(graph: Graph, x: Node, block: str, rope: Rope, *, head_norms: bo
     return graph.add(x, feed_forward(graph, h, block))
 
 
-def feed_forward(graph: Graph, x: Node, block: str, *, gelu: bool = False) -> Node:
+def feed_forward(graph: Graph, x: GraphNode, block: str, *, gelu: bool = False) -> GraphNode:
     gate, up = graph.project(x, f"{block}.ffn_gate", f"{block}.ffn_up")
     (down,) = graph.project(graph.gated(gate, up, gelu=gelu), f"{block}.ffn_down")
     return down
@@ -31,7 +31,7 @@ def attention_scale(graph: Graph) -> float:
     return graph.shape.attention_scale or float(graph.shape.head_size) ** -0.5
 
 
-def head(graph: Graph, x: Node) -> Node:
+def head(graph: Graph, x: GraphNode) -> GraphNode:
     """The last norm and the logits, of the asked rows only. Without a head of its own a model uses its embedding."""
     x = graph.norm(graph.wanted_rows(x), "output_norm.weight")
     (logits,) = graph.project(x, "output" if "output.weight" in graph else "token_embd")

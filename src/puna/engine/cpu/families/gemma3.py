@@ -6,14 +6,14 @@ Layers with a window turn by a base of their own, unscaled. Source: the Gemma 3 
 from __future__ import annotations
 
 from puna.engine.cpu.families.common import attention_scale, feed_forward, head
-from puna.engine.cpu.graph import Graph, Node
+from puna.engine.cpu.graph import Graph, GraphNode
 from puna.engine.cpu.rope import Rope
 
 _LARGEST = 62
 """Layers of the 27B model, which scales attention by the width of its embedding."""
 
 
-def build(graph: Graph) -> Node:
+def build(graph: Graph) -> GraphNode:
     shape = graph.shape
     everywhere, nearby = graph.rope(shape.rope_base), graph.rope(shape.rope_base_window, scaled=False)
     x = graph.multiply(graph.embeddings(), float(shape.hidden) ** 0.5)
@@ -23,7 +23,7 @@ def build(graph: Graph) -> Node:
     return head(graph, x)
 
 
-def _layer(graph: Graph, x: Node, block: str, rope: Rope, window: int) -> Node:
+def _layer(graph: Graph, x: GraphNode, block: str, rope: Rope, window: int) -> GraphNode:
     shape, kind = graph.shape, "near" if window else "all"
     h = graph.norm(x, f"{block}.attn_norm.weight")
     query, key, value = graph.project(h, f"{block}.attn_q", f"{block}.attn_k", f"{block}.attn_v")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from puna.engine.cpu.families.common import attention_scale, head
-from puna.engine.cpu.graph import Graph, Node
+from puna.engine.cpu.graph import Graph, GraphNode
 from puna.engine.cpu.rope import Rope
 
 
-def build(graph: Graph) -> Node:
+def build(graph: Graph) -> GraphNode:
     shape = graph.shape
     beyond = graph.num_ctx > shape.rope_scaling.original_context
     factors = f"rope_factors_{'long' if beyond else 'short'}.weight"
@@ -18,7 +18,7 @@ def build(graph: Graph) -> Node:
     return head(graph, x)
 
 
-def _layer(graph: Graph, x: Node, block: str, rope: Rope) -> Node:
+def _layer(graph: Graph, x: GraphNode, block: str, rope: Rope) -> GraphNode:
     shape = graph.shape
     (fused,) = graph.project(graph.norm(x, f"{block}.attn_norm.weight"), f"{block}.attn_qkv")
     widths = [heads * shape.head_size for heads in (shape.heads, shape.kv_heads, shape.kv_heads)]

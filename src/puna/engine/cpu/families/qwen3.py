@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from puna.engine.cpu.families.common import head, plain_layer
-from puna.engine.cpu.graph import Graph, Node
+from puna.engine.cpu.graph import Graph, GraphNode
 
 
-def build(graph: Graph) -> Node:
+def build(graph: Graph) -> GraphNode:
     rope = graph.rope(graph.shape.rope_base)
     x = graph.embeddings()
     for layer in range(graph.shape.layers):
