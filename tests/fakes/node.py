@@ -21,21 +21,21 @@ LOCKED = ("package.json", "package-lock.json")
 
 
 class Node:
-    """The locked packages, installed once into the user's cache and kept from run to run."""
+    """The locked packages, installed once into the user's cache and kept from run to run. `directory`: where."""
 
     def __init__(self) -> None:
         key = hashlib.sha256(b"".join((SCRIPTS / name).read_bytes() for name in LOCKED)).hexdigest()[:16]
-        self._directory = platformdirs.user_cache_path("puna-tests") / f"node-{key}"
+        self.directory = platformdirs.user_cache_path("puna-tests") / f"node-{key}"
         self._environment = {
             **os.environ,
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         }
-        if not (self._directory / "installed").exists():
+        if not (self.directory / "installed").exists():
             self._install()
 
     def run(self, script: str, *arguments: str, seconds: float = 100) -> Any:
         """What `tests/node/SCRIPT` prints, as JSON. AssertionError with its stderr when it fails."""
-        path = shutil.copy(SCRIPTS / script, self._directory)
+        path = shutil.copy(SCRIPTS / script, self.directory)
         done = subprocess.run(
             ["node", path, *arguments],
             env=self._environment,
@@ -48,16 +48,16 @@ class Node:
         return json.loads(done.stdout)
 
     def _install(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         for name in LOCKED:
-            shutil.copy(SCRIPTS / name, self._directory)
+            shutil.copy(SCRIPTS / name, self.directory)
         done = subprocess.run(
             ["npm", "ci", "--no-audit", "--no-fund"],
-            cwd=self._directory,
+            cwd=self.directory,
             env=self._environment,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        (self._directory / "installed").touch()
+        (self.directory / "installed").touch()
