@@ -18,7 +18,7 @@ from puna.types import NO_OPTIONS, JsonObject, JsonValue, Options
 Kind = Literal["int", "float", "bool", "texts"]
 
 _INT32 = 2**31 - 1
-_MOST = 100.0
+_MOST = 100
 """Of settings that are not shares: far beyond use, and far from where an engine's arithmetic overflows."""
 
 

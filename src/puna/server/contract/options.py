@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, cast
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
-from puna.model.parameters import LOAD_PARAMETERS, options_from_json
+from puna.model.parameters import LOAD_PARAMETERS, PARAMETERS, options_from_json
 from puna.server.contract.shapes import UNION
 from puna.settings import parse_duration
 from puna.types import JsonObject, Options
@@ -23,6 +23,12 @@ KeepAlive: TypeAlias = Annotated[
     Annotated[str, Tag("string")] | Annotated[float, Tag("number")],
     Discriminator(_string_or_number, custom_error_type=UNION, custom_error_message="a number of seconds or a duration"),
 ]
+
+
+def within(name: str) -> Any:
+    """The bounds of the parameter of this name, for a field that means the same."""
+    parameter = PARAMETERS[name]
+    return Field(ge=parameter.least, le=parameter.most)
 
 
 def read_options(value: object, *, path: str = "options", loading: bool = False) -> tuple[Options, tuple[str, ...]]:

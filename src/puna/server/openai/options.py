@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias, cast
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
-from puna.server.contract.options import KeepAlive, read_options
+from puna.server.contract.options import KeepAlive, read_options, within
 from puna.server.contract.shapes import UNION, Honoured, Int64, JsonObject, Reported, Shape
 from puna.server.openai.output import Shaped
 from puna.types import NO_OPTIONS, Options
@@ -47,7 +47,7 @@ class Extras(Shape):
     ] = None
     num_ctx: Annotated[
         int | None,
-        Field(ge=1, le=2**63 - 1),
+        within("num_ctx"),
         Honoured("The context to load the model with, in tokens; no more than it was trained on."),
     ] = None
 
@@ -60,7 +60,7 @@ class Sampled(Extras, Shaped):
         Field(ge=0, le=2),
         Honoured("Absent: as the model's own parameters say. 0: always the likeliest token."),
     ] = None
-    top_p: Annotated[float | None, Field(ge=0, le=1), Honoured("Nucleus sampling.")] = None
+    top_p: Annotated[float | None, within("top_p"), Honoured("Nucleus sampling.")] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2), Honoured("Against frequent tokens.")] = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2), Honoured("Against tokens that were there.")] = None
     logit_bias: Annotated[
@@ -76,23 +76,23 @@ class Sampled(Extras, Shaped):
     stream: Annotated[bool | None, Honoured("Server-sent events.")] = None
     stream_options: Annotated[StreamOptions | None, Honoured("Only with `stream`.")] = None
     user: Annotated[str | None, Reported(USER_MEANING)] = None
-    top_k: Annotated[int | None, Field(ge=-1, le=2**31 - 1), Honoured("Only the k likeliest tokens; 0 or -1: all.")] = (
+    top_k: Annotated[int | None, within("top_k"), Honoured("Only the k likeliest tokens; 0 or -1: all.")] = None
+    min_p: Annotated[
+        float | None, within("min_p"), Honoured("Only tokens at least this likely, the likeliest being 1.")
+    ] = None
+    typical_p: Annotated[float | None, within("typical_p"), Honoured("Locally typical sampling; 1: off.")] = None
+    repeat_penalty: Annotated[float | None, within("repeat_penalty"), Honoured("Against repeated tokens; 1: off.")] = (
         None
     )
-    min_p: Annotated[
-        float | None, Field(ge=0, le=1), Honoured("Only tokens at least this likely, the likeliest being 1.")
-    ] = None
-    typical_p: Annotated[float | None, Field(ge=0, le=1), Honoured("Locally typical sampling; 1: off.")] = None
-    repeat_penalty: Annotated[float | None, Field(ge=0.01, le=100), Honoured("Against repeated tokens; 1: off.")] = None
     repetition_penalty: Annotated[
-        float | None, Field(ge=0.01, le=100), Honoured("Another name of `repeat_penalty`.")
+        float | None, within("repeat_penalty"), Honoured("Another name of `repeat_penalty`.")
     ] = None
     repeat_last_n: Annotated[
-        int | None, Field(ge=-1, le=2**31 - 1), Honoured("How many tokens back penalties look; -1: all of the context.")
+        int | None, within("repeat_last_n"), Honoured("How many tokens back penalties look; -1: all of the context.")
     ] = None
-    mirostat: Annotated[int | None, Field(ge=0, le=2), Honoured("Mirostat version; 0: off.")] = None
-    mirostat_tau: Annotated[float | None, Field(ge=0, le=100), Honoured("Mirostat's target.")] = None
-    mirostat_eta: Annotated[float | None, Field(ge=0, le=100), Honoured("Mirostat's rate.")] = None
+    mirostat: Annotated[int | None, within("mirostat"), Honoured("Mirostat version; 0: off.")] = None
+    mirostat_tau: Annotated[float | None, within("mirostat_tau"), Honoured("Mirostat's target.")] = None
+    mirostat_eta: Annotated[float | None, within("mirostat_eta"), Honoured("Mirostat's rate.")] = None
     ignore_eos: Annotated[bool | None, Honoured("Go on after an end-of-answer token.")] = None
 
 
