@@ -169,7 +169,7 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CalledFunction:
     """A tool call that the model made. `arguments`: JSON text."""
 
     name: str
@@ -182,13 +182,13 @@ class Chunk:
 
     text: str
     thinking: str
-    calls: tuple[Call, ...] = ()
+    calls: tuple[CalledFunction, ...] = ()
     stats: Stats | None = None
     done_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerStream:
     """A streamed answer. `notices`: what the server reports about the request before it answers."""
 
     chunks: AsyncIterator[Chunk]
@@ -367,16 +367,16 @@ class Client:
     # -------------------------------------------------------------------------------------------------- inference
 
     @asynccontextmanager
-    async def generate(self, request: JsonObject) -> AsyncIterator[Answer]:
+    async def generate(self, request: JsonObject) -> AsyncIterator[AnswerStream]:
         """`request` is the body of `/api/generate`. Leaving the block stops the work on the server."""
         async with self._request("POST", "/api/generate", {**request, "stream": True}) as response:
-            yield Answer(self._chunks(response, _generate_chunk), _notices(response))
+            yield AnswerStream(self._chunks(response, _generate_chunk), _notices(response))
 
     @asynccontextmanager
-    async def chat(self, request: JsonObject) -> AsyncIterator[Answer]:
+    async def chat(self, request: JsonObject) -> AsyncIterator[AnswerStream]:
         """`request` is the body of `/api/chat`. Leaving the block stops the work on the server."""
         async with self._request("POST", "/api/chat", {**request, "stream": True}) as response:
-            yield Answer(self._chunks(response, _chat_chunk), _notices(response))
+            yield AnswerStream(self._chunks(response, _chat_chunk), _notices(response))
 
     async def embed(self, request: JsonObject) -> Embedding:
         """`request` is the body of `/api/embed` with one input."""
@@ -521,8 +521,8 @@ def _chunk(item: JsonObject, text: str, holder: JsonObject) -> Chunk:
     return Chunk(text, _text(holder, "thinking"), calls, stats, _text(item, "done_reason"))
 
 
-def _call(function: JsonObject) -> Call:
-    return Call(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
+def _call(function: JsonObject) -> CalledFunction:
+    return CalledFunction(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
 
 
 def _notices(response: Response) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from puna.cli.text import WordWrap, go_duration
-from puna.client import Answer, Call, Stats
+from puna.client import AnswerStream, CalledFunction, Stats
 
 _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
 _MARGIN = 5
@@ -49,7 +49,7 @@ class Printer:
             self._write(f"{_GREY if self._colour else ''}Thinking...\n")
         self._write(text)
 
-    def call(self, call: Call) -> None:
+    def call(self, call: CalledFunction) -> None:
         self.text(f"The model called a function that is not there: {call.name}({call.arguments})\n")
 
     def end(self) -> None:
@@ -79,7 +79,7 @@ def printer(*, word_wrap: bool, hide_thinking: bool) -> Printer:
     return Printer(sys.stdout, columns=columns, colour=colour, hide_thinking=hide_thinking)
 
 
-async def show(answer: Answer, printer: Printer, said: Transcript) -> None:
+async def show(answer: AnswerStream, printer: Printer, said: Transcript) -> None:
     """Print an answer to its end, and write it down in `said`. The printer is ended also when it breaks off."""
     try:
         async for chunk in answer.chunks:
@@ -94,7 +94,7 @@ async def show(answer: Answer, printer: Printer, said: Transcript) -> None:
         printer.end()
 
 
-def tell_notices(answer: Answer) -> None:
+def tell_notices(answer: AnswerStream) -> None:
     """What the server reports about the request, on stderr."""
     for notice in answer.notices:
         print(f"Warning: {notice}", file=sys.stderr)

@@ -48,7 +48,7 @@ class ServerNotStopped(PunaError):
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartedServer:
     """`log`: None when there is no place to write one."""
 
     process: subprocess.Popen[bytes]
@@ -157,7 +157,7 @@ async def _explain_none(settings: Settings) -> None:
     )
 
 
-def start(command: Sequence[str], log: Path | None) -> Started:
+def start(command: Sequence[str], log: Path | None) -> StartedServer:
     """A process of its own session, which outlives this one; what it writes is added to `log`."""
     if log is not None:
         command = (*command, "--log", str(log))
@@ -173,10 +173,10 @@ def start(command: Sequence[str], log: Path | None) -> Started:
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-    return Started(process, log)
+    return StartedServer(process, log)
 
 
-async def until_ready(started: Started, settings: Settings, patience: float = _PATIENCE) -> None:
+async def until_ready(started: StartedServer, settings: Settings, patience: float = _PATIENCE) -> None:
     """Waits for the first answer, and for the process's end, whichever comes first."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience

@@ -16,7 +16,7 @@ from puna.types import FinishReason
 
 
 @dataclass(slots=True)
-class Tally:
+class ChoiceCost:
     """What one choice cost. Durations in nanoseconds. `prompt`, `cached`: the engine's counts."""
 
     prompt: int
@@ -34,7 +34,7 @@ class Job:
     sampling: Sampling | None
     constraint: Constraint | None = None
     opening: tuple[ChoiceEvent, ...] = ()
-    tally: Tally = field(default_factory=lambda: Tally(0))
+    tally: ChoiceCost = field(default_factory=lambda: ChoiceCost(0))
 
 
 async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEvent], None]:
@@ -74,7 +74,7 @@ async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEven
     yield choice.finish(reason)
 
 
-def _settle(tally: Tally, step: Prefilled | End) -> None:
+def _settle(tally: ChoiceCost, step: Prefilled | End) -> None:
     tally.prompt = step.prompt_tokens
     tally.cached = step.cached_tokens
     tally.prompt_ns = step.prompt_ns

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from puna.engine import leash
 from puna.engine.cpu.loaded import ModelParts, load
-from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Stop, Told
+from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Shutdown, Told
 from puna.engine.cpu.protocol import (
     SOCKET,
-    Ask,
     AskCancel,
     AskCount,
     AskDetokenize,
     AskGenerate,
+    AskMessage,
     AskScore,
     AskTokenize,
     Failed,
@@ -73,7 +73,7 @@ def serve(loaded: ModelParts, connection: socket.socket) -> None:
         try:
             asyncio.run(speaker.run(connection, loop))
         finally:
-            loop.put(Stop())
+            loop.put(Shutdown())
 
     threading.Thread(target=speak, name="speaker", daemon=True).start()
     loop.run()
@@ -102,7 +102,7 @@ class Speaker:
         while payload := await read_frame(reader):
             self._obey(read_ask(payload), loop)
 
-    def _obey(self, ask: Ask, loop: Loop) -> None:
+    def _obey(self, ask: AskMessage, loop: Loop) -> None:
         match ask:
             case AskGenerate(number, tokens, sampling, None):
                 loop.put(Generate(number, tokens, sampling))

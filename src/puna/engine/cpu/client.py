@@ -9,11 +9,11 @@ from typing import Any, TypeAlias, cast
 
 from puna.engine.cpu.protocol import (
     SOCKET,
-    Ask,
     AskCancel,
     AskCount,
     AskDetokenize,
     AskGenerate,
+    AskMessage,
     AskScore,
     AskTokenize,
     Failed,
@@ -231,7 +231,7 @@ class CpuRunner:
 
     # -------------------------------------------------------------------------------------------------- its mailboxes
 
-    async def _ask(self, ask: Ask) -> ReplyBody:
+    async def _ask(self, ask: AskMessage) -> ReplyBody:
         """One question, one answer."""
         mailbox, answered = self._open(ask), False
         try:
@@ -243,7 +243,7 @@ class CpuRunner:
             raise answer
         return answer
 
-    def _open(self, ask: Ask) -> asyncio.Queue[ReplyBody | None]:
+    def _open(self, ask: AskMessage) -> asyncio.Queue[ReplyBody | None]:
         mailbox: asyncio.Queue[ReplyBody | None] = asyncio.Queue()
         self._mailboxes[ask.number] = mailbox
         if self._listener.done():

@@ -71,11 +71,11 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Shutdown:
     """End the thread."""
 
 
-Order: TypeAlias = Generate | Score | Cancel | Count | Stop
+Order: TypeAlias = Generate | Score | Cancel | Count | Shutdown
 Told: TypeAlias = "list[tuple[int, StreamEvent | Census]]"
 
 
@@ -136,7 +136,7 @@ class Loop:
             while True:
                 order = self._inbox.get(block=wait)
                 wait = False
-                if isinstance(order, Stop):
+                if isinstance(order, Shutdown):
                     return False
                 self._obey(order)
         except queue.Empty:

@@ -1,6 +1,6 @@
 """What the server and the cpu engine's child say to each other, and how it lies on the wire. No heavy import.
 
-A frame is a length (four bytes, big end first) and that many bytes of JSON. The server sends one Ask a frame. The child
+A frame is a length (four bytes, big end first) and that many bytes of JSON. One frame is one AskMessage. The child
 sends lists of Replies: all that one step of the engine brought, for all requests together, is one frame and one write.
 Bytes of tokens travel as the characters of the same numbers.
 """
@@ -123,9 +123,9 @@ class AskCancel:
     number: int
 
 
-Ask: TypeAlias = AskGenerate | AskScore | AskTokenize | AskDetokenize | AskCount | AskCancel
+AskMessage: TypeAlias = AskGenerate | AskScore | AskTokenize | AskDetokenize | AskCount | AskCancel
 
-_ASKS: dict[str, type[Ask]] = {
+_ASKS: dict[str, type[AskMessage]] = {
     "generate": AskGenerate,
     "score": AskScore,
     "tokenize": AskTokenize,
@@ -136,14 +136,14 @@ _ASKS: dict[str, type[Ask]] = {
 _NAMES = {kind: name for name, kind in _ASKS.items()}
 
 
-def ask_frame(ask: Ask) -> bytes:
+def ask_frame(ask: AskMessage) -> bytes:
     body: dict[str, object] = {field.name: getattr(ask, field.name) for field in fields(ask)}
     if isinstance(ask, AskGenerate):
         body["sampling"] = asdict(ask.sampling)
     return _frame([_NAMES[type(ask)], body])
 
 
-def read_ask(payload: bytes) -> Ask:
+def read_ask(payload: bytes) -> AskMessage:
     name, body = json.loads(payload)
     kind = _ASKS[name]
     if kind is AskGenerate:

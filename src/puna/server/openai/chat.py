@@ -68,7 +68,7 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class ChatStyle:
     """What of a request decides the form of its answer.
 
     `called`: the finish reason of an answer that calls. A named tool leaves the model no choice: OpenAI then says
@@ -85,7 +85,7 @@ class Style:
     heard: bool
 
     @classmethod
-    def of(cls, body: ChatCompletionBody) -> Style:
+    def of(cls, body: ChatCompletionBody) -> ChatStyle:
         legacy = body.functions is not None
         named = isinstance(body.tool_choice, NamedFunction | NamedCustom)
         stream = body.stream_options
@@ -175,7 +175,7 @@ class _Choice:
     calls: list[_Call] = field(default_factory=list)
     finished: Finished | None = None
 
-    def json(self, index: int, style: Style) -> JsonObject:
+    def json(self, index: int, style: ChatStyle) -> JsonObject:
         assert self.finished is not None
         text = "".join(self.text)
         message: JsonObject = {
@@ -202,7 +202,7 @@ class _Choice:
         return choice
 
 
-async def gather(answer: Answer, style: Style, count: int, report: Report) -> JsonObject:
+async def gather(answer: Answer, style: ChatStyle, count: int, report: Report) -> JsonObject:
     """The whole answer."""
     choices = [_Choice() for _ in range(count)]
     envelope: Envelope | None = None
@@ -246,19 +246,19 @@ def _collect(choice: _Choice, event: TextDelta | ThinkingDelta | ToolCallStart |
 # --------------------------------------------------------------------------------------------------------- a stream
 
 
-def stream(answer: Answer, style: Style, count: int, report: Report) -> AsyncGenerator[bytes, None]:
+def stream(answer: Answer, style: ChatStyle, count: int, report: Report) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
 
-    def begin(started: Started) -> Chunks:
-        return Chunks(Envelope.of("chatcmpl-", style.model, started, tier=style.tier), style, count)
+    def begin(started: Started) -> ChatChunks:
+        return ChatChunks(Envelope.of("chatcmpl-", style.model, started, tier=style.tier), style, count)
 
     return frames(answer, begin, report)
 
 
-class Chunks:
+class ChatChunks:
     """Events to frames. What does not change from token to token is written once, at the start."""
 
-    def __init__(self, envelope: Envelope, style: Style, count: int) -> None:
+    def __init__(self, envelope: Envelope, style: ChatStyle, count: int) -> None:
         self._style = style
         head = dump_text(envelope.head("chat.completion.chunk"))[:-1]
         self._head = head

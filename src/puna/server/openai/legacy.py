@@ -32,7 +32,7 @@ _OBJECT = "text_completion"
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class CompletionStyle:
     """What of a request decides the form of its answer. `choices`: how many there are over all prompts."""
 
     model: str
@@ -41,7 +41,7 @@ class Style:
     usage: bool
 
     @classmethod
-    def of(cls, body: CompletionBody, prompts: int) -> Style:
+    def of(cls, body: CompletionBody, prompts: int) -> CompletionStyle:
         stream = body.stream_options
         return cls(
             model=body.model,
@@ -95,12 +95,12 @@ class _Choice:
     entries: list[TokenLogprob] = field(default_factory=list)
     reason: str = ""
 
-    def json(self, index: int, style: Style) -> JsonObject:
+    def json(self, index: int, style: CompletionStyle) -> JsonObject:
         logprobs = Logprobs().columns(self.entries) if style.logprobs else None
         return {"text": "".join(self.text), "index": index, "logprobs": logprobs, "finish_reason": self.reason}
 
 
-async def gather(answer: Answer, style: Style, report: Report) -> JsonObject:
+async def gather(answer: Answer, style: CompletionStyle, report: Report) -> JsonObject:
     """The whole answer."""
     choices = [_Choice() for _ in range(style.choices)]
     envelope: Envelope | None = None
@@ -127,15 +127,15 @@ async def gather(answer: Answer, style: Style, report: Report) -> JsonObject:
     }
 
 
-def stream(answer: Answer, style: Style, report: Report) -> AsyncGenerator[bytes, None]:
+def stream(answer: Answer, style: CompletionStyle, report: Report) -> AsyncGenerator[bytes, None]:
     """Frames of server-sent events."""
-    return frames(answer, lambda started: Chunks(Envelope.of("cmpl-", style.model, started), style), report)
+    return frames(answer, lambda started: CompletionChunks(Envelope.of("cmpl-", style.model, started), style), report)
 
 
-class Chunks:
+class CompletionChunks:
     """Events to frames."""
 
-    def __init__(self, envelope: Envelope, style: Style) -> None:
+    def __init__(self, envelope: Envelope, style: CompletionStyle) -> None:
         self._style = style
         self._head = dump_text(envelope.head(_OBJECT))[:-1]
         self._tail = ',"usage":null' if style.usage else ""

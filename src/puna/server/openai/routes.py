@@ -78,7 +78,7 @@ class _Api:
         body, report = await self._read(request, ChatCompletionBody)
         images = await self._fetch_images(body.model, body.messages)
         wanted = report.take(await _aside(has_media(body.messages), lambda: convert.to_chat(body, images)))
-        style = chat.Style.of(body)
+        style = chat.ChatStyle.of(body)
         answer = self._inference.chat(wanted)
         if body.stream:
             return EventStream(chat.stream(answer, style, wanted.n, report), SSE)
@@ -87,7 +87,7 @@ class _Api:
     async def complete(self, request: Request) -> Response | EventStream:
         body, report = await self._read(request, CompletionBody)
         wanted = report.take(convert.to_completion(body))
-        style = legacy.Style.of(body, len(wanted.prompts))
+        style = legacy.CompletionStyle.of(body, len(wanted.prompts))
         answer = self._inference.complete(wanted)
         if body.stream:
             return EventStream(legacy.stream(answer, style, report), SSE)

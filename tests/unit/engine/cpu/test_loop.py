@@ -13,7 +13,7 @@ import pytest
 
 from fakes.cpu_model import FakeModel
 from puna.engine.cpu.cache import Cache
-from puna.engine.cpu.loop import Cancel, Census, Count, Generate, Loop, LoopLimits, Score, Stop, Told
+from puna.engine.cpu.loop import Cancel, Census, Count, Generate, Loop, LoopLimits, Score, Shutdown, Told
 from puna.engine.cpu.pace import MOST
 from puna.engine.cpu.sampler import Allowed, Drawn
 from puna.engine.cpu.stream import Scored, StreamEvent
@@ -383,7 +383,7 @@ def test_the_thread_works_waits_and_stops() -> None:
         done.clear()
         loop.put(Generate(number, tuple(prompt(50)), Sampling(max_tokens=5, seed=1, ignore_eos=True)))
         assert done.wait(10)
-    loop.put(Stop())
+    loop.put(Shutdown())
     thread.join(10)
     assert not thread.is_alive()
     answers = [[event for who, event in heard if who == number and isinstance(event, Drawn)] for number in range(3)]

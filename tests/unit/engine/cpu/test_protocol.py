@@ -10,11 +10,11 @@ import pytest
 
 from puna.engine.cpu.protocol import (
     HEADER,
-    Ask,
     AskCancel,
     AskCount,
     AskDetokenize,
     AskGenerate,
+    AskMessage,
     AskScore,
     AskTokenize,
     Failed,
@@ -35,7 +35,7 @@ from puna.types import Candidate
 
 SAMPLING = Sampling(max_tokens=9, seed=2**32 - 1, logit_bias=((3, 1.5), (4, -math.inf)), logprobs=2, temperature=0.1)
 
-ASKS: list[Ask] = [
+ASKS: list[AskMessage] = [
     AskGenerate(1, (1, 2, 3), SAMPLING, "root ::= [é]"),
     AskGenerate(2, (), Sampling(max_tokens=1, seed=0), None),
     AskScore(3, (1, 2), 5),
@@ -66,7 +66,7 @@ def body(frame: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("ask", ASKS)
-def test_asks(ask: Ask) -> None:
+def test_asks(ask: AskMessage) -> None:
     assert read_ask(body(ask_frame(ask))) == ask
 
 
