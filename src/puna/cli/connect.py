@@ -26,6 +26,11 @@ def client(values: Settings | None = None, *, warn: bool = True) -> Client:
     return Client(values.address, api_key=key, on_identified=_compare)
 
 
+def is_ours(server: Client, values: Settings) -> bool:
+    """Whether a server at that address would be this machine's, so that its models directory is at hand without it."""
+    return server.local and values.address.scheme == "http"
+
+
 @asynccontextmanager
 async def store(values: Settings | None = None) -> AsyncIterator[Client]:
     """A Client for what needs no more than the models directory: of the server, or, where none runs, of this process.
@@ -37,7 +42,7 @@ async def store(values: Settings | None = None) -> AsyncIterator[Client]:
         try:
             await server.identify()
         except ServerUnreachable:
-            if not server.local or values.address.scheme != "http":
+            if not is_ours(server, values):
                 raise
         else:
             yield server

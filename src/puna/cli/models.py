@@ -8,13 +8,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import puna
-from puna.cli.connect import client, store
+from puna.cli.connect import client, is_ours, settings, store
 from puna.cli.text import processor, section, table
-from puna.client import ModelCard, ModelSummary, NotPuna, RunningModel, ServerRefused, ServerUnreachable
+from puna.client import Details, ModelCard, ModelSummary, NotPuna, RunningModel, ServerRefused, ServerUnreachable
 from puna.errors import InvalidRequest, NotFound
 from puna.human import human_bytes, human_past, human_until
 
 if TYPE_CHECKING:
+    from puna.settings import Settings
     from puna.types import JsonObject, JsonValue
 
 SELECTORS = ("license", "modelfile", "parameters", "system", "template")
@@ -42,9 +43,29 @@ async def version() -> None:
 
 async def list_models(prefix: str) -> None:
     """The prefix is matched without regard to case."""
-    async with store() as server:
-        models = await server.models()
+    values = settings()
+    async with client(values) as server:
+        try:
+            await server.identify()
+        except ServerUnreachable:
+            if not is_ours(server, values):
+                raise
+            models = _models_on_disk(values)
+        else:
+            models = await server.models()
     print(models_table([model for model in models if model.name.lower().startswith(prefix.lower())], _now()))
+
+
+def _models_on_disk(values: Settings) -> tuple[ModelSummary, ...]:
+    """Without a server. To start its routes here, as other commands do, takes longer than a list may."""
+    from puna.store.glance import glance
+
+    listed, left_out = glance(values.models, values.read_only_models)
+    for model in left_out:
+        print(f"Warning: {model.name.short} is left out of the list: {model.reason}", file=sys.stderr)
+    return tuple(
+        ModelSummary(model.name.short, model.digest, model.size, model.modified, Details()) for model in listed
+    )
 
 
 async def list_running(prefix: str, *, verbose: bool) -> None:

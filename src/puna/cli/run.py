@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -107,7 +108,12 @@ async def _answer_once(server: Client, request: JsonObject, card: ModelCard, ask
         with waiting(f"loading {ask.model}", console):
             answer = await stack.enter_async_context(server.generate(request))
         tell_notices(answer)
-        await show(answer, printer(word_wrap=ask.word_wrap, hide_thinking=ask.hide_thinking), said)
+        try:
+            await show(answer, printer(word_wrap=ask.word_wrap, hide_thinking=ask.hide_thinking), said)
+        except asyncio.CancelledError:
+            if sys.stdout.isatty():  # what follows the command begins a line of its own
+                print(flush=True)
+            raise
     print("\n")
     if ask.verbose and said.stats is not None:
         print(stats_text(said.stats), file=sys.stderr)

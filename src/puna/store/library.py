@@ -47,6 +47,7 @@ from puna.model.name import Name, nearest
 from puna.model.parameters import stored_options
 from puna.store.blobs import Blobs
 from puna.store.files import remove_empty, store_errors, write_errors
+from puna.store.glance import check_directories
 from puna.store.manifests import Manifests, Stamp
 from puna.store.transfers import Transfers
 from puna.store.verified import FILE_NAME, Verified
@@ -115,11 +116,7 @@ class Library:
         stand_in: StandIn = lambda name, stored: None,
     ) -> Library:
         """Makes nothing on the disk. StoreError when a path is no directory, or a read-only one is missing."""
-        if models.exists() and not models.is_dir():
-            raise StoreError(f"the models directory {models} is not a directory")
-        missing = next((path for path in read_only if not path.is_dir()), None)
-        if missing is not None:
-            raise StoreError(f"the read-only models directory {missing} is not a directory")
+        check_directories(models, read_only)
         others = [_Store(path, Manifests(path / "manifests"), Blobs(path / "blobs"), True) for path in read_only]
         blobs = Blobs(models / "blobs", [path / "blobs" for path in read_only])
         return cls(_Store(models, Manifests(models / "manifests"), blobs, False), others, no_prune, stand_in)

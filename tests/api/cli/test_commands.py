@@ -71,6 +71,12 @@ def test_short_commands_import_nothing_heavy(puna: Any, arguments: tuple[str, ..
     assert modules.isdisjoint({*HEAVY, "aiohttp", "psutil", "puna.types", "puna.model.model", "urllib.request"})
 
 
+def test_a_list_without_a_server_imports_nothing_heavy(command: Callable[..., Any], store: Path) -> None:
+    modules = imported(command(NOWHERE, PUNA_MODELS=str(store)), "list")
+    assert "puna.store.glance" in modules
+    assert modules.isdisjoint({*HEAVY, "aiohttp", "psutil", "puna.store.library"})
+
+
 def imported(puna: Any, *arguments: str) -> set[str]:
     """The modules that a command has imported when it ends."""
     code = (

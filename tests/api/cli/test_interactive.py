@@ -178,3 +178,12 @@ def test_a_conversation_without_a_place_for_its_history(converse: Callable[..., 
     terminal.expect("Hello there, friend.")
     terminal.enter("/bye")
     assert terminal.ended() == 0
+
+
+def test_ctrl_c_on_an_answer_leaves_a_line_of_its_own(converse: Callable[..., Terminal]) -> None:
+    terminal = converse("run", "tiny", "FOREVER")
+    terminal.expect("on and on and")
+    terminal.type("\x03")
+    assert terminal.ended() == 130
+    assert terminal.seen.endswith("\n")
+    assert "Traceback" not in terminal.seen
