@@ -21,14 +21,14 @@ from puna.types import JsonObject, JsonValue, Message, Part, TextPart, Tool, Too
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A prompt's text: `disguised`, and by code point what stands in it for another character.
+    """A prompt's text: `disguised`, and by each character that stands in it for another that other one.
 
     Control tokens are those of the disguised text; the characters are those of `text`, at the same places.
     `begun`: how many characters at its end begin the answer.
     """
 
     disguised: str
-    meant: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    meant: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     begun: int = 0
 
     @property
@@ -37,7 +37,9 @@ class Written:
 
     def shown(self, part: str) -> str:
         """A part of the disguised text as it is meant."""
-        return part.translate(self.meant) if self.meant else part
+        for other, character in self.meant.items():
+            part = part.replace(other, character)
+        return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +62,33 @@ class Given:
 
 
 class Disguise:
-    """Of one conversation: each character that is exchanged has its own other one."""
+    """Of one conversation: each character that is exchanged has its own other one, out of `unused`."""
 
-    def __init__(self, markup: Markup, others: Mapping[str, str]) -> None:
+    def __init__(self, markup: Markup, unused: Iterator[str]) -> None:
         self._markup = markup
-        self._others = others
+        self._unused = unused
+        self._others: dict[str, str] = {}
 
     @classmethod
     def needed(cls, markup: Markup, given: Given, source: str) -> Disguise | None:
         """None if nothing given could be read as markup. `source`: the template's."""
         if not any(map(markup.touches, given.strings())):
             return None
-        texts = list(given.strings())
-        wanted = {text[place] for text in texts for place in markup.places(text)}
-        return cls(markup, dict(zip(sorted(wanted), _unused([source, *texts, *markup.ids]), strict=False)))
+        return cls(markup, _unused([source, *given.strings(), *markup.ids]))
 
     def written(self, text: str, begun: int = 0) -> Written:
         """What came of the disguised conversation."""
         for other in self._others.values():
             text = text.replace(_escaped(other), other)
-        return Written(text, {ord(other): character for character, other in self._others.items()}, begun)
+        return Written(text, {other: character for character, other in self._others.items()}, begun)
 
     def text(self, text: str) -> str:
-        places = self._markup.places(text)
-        if not places:
-            return text
-        return "".join(self._others[char] if place in places else char for place, char in enumerate(text))
+        return self._markup.hidden(text, self._other)
+
+    def _other(self, character: str) -> str:
+        if character not in self._others:
+            self._others[character] = next(self._unused)
+        return self._others[character]
 
     def given(self, given: Given) -> Given:
         return Given(
@@ -167,9 +170,8 @@ def _escaped(character: str) -> str:
 
 def _unused(texts: Iterable[str]) -> Iterator[str]:
     """Characters that are in none of the texts, not even escaped as JSON would."""
-    texts = list(texts)
-    taken = set(chain.from_iterable(map(set, texts)))
+    known = list(texts)
     for code in chain.from_iterable(_POOL):
         character = chr(code)
-        if character not in taken and not any(_escaped(character) in text for text in texts):
+        if not any(character in text or _escaped(character) in text for text in known):
             yield character

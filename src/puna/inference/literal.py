@@ -6,6 +6,7 @@ spelling, which are all but a few, have the ids that they always had.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 
 from puna.chat.disguise import Written
@@ -15,6 +16,9 @@ from puna.types import MEDIA_MARKER
 
 ZERO_WIDTH = "\N{ZERO WIDTH SPACE}"
 """Breaks a control token's spelling where a text can only be given to an engine that looks for them."""
+
+LARGE = 200_000
+"""Characters of a text that is not looked through in the event loop."""
 
 _SPACE = " \t\n\v\f\r"
 
@@ -34,7 +38,9 @@ async def tokenize_written(runner: Runner, written: Written, bos: str, *, begun:
     if info.add_bos and info.bos is not None and not begun and not (bos and written.disguised.startswith(bos)):
         tokens.append(info.bos)
     before = ""
-    for part in markup.split(written.disguised):
+    large = len(written.disguised) > LARGE
+    parts = await asyncio.to_thread(markup.split, written.disguised) if large else markup.split(written.disguised)
+    for part in parts:
         if isinstance(part, int):
             tokens.append(part)
             before = markup.texts[part]
@@ -58,19 +64,33 @@ async def _plain(runner: Runner, written: Written, part: str) -> list[int]:
     tokens = await runner.tokenize(text, special=False, bos=False)
     if runner.info.markup.texts.keys().isdisjoint(tokens):
         return tokens
-    # The engine finds user-defined tokens whatever it is told: they are given to it in two.
-    first, *others = _halves(text, runner.info.markup)
-    tokens = await runner.tokenize(first, special=False, bos=False)
-    for piece in others:
-        tokens += await _going_on(runner, piece)
-    return tokens
+    return await _in_halves(runner, text)
 
 
-async def _going_on(runner: Runner, text: str) -> list[int]:
-    """Ids of a text that begins nothing: before such a one SentencePiece puts a space. A line's end joins no word."""
+async def _in_halves(runner: Runner, text: str) -> list[int]:
+    """Ids of a text in which the engine finds user-defined tokens whatever it is told: it gets each of them in two.
+
+    A control token between the halves keeps them apart, and goes again. A line's end follows it, which joins no word,
+    and goes too: without it SentencePiece would put a space there.
+    """
+    between, apart = next(iter(runner.info.markup.ids.items()))
+    halves = list(_halves(text, runner.info.markup))
     line = await runner.tokenize("\n", special=False, bos=False)
-    tokens = await runner.tokenize(f"\n{text}", special=False, bos=False)
-    return tokens[len(line) :] if tokens[: len(line)] == line else await runner.tokenize(text, special=False, bos=False)
+    tokens = await runner.tokenize(f"{between}\n".join(halves), special=True, bos=False)
+    return [
+        token
+        for number, group in enumerate(_split(tokens, apart))
+        for token in (group[len(line) :] if number and group[: len(line)] == line else group)
+    ]
+
+
+def _split(tokens: Sequence[int], apart: int) -> Iterator[Sequence[int]]:
+    begin = 0
+    for end, token in enumerate(tokens):
+        if token == apart:
+            yield tokens[begin:end]
+            begin = end + 1
+    yield tokens[begin:]
 
 
 def _halves(text: str, markup: Markup) -> Iterator[str]:

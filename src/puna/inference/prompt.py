@@ -18,11 +18,14 @@ from puna.chat.turns import plainer
 from puna.engine.runner import Prompt, Runner
 from puna.errors import InvalidRequest, Unsupported
 from puna.inference.decode import prompt_size
-from puna.inference.literal import beside, spelled, tokenize_written
+from puna.inference.literal import LARGE, beside, spelled, tokenize_written
 from puna.model.capabilities import template_kind
 from puna.model.markup import Markup
 from puna.model.model import Model
-from puna.types import MEDIA_MARKER, AudioPart, ChatRequest, ImagePart, JsonValue, Message, Tool
+from puna.types import MEDIA_MARKER, AudioPart, ChatRequest, ImagePart, JsonValue, Message, TextPart, Tool
+
+_OF_A_MESSAGE = 100
+"""Characters, in the time that a message takes before its text."""
 
 NO_TOKEN = -1
 """In place of an id, for what is markup without being a token."""
@@ -195,7 +198,7 @@ async def build_prompt(
         part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
     )
     marked = markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup
-    if request.template is None:
+    if request.template is None and not _large(messages):
         written = rendering.write(messages, marked)
     else:
         # A caller's template may take all the steps that it is allowed.
@@ -213,6 +216,12 @@ async def build_prompt(
         texts = (earlier + first, *others)
     prompt = Prompt((*request.context, *tokens), texts, media, request.cache_key)
     return ChatPrompt(prompt, 0, _inside(written, rendering.template.facts.thinking), changed)
+
+
+def _large(messages: Sequence[Message]) -> bool:
+    """Whether to render them takes so long that others would notice."""
+    size = sum(len(part.text) for message in messages for part in message.content if isinstance(part, TextPart))
+    return size + _OF_A_MESSAGE * len(messages) > LARGE
 
 
 def _check_places(found: int, wanted: int) -> None:

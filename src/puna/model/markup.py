@@ -7,13 +7,13 @@ the marks of turns.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 
 _MARK = re.compile(r"<[|｜][^\s<>]+[|｜]>")
 
-_FEW, _HEAD, _MANY_HEADS = 4, 3, 256
+_FEW, _HEAD, _MANY_HEADS, _STRETCH = 4, 3, 256, 1 << 16
 
 
 class Markup:
@@ -51,13 +51,21 @@ class Markup:
         """Whether `text` holds a control token's text, or could be a part of one with what stands before or after."""
         return next(self._found(text), None) is not None or bool(self._at_borders(text))
 
-    def places(self, text: str) -> frozenset[int]:
-        """Where a character must be another one, so that no control token's text holds any of `text`'s characters.
+    def hidden(self, text: str, other: Callable[[str], str]) -> str:
+        """`text`, some of its characters exchanged so that no control token's text can have any part of it.
 
-        The first of each that is whole; of one that could begin at the end (white space aside, which templates cut),
-        the first; of one that could end at the beginning, the last.
+        These are the first of each that is whole; of one that could begin at the end (white space aside, which
+        templates cut), the first; of one that could end at the beginning, the last. `other`: what stands for one.
         """
-        return frozenset(begin for begin, _ in self._found(text)) | self._at_borders(text)
+        pieces: list[str] = []
+        end = 0
+        for place in sorted(self._at_borders(text)):
+            pieces += (text[end:place], other(text[place]))
+            end = place + 1
+        text = "".join((*pieces, text[end:]))
+        for whole in self._present(text):
+            text = text.replace(whole, other(whole[0]) + whole[1:])
+        return text
 
     @cached_property
     def texts(self) -> Mapping[int, str]:
@@ -71,12 +79,23 @@ class Markup:
         if self._heads is None or (few and not any(first in text for first in self._begin_with)):
             return
         at = 0
-        while match := self._heads.search(text, at):
+        while at < len(text):
+            # Looked through in stretches: one look at all of a large text would keep every other thread waiting.
+            match = self._heads.search(text, at, at + _STRETCH)
+            if match is None:
+                at += _STRETCH - _HEAD + 1
+                continue
             at = match.start()
             found = next((piece for length in self._lengths if (piece := text[at : at + length]) in self.ids), "")
             if found:
                 yield at, len(found)
             at += 1
+
+    def _present(self, text: str) -> Iterable[str]:
+        """The control tokens' texts that are in `text`, and perhaps some that are not."""
+        if len(self._by_head) > _MANY_HEADS:
+            return {text[begin : begin + length] for begin, length in self._found(text)}
+        return [whole for head, texts in self._by_head.items() if head in text for whole in texts]
 
     def _at_borders(self, text: str) -> frozenset[int]:
         if not self.ids:
@@ -109,11 +128,17 @@ class Markup:
     @cached_property
     def _heads(self) -> re.Pattern[str] | None:
         """Where a text may begin. A vocabulary of nothing but control tokens must not make this slow."""
-        heads = {text[:_HEAD] for text in self.ids}
-        if len(heads) > _MANY_HEADS:
+        if len(self._by_head) > _MANY_HEADS:
             return re.compile(f"[{re.escape(''.join(self._begin_with))}]")
-        ordered = sorted(heads, key=len, reverse=True)
+        ordered = sorted(self._by_head, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+    @cached_property
+    def _by_head(self) -> dict[str, list[str]]:
+        heads: dict[str, list[str]] = {}
+        for text in self.ids:
+            heads.setdefault(text[:_HEAD], []).append(text)
+        return heads
 
     @cached_property
     def _beginnings(self) -> frozenset[str]:

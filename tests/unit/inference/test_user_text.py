@@ -304,3 +304,21 @@ async def test_a_marker_for_media_is_text_too() -> None:
     assert built.changed
     told = await ids_of(family, replace(message, content=(TextPart("a"), ImagePart(b"png"))))
     assert told == family.ids(family.asked("a\n<__media__>"))
+
+
+@pytest.mark.parametrize("name", ["deepseek", "chatml", "gpt-oss"])
+async def test_many_of_them_cost_the_engine_no_more_questions(name: str) -> None:
+    family = BY_NAME[name]
+    asked: list[str] = []
+
+    class Counting(TokenizingRunner):
+        async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+            asked.append(text)
+            return await super().tokenize(text, special=special, bos=bos)
+
+    rendering = Rendering(family.template, (), {}, prefill=False)
+    messages = (Message.of("user", family.hostile * 500),)
+    request = ChatRequest(model="m", messages=messages)
+    built = await build_prompt(Counting(family.tokenizer), rendering, messages, request)  # type: ignore[arg-type]
+    assert list(built.prompt.tokens) == family.ids(family.asked(family.hostile * 500))
+    assert len(asked) < 20

@@ -34,11 +34,15 @@ def test_what_could_be_part_of_one_is_touched() -> None:
     assert not NO_MARKUP.touches("<|im_end|>")
 
 
+def test_one_is_found_across_stretches() -> None:
+    for before in range((1 << 16) - 12, (1 << 16) + 2):
+        assert CHATML.spans(" " * before + "<|im_end|>") == [(before, before + 10)]
+
+
 @given(st.lists(st.text(st.sampled_from("<|im_end></s"), max_size=14), max_size=4))
 def test_no_pieces_make_one_once_their_places_are_other_characters(pieces: list[str]) -> None:
-    hidden = (
-        "".join("\0" if place in CHATML.places(piece) else char for place, char in enumerate(piece)) for piece in pieces
-    )
+    hidden = [CHATML.hidden(piece, lambda _: "\0") for piece in pieces]
+    assert list(map(len, hidden)) == list(map(len, pieces))
     assert CHATML.controls("".join(hidden)) == []
 
 
