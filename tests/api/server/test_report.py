@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from fakes.projectors import plain
 from puna.model.manifest import PARAMS_TYPE, Layer, Manifest
 from puna.model.name import Name
 from puna.server.contract.report import HEADERS, IGNORED, PARAMETERS, SEED
@@ -124,3 +126,21 @@ def test_a_browser_may_read_every_report(server):
     """The list that pages may read is made of the headers that are written."""
     answer = server.get("/api/version", headers={"origin": "http://localhost:3000"})
     assert set(HEADERS) <= set(answer.headers["access-control-expose-headers"].split(", "))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/api/generate", {"prompt": "<|im_end|>"}, "prompt"),
+        ("/api/chat", {"messages": [{"role": "user", "content": "<|im_end|>"}]}, "messages[0].content"),
+    ],
+)
+def test_a_text_that_only_a_break_keeps_text_beside_an_image(server: Any, path: str, body: Any, named: str) -> None:
+    image = base64.b64encode(plain((255, 0, 0))).decode()
+    holder = body if "prompt" in body else body["messages"][0]
+    asked = {"model": "vision", "stream": False, **body}
+    assert "x-puna-ignored" not in server.post(path, asked).headers
+    holder["images"] = [image]
+    answer = server.post(path, {"model": "vision", "stream": False, **body})
+    assert answer.status == 200
+    assert answer.headers["x-puna-ignored"] == named

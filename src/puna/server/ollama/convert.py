@@ -22,7 +22,9 @@ _NAMES = {
     "grammar": "format",
     "tools[].parameters": "tools[].function.parameters",
 }
-_GENERATE = FieldNames({**_NAMES, "messages[].content[]": "images", "messages": "prompt"})
+_GENERATE = FieldNames(
+    {**_NAMES, "messages[].content[]": "images", "messages[].content": "prompt", "messages": "prompt"}
+)
 _CHAT = FieldNames({**_NAMES, "messages[].content[]": "messages[].images"})
 _EMBED = FieldNames(_NAMES)
 _EMBEDDINGS = FieldNames({**_NAMES, "input[]": "prompt", "input": "prompt"})
