@@ -60,7 +60,7 @@ class ConnectionLost(ServerUnreachable):
 
 
 class NotPuna(PunaError):
-    """`what` answers at `url`, and it is no Puna."""
+    """Another program has the address: `what` answers at `url`, and it is no Puna."""
 
     default_code: ClassVar[Code | None] = "not_puna"
 
@@ -150,7 +150,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """`truncated`: the text was cut to what fits."""
+    """The vector of one text. `truncated`: the text was cut to what fits."""
 
     vector: tuple[float, ...]
     truncated: bool

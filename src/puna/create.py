@@ -45,7 +45,9 @@ from puna.types import JsonObject, JsonValue, Message, Progress, Tool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRequest:
-    """`from_`: a model's Name. `files`, `adapters`: relative path to the digest of a blob that is there.
+    """What a new model is made from.
+
+    `from_`: a model's Name. `files`, `adapters`: relative path to the digest of a blob that is there.
 
     Empty texts leave what the base has. `license` is added to the base's, `parameters` win over the base's key by key,
     `messages` replace the base's.

@@ -48,7 +48,7 @@ _LOW_DISK = 1 << 30
 
 
 class State(str, Enum):
-    """`MISSING` stands in the way of running a model; `LACKING` only of some use."""
+    """How bad a finding is. `MISSING` stands in the way of running a model; `LACKING` only of some use."""
 
     OK = "ok"
     LACKING = "lacking"
@@ -57,7 +57,7 @@ class State(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`remedy`: '' where nothing is wrong."""
+    """One thing that was looked at. `remedy`: '' where nothing is wrong."""
 
     subject: str
     state: State

@@ -145,7 +145,7 @@ class UnsatisfiableSchema(InvalidRequest):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """`tokens` were sent (or asked for), `limit` fit."""
+    """More tokens than the context holds. `tokens` were sent (or asked for), `limit` fit."""
 
     default_code: ClassVar[Code | None] = "context_length_exceeded"
 
@@ -186,7 +186,7 @@ class NotFound(PunaError):
 
 
 class ModelNotFound(NotFound):
-    """`name` is what the caller wrote; `near`: Names that may have been meant."""
+    """No model of this Name is here. `name` is what the caller wrote; `near`: Names that may have been meant."""
 
     default_code: ClassVar[Code | None] = "model_not_found"
 
@@ -280,7 +280,10 @@ class StoreError(PunaError):
 
 
 class StoreReadOnly(StoreError):
-    """`doing`: what was not allowed; `reason`: the system's word for why."""
+    """The models directory may not be written to.
+
+    `doing`: what was not allowed; `reason`: the system's word for why.
+    """
 
     status = 403
     type = "permission_error"

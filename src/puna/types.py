@@ -20,6 +20,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
+    """Text in a message."""
+
     text: str
 
 
@@ -90,7 +92,10 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """`parameters` is a JSON Schema (None: any object). A custom tool takes free text, shaped by `grammar` if given."""
+    """What a model may call.
+
+    `parameters` is a JSON Schema (None: any object). A custom tool takes free text, shaped by `grammar` if given.
+    """
 
     name: str
     description: str = ""
@@ -102,7 +107,10 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """`required` must call; `names` limits the calls to these tools (None: any of them)."""
+    """Whether a model must call a tool, and which.
+
+    `required` must call; `names` limits the calls to these tools (None: any of them).
+    """
 
     mode: Literal["none", "auto", "required"] = "auto"
     names: tuple[str, ...] | None = None
@@ -200,7 +208,9 @@ Think: TypeAlias = bool | Literal["minimal", "low", "medium", "high", "max"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """`logprobs` None: none; k: each token's and those of k alternatives. `keep_alive` seconds, None: unchanged.
+    """A conversation to be answered.
+
+    `logprobs` None: none; k: each token's and those of k alternatives. `keep_alive` seconds, None: unchanged.
 
     `truncate`: when the messages do not fit the context, old turns may be left out (Ollama's native rule); the answer
     then says so (`Started.dropped_messages`). False: refuse with ContextLengthExceeded.
@@ -252,7 +262,10 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """`truncate` False: an input over the limit is refused with its index. `dimensions` None: all."""
+    """Texts to be made into vectors.
+
+    `truncate` False: an input over the limit is refused with its index. `dimensions` None: all.
+    """
 
     model: str
     inputs: tuple[str | tuple[int, ...], ...]
@@ -281,6 +294,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
+    """How likely a token was, beside those that could have been."""
+
     chosen: Candidate
     top: tuple[Candidate, ...] = ()
 
@@ -328,6 +343,8 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
+    """More text of a choice."""
+
     index: int
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -335,6 +352,8 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
+    """More thinking of a choice."""
+
     index: int
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -357,6 +376,8 @@ class ToolCallStart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
+    """More of the arguments of a call."""
+
     index: int
     call: int
     arguments: str

@@ -31,12 +31,14 @@ _NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 
 @dataclass(frozen=True, slots=True)
 class PieceText:
+    """Text that belongs to no call."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class PieceCallStart:
-    """`written`: what the model wrote of the call before its arguments."""
+    """A call begins. `written`: what the model wrote of the call before its arguments."""
 
     id: str
     name: str

@@ -64,7 +64,9 @@ MAX_CALLS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
-    """`tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the
+    """What a request with tools asks of prompt, grammar and reading.
+
+    `tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the
     model instead. `constraint`: GBNF of the whole answer (see `puna.chat.grammar.after_thinking`), None: free.
     `callable`: the tools that may be called, each with the parameters that its calls are held to. `ignored`: paths of
     what tools' schemas say and what is not enforced, and of tools that nothing can call.

@@ -55,23 +55,29 @@ class One:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`^` (start) or `$`."""
+    """Begin or end of the text: `^` (start) or `$`."""
 
     start: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """One after the other."""
+
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
+    """One of these."""
+
     options: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
+    """A repetition."""
+
     item: Node
     low: int
     high: int | None
@@ -79,7 +85,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """`item` must, or must not (`without`), match from here on."""
+    """A look ahead: `item` must, or must not (`without`), match from here on."""
 
     item: Node
     without: bool

@@ -22,6 +22,8 @@ KNOWN_TAGS = tuple(ThinkTags(*pair) for pair in THINKING_TAGS)
 
 
 class Renders(Protocol):
+    """A template that can be tried."""
+
     @property
     def source(self) -> str: ...
 

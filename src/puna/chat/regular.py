@@ -261,7 +261,10 @@ def _live(steps: dict[Language, dict[Language, Ranges]]) -> set[Language]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`ends`: the text may end here. `steps`: the number of the state after, and the characters that lead there."""
+    """A state of an automaton.
+
+    `ends`: the text may end here. `steps`: the number of the state after, and the characters that lead there.
+    """
 
     ends: bool
     steps: tuple[tuple[int, Ranges], ...]
@@ -269,7 +272,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The first state is where a text begins; without any, there is no text. From each there is a way to an end."""
+    """A finite automaton that reads exactly the texts of a language.
+
+    The first state is where a text begins; without any, there is no text. From each there is a way to an end.
+    """
 
     states: tuple[State, ...]
 

@@ -49,7 +49,7 @@ class ServerNotStopped(PunaError):
 
 @dataclass(frozen=True, slots=True)
 class StartedServer:
-    """`log`: None when there is no place to write one."""
+    """A server that this command has started. `log`: None when there is no place to write one."""
 
     process: subprocess.Popen[bytes]
     log: Path | None

@@ -23,7 +23,10 @@ _SAME_START = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """`started`: seconds since the epoch. `log`: '' when it writes to its terminal. `models`: the directory."""
+    """What a server tells of itself in its file.
+
+    `started`: seconds since the epoch. `log`: '' when it writes to its terminal. `models`: the directory.
+    """
 
     pid: int
     started: float

@@ -39,7 +39,9 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """`reason` is shown to users. `slots`: how many requests at once the engine does well.
+    """The engine that will run a model, and why.
+
+    `reason` is shown to users. `slots`: how many requests at once the engine does well.
 
     `instead`: the engine to turn to should this one turn out not to load the model; None where one was named.
     """

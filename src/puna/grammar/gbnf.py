@@ -69,7 +69,7 @@ class Alternation:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """`item` at least `low` times, at most `high` times (None: without end). Made by `Rules.repeat`."""
+    """A repetition: `item` at least `low` times, at most `high` times (None: without end). Made by `Rules.repeat`."""
 
     item: Expression
     low: int

@@ -117,14 +117,14 @@ def _messages(messages: tuple[Message, ...], calls: CallPlan, facts: TemplateFac
 
 @dataclass(frozen=True, slots=True)
 class CountedPrompt:
-    """`tokens` None: media are among them, which have no ids."""
+    """A chat's prompt and how long it is. `tokens` None: media are among them, which have no ids."""
 
     count: int
     tokens: tuple[int, ...] | None
 
 
 class ChatRun:
-    """`runner` is leased for as long as the run is used."""
+    """A chat request on its way through a runner. `runner` is leased for as long as the run is used."""
 
     def __init__(self, plan: ChatPlan, runner: Runner) -> None:
         self._plan = plan

@@ -52,7 +52,10 @@ def check_completion(model: Model, request: CompletionRequest) -> None:
 
 
 class CompletionRun:
-    """`request` is checked; `template` is the model's, for filling in the middle."""
+    """A completion request on its way through a runner.
+
+    `request` is checked; `template` is the model's, for filling in the middle.
+    """
 
     def __init__(self, model: Model, template: ChatTemplate, request: CompletionRequest, runner: Runner) -> None:
         self._model = model

@@ -35,7 +35,10 @@ ToolSyntax = Literal["template", "puna"]
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """`load_ns`: how long that took. `ignored`, `ignored_parameters` as in Started."""
+    """A model that was loaded without a request to it.
+
+    `load_ns`: how long that took. `ignored`, `ignored_parameters` as in Started.
+    """
 
     load_ns: int
     ignored: tuple[str, ...] = ()

@@ -145,7 +145,9 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """`dropped`: how many messages were left out. `inside`: the prompt has opened the thinking.
+    """A chat as an engine gets it.
+
+    `dropped`: how many messages were left out. `inside`: the prompt has opened the thinking.
 
     `changed`: a control token's text in a message could only be kept text by a character without width (see `beside`).
     """

@@ -13,7 +13,10 @@ from puna.types import Timings, Usage
 
 @dataclass(slots=True)
 class Tally:
-    """`model`: its stored Name, '' when the request asked none. Tokens and nanoseconds over all of its answers."""
+    """What a request cost, for the log.
+
+    `model`: its stored Name, '' when the request asked none. Tokens and nanoseconds over all of its answers.
+    """
 
     model: str = ""
     tokens_in: int = 0

@@ -13,7 +13,7 @@ _TEXT = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """`hex` is 64 digits, in the case they came in. Equal digests have equal text."""
+    """The sha256 of some content. `hex` is 64 digits, in the case they came in. Equal digests have equal text."""
 
     hex: str
 

@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class TensorType(Enum):
-    """`value` is the number in files."""
+    """How the numbers of a tensor are stored. `value` is the number in files."""
 
     F32 = 0
     F16 = 1

@@ -97,7 +97,10 @@ MetadataValue: TypeAlias = "Scalar | ArrayInfo | tuple[Scalar, ...]"
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """`shape` as ggml has it: the row length first. `offset` from the file's start, `size` in bytes: both inside it."""
+    """Where a tensor lies in its file, and what it is.
+
+    `shape` as ggml has it: the row length first. `offset` from the file's start, `size` in bytes: both inside it.
+    """
 
     name: str
     shape: tuple[int, ...]

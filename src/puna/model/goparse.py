@@ -38,12 +38,12 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """`.`"""
+    """The value that is looked at: `.`"""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`.A.B` of the dot."""
+    """A path of fields: `.A.B` of the dot."""
 
     path: tuple[str, ...]
     line: int = field(default=0, compare=False)
@@ -51,7 +51,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """`$name.A.B`; the root is named `$`."""
+    """A variable, with a path of fields: `$name.A.B`; the root is named `$`."""
 
     name: str
     path: tuple[str, ...]
@@ -60,7 +60,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """`(pipeline).A.B`, or a function's result and `.A.B`."""
+    """Fields of what an expression gives: `(pipeline).A.B`, or a function's result and `.A.B`."""
 
     pipe: Pipe
     path: tuple[str, ...]
@@ -98,7 +98,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """`if`, `with` or `range`."""
+    """A block with a condition: `if`, `with` or `range`."""
 
     kind: str
     pipe: Pipe
@@ -108,14 +108,14 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """`break` or `continue`"""
+    """The way out of a `range`: `break` or `continue`"""
 
     kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`template "name" pipeline`"""
+    """A template called by its name: `template "name" pipeline`"""
 
     name: str
     pipe: Pipe | None
@@ -128,7 +128,7 @@ Nodes: TypeAlias = tuple[Node, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """`defined`: the templates that it defines for itself, by name. Shared: not to be changed."""
+    """A parsed template. `defined`: the templates that it defines for itself, by name. Shared: not to be changed."""
 
     body: Nodes
     defined: dict[str, Nodes]

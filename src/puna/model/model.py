@@ -16,7 +16,9 @@ from puna.types import Message, Options
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """`digest`: 64 hex digits of the manifest's bytes. `size`: bytes of all blobs. `modified`: UTC.
+    """Everything of one stored model.
+
+    `digest`: 64 hex digits of the manifest's bytes. `size`: bytes of all blobs. `modified`: UTC.
 
     `go_template`: the template layer; None: the model has only its Jinja template, or none.
     `ignored_parameters`: stored parameters without effect. `read_only`: it lies in a store that is only read.

@@ -71,7 +71,9 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """`free`: tells the bytes that the system could give now; asked only where something is to be loaded, for asking
+    """All that a decision about memory is made from.
+
+    `free`: tells the bytes that the system could give now; asked only where something is to be loaded, for asking
     takes longer than deciding. `limit`: bytes that ours may take together, 0: `free` decides.
 
     `most`: runners at once, 0: as many as fit. `queue`: requests that may wait for one runner's slots.

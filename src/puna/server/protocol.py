@@ -61,7 +61,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connections`: open at once. `read_timeout`: seconds for a head, and for a body before its rate counts."""
+    """What one connection, and all of them together, may take.
+
+    `connections`: open at once. `read_timeout`: seconds for a head, and for a body before its rate counts.
+    """
 
     connections: int
     read_timeout: float
@@ -128,7 +131,7 @@ class _Channel:
 
 
 class Protocol(HttpToolsProtocol):
-    """See the module."""
+    """One client's connection."""
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ from puna.store.library import Library
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """Settings, store, scheduler and inference of a running server."""
+
     settings: Settings
     library: Library
     scheduler: Scheduler

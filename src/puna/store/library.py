@@ -91,7 +91,10 @@ class _Known:
 
 
 class Library:
-    """See the module. `blobs` are the own store's, finding those of the others too; `transfers`: pulls under way."""
+    """All models of a directory, by Name.
+
+    `blobs` are the own store's, finding those of the others too; `transfers`: pulls under way.
+    """
 
     def __init__(self, own: _Store, others: Sequence[_Store], no_prune: bool, stand_in: StandIn) -> None:
         self.blobs = own.blobs

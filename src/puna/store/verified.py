@@ -22,7 +22,10 @@ FILE_NAME = "verified.json"
 
 
 class Verified:
-    """`file`: where to remember. A store that cannot be written remembers for the life of the process only."""
+    """Notes of which blobs were hashed and are intact.
+
+    `file`: where to remember. A store that cannot be written remembers for the life of the process only.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -87,7 +87,10 @@ class WaitReason(Enum):
 
 
 class Cache:
-    """`capacity`: how many blocks there are; they are numbered from 0."""
+    """The blocks of keys and values of all sequences.
+
+    `capacity`: how many blocks there are; they are numbered from 0.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity

@@ -27,7 +27,10 @@ from puna.types import Candidate
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """`shown`: each token's bytes as an answer shows them, empty for control tokens."""
+    """All that a loop needs of a loaded model.
+
+    `shown`: each token's bytes as an answer shows them, empty for control tokens.
+    """
 
     model: Forward
     tokenizer: Tokenizer

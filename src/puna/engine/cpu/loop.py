@@ -90,7 +90,10 @@ class LoopLimits:
 
 
 class Loop:
-    """`tell` is called in the loop's thread; it must be quick and must not raise."""
+    """The one thread that computes: it takes orders, makes steps, and tells what came of them.
+
+    `tell` is called in the loop's thread; it must be quick and must not raise.
+    """
 
     def __init__(
         self,

@@ -23,7 +23,10 @@ Less than SMALLEST: else a rate once found too low would allow no step that says
 
 
 class Pace:
-    """`most`: tokens of a step at most, instead of MOST."""
+    """How many tokens a step may have, learnt from how long steps took.
+
+    `most`: tokens of a step at most, instead of MOST.
+    """
 
     def __init__(self, most: int | None = None) -> None:
         self._most = max(most or MOST, SMALLEST)

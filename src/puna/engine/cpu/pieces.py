@@ -20,7 +20,10 @@ _REMEMBERED = 1 << 15
 
 
 class Merger:
-    """`ids` by piece, `scores` by id, `byte_ids` for what is no piece: 256, or None where one is missing."""
+    """SentencePiece's merging over one vocabulary.
+
+    `ids` by piece, `scores` by id, `byte_ids` for what is no piece: 256, or None where one is missing.
+    """
 
     def __init__(self, ids: Mapping[str, int], scores: Sequence[float], byte_ids: Sequence[int | None]) -> None:
         self._ids = ids

@@ -37,7 +37,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`count` tokens of sequence number `index`, from its token `start` on."""
+    """What a step computes of one sequence: `count` tokens of sequence number `index`, from its token `start` on."""
 
     index: int
     start: int

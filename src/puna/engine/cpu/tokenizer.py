@@ -41,7 +41,7 @@ _ALWAYS_SHOWN = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|constra
 
 
 class Kind(IntEnum):
-    """`tokenizer.ggml.token_type`."""
+    """What a token is, as files say in `tokenizer.ggml.token_type`."""
 
     NORMAL = 1
     UNKNOWN = 2

@@ -22,7 +22,9 @@ Bits = Literal[4, 8]
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """`integers` [rows, groups, size]; `scales` and `offsets` [rows, groups], offsets None where all are zero.
+    """A matrix as integers with scales, a group at a time.
+
+    `integers` [rows, groups, size]; `scales` and `offsets` [rows, groups], offsets None where all are zero.
 
     `bits` 4: the integers are 0 … 15 (unsigned) or -8 … 7 (signed).
     """

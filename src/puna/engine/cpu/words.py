@@ -28,7 +28,10 @@ def _cased(tail: str, digits: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class WordRule:
-    """`whole_words`: a word that is a token is not merged. `add_bos`: what holds when the file does not say."""
+    """How a pre-tokenizer cuts text into words.
+
+    `whole_words`: a word that is a token is not merged. `add_bos`: what holds when the file does not say.
+    """
 
     patterns: tuple[str, ...]
     whole_words: bool = False

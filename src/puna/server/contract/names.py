@@ -16,7 +16,9 @@ _BORDER = re.compile(r"[./\[]")
 
 @dataclass(frozen=True, slots=True)
 class FieldNames:
-    """`paths`: from the house's path to the request's; `[]` in both stands for an index, which is kept.
+    """What a request calls the house's fields.
+
+    `paths`: from the house's path to the request's; `[]` in both stands for an index, which is kept.
 
     A longer path of the house wins over a shorter one; a field that has none is called the same in both.
     """

@@ -13,6 +13,8 @@ DONE = sse_data("[DONE]")
 
 
 class Chunks(Protocol):
+    """Makes the chunks of one answer."""
+
     def frame(self, event: Event) -> bytes:
         """The bytes for one event, perhaps none."""
         ...
