@@ -169,7 +169,7 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
-class CalledFunction:
+class MadeCall:
     """A tool call that the model made. `arguments`: JSON text."""
 
     name: str
@@ -182,7 +182,7 @@ class Chunk:
 
     text: str
     thinking: str
-    calls: tuple[CalledFunction, ...] = ()
+    calls: tuple[MadeCall, ...] = ()
     stats: Stats | None = None
     done_reason: str = ""
 
@@ -521,8 +521,8 @@ def _chunk(item: JsonObject, text: str, holder: JsonObject) -> Chunk:
     return Chunk(text, _text(holder, "thinking"), calls, stats, _text(item, "done_reason"))
 
 
-def _call(function: JsonObject) -> CalledFunction:
-    return CalledFunction(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
+def _call(function: JsonObject) -> MadeCall:
+    return MadeCall(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
 
 
 def _notices(response: Response) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ _RESERVE = 256 << 20
 _LOW_DISK = 1 << 30
 
 
-class State(str, Enum):
+class Verdict(str, Enum):
     """How bad a finding is. `MISSING` stands in the way of running a model; `LACKING` only of some use."""
 
     OK = "ok"
@@ -60,7 +60,7 @@ class Finding:
     """One thing that was looked at. `remedy`: '' where nothing is wrong."""
 
     subject: str
-    state: State
+    state: Verdict
     text: str
     remedy: str = ""
 
@@ -70,7 +70,7 @@ async def examine(environment: Mapping[str, str]) -> list[Finding]:
     try:
         settings = Settings.from_environment(environment)
     except SettingError as error:
-        return [_program(), Finding("settings", State.MISSING, str(error), f"correct {error.key}, or unset it")]
+        return [_program(), Finding("settings", Verdict.MISSING, str(error), f"correct {error.key}, or unset it")]
     machine = here()
     native, openvino, index, server = await asyncio.gather(
         _loads("xllamacpp"), _loads("openvino"), _index(settings), _server(settings)
@@ -94,15 +94,15 @@ def _program() -> Finding:
     text = f"Puna {__version__} on Python {sys.version.split()[0]} ({sys.executable})"
     if shutil.which("puna") is None:
         where = Path(sys.executable).parent
-        return Finding("puna", State.LACKING, f"{text}; 'puna' is not on the PATH", f"add {where} to the PATH")
-    return Finding("puna", State.OK, text)
+        return Finding("puna", Verdict.LACKING, f"{text}; 'puna' is not on the PATH", f"add {where} to the PATH")
+    return Finding("puna", Verdict.OK, text)
 
 
 def _processor(machine: Machine) -> Finding:
     found = [name for name in _FEATURES if name in machine.flags]
     features = ", ".join(found) if machine.flags else "features unknown"
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    return Finding("processor", State.OK, f"{machine.system} on {machine.processor}, {cores} cores ({features})")
+    return Finding("processor", Verdict.OK, f"{machine.system} on {machine.processor}, {cores} cores ({features})")
 
 
 def _memory() -> Finding:
@@ -111,8 +111,8 @@ def _memory() -> Finding:
     free, total = _gigabytes(memory.available), _gigabytes(memory.total)
     text = f"{free} of {total} are free: model files of up to about {_gigabytes(room)}"
     if room < SMOLLM2_135M.weights_size:
-        return Finding("memory", State.MISSING, text, "end other programs, or use a machine with more memory")
-    return Finding("memory", State.OK, text)
+        return Finding("memory", Verdict.MISSING, text, "end other programs, or use a machine with more memory")
+    return Finding("memory", Verdict.OK, text)
 
 
 # ------------------------------------------------------------------------------------------------------------ engines
@@ -120,17 +120,17 @@ def _memory() -> Finding:
 
 def _llama(trouble: str | None) -> Finding:
     if trouble is None:
-        return Finding("engine llama", State.OK, "llama.cpp, every kind of model it knows, with pictures and sounds")
-    return Finding("engine llama", State.LACKING, trouble, "'pip install xllamacpp' in Puna's environment")
+        return Finding("engine llama", Verdict.OK, "llama.cpp, every kind of model it knows, with pictures and sounds")
+    return Finding("engine llama", Verdict.LACKING, trouble, "'pip install xllamacpp' in Puna's environment")
 
 
 def _cpu(machine: Machine, trouble: str | None) -> Finding:
     objection = why_not("llama", (), machine)
     if objection is not None:
-        return Finding("engine cpu", State.LACKING, objection, "none: the engine llama runs the models instead")
+        return Finding("engine cpu", Verdict.LACKING, objection, "none: the engine llama runs the models instead")
     if trouble is not None:
-        return Finding("engine cpu", State.LACKING, trouble, "'pip install openvino' in Puna's environment")
-    return Finding("engine cpu", State.OK, f"OpenVINO, many requests at once: {', '.join(sorted(FAMILIES))}")
+        return Finding("engine cpu", Verdict.LACKING, trouble, "'pip install openvino' in Puna's environment")
+    return Finding("engine cpu", Verdict.OK, f"OpenVINO, many requests at once: {', '.join(sorted(FAMILIES))}")
 
 
 def _native_server(settings: Settings) -> list[Finding]:
@@ -138,9 +138,9 @@ def _native_server(settings: Settings) -> list[Finding]:
     if path is None:
         return []
     if path.is_file() and os.access(path, os.X_OK):
-        return [Finding("engine llama-server", State.OK, str(path))]
+        return [Finding("engine llama-server", Verdict.OK, str(path))]
     remedy = "let PUNA_LLAMA_SERVER name a program of llama.cpp, or unset it"
-    return [Finding("engine llama-server", State.LACKING, f"{path} is no program", remedy)]
+    return [Finding("engine llama-server", Verdict.LACKING, f"{path} is no program", remedy)]
 
 
 def _scripted(settings: Settings) -> list[Finding]:
@@ -148,22 +148,22 @@ def _scripted(settings: Settings) -> list[Finding]:
         return []
     if settings.script is None or not settings.script.is_file():
         told = "PUNA_ENGINE=scripted, without a script that can be read"
-        return [Finding("engine scripted", State.LACKING, told, "let PUNA_SCRIPT name a script")]
-    return [Finding("engine scripted", State.OK, f"answers from {settings.script}, and runs no model")]
+        return [Finding("engine scripted", Verdict.LACKING, told, "let PUNA_SCRIPT name a script")]
+    return [Finding("engine scripted", Verdict.OK, f"answers from {settings.script}, and runs no model")]
 
 
 def _named(settings: Settings, engines: list[Finding]) -> list[Finding]:
     """Without an engine nothing runs: the one that was named, or one at all."""
     wanted = f"engine {settings.engine}"
-    usable = [engine for engine in engines if engine.state is State.OK]
+    usable = [engine for engine in engines if engine.state is Verdict.OK]
     if settings.engine == "auto":
         if any(engine.subject in {"engine llama", "engine cpu"} for engine in usable):
             return engines
-        return [*engines, Finding("engines", State.MISSING, "no engine can be used", "see the engines above")]
+        return [*engines, Finding("engines", Verdict.MISSING, "no engine can be used", "see the engines above")]
     if any(engine.subject == wanted for engine in usable):
         return engines
     text = f"PUNA_ENGINE names {settings.engine}, which cannot be used here"
-    return [*engines, Finding("engines", State.MISSING, text, f"mend the {wanted}, or unset PUNA_ENGINE")]
+    return [*engines, Finding("engines", Verdict.MISSING, text, f"mend the {wanted}, or unset PUNA_ENGINE")]
 
 
 async def _loads(module: str) -> str | None:
@@ -198,16 +198,16 @@ def _store(settings: Settings) -> Finding:
     there = next(path for path in (place, *place.absolute().parents) if path.exists())
     remedy = "let PUNA_MODELS name a directory that you can write, with room for models"
     if place.exists() and not place.is_dir():
-        return Finding("models", State.MISSING, f"{place} is not a directory", remedy)
+        return Finding("models", Verdict.MISSING, f"{place} is not a directory", remedy)
     models = len(Manifests(place / "manifests").names())
     text = f"{models} in {place}"
     if not os.access(there, os.W_OK):
-        state = State.LACKING if models else State.MISSING
+        state = Verdict.LACKING if models else Verdict.MISSING
         return Finding("models", state, f"{text}, which cannot be written: no model can be added", remedy)
     free = shutil.disk_usage(there).free
     if free < _LOW_DISK:
-        return Finding("models", State.LACKING, f"{text}, and only {_gigabytes(free)} of disk free", remedy)
-    return Finding("models", State.OK, f"{text}, {_gigabytes(free)} of disk free")
+        return Finding("models", Verdict.LACKING, f"{text}, and only {_gigabytes(free)} of disk free", remedy)
+    return Finding("models", Verdict.OK, f"{text}, {_gigabytes(free)} of disk free")
 
 
 def _read_only_stores(settings: Settings) -> list[Finding]:
@@ -215,10 +215,10 @@ def _read_only_stores(settings: Settings) -> list[Finding]:
     for place in settings.read_only_models:
         if place.is_dir():
             models = len(Manifests(place / "manifests").names())
-            findings.append(Finding("read-only models", State.OK, f"{models} in {place}"))
+            findings.append(Finding("read-only models", Verdict.OK, f"{models} in {place}"))
         else:
             remedy = "correct PUNA_READ_ONLY_MODELS: the server does not start with it"
-            findings.append(Finding("read-only models", State.MISSING, f"{place} is not a directory", remedy))
+            findings.append(Finding("read-only models", Verdict.MISSING, f"{place} is not a directory", remedy))
     return findings
 
 
@@ -233,15 +233,15 @@ async def _server(settings: Settings) -> Finding:
             loaded = [model.name for model in await server.running()]
         except NotPuna as error:
             what, _, remedy = str(error).partition(", not Puna: ")
-            return Finding("server", State.MISSING, f"{what}, not Puna", remedy)
+            return Finding("server", Verdict.MISSING, f"{what}, not Puna", remedy)
         except ServerUnreachable as error:
             if server.local and settings.address.scheme == "http":
-                return Finding("server", State.OK, f"none at {url}: 'puna run' or 'puna serve' starts one")
-            return Finding("server", State.MISSING, str(error), "start it there, or correct PUNA_HOST")
+                return Finding("server", Verdict.OK, f"none at {url}: 'puna run' or 'puna serve' starts one")
+            return Finding("server", Verdict.MISSING, str(error), "start it there, or correct PUNA_HOST")
         except ServerRefused as error:
             text, _, remedy = str(error).partition(": ")
-            return Finding("server", State.MISSING, text, remedy or "see the server's log")
-    return Finding("server", State.OK, f"Puna {version} at {url}, loaded: {', '.join(loaded) or 'no model'}")
+            return Finding("server", Verdict.MISSING, text, remedy or "see the server's log")
+    return Finding("server", Verdict.OK, f"Puna {version} at {url}, loaded: {', '.join(loaded) or 'no model'}")
 
 
 _INDEX_TROUBLE = {
@@ -261,10 +261,10 @@ async def _index(settings: Settings) -> Finding:
         await reach(SMOLLM2_135M.requirement)
     except PunaError as error:
         has_models = bool(Manifests(settings.models / "manifests").names())
-        state = State.LACKING if has_models else State.MISSING
+        state = Verdict.LACKING if has_models else Verdict.MISSING
         text, remedy = _INDEX_TROUBLE.get(error.code or "", _INDEX_TROUBLE[""])
         return Finding("package index", state, f"{text}: no model can be fetched from it", f"{remedy}; {_OWN_FILE}")
-    return Finding("package index", State.OK, "reached through pip: models can be fetched")
+    return Finding("package index", Verdict.OK, "reached through pip: models can be fetched")
 
 
 def _extras() -> list[Finding]:
@@ -272,9 +272,9 @@ def _extras() -> list[Finding]:
     for use, module, package in (("PDF files in requests", "pypdf", "pypdf"), ("WebP images", "PIL", "pillow")):
         if find_spec(module) is None:
             remedy = f"'pip install {package}' in Puna's environment"
-            findings.append(Finding("extra", State.LACKING, f"{use} are refused: {package} is not installed", remedy))
+            findings.append(Finding("extra", Verdict.LACKING, f"{use} are refused: {package} is not installed", remedy))
         else:
-            findings.append(Finding("extra", State.OK, f"{use} can be read"))
+            findings.append(Finding("extra", Verdict.OK, f"{use} can be read"))
     return findings
 
 
@@ -283,7 +283,7 @@ def _gpu(settings: Settings) -> list[Finding]:
     if not any(signs) or settings.llama_server is not None:
         return []
     remedy = "let PUNA_LLAMA_SERVER name a llama-server that was built for it"
-    return [Finding("gpu", State.LACKING, "there seems to be one, and the engines here do not use it", remedy)]
+    return [Finding("gpu", Verdict.LACKING, "there seems to be one, and the engines here do not use it", remedy)]
 
 
 def _gigabytes(count: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from puna.cli.text import WordWrap, go_duration
-from puna.client import AnswerStream, CalledFunction, Stats
+from puna.client import AnswerStream, MadeCall, Stats
 
 _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
 _MARGIN = 5
@@ -49,7 +49,7 @@ class Printer:
             self._write(f"{_GREY if self._colour else ''}Thinking...\n")
         self._write(text)
 
-    def call(self, call: CalledFunction) -> None:
+    def call(self, call: MadeCall) -> None:
         self.text(f"The model called a function that is not there: {call.name}({call.arguments})\n")
 
     def end(self) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from puna.cli.progress import error_console, waiting
-from puna.doctor import Finding, State, examine
+from puna.doctor import Finding, Verdict, examine
 from puna.errors import PunaError
 
-_MARKS = {State.OK: "ok", State.LACKING: "--", State.MISSING: "!!"}
+_MARKS = {Verdict.OK: "ok", Verdict.LACKING: "--", Verdict.MISSING: "!!"}
 
 
 class NotFit(PunaError):
@@ -25,7 +25,7 @@ async def doctor(*, as_json: bool) -> None:
     """NotFit when something is missing."""
     with waiting("looking at this machine", error_console()):
         findings = await examine(os.environ)
-    missing = [finding.subject for finding in findings if finding.state is State.MISSING]
+    missing = [finding.subject for finding in findings if finding.state is Verdict.MISSING]
     if as_json:
         print(json.dumps({"ok": not missing, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from puna.doctor import Finding, State, _cpu, _named
+from puna.doctor import Finding, Verdict, _cpu, _named
 from puna.engine.cpu.supported import Machine
 from puna.settings import Settings
 
@@ -110,9 +110,9 @@ def test_what_is_set_so_that_nothing_runs(
 
 def test_a_machine_that_the_cpu_engine_does_not_run_on() -> None:
     arm = _cpu(Machine("Linux", "aarch64"), None)
-    assert (arm.state, "x86-64" in arm.text) == (State.LACKING, True)
-    llama = Finding("engine llama", State.OK, "")
-    broken = Finding("engine llama", State.LACKING, "not installed", "install it")
+    assert (arm.state, "x86-64" in arm.text) == (Verdict.LACKING, True)
+    llama = Finding("engine llama", Verdict.OK, "")
+    broken = Finding("engine llama", Verdict.LACKING, "not installed", "install it")
     settings = Settings(models=Path("models"))
-    assert all(finding.state is not State.MISSING for finding in _named(settings, [llama, arm]))
-    assert _named(settings, [broken, arm])[-1].state is State.MISSING
+    assert all(finding.state is not Verdict.MISSING for finding in _named(settings, [llama, arm]))
+    assert _named(settings, [broken, arm])[-1].state is Verdict.MISSING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import StringIO
 
 from puna.cli.answer import Printer, stats_text
-from puna.client import CalledFunction, Stats
+from puna.client import MadeCall, Stats
 
 
 def printed(*, hide: bool = False, colour: bool = False) -> tuple[Printer, StringIO]:
@@ -39,7 +39,7 @@ def test_hidden_thinking_leaves_no_trace() -> None:
 
 def test_a_tool_call_is_told() -> None:
     printer, out = printed()
-    printer.call(CalledFunction("add", '{"a": 1}'))
+    printer.call(MadeCall("add", '{"a": 1}'))
     printer.end()
     assert 'add({"a": 1})' in out.getvalue()
 
