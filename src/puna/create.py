@@ -134,12 +134,13 @@ def _try(template: GoTemplate) -> None:
     """The error of the simplest chat, if a longer one with tools fails too."""
     user = Message.of("user", "?")
     try:
-        template.render([user])
+        if "<no value>" in template.render([user]):
+            raise ModelFileError("it prints <no value>: in a chat, a variable of it has none")
     except ModelFileError as error:
         with suppress(ModelFileError):
             turns = [Message.of("system", "?"), user, Message.of("assistant", "?"), user]
-            template.render(turns, tools=[Tool("tool", "?")])
-            return
+            if "<no value>" not in template.render(turns, tools=[Tool("tool", "?")]):
+                return
         raise error from None
 
 

@@ -194,6 +194,8 @@ async def test_stored_json_is_ollamas(library: Library) -> None:
             "template error: template: :1: there is no .Sytem",
         ),
         ("{{ .System }}", "template error: it has no place for what a user says"),
+        ("{{ range .Messages }}{{ .Content }}{{ end }}{{ .Prompt }}", "template error: it prints <no value>"),
+        ("{{ .Prompt }}{{ .Suffix }}", "template error: it prints <no value>"),
         ("{{ range .Messages }}{{ .Rol }}{{ .Content }}{{ end }}", "there is no field Rol"),
         ("{{ range .Messages }}{{ eq .Role }}{{ .Content }}{{ end }}", "missing argument for comparison"),
     ],
@@ -209,7 +211,7 @@ async def test_a_template_that_could_not_serve_is_refused(library: Library, temp
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ .Prompt }}{{ (index .Tools 0).Function.Name }}{{ .Messages }}",
+        "{{ (index .Tools 0).Function.Name }}{{ .Messages }}",
         "{{ (index .Messages 1).Role }}{{ .Messages }}",
     ],
 )

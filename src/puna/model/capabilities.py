@@ -64,7 +64,8 @@ def capabilities(
     found = {Capability.COMPLETION, Capability.TOOLS}
     if kind == "go" and go_template is not None:
         found |= go_capabilities(go_template)
-    elif kind == "jinja" and header.chat_template is not None and _jinja_thinks(header.chat_template):
+    template = {"go": go_template, "jinja": header.chat_template}.get(kind)
+    if template is not None and _shows_thought(template):
         found.add(Capability.THINKING)
     if fill_in_tokens(header) is not None:
         found.add(Capability.INSERT)
@@ -124,7 +125,7 @@ def jinja_capabilities(template: str) -> frozenset[Capability]:
     return frozenset(found)
 
 
-def _jinja_thinks(template: str) -> bool:
+def _shows_thought(template: str) -> bool:
     """It shows a thought, or how one ends: a template that only strips old thinking tells that too."""
     harmony = "<|channel|>" in template and "<|message|>" in template
     return harmony or "reasoning_content" in template or any(close in template for _, close in THINKING_TAGS)

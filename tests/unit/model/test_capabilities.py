@@ -38,6 +38,7 @@ def test_chat_models(tmp_path: Path) -> None:
     assert names(header(tmp_path, "gptoss")) == {*CHAT, "thinking"}
     assert names(header(tmp_path), GO_TOOLS) == CHAT
     assert names(header(tmp_path), GO_THINKS) == {*CHAT, "thinking"}
+    assert names(header(tmp_path), "{{ .Prompt }}<think></think>{{ .Response }}") == {*CHAT, "thinking"}
     assert names(header(tmp_path), "{{ .Prompt }}{{ .Suffix }}") == {*CHAT, "insert"}
     assert names(header(tmp_path), "{{ .Prompt") == CHAT
 
