@@ -226,7 +226,8 @@ async def _load(session: Session, name: str) -> None:
     except ServerRefused as error:
         if error.http_status != 404:
             raise
-        print(f"Couldn't find model '{name}'")
+        _, _, meant = str(error).partition("not found")
+        print(f"Couldn't find model '{name}'{meant}")
         return
     print(f"Loading model '{name}'")
     session.model, session.card = name, card

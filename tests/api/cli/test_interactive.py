@@ -53,6 +53,8 @@ def test_a_conversation(converse: Callable[..., Terminal], puna: Any) -> None:
     terminal.expect("Unknown command '/wat'. Type /? for help")
     terminal.enter("/load nope")
     terminal.expect("Couldn't find model 'nope'")
+    terminal.enter("/load tinny")
+    terminal.expect("Couldn't find model 'tinny' (did you mean 'tiny:latest'?)")
     terminal.enter("/clear")
     terminal.expect("Cleared session context")
     terminal.enter("/bye")
