@@ -171,9 +171,10 @@ def test_unknown_model_says_how_to_pull(program: Program) -> None:
 
 @pytest.mark.timeout(900)
 def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -> None:
+    """Over HTTP; in larger company each engine by itself (engine/test_seeds, cpu/test_seeds)."""
     fields = {"seed": 42, "temperature": 0.8, "max_tokens": 24}
     first = text_of(program, **fields)
-    answers = [text_of(program, stream=i % 2 == 1, **fields) for i in range(6)]
+    answers = [text_of(program, stream=i % 2 == 1, **fields) for i in range(4)]
     over = threading.Event()
 
     def noise(number: int) -> None:
@@ -186,12 +187,12 @@ def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -
     with ThreadPoolExecutor(8) as pool:
         others = [pool.submit(noise, i) for i in range(8)]
         try:
-            answers += [text_of(program, stream=i % 2 == 1, **fields) for i in range(14)]
+            answers += [text_of(program, stream=i % 2 == 1, **fields) for i in range(6)]
         finally:
             over.set()
         for other in others:
             other.result()
-    assert answers == [first] * 20
+    assert answers == [first] * 10
     header = client(program).chat.completions.with_raw_response.create(model="smollm2", messages=ASK, **fields)
     assert header.headers["x-puna-seed"] == "exact"
 
