@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import puna
+
 TESTS = Path(__file__).parents[1]
+PACKAGE = Path(puna.__file__).parent
 WAITING = TESTS / "fakes" / "waiting.py"
 """The one place that waits by the clock: between two looks at a condition."""
 
@@ -31,3 +35,26 @@ def test_no_test_waits_with_sleep() -> None:
     found = [f"{path.relative_to(TESTS)}:{call.lineno}" for path, tree in parsed(TESTS) for call in sleeps(tree)]
     assert [place for place in found if not place.startswith(str(WAITING.relative_to(TESTS)))] == []
     assert [*sleeps(ast.parse("import time\ntime.sleep(0.1)"))], "it would be seen"
+
+
+def public_names(tree: ast.Module) -> Iterator[str]:
+    """Of classes and of types that have a name."""
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name) if not name.startswith("_"):
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="TypeAlias")):
+                yield name
+
+
+PYDANTIC = {"JsonValue", "JsonObject"}
+"""What schemas call these is pydantic's own form of the same."""
+
+
+def test_one_word_means_one_thing() -> None:
+    """No two modules have a public class or type of one name: who reads of one has not to ask which."""
+    modules = defaultdict(list)
+    for path, tree in parsed(PACKAGE):
+        for name in set(public_names(tree)) - PYDANTIC:
+            modules[name].append(str(path.relative_to(PACKAGE)))
+    assert {name: places for name, places in modules.items() if len(places) > 1} == {}

@@ -21,10 +21,10 @@ from puna.model.goparse import (
     Function,
     Jump,
     Literal,
-    Node,
     Nodes,
     Operand,
     Pipe,
+    TemplateNode,
     Text,
     Tree,
     Variable,
@@ -98,7 +98,7 @@ class _Run:
             self._node(node, dot, scope)
         del scope[depth:]
 
-    def _node(self, node: Node, dot: Value, scope: list[tuple[str, Value]]) -> None:
+    def _node(self, node: TemplateNode, dot: Value, scope: list[tuple[str, Value]]) -> None:
         if isinstance(node, Text):
             self._write(node.text)
         elif isinstance(node, Action):

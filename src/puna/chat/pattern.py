@@ -61,24 +61,24 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Concatenation:
     """One after the other."""
 
-    parts: tuple[Node, ...]
+    parts: tuple[PatternNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
     """One of these."""
 
-    options: tuple[Node, ...]
+    options: tuple[PatternNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
     """A repetition."""
 
-    item: Node
+    item: PatternNode
     low: int
     high: int | None
 
@@ -87,13 +87,13 @@ class Times:
 class Look:
     """A look ahead: `item` must, or must not (`without`), match from here on."""
 
-    item: Node
+    item: PatternNode
     without: bool
 
 
-Node: TypeAlias = One | Edge | Row | Either | Times | Look
+PatternNode: TypeAlias = One | Edge | Concatenation | Either | Times | Look
 
-NOTHING = Row(())
+NOTHING = Concatenation(())
 
 
 def _range(low: str, high: str) -> tuple[int, int]:
@@ -157,7 +157,7 @@ class _Parser:
         self.depth = 0
         self.names: set[str] = set()
 
-    def parse(self) -> Node:
+    def parse(self) -> PatternNode:
         node = self.alternatives()
         if self.at < len(self.text):
             raise PatternError(f"unbalanced ')' at {self.at}")
@@ -179,19 +179,19 @@ class _Parser:
             return True
         return False
 
-    def alternatives(self) -> Node:
+    def alternatives(self) -> PatternNode:
         options = [self.row()]
         while self.skip("|"):
             options.append(self.row())
         return options[0] if len(options) == 1 else Either(tuple(options))
 
-    def row(self) -> Node:
-        parts: list[Node] = []
+    def row(self) -> PatternNode:
+        parts: list[PatternNode] = []
         while self.peek() not in ("", "|", ")"):
             parts.append(self.quantified(self.atom()))
-        return parts[0] if len(parts) == 1 else Row(tuple(parts))
+        return parts[0] if len(parts) == 1 else Concatenation(tuple(parts))
 
-    def quantified(self, node: Node) -> Node:
+    def quantified(self, node: PatternNode) -> PatternNode:
         counts = self.counts()
         if counts is None:
             return node
@@ -224,7 +224,7 @@ class _Parser:
         self.at = end + 1
         return int(low), (int(high) if high else None) if comma else int(low)
 
-    def atom(self) -> Node:
+    def atom(self) -> PatternNode:
         char = self.take()
         match char:
             case "(":
@@ -242,7 +242,7 @@ class _Parser:
             case _:
                 return _exactly(ord(char))
 
-    def group(self) -> Node:
+    def group(self) -> PatternNode:
         look = ""
         if self.skip("?"):
             if self.skip("<=") or self.skip("<!"):
@@ -356,27 +356,28 @@ def _between(first: One, last: One) -> One:
 # ------------------------------------------------------------------------------------------- from tree to grammar
 
 
-def parse(pattern: str) -> Node:
+def parse(pattern: str) -> PatternNode:
     """PatternError says what of it cannot be held."""
     if len(pattern) > MAX_PATTERN:
         raise PatternError(f"more than {MAX_PATTERN} characters")
     return _Parser(pattern).parse()
 
 
-def searched(node: Node) -> Node:
+def searched(node: PatternNode) -> PatternNode:
     """A tree for the whole text, from one that need only match somewhere in it: anchors become plain ends."""
     rest = Times(ANYTHING, 0, None)
     return _whole(
-        Row((*(() if start else (rest,)), body, *(() if end else (rest,)))) for start, body, end in _ends(node)
+        Concatenation((*(() if start else (rest,)), body, *(() if end else (rest,))))
+        for start, body, end in _ends(node)
     )
 
 
-def whole(node: Node) -> Node:
+def whole(node: PatternNode) -> PatternNode:
     """A tree for the whole text, from one that must match all of it: anchors at its ends mean nothing more."""
     return _whole(body for _, body, _ in _ends(node))
 
 
-def _whole(many: Iterable[Node]) -> Node:
+def _whole(many: Iterable[PatternNode]) -> PatternNode:
     options = tuple(many)
     for option in options:
         if _has_edge(option):
@@ -386,36 +387,36 @@ def _whole(many: Iterable[Node]) -> Node:
     return options[0] if len(options) == 1 else Either(options)
 
 
-def _ends(node: Node) -> list[tuple[bool, Node, bool]]:
+def _ends(node: PatternNode) -> list[tuple[bool, PatternNode, bool]]:
     """The alternatives of a tree, without the anchors at their ends, and whether there were any."""
     match node:
         case Either(options):
             return [end for option in options for end in _ends(option)]
         case Edge(start):
             return [(start, NOTHING, not start)]
-        case Row((Edge(True), *middle)) if any(isinstance(part, Look) for part in middle[:1]):
-            return [(True, body, end) for _, body, end in _ends(Row(_begun(middle)))]
-        case Row((first, *middle)) if middle and _has_edge(first):
+        case Concatenation((Edge(True), *middle)) if any(isinstance(part, Look) for part in middle[:1]):
+            return [(True, body, end) for _, body, end in _ends(Concatenation(_begun(middle)))]
+        case Concatenation((first, *middle)) if middle and _has_edge(first):
             return [
-                (start, Row((body, rest)), end)
+                (start, Concatenation((body, rest)), end)
                 for start, body, first_end in _ends(first)
-                for rest_start, rest, end in _ends(Row(tuple(middle)))
+                for rest_start, rest, end in _ends(Concatenation(tuple(middle)))
                 if _not_inside(first_end or rest_start)
             ]
-        case Row((*middle, last)) if middle and _has_edge(last):
+        case Concatenation((*middle, last)) if middle and _has_edge(last):
             return [
-                (start, Row((body, rest)), end)
-                for start, body, _ in _ends(Row(tuple(middle)))
+                (start, Concatenation((body, rest)), end)
+                for start, body, _ in _ends(Concatenation(tuple(middle)))
                 for last_start, rest, end in _ends(last)
                 if _not_inside(last_start)
             ]
-        case Row((only,)):
+        case Concatenation((only,)):
             return _ends(only)
         case _:
             return [(False, node, False)]
 
 
-def _begun(parts: Sequence[Node]) -> tuple[Node, ...]:
+def _begun(parts: Sequence[PatternNode]) -> tuple[PatternNode, ...]:
     """What follows a `^`: in what looks ahead there, another `^` says nothing more."""
     looking = next((index for index, part in enumerate(parts) if not isinstance(part, Look)), len(parts))
     return (
@@ -424,12 +425,12 @@ def _begun(parts: Sequence[Node]) -> tuple[Node, ...]:
     )
 
 
-def _without_start(node: Node) -> Node:
+def _without_start(node: PatternNode) -> PatternNode:
     match node:
         case Edge(True):
             return NOTHING
-        case Row((Edge(True), *rest)):
-            return Row(tuple(rest))
+        case Concatenation((Edge(True), *rest)):
+            return Concatenation(tuple(rest))
         case Either(options):
             return Either(tuple(_without_start(option) for option in options))
         case _:
@@ -442,11 +443,11 @@ def _not_inside(edge: bool) -> bool:
     return True
 
 
-def _has_edge(node: Node) -> bool:
+def _has_edge(node: PatternNode) -> bool:
     match node:
         case Edge():
             return True
-        case Row(items) | Either(items):
+        case Concatenation(items) | Either(items):
             return any(_has_edge(item) for item in items)
         case Times(item, _, _):
             return _has_edge(item)
@@ -454,12 +455,12 @@ def _has_edge(node: Node) -> bool:
             return False
 
 
-def looks(node: Node) -> bool:
+def looks(node: PatternNode) -> bool:
     """Whether it looks ahead anywhere."""
     match node:
         case Look():
             return True
-        case Row(items) | Either(items):
+        case Concatenation(items) | Either(items):
             return any(looks(item) for item in items)
         case Times(item, _, _):
             return looks(item)
@@ -467,17 +468,17 @@ def looks(node: Node) -> bool:
             return False
 
 
-def language(node: Node, languages: Languages, *, sure: bool = True) -> Language:
+def language(node: PatternNode, languages: Languages, *, sure: bool = True) -> Language:
     """What a tree without anchors at its ends matches: `sure`, in every dialect, else in some. PatternError."""
     return _then(node, languages.nothing, languages, sure)
 
 
-def _then(node: Node, rest: Language, languages: Languages, sure: bool) -> Language:
+def _then(node: PatternNode, rest: Language, languages: Languages, sure: bool) -> Language:
     """What it matches, followed by `rest`, which it may look into."""
     match node:
         case One(certain, maybe):
             return languages.row(languages.one(certain if sure else maybe), rest)
-        case Row(parts):
+        case Concatenation(parts):
             for part in reversed(parts):
                 rest = _then(part, rest, languages, sure)
             return rest
@@ -514,7 +515,7 @@ def found(pattern: str, text: str) -> bool:
     return matches(searched(parse(pattern)), text)
 
 
-def matches(node: Node, text: str) -> bool:
+def matches(node: PatternNode, text: str) -> bool:
     """Whether a tree without anchors matches all of `text` in some dialect, in polynomial time whatever it is."""
     if looks(node):
         languages = Languages(limit=_MOST_STEPS)
@@ -525,12 +526,12 @@ def matches(node: Node, text: str) -> bool:
     return len(text) in _ends_in(node, frozenset({0}), text)
 
 
-def _ends_in(node: Node, starts: frozenset[int], text: str) -> frozenset[int]:
+def _ends_in(node: PatternNode, starts: frozenset[int], text: str) -> frozenset[int]:
     """Where matches end that begin at any of `starts`."""
     match node:
         case One(_, maybe):
             return frozenset(at + 1 for at in starts if at < len(text) and contains(maybe, ord(text[at])))
-        case Row(parts):
+        case Concatenation(parts):
             for part in parts:
                 starts = _ends_in(part, starts, text)
             return starts
@@ -550,10 +551,10 @@ def _ends_in(node: Node, starts: frozenset[int], text: str) -> frozenset[int]:
             return starts
 
 
-def lengths(node: Node) -> tuple[int, int | None]:
+def lengths(node: PatternNode) -> tuple[int, int | None]:
     """The shortest and the longest text it matches (None: without end)."""
     match node:
-        case Row(parts):
+        case Concatenation(parts):
             found = [lengths(part) for part in parts]
             highs = [high for _, high in found]
             return sum(low for low, _ in found), None if None in highs else sum(h for h in highs if h is not None)
@@ -573,7 +574,7 @@ def lengths(node: Node) -> tuple[int, int | None]:
             return 1, 1
 
 
-def within(node: Node, low: int, high: int | None) -> Node:
+def within(node: PatternNode, low: int, high: int | None) -> PatternNode:
     """The texts of it that have from `low` to `high` characters. PatternError if that cannot be written."""
     shortest, longest = lengths(node)
     if shortest >= low and (high is None or (longest is not None and longest <= high)):
@@ -581,7 +582,7 @@ def within(node: Node, low: int, high: int | None) -> Node:
     if (high is not None and shortest > high) or (longest is not None and longest < low):
         return Either(())
     match node:
-        case Row(parts):
+        case Concatenation(parts):
             return _row_within(_flat(parts), low, high)
         case Either(options):
             return Either(tuple(within(option, low, high) for option in options))
@@ -594,7 +595,7 @@ def within(node: Node, low: int, high: int | None) -> Node:
             raise PatternError("a length that is not that of one part")
 
 
-def _row_within(parts: tuple[Node, ...], low: int, high: int | None) -> Node:
+def _row_within(parts: tuple[PatternNode, ...], low: int, high: int | None) -> PatternNode:
     """Where only one part has no fixed length, the bounds are that part's."""
     open_parts = [index for index, part in enumerate(parts) if lengths(part)[0] != lengths(part)[1]]
     if len(open_parts) != 1:
@@ -604,17 +605,17 @@ def _row_within(parts: tuple[Node, ...], low: int, high: int | None) -> Node:
     if high is not None and high < fixed:
         return Either(())
     inner = within(parts[index], max(low - fixed, 0), None if high is None else high - fixed)
-    return Row((*parts[:index], inner, *parts[index + 1 :]))
+    return Concatenation((*parts[:index], inner, *parts[index + 1 :]))
 
 
-def shortened(node: Node, most: int, groups: int, *, endless: bool = True) -> Node:
+def shortened(node: PatternNode, most: int, groups: int, *, endless: bool = True) -> PatternNode:
     """The same with at most `most` repetitions of a character, and `groups` of anything longer, where fewer do.
 
     `endless`: also of what has no end.
     """
     match node:
-        case Row(parts):
-            return Row(tuple(shortened(part, most, groups, endless=endless) for part in parts))
+        case Concatenation(parts):
+            return Concatenation(tuple(shortened(part, most, groups, endless=endless) for part in parts))
         case Either(options):
             return Either(tuple(shortened(option, most, groups, endless=endless) for option in options))
         case Times(item, low, high):
@@ -627,11 +628,11 @@ def shortened(node: Node, most: int, groups: int, *, endless: bool = True) -> No
             return node
 
 
-def uncounted(node: Node, longest: int) -> Node:
+def uncounted(node: PatternNode, longest: int) -> PatternNode:
     """The same for texts of at most `longest` characters, without counts that none of these reaches."""
     match node:
-        case Row(parts):
-            return Row(tuple(uncounted(part, longest) for part in parts))
+        case Concatenation(parts):
+            return Concatenation(tuple(uncounted(part, longest) for part in parts))
         case Either(options):
             return Either(tuple(uncounted(option, longest) for option in options))
         case Look(item, without):
@@ -643,17 +644,17 @@ def uncounted(node: Node, longest: int) -> Node:
             return node
 
 
-def _flat(parts: tuple[Node, ...]) -> tuple[Node, ...]:
-    return tuple(leaf for part in parts for leaf in (_flat(part.parts) if isinstance(part, Row) else (part,)))
+def _flat(parts: tuple[PatternNode, ...]) -> tuple[PatternNode, ...]:
+    return tuple(leaf for part in parts for leaf in (_flat(part.parts) if isinstance(part, Concatenation) else (part,)))
 
 
-def _something(node: Node) -> Node:
+def _something(node: PatternNode) -> PatternNode:
     """The same without the empty text."""
     if lengths(node)[0] > 0:
         return node
     match node:
-        case Row(parts):
-            return Either(tuple(Row((_something(part), *parts[i + 1 :])) for i, part in enumerate(parts)))
+        case Concatenation(parts):
+            return Either(tuple(Concatenation((_something(part), *parts[i + 1 :])) for i, part in enumerate(parts)))
         case Either(options):
             return Either(tuple(_something(option) for option in options))
         case Times(item, _, high):
@@ -662,12 +663,12 @@ def _something(node: Node) -> Node:
             return Either(())
 
 
-def expression(node: Node, rules: Rules, written: Callable[[Chars], Expression]) -> Expression:
+def expression(node: PatternNode, rules: Rules, written: Callable[[Chars], Expression]) -> Expression:
     """`written` gives the notation of one character out of a set, where the text stands (raw, or in a JSON string)."""
     match node:
         case One(sure, _):
             return written(Chars(sure))
-        case Row(parts):
+        case Concatenation(parts):
             return seq(*(expression(part, rules, written) for part in parts))
         case Either(options):
             return choice(*(expression(option, rules, written) for option in options))

@@ -194,7 +194,7 @@ class Languages:
                 return False
         return language.empty
 
-    def machine(self, language: Language, *, most: int) -> Machine:
+    def machine(self, language: Language, *, most: int) -> Automaton:
         """The states that its texts go through; TooManyStates if there are more than `most`."""
         steps: dict[Language, dict[Language, Ranges]] = {}
         waiting = [language]
@@ -213,9 +213,11 @@ class Languages:
             waiting += found
         live = _live(steps)
         numbers = {state: number for number, state in enumerate(state for state in steps if state in live)}
-        return Machine(
+        return Automaton(
             tuple(
-                State(state.empty, tuple((numbers[to], ranges) for to, ranges in steps[state].items() if to in live))
+                AutomatonState(
+                    state.empty, tuple((numbers[to], ranges) for to, ranges in steps[state].items() if to in live)
+                )
                 for state in numbers
             )
         )
@@ -260,7 +262,7 @@ def _live(steps: dict[Language, dict[Language, Ranges]]) -> set[Language]:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class AutomatonState:
     """A state of an automaton.
 
     `ends`: the text may end here. `steps`: the number of the state after, and the characters that lead there.
@@ -271,13 +273,13 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Automaton:
     """A finite automaton that reads exactly the texts of a language.
 
     The first state is where a text begins; without any, there is no text. From each there is a way to an end.
     """
 
-    states: tuple[State, ...]
+    states: tuple[AutomatonState, ...]
 
     def expression(self, rules: Rules, written: Callable[[Chars], Expression]) -> Expression:
         """As rules of a grammar: one a state, rows of states that only follow each other in one."""
@@ -287,7 +289,9 @@ class Machine:
 class _Writing:
     """A machine on its way to rules."""
 
-    def __init__(self, states: tuple[State, ...], rules: Rules, written: Callable[[Chars], Expression]) -> None:
+    def __init__(
+        self, states: tuple[AutomatonState, ...], rules: Rules, written: Callable[[Chars], Expression]
+    ) -> None:
         self.states = states
         self.rules = rules
         self.written = written

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from puna.chat import numbers, pattern, texts
 from puna.chat.formats import STRING_FORMATS
 from puna.chat.loosened import is_there, loosened
-from puna.chat.shapes import Group, Located, Reader, SchemaError, Shape, measure
+from puna.chat.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, measure
 from puna.chat.survey import faults
 from puna.errors import Code, InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (
@@ -88,7 +88,7 @@ def json_value(rules: Rules, schema: JsonValue, *, param: str, types: frozenset[
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldSchema:
     """What is held of a schema: `value`, its texts; `schema`, what they and the last check go by; `left_out`, the paths
     of what is not held.
     """
@@ -98,7 +98,7 @@ class Held:
     left_out: tuple[str, ...] = ()
 
 
-def loose_json_value(rules: Rules, schema: JsonValue, *, param: str, types: frozenset[str] | None = None) -> Held:
+def loose_json_value(rules: Rules, schema: JsonValue, *, param: str, types: frozenset[str] | None = None) -> HeldSchema:
     """The same for what can be held of `schema`; `param` stands before the paths of what cannot.
 
     Raises InvalidRequest for a schema that is too large, UnsatisfiableSchema for one that nothing satisfies, and
@@ -116,7 +116,7 @@ def loose_json_value(rules: Rules, schema: JsonValue, *, param: str, types: froz
                 left_out += [f"{param}{path}" for path in paths]
         # A failed attempt leaves rules behind, so those after the first go elsewhere.
         value = _attempt(rules.scratch(), schema, param, types)
-    return Held(_value(rules, schema, param, types) if left_out else value, schema, tuple(left_out))
+    return HeldSchema(_value(rules, schema, param, types) if left_out else value, schema, tuple(left_out))
 
 
 def _attempt(
@@ -260,7 +260,7 @@ class Writer:
             return self.free_value(FREE_DEPTH)
         return choice(*(self._typed(shape, name) for name in sorted(shape.written)))
 
-    def _typed(self, shape: Shape, name: str) -> Expression:
+    def _typed(self, shape: SchemaShape, name: str) -> Expression:
         match name:
             case "object":
                 return self._object(shape)
@@ -286,15 +286,15 @@ class Writer:
             self._named[name] = self.rules.add(body, name)
         return self._named[name]
 
-    def _listed(self, shape: Shape) -> Expression:
+    def _listed(self, shape: SchemaShape) -> Expression:
         """Those of the values of an `enum` or `const` that satisfy everything else said of them."""
         values = self.allowed_values(shape)
         if not values:
             return self._never(f"{shape.where}: enum: none of its values satisfies the rest")
         return choice(*(json_text(value) for value in values))
 
-    def allowed_values(self, shape: Shape) -> list[JsonValue]:
-        """Of a Shape with `values`: those valid under all it was read from."""
+    def allowed_values(self, shape: SchemaShape) -> list[JsonValue]:
+        """Of a SchemaShape with `values`: those valid under all it was read from."""
         checks = [self._check(place) for place in shape.plain if _says_more_than_values(place, shape)]
         checks += [partial(self._in_group, group) for group in shape.groups]
         known = (value for value in shape.values or [] if _is_of(value, shape.types))
@@ -313,13 +313,13 @@ class Writer:
 
         return check
 
-    def _in_group(self, group: Group, value: JsonValue) -> bool:
+    def _in_group(self, group: AlternativeGroup, value: JsonValue) -> bool:
         valid = [self._check(option)(value) for option in group.options]
         return sum(valid) == 1 if group.keyword == "oneOf" else any(valid)
 
     # -- anyOf, oneOf
 
-    def _alternatives(self, shape: Shape) -> Expression:
+    def _alternatives(self, shape: SchemaShape) -> Expression:
         group, *others = shape.groups
         if math.prod(len(group.options) for group in shape.groups) > _MAX_OPTIONS:
             raise SchemaError(
@@ -330,7 +330,7 @@ class Writer:
             self._must_be_disjoint(group, [self.reader.read(option) for option in options])
         return choice(*(self.value(option) for option in options))
 
-    def _must_be_disjoint(self, group: Group, shapes: list[Shape | None]) -> None:
+    def _must_be_disjoint(self, group: AlternativeGroup, shapes: list[SchemaShape | None]) -> None:
         for (one, left), (other, right) in combinations(zip(group.options, shapes, strict=True), 2):
             if self._may_meet(left, right, 0) or self._may_meet(right, left, 0):
                 raise SchemaError(
@@ -340,7 +340,7 @@ class Writer:
                     "or tell them apart by a required property with a const",
                 )
 
-    def _may_meet(self, left: Shape | None, right: Shape | None, depth: int) -> bool:
+    def _may_meet(self, left: SchemaShape | None, right: SchemaShape | None, depth: int) -> bool:
         """Whether a value written for `left` could be valid under `right`. False only where that is certain."""
         self.rules.spend(_LOOK)
         if left is None or right is None:
@@ -360,18 +360,18 @@ class Writer:
         shared = _shared_types(left.written, right.accepted)
         return any(self._may_share(name, left, right, depth) for name in shared)
 
-    def _unfolded(self, shape: Shape) -> Iterator[Shape | None]:
+    def _unfolded(self, shape: SchemaShape) -> Iterator[SchemaShape | None]:
         """The Shapes of the alternatives of its first group."""
         group, *others = shape.groups
         base = (*shape.plain, *(_again(other) for other in others))
         return (self.reader.read((*base, option)) for option in group.options)
 
-    def _valid(self, value: JsonValue, shape: Shape) -> bool:
+    def _valid(self, value: JsonValue, shape: SchemaShape) -> bool:
         return all(self._check(place)(value) for place in shape.plain) and all(
             self._in_group(group, value) for group in shape.groups
         )
 
-    def _may_share(self, name: str, left: Shape, right: Shape, depth: int) -> bool:
+    def _may_share(self, name: str, left: SchemaShape, right: SchemaShape, depth: int) -> bool:
         if name == "number":
             return not left.bounds.meet(right.bounds).empty
         if name == "string":
@@ -387,14 +387,14 @@ class Writer:
                 return False
         return True
 
-    def _may_have(self, shape: Shape, name: str) -> bool:
+    def _may_have(self, shape: SchemaShape, name: str) -> bool:
         """Whether an object written for `shape` can have the property."""
         names, closed = self._names(shape)
         return name in names or (not closed and self._extra(shape, names) is not None)
 
     # -- objects
 
-    def _object(self, shape: Shape) -> Expression:
+    def _object(self, shape: SchemaShape) -> Expression:
         names, closed = self._names(shape)
         extra = None if closed else self._extra(shape, names)
         members = [
@@ -412,7 +412,7 @@ class Writer:
             )
         return self._members(shape, members, extra)
 
-    def _names(self, shape: Shape) -> tuple[list[str], bool]:
+    def _names(self, shape: SchemaShape) -> tuple[list[str], bool]:
         """Names of properties that an object may be given by name, in order; whether there are no others."""
         names = dict.fromkeys(name for part in shape.properties for name in part.listed)
         names.update(dict.fromkeys(shape.required))
@@ -421,7 +421,7 @@ class Writer:
             return list(names), False
         return [*(name for name in names if name in few), *(name for name in few if name not in names)], True
 
-    def _few_names(self, shape: Shape) -> list[str] | None:
+    def _few_names(self, shape: SchemaShape) -> list[str] | None:
         """All that `propertyNames` allows, where it lists them."""
         if not shape.names:
             return None
@@ -429,10 +429,12 @@ class Writer:
         values = [] if kind is None else self._few(kind)
         return None if values is None else [value for value in values if isinstance(value, str)]
 
-    def _name_places(self, shape: Shape) -> tuple[Located, ...]:
+    def _name_places(self, shape: SchemaShape) -> tuple[Located, ...]:
         return (*shape.names, Located({"type": "string"}, shape.where))
 
-    def _members(self, shape: Shape, members: list[tuple[Expression, bool]], extra: Expression | None) -> Expression:
+    def _members(
+        self, shape: SchemaShape, members: list[tuple[Expression, bool]], extra: Expression | None
+    ) -> Expression:
         """From `{` to `}`, right to left: after property `index`, with `count` written (kept only as far as it
         matters).
         """
@@ -473,7 +475,7 @@ class Writer:
         first = seq(extra, self.rules.repeat(more, max(low - 1, 0), None if high is None else high - 1), close)
         return first if low else choice(first, end)
 
-    def _property(self, shape: Shape, name: str) -> tuple[Located, ...]:
+    def _property(self, shape: SchemaShape, name: str) -> tuple[Located, ...]:
         """All that is said of the property of this name."""
         places: list[Located] = []
         for part in shape.properties:
@@ -485,7 +487,7 @@ class Writer:
             places += [] if check else [Located(False, shape.where)]
         return tuple(places)
 
-    def _extra(self, shape: Shape, names: list[str]) -> Expression | None:
+    def _extra(self, shape: SchemaShape, names: list[str]) -> Expression | None:
         """A member whose name is none of `names`, where such are to be written: by which patterns match it."""
         patterns = {pat: place for part in shape.properties for pat, place in part.patterns.items()}
         if len(patterns) > _MOST_PATTERNS:
@@ -506,7 +508,7 @@ class Writer:
                 options.append(seq(key, Terminal(":"), optional(Terminal(" ")), self.value(places)))
         return choice(*options) if options else None
 
-    def _others(self, shape: Shape, given: list[str]) -> tuple[Located, ...] | None:
+    def _others(self, shape: SchemaShape, given: list[str]) -> tuple[Located, ...] | None:
         """What is said of a property that is not listed and matches these patterns; None: it is not to be written."""
         places: list[Located] = []
         told = False
@@ -517,7 +519,7 @@ class Writer:
             places += said
         return tuple(places) if told or not shape.properties else None
 
-    def _key(self, shape: Shape, names: frozenset[str], conditions: tuple[texts.Condition, ...]) -> Expression:
+    def _key(self, shape: SchemaShape, names: frozenset[str], conditions: tuple[texts.Condition, ...]) -> Expression:
         """The name of a property that is none of `names`, and keeps `conditions`."""
         if not shape.names and not conditions:
             return self.string() if not names else seq(Terminal('"'), self._other_than(names), Terminal('"'))
@@ -549,7 +551,7 @@ class Writer:
 
     # -- arrays
 
-    def _array(self, shape: Shape) -> Expression:
+    def _array(self, shape: SchemaShape) -> Expression:
         low, high = shape.min_items, shape.max_items
         if high is not None and low > high:
             return self._never(f"{shape.where}: minItems is more than maxItems")
@@ -578,7 +580,7 @@ class Writer:
             tail = item if index < low else choice(EMPTY, item)
         return self._bracketed(seq(self._item(shape, 0), tail) if high != 0 else NEVER, empty=low == 0)
 
-    def _item(self, shape: Shape, index: int) -> Expression:
+    def _item(self, shape: SchemaShape, index: int) -> Expression:
         places: list[Located] = []
         for part in shape.items:
             if index < len(part.first):
@@ -591,7 +593,7 @@ class Writer:
         full = seq(Terminal("["), self.gap(), some, self.gap(), Terminal("]"))
         return choice(full, Terminal("[]")) if empty else full
 
-    def _unique(self, shape: Shape, low: int, high: int | None) -> Expression:
+    def _unique(self, shape: SchemaShape, low: int, high: int | None) -> Expression:
         """Items all different: possible where they are few and known."""
         places = tuple(part.others for part in shape.items if part.others is not None)
         kind = self.reader.read(places)
@@ -610,8 +612,8 @@ class Writer:
         lists = self._any_order if len(values) <= _ANY_ORDER else self._in_order
         return self._bracketed(lists(values, max(low, 1), most), empty=low == 0)
 
-    def _few(self, shape: Shape) -> list[JsonValue] | None:
-        """All values of a Shape that has but a few."""
+    def _few(self, shape: SchemaShape) -> list[JsonValue] | None:
+        """All values of a SchemaShape that has but a few."""
         if shape.values is not None:
             return self.allowed_values(shape)
         if shape.types is None or not shape.types <= {"boolean", "null"} or shape.groups:
@@ -654,9 +656,9 @@ class Writer:
     # -- texts
 
     def _string(
-        self, shape: Shape, conditions: tuple[texts.Condition, ...] = (), *, but: frozenset[str] = frozenset()
+        self, shape: SchemaShape, conditions: tuple[texts.Condition, ...] = (), *, but: frozenset[str] = frozenset()
     ) -> Expression:
-        """A text of this Shape that keeps `conditions` too, and is none of `but`."""
+        """A text of this SchemaShape that keeps `conditions` too, and is none of `but`."""
         low, high = shape.min_length, shape.max_length
         if high is not None and low > high:
             return self._never(f"{shape.where}: minLength is more than maxLength")
@@ -701,7 +703,7 @@ class Writer:
 
     # -- numbers
 
-    def _number(self, shape: Shape) -> Expression:
+    def _number(self, shape: SchemaShape) -> Expression:
         if shape.bounds.empty:
             return self._never(f"{shape.where}: no number is within its bounds")
         if shape.step is None:
@@ -710,7 +712,7 @@ class Writer:
             return self._integer(shape)
         return self._bounded(shape, "number", numbers.fractions(shape.bounds, shape.step))
 
-    def _integer(self, shape: Shape) -> Expression:
+    def _integer(self, shape: SchemaShape) -> Expression:
         step = shape.step
         if step is not None and not numbers.divides(Decimal(1), step):
             if not numbers.divides(step, Decimal(1)):
@@ -718,7 +720,7 @@ class Writer:
             step = None
         return self._bounded(shape, "integer", numbers.integers(self.rules, shape.bounds, int(step or Decimal(1))))
 
-    def _bounded(self, shape: Shape, hint: str, body: Expression | None) -> Expression:
+    def _bounded(self, shape: SchemaShape, hint: str, body: Expression | None) -> Expression:
         if body is None:
             raise SchemaError(
                 shape.where, "multipleOf" if shape.step else "minimum", "this number is too large or too fine"
@@ -788,7 +790,7 @@ def _equal_text(value: JsonValue) -> str:
     return json.dumps(value)
 
 
-def _again(group: Group) -> Located:
+def _again(group: AlternativeGroup) -> Located:
     """A group as a schema of its own, still to be satisfied."""
     options: list[JsonValue] = [option.schema for option in group.options]
     schema: JsonObject = {group.keyword: options}
@@ -796,7 +798,7 @@ def _again(group: Group) -> Located:
     return Located(schema, _parent(group.path), through)
 
 
-def _says_more_than_values(place: Located, shape: Shape) -> bool:
+def _says_more_than_values(place: Located, shape: SchemaShape) -> bool:
     """Whether the values need checking against this place: not where it only lists them, or names their types."""
     schema = place.schema
     if not isinstance(schema, dict) or not schema.keys() <= {"type", "enum", "const", "title", "description"}:
@@ -840,8 +842,8 @@ def _shared_types(left: frozenset[str], right: frozenset[str]) -> set[str]:
     return shared | {"number"} if left & numeric and right & numeric else shared
 
 
-def _lengths_meet(left: Shape, right: Shape) -> bool:
-    def below(one: Shape, other: Shape) -> bool:
+def _lengths_meet(left: SchemaShape, right: SchemaShape) -> bool:
+    def below(one: SchemaShape, other: SchemaShape) -> bool:
         return one.max_length is not None and one.max_length < other.min_length
 
     return not below(left, right) and not below(right, left)

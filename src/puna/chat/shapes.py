@@ -2,7 +2,7 @@
 
 Pure. Every keyword is understood, known to say nothing about validity, or refused by name and path; none is skipped. A
 place in a schema is `Located`; several places that must hold at once are a tuple of them. Their merged meaning is a
-`Shape`.
+`SchemaShape`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class AlternativeGroup:
     """Alternatives of an `anyOf` or `oneOf`."""
 
     keyword: str
@@ -93,7 +93,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Shape:
+class SchemaShape:
     """The merged meaning of one or more schemas. None: not limited. `where`: the paths it was read from.
 
     `unheld`: keywords that only a given value can be judged by, `judged`: the schemas in them. `nothing`: a `false`
@@ -119,7 +119,7 @@ class Shape:
     min_items: int = 0
     max_items: int | None = None
     unique: str | None = None
-    groups: tuple[Group, ...] = ()
+    groups: tuple[AlternativeGroup, ...] = ()
     plain: tuple[Located, ...] = ()
     judged: tuple[tuple[str, Located], ...] = ()
     unheld: tuple[SchemaError, ...] = ()
@@ -180,14 +180,14 @@ class Reader:
         self.root = root
         self.tuple_items = old_tuples(root)
 
-    def read(self, places: tuple[Located, ...]) -> Shape | None:
-        """The merged Shape; None: a `false` rules out every value. Raises SchemaError."""
+    def read(self, places: tuple[Located, ...]) -> SchemaShape | None:
+        """The merged SchemaShape; None: a `false` rules out every value. Raises SchemaError."""
         shape = self.merged(places)
         return None if shape.nothing else shape
 
-    def merged(self, places: tuple[Located, ...]) -> Shape:
+    def merged(self, places: tuple[Located, ...]) -> SchemaShape:
         """All of it, even where a `false` rules out every value. Raises SchemaError."""
-        shape = Shape(" and ".join(dict.fromkeys(place.path for place in places)))
+        shape = SchemaShape(" and ".join(dict.fromkeys(place.path for place in places)))
         waiting = list(reversed(places))
         while waiting:
             place = waiting.pop()
@@ -206,7 +206,7 @@ class Reader:
             for keyword in ("anyOf", "oneOf"):
                 if keyword in schema:
                     options = tuple(replace(o, through=place.through) for o in _schemas(place, keyword, schema))
-                    shape.groups += (Group(keyword, place.at(keyword), options),)
+                    shape.groups += (AlternativeGroup(keyword, place.at(keyword), options),)
             own: JsonObject = {key: value for key, value in schema.items() if key not in _APPLIED}
             self._absorb(shape, Located(own, place.path), whole=len(own) == len(schema))
         return shape
@@ -231,7 +231,7 @@ class Reader:
                 raise SchemaError(place.path, "$ref", f"nothing is at {target!r}")
         return Located(found, target, place.through | {target})
 
-    def _absorb(self, shape: Shape, place: Located, *, whole: bool) -> None:
+    def _absorb(self, shape: SchemaShape, place: Located, *, whole: bool) -> None:
         """Merge one schema's own keywords into `shape`. `whole`: there is nothing beside them (no $ref, anyOf, …)."""
         schema = place.schema
         assert isinstance(schema, dict)
@@ -250,7 +250,7 @@ class Reader:
         for keyword in sorted(_JUDGED & schema.keys()):
             self._judge(shape, place, keyword, schema)
 
-    def _judge(self, shape: Shape, place: Located, keyword: str, schema: JsonObject) -> None:
+    def _judge(self, shape: SchemaShape, place: Located, keyword: str, schema: JsonObject) -> None:
         inner = schema[keyword]
         if keyword == "not" and inner in (True, {}):
             shape.nothing = True
@@ -267,7 +267,7 @@ class Reader:
             shape.judged += ((keyword, Located(inner, place.at(keyword))),)
         shape.unheld += (SchemaError(place.path, keyword, "this keyword cannot be enforced"),)
 
-    def _types(self, shape: Shape, place: Located, schema: JsonObject) -> None:
+    def _types(self, shape: SchemaShape, place: Located, schema: JsonObject) -> None:
         named = schema.get("type")
         if "type" in schema:
             names = named if isinstance(named, list) else [named]
@@ -288,7 +288,7 @@ class Reader:
             if keywords & schema.keys():
                 shape.implied |= types_meant
 
-    def _values(self, shape: Shape, place: Located, schema: JsonObject) -> None:
+    def _values(self, shape: SchemaShape, place: Located, schema: JsonObject) -> None:
         if "enum" in schema:
             values = schema["enum"]
             if not isinstance(values, list):
@@ -297,7 +297,7 @@ class Reader:
         if "const" in schema:
             shape.values = [schema["const"]] if shape.values is None else shape.values
 
-    def _numbers(self, shape: Shape, place: Located, schema: JsonObject) -> None:
+    def _numbers(self, shape: SchemaShape, place: Located, schema: JsonObject) -> None:
         for keyword, beside, low in (("Minimum", "minimum", True), ("Maximum", "maximum", False)):
             exclusive = schema.get(f"exclusive{keyword}", False)
             for name, inside in ((beside, exclusive is not True), (f"exclusive{keyword}", False)):
@@ -317,7 +317,7 @@ class Reader:
                 step = Decimal(math.lcm(int(step), int(shape.step)))
             shape.step = step if shape.step is None else max(step, shape.step)
 
-    def _strings(self, shape: Shape, place: Located, schema: JsonObject) -> None:
+    def _strings(self, shape: SchemaShape, place: Located, schema: JsonObject) -> None:
         shape.min_length = max(shape.min_length, _count(place, "minLength", schema) or 0)
         shape.max_length = _least(shape.max_length, _count(place, "maxLength", schema))
         pattern = schema.get("pattern")
@@ -341,7 +341,7 @@ class Reader:
             known = ", ".join(sorted({*STRING_FORMATS, *INTEGER_FORMATS, *FREE_FORMATS}))
             raise SchemaError(place.path, "format", f"{name!r} is not known. Known are {known}")
 
-    def _objects(self, shape: Shape, place: Located, schema: JsonObject, whole: bool) -> None:
+    def _objects(self, shape: SchemaShape, place: Located, schema: JsonObject, whole: bool) -> None:
         required = _names(place, "required", schema.get("required", []))
         shape.required.update({name: place.path for name in required if name not in shape.required})
         shape.min_properties = max(shape.min_properties, _count(place, "minProperties", schema) or 0)
@@ -354,7 +354,7 @@ class Reader:
         if "propertyNames" in schema:
             shape.names += (Located(schema["propertyNames"], place.at("propertyNames")),)
 
-    def _arrays(self, shape: Shape, place: Located, schema: JsonObject, whole: bool) -> None:
+    def _arrays(self, shape: SchemaShape, place: Located, schema: JsonObject, whole: bool) -> None:
         shape.min_items = max(shape.min_items, _count(place, "minItems", schema) or 0)
         shape.max_items = _least(shape.max_items, _count(place, "maxItems", schema))
         unique = schema.get("uniqueItems", False)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from puna.chat import pattern
-from puna.chat.shapes import Located, Reader, SchemaError, Shape
+from puna.chat.shapes import Located, Reader, SchemaError, SchemaShape
 from puna.types import JsonValue
 
 _Within: TypeAlias = tuple[str, str] | None
@@ -38,7 +38,7 @@ def faults(reader: Reader, root: JsonValue, spend: Callable[[int], None]) -> Ite
             waiting += ((inner, within or (place.path, keyword)) for keyword, inner in shape.judged)
 
 
-def _patterns(shape: Shape) -> None:
+def _patterns(shape: SchemaShape) -> None:
     for text, path in shape.patterns:
         _readable(text, path, "pattern")
     for part in shape.properties:
@@ -53,7 +53,7 @@ def _readable(text: str, path: str, keyword: str) -> None:
         raise SchemaError(path, keyword, str(error)) from error
 
 
-def _inside(shape: Shape) -> Iterator[Located]:
+def _inside(shape: SchemaShape) -> Iterator[Located]:
     """The places next to be judged by: on the same level (alternatives), then of properties and items."""
     for group in shape.groups:
         yield from group.options

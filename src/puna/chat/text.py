@@ -204,7 +204,7 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ShownText:
     """Text to show: `position` is how far the decoded text is used up with it (see the module's header)."""
 
     text: str
@@ -262,27 +262,27 @@ class TextStream:
         self.decoded += len(text)
         return text
 
-    def feed(self, data: bytes) -> list[Piece]:
+    def feed(self, data: bytes) -> list[ShownText]:
         """What the bytes of one token let show."""
         text = self.decode(data)
         return self._pass(self._matcher.feed(text)) if text else []
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[ShownText]:
         """All that was held back, at the end. After a stop string: only what came before it."""
         rest = ""
         if self.stop is None:
             rest = self._matcher.feed(self.decode(b"", final=True)) + self._matcher.finish()
         return self._pass(rest) + self._pieces(*self._splitter.finish())
 
-    def _pass(self, text: str) -> list[Piece]:
+    def _pass(self, text: str) -> list[ShownText]:
         self._released += len(text)
         return self._pieces(*self._splitter.feed(text)) if text else []
 
-    def _pieces(self, thought: str, answer: str) -> list[Piece]:
+    def _pieces(self, thought: str, answer: str) -> list[ShownText]:
         position = self._released - self._splitter.held
         pieces = []
         if thought:
-            pieces.append(Piece(thought, True, position - len(answer)))
+            pieces.append(ShownText(thought, True, position - len(answer)))
         if answer:
-            pieces.append(Piece(answer, False, position))
+            pieces.append(ShownText(answer, False, position))
         return pieces

@@ -14,8 +14,8 @@ from typing import Literal
 
 from puna.chat import pattern
 from puna.chat.formats import SHORT, SHORT_FORMATS, STRING_FORMATS
-from puna.chat.pattern import ANYTHING, Edge, Look, Node, One, PatternError, Row, Times
-from puna.chat.regular import Languages, Machine, TooManyStates
+from puna.chat.pattern import ANYTHING, Concatenation, Edge, Look, One, PatternError, PatternNode, Times
+from puna.chat.regular import Automaton, Languages, TooManyStates
 from puna.chat.shapes import SchemaError
 from puna.grammar.gbnf import NEVER, Chars, Expression, Rules
 
@@ -43,14 +43,14 @@ class Condition:
     path: str
     without: bool = False
 
-    def node(self, *, short: bool = False) -> Node:
+    def node(self, *, short: bool = False) -> PatternNode:
         """`short`: for texts of at most SHORT characters. Raises SchemaError."""
         try:
             if self.keyword == "format":
                 text = SHORT_FORMATS.get(self.text) if short else None
                 return pattern.whole(pattern.parse(text or STRING_FORMATS[self.text]))
             found = pattern.searched(pattern.parse(self.text))
-            return Row((Look(found, without=True), _ANY)) if self.without else found
+            return Concatenation((Look(found, without=True), _ANY)) if self.without else found
         except PatternError as error:
             raise SchemaError(self.path, self.keyword, str(error)) from error
 
@@ -85,13 +85,13 @@ def characters(
     raise SchemaError(last.path, last.keyword, f"its grammar would be too large{together}")
 
 
-def _other_than(text: str) -> Node:
+def _other_than(text: str) -> PatternNode:
     """Anything but this text."""
-    same = Row((*(One(((ord(char), ord(char)),), ((ord(char), ord(char)),)) for char in text), Edge(False)))
-    return Row((Look(same, without=True), _ANY))
+    same = Concatenation((*(One(((ord(char), ord(char)),), ((ord(char), ord(char)),)) for char in text), Edge(False)))
+    return Concatenation((Look(same, without=True), _ANY))
 
 
-def _narrower(conditions: tuple[Condition, ...], high: int | None) -> Iterator[tuple[Node, ...]]:
+def _narrower(conditions: tuple[Condition, ...], high: int | None) -> Iterator[tuple[PatternNode, ...]]:
     """Conditions that allow less, from much to little."""
     formats = any(condition.keyword == "format" for condition in conditions)
     for endless, (most, groups) in product((False, True) if formats else (True,), _SHORTER):
@@ -106,7 +106,9 @@ def _narrower(conditions: tuple[Condition, ...], high: int | None) -> Iterator[t
             yield short
 
 
-def _written(rules: Rules, nodes: tuple[Node, ...], low: int, high: int | None, written: _Write) -> Expression | None:
+def _written(
+    rules: Rules, nodes: tuple[PatternNode, ...], low: int, high: int | None, written: _Write
+) -> Expression | None:
     """None: it would be too large."""
     longest = _longest(nodes)
     low = 0 if any(pattern.lengths(node)[0] >= low for node in nodes) else low
@@ -125,7 +127,7 @@ def _written(rules: Rules, nodes: tuple[Node, ...], low: int, high: int | None, 
 
 
 @lru_cache(maxsize=128)
-def _machine(nodes: tuple[Node, ...], low: int, high: int | None) -> tuple[Machine | None, int]:
+def _machine(nodes: tuple[PatternNode, ...], low: int, high: int | None) -> tuple[Automaton | None, int]:
     """None: it would be too large. And the work of finding out. Kept: agents send the same tools again and again."""
     most = min((one for one in (_longest(nodes), high) if one is not None), default=None)
     if most is not None and len(nodes) > 1:
@@ -140,6 +142,6 @@ def _machine(nodes: tuple[Node, ...], low: int, high: int | None) -> tuple[Machi
         return None, languages.work
 
 
-def _longest(nodes: tuple[Node, ...]) -> int | None:
+def _longest(nodes: tuple[PatternNode, ...]) -> int | None:
     known = [longest for node in nodes if (longest := pattern.lengths(node)[1]) is not None]
     return min(known, default=None)

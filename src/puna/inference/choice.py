@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from puna.chat.calls import CallParser, PieceCallArguments, PieceCallStart, PieceText
-from puna.chat.text import Ledger, Piece, TextStream
+from puna.chat.text import Ledger, ShownText, TextStream
 from puna.engine.runner import Token
 from puna.errors import EngineError
 from puna.inference.logprobs import entry, finite
@@ -112,7 +112,7 @@ class Choice:
     def _take(self, position: int) -> tuple[TokenLogprob, ...]:
         return () if self._ledger is None else self._ledger.take(position)
 
-    def _events(self, piece: Piece) -> list[ChoiceEvent]:
+    def _events(self, piece: ShownText) -> list[ChoiceEvent]:
         if piece.thinking:
             return [ThinkingDelta(self.index, piece.text, self._take(piece.position))]
         begin = piece.position - len(piece.text)

@@ -122,8 +122,8 @@ class Call:
     line: int = field(default=0, compare=False)
 
 
-Node: TypeAlias = Text | Action | Branch | Jump | Call
-Nodes: TypeAlias = tuple[Node, ...]
+TemplateNode: TypeAlias = Text | Action | Branch | Jump | Call
+Nodes: TypeAlias = tuple[TemplateNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +337,7 @@ class _Parser:
     _depth: int = 0
 
     def tree(self) -> Tree:
-        nodes: list[Node] = []
+        nodes: list[TemplateNode] = []
         while self.tokens.peek().kind != "end":
             if self.tokens.peek().kind == "open" and self._head() == "define":
                 self._define()
@@ -371,7 +371,7 @@ class _Parser:
 
     # ------------------------------------------------------------------------------------------------------- nodes
 
-    def _node(self) -> Node | _Token:
+    def _node(self) -> TemplateNode | _Token:
         """One node; for `end` and `else` their word."""
         token = self.tokens.next()
         if token.kind == "text":
@@ -413,7 +413,7 @@ class _Parser:
     def _list(self) -> tuple[Nodes, _Token]:
         """Nodes up to an `end` or `else`, whose word is given too."""
         self._deeper()
-        nodes: list[Node] = []
+        nodes: list[TemplateNode] = []
         while self.tokens.peek().kind != "end":
             node = self._node()
             if isinstance(node, _Token):

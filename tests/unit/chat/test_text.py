@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.chat.text import Ledger, Piece, StopMatcher, TextStream, ThinkingSplitter, ThinkTags
+from puna.chat.text import Ledger, ShownText, StopMatcher, TextStream, ThinkingSplitter, ThinkTags
 from puna.types import Candidate, TokenLogprob
 
 THINK = ThinkTags("<think>", "</think>")
@@ -20,7 +20,7 @@ def cuts(data: bytes, places: Sequence[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in pairwise(edges)]
 
 
-def shown(pieces: Sequence[Piece]) -> tuple[str, str]:
+def shown(pieces: Sequence[ShownText]) -> tuple[str, str]:
     """(thinking, answer)"""
     return (
         "".join(piece.text for piece in pieces if piece.thinking),
@@ -29,7 +29,7 @@ def shown(pieces: Sequence[Piece]) -> tuple[str, str]:
 
 
 def run(stream: TextStream, tokens: Sequence[bytes]) -> tuple[str, str]:
-    pieces: list[Piece] = []
+    pieces: list[ShownText] = []
     for token in tokens:
         pieces += stream.feed(token)
         if stream.stop is not None:
