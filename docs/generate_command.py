@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from puna.cli.flags import Optional
+from puna.cli.flags import OptionalValue
 from puna.cli.main import puna
 from puna.cli.session import HELP, HELP_SET, HELP_SHORTCUTS, HELP_SHOW
 
@@ -81,7 +81,7 @@ def rows_of(command: click.Command) -> Iterator[str]:
             continue
         flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
         value = option.metavar or ("" if option.is_flag else "N")
-        shown = f"{flags}{'' if isinstance(option, Optional) else ' '}{value}".strip()
+        shown = f"{flags}{'' if isinstance(option, OptionalValue) else ' '}{value}".strip()
         default = f" Default: {option.default}." if option.show_default else ""
         yield f"| {shown} | {option.help}{default} |"
 

@@ -19,11 +19,11 @@ class Command(click.Command):
         return super().parse_args(ctx, plain(args, self.get_params(ctx), ctx))
 
 
-class Optional(click.Option):
+class OptionalValue(click.Option):
     """An option whose value may be left out: it is `true` then. A value is joined with '='; a word after it is none."""
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """Commands in the order in which they are declared; `aliases` are other names of theirs, not shown."""
 
     command_class = Command
@@ -88,7 +88,7 @@ def plain(
             rest.append(item)
         elif option.is_flag:
             flags[option.name] = _flag(option, word, value, ctx) if equals else [word]
-        elif isinstance(option, Optional):
+        elif isinstance(option, OptionalValue):
             rest.append(item if equals else f"{word}=true")
         else:
             rest.append(item)

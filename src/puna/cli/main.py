@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from puna.cli.address import addressed
-from puna.cli.flags import Group, Optional
+from puna.cli.flags import CommandGroup, OptionalValue
 from puna.errors import PunaError
 
 INTERRUPTED = 130
@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 @click.group(
     "puna",
-    cls=Group,
+    cls=CommandGroup,
     aliases={"start": "serve", "ls": "list"},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -101,7 +101,7 @@ def serve(*, background: bool, status: bool, stop: bool, log: Path | None) -> No
 @_insecure
 @click.option("--nowordwrap", is_flag=True, help="Do not break lines between words.")
 @click.option("--format", metavar="FORMAT", default="", help="'json', or a JSON Schema as text.")
-@click.option("--think", cls=Optional, metavar="[=LEVEL]", help="true, false, high, medium, low or max.")
+@click.option("--think", cls=OptionalValue, metavar="[=LEVEL]", help="true, false, high, medium, low or max.")
 @click.option("--hidethinking", is_flag=True, help="Do not show the thinking.")
 @click.option("--truncate/--no-truncate", default=None, help="Embedding: cut what does not fit.")
 @click.option("--dimensions", type=click.IntRange(min=0), default=0, help="Embedding: how many numbers.")

@@ -59,7 +59,6 @@ def without_server(command: Callable[..., Any], store: Path) -> Any:
     [
         ("puna ru", ["run"]),
         ("puna run t", ["thinker", "tiny", "tools"]),
-        ("puna run ", ["embedder", "thinker", "tiny", "tools", "vision"]),
         ("puna run --verbose ti", ["tiny"]),
         ("puna run --think=low ti", ["tiny"]),
         ("puna rm tiny t", ["thinker", "tools"]),
@@ -76,6 +75,12 @@ def without_server(command: Callable[..., Any], store: Path) -> Any:
 )
 def test_bash_is_offered_commands_options_and_models(without_server: Any, line: str, offered: list[str]) -> None:
     assert by_bash(without_server, line) == offered
+
+
+def test_bash_is_offered_every_model(without_server: Any, store: Path) -> None:
+    assert by_bash(without_server, "puna run ") == sorted(
+        path.parent.name for path in store.glob("manifests/*/*/*/latest")
+    )
 
 
 def test_bash_gets_what_follows_a_colon(command: Callable[..., Any], tmp_path: Path) -> None:

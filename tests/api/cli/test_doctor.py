@@ -49,7 +49,8 @@ def test_a_machine_that_is_well(examined: Callable[..., Any], server: Any, store
     assert status == 0
     for subject in ("processor", "memory", "models", "server", "package index", "engine llama"):
         assert states[subject] == "ok", findings[subject]
-    assert f"5 in {store}" in findings["models"]["text"]
+    models = len(list(store.glob("manifests/*/*/*/*")))
+    assert f"{models} in {store}" in findings["models"]["text"]
     assert findings["server"]["text"].startswith(f"Puna 0.1.0 at {server.url}, loaded: ")
     assert re.search(r"model files of up to about \d+\.\d GB", findings["memory"]["text"])
 
