@@ -11,8 +11,10 @@
     │   └── ModelNotFound          404  a Name without a Manifest
     ├── MethodNotAllowed           405  the path is right, the verb is not
     ├── RequestTimeout             408  the request did not come in time
+    ├── Conflict                   409  what was asked for is being changed by others
     ├── PayloadTooLarge            413  the body is over the limit
     ├── UrlTooLong                 414  the URL is over the limit
+    ├── UnsupportedMediaType       415  the body is in a coding that is not read here
     ├── TooManyRequests            429  this caller has to wait
     ├── HeadTooLarge               431  the head is over the limit
     ├── Overloaded                 503  the queue is full, or memory is
@@ -145,13 +147,19 @@ class UnsatisfiableSchema(InvalidRequest):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """More tokens than the context holds. `tokens` were sent (or asked for), `limit` fit."""
+    """More tokens than the context holds. `tokens` were sent (or asked for), `limit` fit.
+
+    `least`: that many or more, since they were not counted to the end.
+    """
 
     default_code: ClassVar[Code | None] = "context_length_exceeded"
 
-    def __init__(self, tokens: int, limit: int, *, param: str = "messages", what: str = "messages") -> None:
+    def __init__(
+        self, tokens: int, limit: int, *, param: str = "messages", what: str = "messages", least: bool = False
+    ) -> None:
+        count = f"at least {tokens}" if least else f"{tokens}"
         super().__init__(
-            f"This model's maximum context length is {limit} tokens. However, your {what} resulted in {tokens} tokens. "
+            f"This model's maximum context length is {limit} tokens. However, your {what} resulted in {count} tokens. "
             f"Please reduce the length of the {what}, or ask for a larger context (num_ctx).",
             param=param,
         )
@@ -207,6 +215,14 @@ class MethodNotAllowed(PunaError):
     default_code: ClassVar[Code | None] = "method_not_supported"
 
 
+class Conflict(PunaError):
+    """Worth trying again."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "conflict"
+
+
 class PayloadTooLarge(PunaError):
     status = 413
     type = "invalid_request_error"
@@ -223,6 +239,12 @@ class UrlTooLong(PunaError):
     status = 414
     type = "invalid_request_error"
     default_code: ClassVar[Code | None] = "url_too_long"
+
+
+class UnsupportedMediaType(PunaError):
+    status = 415
+    type = "invalid_request_error"
+    default_code = "unsupported_media_type"
 
 
 class HeadTooLarge(PunaError):

@@ -62,7 +62,7 @@ def plan_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> Cha
     return ChatPlan(
         model=model,
         request=request,
-        rendering=Rendering(template, calls.tools, arguments, request.prefill),
+        rendering=Rendering(template, calls.tools, arguments, request.prefill, model.header),
         messages=_messages(whole_messages(model, request), calls, facts),
         calls=calls,
         ignored=(*calls.ignored, *ignored, *_dropped_names(request, facts)),

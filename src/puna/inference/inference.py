@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import Literal, Protocol
 
 from puna.chat.calls import native_syntax
@@ -21,6 +22,7 @@ from puna.errors import InvalidRequest, ModelFileError
 from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
+from puna.inference.length import is_long
 from puna.inference.prompt import compile_template, template_key
 from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer, note_model
@@ -28,7 +30,7 @@ from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.settings import Settings
-from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, Options, Usage
+from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, JsonOutput, Options, Usage
 
 ToolSyntax = Literal["template", "puna"]
 
@@ -69,6 +71,11 @@ class Runners(Protocol):
     ) -> AbstractAsyncContextManager[Leased]: ...
 
     async def unload(self, name: Name) -> bool: ...
+
+
+def _load_checker() -> None:
+    """What checks structured answers takes a tenth of a second to import, which is not the event loop's to spend."""
+    import_module("jsonschema")
 
 
 class Inference:
@@ -167,12 +174,15 @@ class Inference:
         return model
 
     async def _plan(self, model: Model, request: ChatRequest) -> ChatPlan:
-        """In a thread where there are schemas, a grammar or a template to read: large ones take seconds."""
+        """In a thread where there are schemas, a grammar or a template to read, or much to look through."""
         if request.template is not None:
             template = await asyncio.to_thread(self._template, model, request.template)
         else:
             template = self._template(model, None)
-        if request.tools or request.output is not None or request.template is not None:
+        if isinstance(request.output, JsonOutput):
+            await asyncio.to_thread(_load_checker)
+        large = request.tools or request.output is not None or request.template is not None
+        if large or is_long(request.messages):
             return await asyncio.to_thread(plan_chat, model, template, request)
         return plan_chat(model, template, request)
 

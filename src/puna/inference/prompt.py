@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 from puna.chat.calls import DEFAULT_SYNTAX
 from puna.chat.disguise import Disguise, Given, Written
@@ -16,16 +17,15 @@ from puna.chat.render import JinjaTemplate
 from puna.chat.text import ThinkTags
 from puna.chat.turns import plainer
 from puna.engine.runner import Prompt, Runner
-from puna.errors import InvalidRequest, Unsupported
+from puna.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from puna.inference.decode import prompt_size
-from puna.inference.literal import LARGE, beside, spelled, tokenize_written
+from puna.inference.length import LONG_TEXT, check_least, is_long
+from puna.inference.literal import beside, spelled, tokenize_written
 from puna.model.capabilities import template_kind
+from puna.model.gguf import Header
 from puna.model.markup import Markup
 from puna.model.model import Model
 from puna.types import MEDIA_MARKER, AudioPart, ChatRequest, ImagePart, JsonValue, Message, TextPart, Tool
-
-_OF_A_MESSAGE = 100
-"""Characters, in the time that a message takes before its text."""
 
 NO_TOKEN = -1
 """In place of an id, for what is markup without being a token."""
@@ -85,6 +85,22 @@ class Rendering:
     tools: tuple[Tool, ...]
     arguments: Mapping[str, JsonValue]
     prefill: bool
+    header: Header | None = None
+
+    def check(self, messages: Sequence[Message], num_ctx: int) -> None:
+        """ContextLengthExceeded when texts that the template shows cannot fit. Little is rendered for it."""
+        long = {f"text{uuid4().hex}": message.text for message in messages if _is_long(message)}
+        if not long:
+            return
+        marks = iter(long)
+        marked = [
+            replace(message, content=(TextPart(next(marks)),)) if _is_long(message) else message for message in messages
+        ]
+        try:
+            text, _ = self._texts(Given(tuple(marked), self.tools, self.arguments))
+        except InvalidRequest:
+            return  # it looks into the texts: what it makes of them is seen when it has them
+        check_least([whole for mark, whole in long.items() if mark in text], self.header, num_ctx)
 
     def write(self, messages: Sequence[Message], markup: Markup) -> Written:
         """The prompt's text, in which of `markup` only what the template wrote counts.
@@ -163,14 +179,27 @@ async def chat_prompt(
 ) -> ChatPrompt:
     """Render, tokenise, fit. Raises ContextLengthExceeded; with `truncate` only when the last message is too long."""
     num_ctx = runner.info.num_ctx
-    built = await build_prompt(runner, rendering, messages, request)
-    kept = messages
-    if request.truncate and await prompt_size(runner, built.prompt) >= num_ctx:
+    built, kept = await _fitting(runner, rendering, messages, request), messages
+    if built is None:
         built, kept = await _shortened(runner, rendering, messages, request)
     # What media come to, the engine sees to itself.
     if not built.prompt.media:
         check_fit(len(built.prompt.tokens), num_ctx)
     return replace(built, dropped=len(messages) - len(kept))
+
+
+async def _fitting(
+    runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest
+) -> ChatPrompt | None:
+    """The prompt; None when it is too long and may be cut. Raises ContextLengthExceeded when it may not."""
+    try:
+        built = await build_prompt(runner, rendering, messages, request, num_ctx=runner.info.num_ctx)
+    except ContextLengthExceeded:
+        if request.truncate:
+            return None
+        raise
+    too_long = request.truncate and await prompt_size(runner, built.prompt) >= runner.info.num_ctx
+    return None if too_long else built
 
 
 async def _shortened(
@@ -179,12 +208,12 @@ async def _shortened(
     """The most that fits, by halving: the more messages are dropped, the shorter the prompt."""
     low, high = 1, max(len(messages) - 1, 0)
     kept = kept_from(messages, high)
-    best = await build_prompt(runner, rendering, kept, request)
+    best = await build_prompt(runner, rendering, kept, request, num_ctx=runner.info.num_ctx)
     while low < high:
         middle = (low + high) // 2
         candidate = kept_from(messages, middle)
-        built = await build_prompt(runner, rendering, candidate, request)
-        if await prompt_size(runner, built.prompt) < runner.info.num_ctx:
+        built = await _fitting(runner, rendering, candidate, request)
+        if built is not None:
             high, best, kept = middle, built, candidate
         else:
             low = middle + 1
@@ -192,19 +221,34 @@ async def _shortened(
 
 
 async def build_prompt(
-    runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest
+    runner: Runner,
+    rendering: Rendering,
+    messages: Sequence[Message],
+    request: ChatRequest,
+    *,
+    num_ctx: int | None = None,
 ) -> ChatPrompt:
-    """Render and tokenise all of `messages`, whether that fits or not."""
+    """Render and tokenise all of `messages`, whether that fits or not.
+
+    `num_ctx`: raise ContextLengthExceeded, without the work, when it certainly does not fit that.
+    """
     markup = runner.info.markup
     media = tuple(
         part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
     )
     marked = markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup
-    if request.template is None and not _large(messages):
+
+    def write() -> Written:
+        if num_ctx is not None:
+            rendering.check(messages, num_ctx)
         written = rendering.write(messages, marked)
-    else:
-        # A caller's template may take all the steps that it is allowed.
-        written = await asyncio.to_thread(rendering.write, messages, marked)
+        if num_ctx is not None:
+            check_least([written.disguised], rendering.header, num_ctx)
+        return written
+
+    # A caller's template may take all the steps that it is allowed.
+    slow = request.template is not None or is_long(messages)
+    written = await asyncio.to_thread(write) if slow else write()
     bos = rendering.template.bos
     tokens = await tokenize_written(runner, written, bos, begun=bool(request.context))
     texts: tuple[str, ...] = ()
@@ -220,10 +264,8 @@ async def build_prompt(
     return ChatPrompt(prompt, 0, _inside(written, rendering.template.facts.thinking), changed)
 
 
-def _large(messages: Sequence[Message]) -> bool:
-    """Whether to render them takes so long that others would notice."""
-    size = sum(len(part.text) for message in messages for part in message.content if isinstance(part, TextPart))
-    return size + _OF_A_MESSAGE * len(messages) > LARGE
+def _is_long(message: Message) -> bool:
+    return len(message.content) == 1 and message.role in {"user", "system"} and len(message.text) > LONG_TEXT
 
 
 def _check_places(found: int, wanted: int) -> None:

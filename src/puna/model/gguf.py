@@ -85,11 +85,15 @@ Scalar: TypeAlias = "bool | int | float | str"
 
 @dataclass(frozen=True, slots=True)
 class ArrayInfo:
-    """An array that was walked. `values`: its elements, if they are few numbers (KEPT_NUMBERS)."""
+    """An array that was walked. `values`: its elements, if they are few numbers (KEPT_NUMBERS).
+
+    `longest`: the bytes of its longest text.
+    """
 
     type: ValueType
     count: int
     values: tuple[bool | int | float, ...] | None = None
+    longest: int = field(default=0, compare=False)
 
 
 MetadataValue: TypeAlias = "Scalar | ArrayInfo | tuple[Scalar, ...]"
@@ -218,6 +222,16 @@ class Header:
             case _:
                 return self.number(f"{self.architecture}.vocab_size")
 
+    def longest_text(self, key: str) -> int:
+        """Bytes of the longest of an array of texts; 0 where there is none."""
+        match self.metadata.get(key):
+            case ArrayInfo(longest=longest):
+                return longest
+            case tuple() as texts:
+                return max((len(text.encode()) for text in texts if isinstance(text, str)), default=0)
+            case _:
+                return 0
+
     def text(self, key: str) -> str | None:
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
@@ -294,9 +308,10 @@ class _Cursor:
         self._start, self._buffer, self._at = position, b"", 0
         self._file.seek(position)
 
-    def skip_texts(self, count: int) -> list[int]:
-        """Walk over strings. Gives where each _MARK_EVERY-th begins."""
+    def skip_texts(self, count: int) -> tuple[list[int], int]:
+        """Walk over strings. Gives where each _MARK_EVERY-th begins, and the bytes of the longest."""
         marks: list[int] = []
+        longest = 0
         unpack = _U64.unpack_from
         buffer, at = self._buffer, self._at
         end = len(buffer)
@@ -307,12 +322,14 @@ class _Cursor:
                 self._at = at
                 self._need(8)
                 buffer, at, end = self._buffer, self._at, len(self._buffer)
-            at += 8 + unpack(buffer, at)[0]
+            length = unpack(buffer, at)[0]
+            longest = max(longest, length)
+            at += 8 + length
             if at > end:
                 self._skip_past(at)
                 buffer, at, end = self._buffer, self._at, len(self._buffer)
         self._at = at
-        return marks
+        return marks, longest
 
     def texts(self, count: int, budget: int) -> tuple[list[str], int]:
         """Read strings of at most `budget` bytes together; gives what is left of it."""
@@ -476,10 +493,10 @@ class _Parser:
         if self._arrays:
             texts, self._text_left = self._cursor.texts(count, self._text_left)
             return tuple(texts)
-        marks = self._cursor.skip_texts(count)
+        marks, longest = self._cursor.skip_texts(count)
         if key == "tokenizer.ggml.tokens":
             self._token_marks = marks
-        return ArrayInfo(ValueType.STRING, count)
+        return ArrayInfo(ValueType.STRING, count, longest=longest)
 
     def _spend(self, elements: int) -> None:
         self._elements_left -= elements

@@ -15,7 +15,8 @@ from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
 from puna.server.ending import Ends
 from puna.server.errors import error_response
 from puna.server.home import Home
-from puna.server.middleware import BodyLimit, Hosts, Identify, Keys, Origins
+from puna.server.keys import Keys
+from puna.server.middleware import BodyLimit, Hosts, Identify, Origins
 from puna.server.ollama.routes import routes as ollama_routes
 from puna.server.openai.routes import routes as openai_routes
 from puna.server.services import Services
@@ -31,7 +32,7 @@ def create_app(services: Services) -> Starlette:
             Middleware(Origins, settings.origins),
             Middleware(Hosts, settings.address.host),
             Middleware(Keys, settings.api_keys),
-            Middleware(BodyLimit, settings.max_body),
+            Middleware(BodyLimit, settings.max_body, settings.max_bodies),
         ],
         exception_handlers={HTTPException: _unroutable},
     )

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
-from typing import cast
+from typing import TypeVar, cast
 
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from puna.errors import InvalidRequest
+from puna.server.allowance import Allowance
+from puna.server.encoding import decoded
+from puna.server.pieces import PIECE, parse_in_pieces
 from puna.types import JsonObject, JsonValue
 
 # Numbers that a float cannot hold are rare, so the walk over the value is made only when the text could hold one.
-_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{309}")
+_EXPONENT = re.compile(rb"[eE]\+?\d{3}")
+_DIGITS = re.compile(rb"\d{309}")
+
+LARGE = PIECE
+"""Bytes over which a body is read beside the loop."""
+
+Result = TypeVar("Result")
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -44,28 +54,39 @@ class JsonReply(Response):
 
 def parse_json(body: bytes) -> JsonValue:
     """The value of a JSON text. Refused: bad syntax, bad UTF-8, lone surrogates, NaN, numbers that a float cannot hold,
-    nesting over some 200 levels. A byte order mark is skipped."""
-    if not body.strip():
-        raise _unreadable("the body is empty")
+    nesting over some 200 levels. A byte order mark is skipped.
+
+    A text over `LARGE` bytes must be an object or a list, is held to the limits of `pieces`, and takes a while.
+    """
+    body = body.removeprefix(b"\xef\xbb\xbf")
     try:
-        value = cast(
-            JsonValue, from_json(body.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False, cache_strings="keys")
-        )
+        if len(body) > LARGE:
+            return parse_in_pieces(body, _parse)
+        if not body.strip():
+            raise ValueError("the body is empty")
+        return _parse(body)
     except ValueError as error:
         raise _unreadable(str(error)) from error
-    if _HUGE.search(body) and not _finite(value):
-        raise _unreadable("a number is too large")
+
+
+def _parse(text: bytes) -> JsonValue:
+    """ValueError if that is no JSON."""
+    value = cast(JsonValue, from_json(text, allow_inf_nan=False, cache_strings="keys"))
+    if (_EXPONENT.search(text) or _DIGITS.search(text)) and not _finite(value):
+        raise ValueError("a number is too large")
     return value
 
 
 async def read_object(request: Request) -> JsonObject:
     """The JSON object in the body of `request`, whatever its content type says (curl's default is a form)."""
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise InvalidRequest(
-            f"Content-Encoding '{encoding}' is not supported: send the body as it is.", code="unsupported_encoding"
-        )
-    value = parse_json(await request.body())
+    body, encoding = await request.body(), request.headers.get("content-encoding", "")
+    allowance: Allowance = request.state.allowance
+    if encoding:
+        body = await asyncio.to_thread(decoded, body, encoding, allowance.meter)
+    request.state.body_size = len(body)
+    if len(body) > LARGE:
+        allowance.grow_large()
+    value = await beside(request, lambda: parse_json(body))
     if not isinstance(value, dict):
         raise _unreadable(f"expected an object, but got {kind(value)}")
     return value
@@ -80,6 +101,12 @@ def json_object(text: str, param: str, expected: str) -> JsonObject:
     if not isinstance(value, dict):
         raise InvalidRequest(f"Invalid '{param}': expected {expected}, but got {kind(value)}.", param=param)
     return value
+
+
+async def beside(request: Request, work: Callable[[], Result], *, slow: bool = False) -> Result:
+    """The result of `work` on the body of `request`: in a thread, while others are served, if it is large or `slow`."""
+    size: int = request.state.body_size
+    return await asyncio.to_thread(work) if slow or size > LARGE else work()
 
 
 def kind(value: object) -> str:

@@ -6,8 +6,17 @@ import math
 
 from starlette.responses import Response
 
-from puna.errors import Overloaded, PunaError, RunnerDied, ServerStopping, TooManyRequests, Unauthorized
+from puna.errors import (
+    Overloaded,
+    PunaError,
+    RunnerDied,
+    ServerStopping,
+    TooManyRequests,
+    Unauthorized,
+    UnsupportedMediaType,
+)
 from puna.server.body import JsonReply
+from puna.server.encoding import ACCEPTED
 from puna.types import JsonObject
 
 _OPENAI_PATHS = ("/v1", "/tokenize", "/detokenize")
@@ -47,6 +56,8 @@ def _headers(error: PunaError) -> dict[str, str]:
         headers["www-authenticate"] = 'Bearer realm="puna"'
     if isinstance(error, Overloaded | TooManyRequests):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, UnsupportedMediaType):
+        headers["accept-encoding"] = ", ".join(ACCEPTED)
     if error.status >= 500:
         headers["x-should-retry"] = "true" if isinstance(error, Overloaded | RunnerDied | ServerStopping) else "false"
     return headers

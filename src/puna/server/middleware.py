@@ -1,35 +1,37 @@
-"""What every request passes before its route, from the outside in: Identify, Origins, Hosts, Keys, BodyLimit.
+"""What every request passes before its route, from the outside in: Identify, Origins, Hosts, `keys`, BodyLimit.
 
 Pure ASGI, so that streams flow through untouched. Each raises a PunaError; Identify, the outermost, renders it.
 """
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 import secrets
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from urllib.parse import urlsplit
 
 import psutil
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.errors import Cancelled, Forbidden, PayloadTooLarge, PunaError, ServerStopping, Unauthorized
+from puna.errors import Cancelled, Forbidden, PunaError, ServerStopping
 from puna.inference.tally import opened
+from puna.server.allowance import Allowance, Bodies
 from puna.server.contract.report import HEADERS as REPORT_HEADERS
 from puna.server.errors import error_response, internal_error
+from puna.server.keys import OPEN_PATHS
 from puna.settings import IDENTITY, SettingError
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_OPEN_PATHS = frozenset({"/", "/health"})
 _UPLOADS = "/api/blobs/"
+_SLASHES = re.compile("/{2,}")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Identify:
@@ -65,11 +67,11 @@ class Identify:
                 state["responded"] = True
             await send(message)
 
-        path: str = scope["path"]
+        path = scope["path"] = tidy_path(scope["path"])
         try:
             await self._app(scope, receive, identified)
-        except Cancelled as error:
-            status = error.status
+        except (Cancelled, ClientDisconnect):
+            status = Cancelled.status
         except PunaError as error:
             if error.status >= 500 and not isinstance(error, ServerStopping):
                 _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
@@ -95,6 +97,11 @@ class Identify:
             structlog.contextvars.unbind_contextvars("request_id")
 
 
+def tidy_path(path: str) -> str:
+    """The path without what many base URLs put into it: doubled slashes, and one at the end."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
+
+
 # --------------------------------------------------------------------------------------------------------- browsers
 
 _LOCAL_ORIGINS = (
@@ -107,9 +114,7 @@ _ORIGIN_SCHEMES = (
     "http", "https", "chrome-extension", "safari-extension", "moz-extension", "ms-browser-extension",
 )  # fmt: skip
 
-_PREFLIGHT = {
-    "access-control-allow-methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
-    "access-control-allow-headers": ",".join((
+_ALLOWED_HEADERS = (
         "Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "X-Api-Key", "Anthropic-Version",
         "Anthropic-Beta", "Openai-Beta", "Openai-Organization", "Openai-Project", "X-Client-Request-Id",
         "X-Puna-Strict",
@@ -117,10 +122,14 @@ _PREFLIGHT = {
             "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version", "Poll-Helper",
             "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
         )),
-    )),
+)  # fmt: skip
+"""Named to a preflight that asks for nothing; one that asks is given what it asks for, too."""
+
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
     "access-control-max-age": "43200",
     "vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
-}  # fmt: skip
+}
 
 _EXPOSED = ", ".join(
     ("x-request-id", "openai-processing-ms", "retry-after", "x-should-retry", IDENTITY, *REPORT_HEADERS)
@@ -158,6 +167,10 @@ class Origins:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
+        foreign = origin is None and headers.get("sec-fetch-site") == "cross-site"
+        if foreign and not self._any and scope["path"] not in OPEN_PATHS:
+            # An image or a form of a page from elsewhere: a browser names no origin for these.
+            raise Forbidden("Pages of other sites may not call this server: see PUNA_ORIGINS.")
         if origin is None or origin.partition("://")[2] == headers.get("host"):
             await self._app(scope, receive, send)
             return
@@ -165,7 +178,7 @@ class Origins:
             raise Forbidden(f"The origin '{origin}' is not allowed: add it to PUNA_ORIGINS.")
         granted = "*" if self._any else origin
         if scope["method"] == "OPTIONS":
-            answer = Response(status_code=204, headers={**_PREFLIGHT, "access-control-allow-origin": granted})
+            answer = Response(status_code=204, headers=_preflight(headers, granted))
             await answer(scope, receive, send)
             return
 
@@ -174,6 +187,20 @@ class Origins:
             shared["vary"] = "Origin"
         scope["state"]["response_headers"].update(shared)
         await self._app(scope, receive, send)
+
+
+def _preflight(headers: Headers, granted: str) -> dict[str, str]:
+    """What a browser may do. The origin is trusted, so any header it asks for is allowed by its name."""
+    asked = (name.strip() for name in headers.get("access-control-request-headers", "").split(","))
+    names = {name.lower(): name for name in (*asked, *_ALLOWED_HEADERS) if _TOKEN.fullmatch(name)}.values()
+    answer = {
+        **_PREFLIGHT,
+        "access-control-allow-origin": granted,
+        "access-control-allow-headers": ",".join(names),
+    }
+    if headers.get("access-control-request-private-network") == "true":
+        answer["access-control-allow-private-network"] = "true"
+    return answer
 
 
 class Hosts:
@@ -199,18 +226,16 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-_OWN_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-"""With a port behind them, what nearly all clients send; there is nothing to parse."""
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*)(?::\d*)?")
 
 
 def is_own_host(header: str) -> bool:
-    """Whether a Host header (with or without port) names this machine."""
-    if header.rpartition(":")[0] in _OWN_HOSTS:
-        return True
-    try:
-        host = urlsplit(f"//{header}").hostname or ""
-    except ValueError:
+    """Whether a Host header (a name or an address, with or without port, and nothing else) names this machine."""
+    match = _HOST.fullmatch(header)
+    if match is None:
         return False
+    host = match[1].lower().strip("[]").removesuffix(".")
+    # No browser leaves it empty.
     if host in {"", "localhost"} or host.endswith((".localhost", ".local", ".internal")):
         return True
     try:
@@ -226,59 +251,39 @@ def _own_addresses() -> Iterable[str]:
             yield address.address.partition("%")[0]
 
 
-# ------------------------------------------------------------------------------------------------------ keys, sizes
-
-
-class Keys:
-    """Asks for one of the operator's keys, if he set any. `/` and `/health` stay open, for probes."""
-
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
-        self._app = app
-        self._keys = tuple(key.encode() for key in keys)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._keys and scope["path"] not in _OPEN_PATHS:
-            self._check(Headers(scope=scope))
-        await self._app(scope, receive, send)
-
-    def _check(self, headers: Headers) -> None:
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if not key:
-            raise Unauthorized(
-                "You didn't provide an API key. Send one of this server's keys as 'Authorization: Bearer KEY'."
-            )
-        # Every key is compared, in constant time: how long this takes tells nothing about them.
-        matches = [hmac.compare_digest(key.encode(), known) for known in self._keys]
-        if True not in matches:
-            raise Unauthorized("Incorrect API key provided.")
+# ----------------------------------------------------------------------------------------------------------- bodies
 
 
 class BodyLimit:
-    """Refuses a body over `limit` bytes, by its declared length or once it has grown past it. Uploads are exempt."""
+    """Refuses a body over `limit` bytes, by its declared length or once it has grown past it, and any body while all
+    requests together hold `together` bytes. Uploads are exempt: they go to the disk as they come.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    The request's Allowance is in `scope["state"]["allowance"]`, for those who unpack the body.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, together: int) -> None:
         self._app = app
         self._limit = limit
+        self._bodies = Bodies(together)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"].startswith(_UPLOADS):
             await self._app(scope, receive, send)
             return
+        allowance = Allowance(self._limit, self._bodies)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > self._limit:
-            raise self._refusal()
-        size = 0
+            raise allowance.too_large()
+        count = allowance.meter()
 
         async def limited() -> Message:
-            nonlocal size
             message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._limit:
-                raise self._refusal()
+            if body := message.get("body"):
+                count(len(body))
             return message
 
-        await self._app(scope, limited, send)
-
-    def _refusal(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"The request body is larger than {self._limit} bytes (PUNA_MAX_BODY).")
+        scope["state"]["allowance"] = allowance
+        try:
+            await self._app(scope, limited, send)
+        finally:
+            allowance.give_back()

@@ -439,7 +439,8 @@ class Protocol(HttpToolsProtocol):
         """Answer in the protocol's own name, and end the connection."""
         _log.info("refused at the door", status=error.status, reason=error.message, client=self.client)
         answer = error_response(error, path)
-        fields = b"".join(b"%s: %s\r\n" % pair for pair in answer.raw_headers)
+        named = (*self.server_state.default_headers, *answer.raw_headers)
+        fields = b"".join(b"%s: %s\r\n" % pair for pair in named)
         self.transport.write(
             (STATUS_LINE.get(answer.status_code) or b"HTTP/1.1 %d \r\n" % answer.status_code)
             + fields + b"connection: close\r\n\r\n" + bytes(answer.body)

@@ -52,6 +52,22 @@ class Blobs:
     def has(self, digest: Digest) -> bool:
         return self.find(digest) is not None
 
+    def stored_since(self, digest: Digest, moment: float) -> bool:
+        """Whether the blob of the own store was put there, or claimed, after `moment` (seconds of the clock)."""
+        for name in (digest.filename, str(digest)):
+            with suppress(OSError):
+                status = (self.directory / name).stat()
+                if max(status.st_mtime, status.st_ctime) > moment:
+                    return True
+        return False
+
+    def claim(self, digest: Digest) -> None:
+        """Say of a blob that is there already that somebody is about to use it; see `stored_since`."""
+        for name in (digest.filename, str(digest)):
+            path = self.directory / name
+            with suppress(OSError):
+                path.chmod(path.stat().st_mode)  # its date of change, and nothing else
+
     def size(self, digest: Digest) -> int:
         """Bytes; StoreError when it is not there."""
         with store_errors(f"reading blob {digest}"):
@@ -103,6 +119,7 @@ class Blobs:
             with write_errors(f"storing {path.name}"):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._take(source, digest)
+        self.claim(digest)
         return digest
 
     def remove(self, digest: Digest) -> None:

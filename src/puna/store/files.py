@@ -11,6 +11,8 @@ from pathlib import Path
 
 from puna.errors import StoreError, StoreReadOnly
 
+_ATTEMPTS = 50
+
 
 @contextmanager
 def store_errors(doing: str) -> Iterator[None]:
@@ -41,8 +43,7 @@ def store_error(doing: str, error: OSError) -> StoreError:
 
 def write_file(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step: a crash leaves the old file or the new one. Makes the directory. OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    descriptor, temporary = _temporary(path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -56,6 +57,16 @@ def write_file(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def _temporary(directory: Path) -> tuple[int, str]:
+    """A new file in `directory`, which is made; again if somebody removes it meanwhile, since it is empty."""
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError):
+            directory.mkdir(parents=True, exist_ok=True)
+            return tempfile.mkstemp(prefix=".", suffix=".tmp", dir=directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    return tempfile.mkstemp(prefix=".", suffix=".tmp", dir=directory)
+
+
 def is_temporary(path: Path) -> bool:
     """Whether `write_file` named it."""
     return path.name.startswith(".") and path.suffix == ".tmp" and path.is_file()
@@ -65,7 +76,10 @@ def sync_directory(path: Path) -> None:
     """Make a rename in `path` last. Does nothing where directories cannot be opened (Windows)."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # removed since, because what was in it was: nothing is left to last
+        return
     try:
         os.fsync(descriptor)
     finally:

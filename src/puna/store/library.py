@@ -21,7 +21,7 @@ from typing import TypeAlias, TypeVar
 
 import structlog
 
-from puna.errors import ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
+from puna.errors import Conflict, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
 from puna.model.capabilities import capabilities
 from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
@@ -57,7 +57,10 @@ MAX_TEXT_BYTES = 16 * 1024 * 1024
 """Of a template, system, params, messages or license layer."""
 PRUNE_AGE = 3600.0
 """Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
+CLAIMED_SECONDS = 60.0
+"""For which a blob that was stored anew is left alone when the manifest that named it before goes."""
 _REMEMBERED = 512
+_ATTEMPTS = 50
 
 StandIn: TypeAlias = Callable[[Name, Callable[[Name], "Model | None"]], "Model | None"]
 """Given a Name that is not stored, and how to look at what is: the Model that answers for it, if any.
@@ -107,6 +110,7 @@ class Library:
         self._known: dict[tuple[Path, Name], _Known] = {}
         self._headers: dict[Path, tuple[Stamp, Header]] = {}
         self._unreadable: dict[Path, Stamp] = {}
+        self._remembering = threading.Lock()
         self._writing = threading.RLock()
 
     @classmethod
@@ -166,18 +170,35 @@ class Library:
         found: dict[tuple[str, str, str, str], Model] = {}
         for store in self._stores:
             for name in store.manifests.names():
-                stamp = store.manifests.stamp(name)
-                if stamp is None or name.folded in found:
+                if name.folded in found:
                     continue
                 try:
-                    found[name.folded] = self._model(store, name, stamp)
+                    model = self._settled(name, self._model, [store])
+                    if model is not None:
+                        found[name.folded] = model
                 except PunaError as error:
-                    self._warn(store.manifests.path(name), stamp, name, error)
+                    self._warn(store.manifests.path(name), name, error)
         return sorted(found.values(), key=lambda model: model.modified, reverse=True)
 
     def manifest_bytes(self, name: Name) -> bytes:
-        store, spelled, _ = self._find(name)
-        return store.manifests.read(spelled)
+        return self._present(name, lambda store, spelled, _: store.manifests.read(spelled))
+
+    def headers(self, model: Model, *, arrays: bool) -> tuple[Header, list[Header]]:
+        """Of its weights and its projectors; with `arrays` read anew, with all their arrays.
+
+        ModelNotFound when they were deleted since `model` was resolved.
+        """
+        try:
+            return self._headers_of(model, arrays)
+        except StoreError:
+            return self._headers_of(self.resolve(model.name), arrays)
+
+    def _headers_of(self, model: Model, arrays: bool) -> tuple[Header, list[Header]]:
+        if not arrays:
+            return model.header, [self.header(path) for path in model.projectors]
+        with store_errors("reading a model file"):
+            header, *projectors = (read_header(path, arrays=True) for path in (model.weights, *model.projectors))
+        return header, projectors
 
     def spelled(self, name: Name) -> Name:
         """The Name as it is stored, where case differs; as it is given, where nothing like it is."""
@@ -191,8 +212,7 @@ class Library:
             if known is not None and known[0] == stamp:
                 return known[1]
             header = read_header(path, name=what)
-        _bound(self._headers)
-        self._headers[path] = (stamp, header)
+        self._remember(self._headers, path, (stamp, header))
         return header
 
     def verify(self, model: Model) -> None:
@@ -208,24 +228,27 @@ class Library:
     def write_manifest(self, name: Name, manifest: Manifest | bytes) -> tuple[Digest, ...]:
         """List a model, or replace one. Bytes are kept as they are. Gives the blobs removed as no longer used.
 
-        StoreError when a blob of it is missing or has another size: what is listed is whole.
+        Conflict when a blob of it is missing, StoreError when it has another size: what is listed is whole.
         """
         data = manifest if isinstance(manifest, bytes) else manifest.dump()
         parsed = parse_manifest(data)
         with self._writing:
             for layer in parsed.blobs:
+                if not self.blobs.has(layer.digest):
+                    raise Conflict(f"blob {layer.digest} is not there, or was removed by another request")
                 if self.blobs.size(layer.digest) != layer.size:
                     raise StoreError(f"blob {layer.digest} does not have the {layer.size} bytes its manifest says")
             name = self._own.manifests.spelled(name)
-            before = self._blobs_of(name)
+            before, stamp = self._blobs_of(name), self._own.manifests.stamp(name)
             self._own.manifests.write(name, data)
-            return () if self._no_prune else self._remove_unused(before)
+            return () if self._no_prune else self._remove_unused(before, stamp)
 
     def copy(self, source: Name, destination: Name) -> None:
         """The same manifest under another Name. ModelNotFound when there is no source."""
         with self._writing:
-            store, spelled, _ = self._find(source)
-            data = store.manifests.read(spelled)
+            store, spelled, data = self._present(
+                source, lambda store, spelled, _: (store, spelled, store.manifests.read(spelled))
+            )
             if store.read_only:
                 self._adopt(parse_manifest(data))
             if not store.read_only and self._own.manifests.spelled(destination) == spelled:
@@ -239,13 +262,15 @@ class Library:
         """
         with self._writing:
             spelled = self._own.manifests.spelled(name)
-            if self._own.manifests.stamp(spelled) is None:
+            stamp = self._own.manifests.stamp(spelled)
+            if stamp is None:
                 store, _, _ = self._find(name)
                 raise Unsupported(f"model '{name.short}' lies in the read-only store {store.root}", param="model")
             before = self._blobs_of(spelled)
             self._known.pop((self._own.root, spelled), None)
-            self._own.manifests.remove(spelled)
-            self._remove_unused(before)
+            if not self._own.manifests.remove(spelled):
+                raise self._missing(name)
+            self._remove_unused(before, stamp)
 
     def prune(self, *, now: float | None = None) -> tuple[str, ...]:
         """Remove what is left over in the own store: unused blobs, temporary files, downloads. Gives their names.
@@ -313,11 +338,18 @@ class Library:
             return None
         return frozenset(layer.digest for manifest in manifests for layer in manifest.blobs)
 
-    def _remove_unused(self, candidates: frozenset[Digest]) -> tuple[Digest, ...]:
-        used = self._used() if candidates else None
-        if used is None:
+    def _remove_unused(self, candidates: frozenset[Digest], listed: Stamp | None) -> tuple[Digest, ...]:
+        """`candidates`: the blobs of a manifest that is gone, which was written when `listed` says.
+
+        One that was stored again since, a moment ago, is somebody's who has not written his manifest yet.
+        """
+        used = self._used() if candidates and listed else None
+        if used is None or listed is None:
             return ()
-        unused = tuple(sorted(candidates - used, key=str))
+        since = max(listed.modified_ns / 1e9, time.time() - CLAIMED_SECONDS)
+        unused = tuple(
+            digest for digest in sorted(candidates - used, key=str) if not self.blobs.stored_since(digest, since)
+        )
         for digest in unused:
             self.blobs.remove(digest)
         return unused
@@ -330,8 +362,8 @@ class Library:
             raise self._missing(name)
         return found
 
-    def _lookup(self, name: Name) -> tuple[_Store, Name, Stamp] | None:
-        for store in self._stores:
+    def _lookup(self, name: Name, stores: Sequence[_Store] | None = None) -> tuple[_Store, Name, Stamp] | None:
+        for store in self._stores if stores is None else stores:
             if (stamp := store.manifests.stamp(name)) is not None:
                 return store, name, stamp
             spelled = store.manifests.spelled(name)
@@ -344,8 +376,7 @@ class Library:
 
     def _stored(self, name: Name) -> Model | None:
         """None when there is no manifest under that Name."""
-        found = self._lookup(name)
-        return None if found is None else self._model(*found)
+        return self._settled(name, self._model)
 
     def _remembered(self, name: Name) -> Model | None:
         """The same without reading a file: None also when one would have to be."""
@@ -356,15 +387,49 @@ class Library:
         known = self._known.get((store.root, spelled))
         return known.model if known is not None and known.holds(stamp) else None
 
+    def _settled(
+        self, name: Name, read: Callable[[_Store, Name, Stamp], _Value], stores: Sequence[_Store] | None = None
+    ) -> _Value | None:
+        """What `read` makes of a model; again when the model was replaced meanwhile, by whichever process.
+
+        None when it is not there, or was deleted. What `read` raises, when nothing has changed: the store is damaged.
+        """
+        for _ in range(_ATTEMPTS):
+            found = self._lookup(name, stores)
+            if found is None:
+                return None
+            store, spelled, stamp = found
+            try:
+                return read(store, spelled, stamp)
+            except (StoreError, ModelFileError):
+                if store.manifests.stamp(spelled) == stamp:
+                    raise
+        raise Conflict(f"model '{name.short}' is being changed: try again")
+
+    def _present(self, name: Name, read: Callable[[_Store, Name, Stamp], _Value]) -> _Value:
+        """The same, or ModelNotFound."""
+        value = self._settled(name, read)
+        if value is None:
+            raise self._missing(name)
+        return value
+
     def _model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
         key = (store.root, name)
         known = self._known.get(key)
         if known is not None and known.holds(stamp):
             return known.model
         model = self._read_model(store, name, stamp)
-        _bound(self._known)
-        self._known[key] = _Known(stamp, Stamp.of(model.weights), model)
+        with store_errors(f"reading the weights of {name.short}"):
+            weights = Stamp.of(model.weights)
+        self._remember(self._known, key, _Known(stamp, weights, model))
         return model
+
+    def _remember(self, cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+        """Forgets the oldest when there are too many."""
+        with self._remembering:
+            while len(cache) >= _REMEMBERED:
+                cache.pop(next(iter(cache)))
+            cache[key] = value
 
     def _read_model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
         data = store.manifests.read(name)
@@ -434,9 +499,10 @@ class Library:
         value = self._json(store, manifest, MESSAGES_TYPE)
         return () if value is None else messages_from_json(value)
 
-    def _warn(self, path: Path, stamp: Stamp, name: Name, error: PunaError) -> None:
-        if self._unreadable.get(path) != stamp:
-            self._unreadable[path] = stamp
+    def _warn(self, path: Path, name: Name, error: PunaError) -> None:
+        stamp = _stamp(path)
+        if stamp is not None and self._unreadable.get(path) != stamp:
+            self._remember(self._unreadable, path, stamp)
             _log.warning("model left out of the list", model=name.short, reason=str(error))
 
 
@@ -445,9 +511,3 @@ def _stamp(path: Path) -> Stamp | None:
         return Stamp.of(path)
     except OSError:
         return None
-
-
-def _bound(cache: dict[_Key, _Value]) -> None:
-    """Forget the oldest when there are too many."""
-    while len(cache) >= _REMEMBERED:
-        cache.pop(next(iter(cache)))

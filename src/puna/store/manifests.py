@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from os import stat, stat_result
+from os import stat, stat_result, walk
 from pathlib import Path
 from stat import S_ISREG
 
@@ -14,6 +14,8 @@ from puna.errors import InvalidName, StoreError
 from puna.model.manifest import MAX_MANIFEST_BYTES
 from puna.model.name import Name
 from puna.store.files import is_temporary, remove_empty, store_error, store_errors, write_errors, write_file
+
+_DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,15 @@ class Manifests:
         with write_errors(f"writing the manifest of {name.short}"):
             write_file(self.path(name), data)
 
-    def remove(self, name: Name) -> None:
-        """And the directories that are empty then."""
+    def remove(self, name: Name) -> bool:
+        """And the directories that are empty then. False when it was not there (any more)."""
         with write_errors(f"removing the manifest of {name.short}"):
-            self.path(name).unlink()
+            try:
+                self.path(name).unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
         remove_empty(self.path(name).parent, up_to=self.directory.parent)
+        return True
 
     def names(self) -> list[Name]:
         """All, in no order. What is not four levels deep or no Name is skipped."""
@@ -84,13 +90,13 @@ class Manifests:
 
     def has_strays(self) -> bool:
         """Whether a file lies among the manifests that is none: then nobody can tell what is in use."""
-        files = (path for path in self.directory.rglob("*") if path.is_file() and not is_temporary(path))
+        files = [path for path in self._files() if not is_temporary(path)]
         known = {self.path(name) for name in self._names()}
-        return any(path not in known for path in files)
+        return any(path not in known and path.is_file() for path in files)
 
     def temporary(self) -> list[Path]:
         """What a crash while writing left behind, or another process is writing now."""
-        return [path for path in self.directory.rglob(".*") if is_temporary(path)]
+        return [path for path in self._files() if is_temporary(path)]
 
     def spelled(self, name: Name) -> Name:
         """The stored Name that is the same but for case; else each part as a stored manifest spells it, if one does."""
@@ -104,8 +110,17 @@ class Manifests:
         return Name.of(*(known.get(part.lower(), part) for part, known in zip(name.parts, spellings, strict=True)))
 
     def _names(self) -> Iterator[Name]:
-        for path in self.directory.glob("*/*/*/*"):
+        for path in self._files():
             with suppress(InvalidName):
-                name = Name.of(*path.relative_to(self.directory).parts)
-                if path.is_file():
-                    yield name
+                parts = path.relative_to(self.directory).parts
+                if len(parts) == 4:
+                    yield Name.of(*parts)
+
+    def _files(self) -> Iterator[Path]:
+        """All files below; a directory that goes meanwhile is none."""
+        top = len(self.directory.parts)
+        for directory, below, names in walk(self.directory, followlinks=True):
+            path = Path(directory)
+            if len(path.parts) - top > _DEEPEST:
+                below.clear()  # a link that leads back, perhaps
+            yield from (path / name for name in names)

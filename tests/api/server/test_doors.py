@@ -133,3 +133,103 @@ def test_bodies_over_the_limit(serving):
                 yield b"x" * 500
 
         assert own.request("POST", "/api/chat", chunked=chunks()).status == 413
+
+
+# -------------------------------------------------------------------------------------------- what browsers may ask
+
+
+def test_a_preflight_may_ask_for_any_header(server):
+    asked = {
+        "origin": "http://localhost:3000",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "traceparent,x-title, X-Sentry-Trace,authorization, no header,",
+        "access-control-request-private-network": "true",
+    }
+    answer = server.request("OPTIONS", "/v1/chat/completions", headers=asked)
+    assert answer.status == 204
+    allowed = {name.lower() for name in answer.headers["access-control-allow-headers"].split(",")}
+    assert {"traceparent", "x-title", "x-sentry-trace", "authorization", "content-type"} <= allowed
+    assert "no header" not in allowed
+    assert answer.headers["access-control-allow-private-network"] == "true"
+    assert server.request("OPTIONS", "/v1/chat/completions", headers=asked | EVIL).status == 403
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/v1/models", "/api/delete", "/v1//models/"])
+def test_a_page_from_elsewhere_is_refused_without_an_origin_too(server, path):
+    for mode in ("no-cors", "navigate", "cors"):
+        headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode}
+        assert server.get(path, headers=headers).status == 403
+        assert server.post(path, b"{}", headers=headers).status == 403
+
+
+def test_what_is_no_page_from_elsewhere_is_served(server, serving):
+    for site in ("same-origin", "same-site", "none"):
+        assert server.get("/v1/models", headers={"sec-fetch-site": site}).status == 200
+    for path in ("/", "/health"):
+        assert server.get(path, headers={"sec-fetch-site": "cross-site"}).status == 200
+    welcome = {"sec-fetch-site": "cross-site", "origin": "vscode-webview://abc"}
+    assert server.get("/v1/models", headers=welcome).status == 200
+    with serving(origins=("*",)) as own:
+        assert own.get("/v1/models", headers={"sec-fetch-site": "cross-site"}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.com@localhost", 403),
+        ("localhost@evil.com", 403),
+        ("evil.com:80@localhost:11434", 403),
+        ("localhost.evil.com", 403),
+        ("localhost:evil.com", 403),
+        ("localhost/evil.com", 403),
+        ("localhost:80:80", 403),
+        ("localhost evil.com", 403),
+        ("[::1].evil.com", 403),
+        ("evil.com#localhost", 403),
+        ("evil.com\\localhost", 403),
+        ("2130706433", 403),
+        ("localhost.", 200),
+        ("LOCALHOST:11434", 200),
+        ("[::1]:11434", 200),
+        ("127.0.0.1.:11434", 200),
+        ("[0:0:0:0:0:0:0:1]", 200),
+        ("", 200),
+    ],
+)
+def test_hosts_are_read_strictly(server, host, status):
+    assert server.get("/api/version", headers={"host": host}).status == status
+
+
+# ------------------------------------------------------------------------------------------------------------ paths
+
+
+@pytest.mark.parametrize("path", ["/v1/models/", "//v1/models", "/v1//models", "//v1///models//", "/v1/models%2F"])
+def test_slashes_too_many(server, path):
+    answer = server.get(path)
+    assert (answer.status, answer.json["object"]) == (200, "list")
+
+
+def test_slashes_too_many_in_other_places(server):
+    assert server.post("//v1/chat/completions/", {"model": "tiny", "messages": []}).error["param"] == "messages"
+    assert server.get("/v1/models/tiny/").json["id"] == "tiny"
+    assert server.get("//api/version").json["version"]
+    assert server.get("//").status == 200
+    answer = server.get("//v1/nothing/")
+    assert (answer.status, answer.error["code"]) == (404, "unknown_url")
+
+
+# ------------------------------------------------------------------------------------------------------------- keys
+
+
+def test_guesses_at_keys_are_braked_and_right_keys_are_not(serving):
+    with serving(api_keys=("right", "schlüssel")) as own:
+        for _ in range(10):
+            assert own.get("/v1/models", headers={"authorization": "Bearer wrong"}).status == 401
+        braked = own.get("/v1/models", headers={"authorization": "Bearer wrong"})
+        assert (braked.status, braked.error["code"]) == (429, "rate_limit_exceeded")
+        assert 1 <= int(braked.headers["retry-after"]) <= 60
+        assert own.get("/v1/models", headers={"authorization": "Bearer right"}).status == 200
+        assert own.get("/v1/models", headers={"x-api-key": "schlüssel".encode()}).status == 200
+        assert own.get("/v1/models", headers={"x-api-key": "schlüssel".encode("latin-1")}).status == 200
+        assert own.get("/v1/models").status == 401
+        assert own.get("/health").status == 200

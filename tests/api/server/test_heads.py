@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 
 import pytest
 
 from fakes.raw_http import connected, exchange, read_answer, send
+from fakes.waiting import until
 
 CHAT = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}).encode()
 LENGTH = b"content-length: %d\r\n" % len(CHAT)
@@ -194,14 +194,8 @@ def test_a_client_that_is_gone_is_noticed(server):
     ).encode()
     with connected(server.port) as connection:
         send(connection, POST + b"content-length: %d\r\n\r\n" % len(forever) + forever)
-        until(lambda: server.busy() == 1)
-    until(lambda: server.busy() == 0)
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
+        until(lambda: server.busy() == 1, 10, "the work to begin")
+    until(lambda: server.busy() == 0, 10, "the work to end")
 
 
 @pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/api/chat", b"/api/blobs/sha256:" + b"a" * 64])
@@ -273,4 +267,4 @@ def test_connections_have_a_number(serving):
                 assert answer.status == 503
                 assert int(answer.headers["retry-after"]) >= 1
                 assert "PUNA_MAX_CONNECTIONS" in answer.json["error"]
-        until(lambda: own.get("/api/version").status == 200)
+        until(lambda: own.get("/api/version").status == 200, 10, "room for another connection")

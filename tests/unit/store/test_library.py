@@ -9,7 +9,7 @@ import pytest
 
 from fakes.gguf_files import CHATML, Tensor, gguf_bytes
 from fakes.stores import put_blob, put_model
-from puna.errors import ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
+from puna.errors import Conflict, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.digest import Digest
 from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
@@ -202,8 +202,8 @@ def test_only_whole_models_are_listed(tmp_path: Path) -> None:
     manifest = manifest_of(library)
     lacking = Manifest(manifest.config, (*manifest.layers, Layer(MODEL_TYPE, Digest("00" * 32), 1)))
     wrong = Manifest(manifest.config, (Layer(MODEL_TYPE, Digest.of(WEIGHTS), 1),))
-    for bad in (lacking, wrong):
-        with pytest.raises(StoreError):
+    for bad, error in ((lacking, Conflict), (wrong, StoreError)):
+        with pytest.raises(error):
             library.write_manifest(name("m"), bad)
     assert not library.has(name("m"))
     assert library.write_manifest(name("m"), manifest) == ()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from puna.errors import InvalidRequest
-from puna.server.body import read_object
+from puna.server.body import beside, read_object
 from puna.server.contract.faults import Wording, first_fault
 from puna.server.contract.report import Report
 from puna.server.contract.shapes import Refused, Reported, Shape, shape_fields
@@ -30,7 +30,8 @@ async def read_request(
     InvalidRequest names the field at fault; Unsupported a field that cannot be honoured.
     """
     data = await read_object(request)
-    body, ignored = check(shape, data, wording, strict=refuses_unknown(request, strict))
+    refused = refuses_unknown(request, strict)
+    body, ignored = await beside(request, lambda: check(shape, data, wording, strict=refused))
     return body, Report(request.state, ignored)
 
 

@@ -15,7 +15,8 @@ from functools import cache
 from typing import Annotated, TypeAlias
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 JsonValue: TypeAlias = pydantic.JsonValue
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -56,10 +57,35 @@ class Shape(BaseModel):
         strict=True, extra="allow", allow_inf_nan=False, frozen=True, protected_namespaces=(), defer_build=True
     )
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The first fault of a list is enough: gathering one for each element costs minutes and gigabytes."""
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: object) -> object:
         return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+
+_GATHERING = frozenset({"list", "tuple", "set", "frozenset", "dict"})
+"""Types of Pydantic's core schemas that look at all their members, whatever is wrong with the first."""
+
+
+def _fail_fast(schema: object) -> None:
+    """Let everything inside of a core schema that gathers faults stop at the first."""
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        if isinstance(kind, str) and kind in _GATHERING:
+            schema["fail_fast"] = True
+        for key, inner in schema.items():
+            if key not in {"metadata", "serialization"}:
+                _fail_fast(inner)
+    elif isinstance(schema, list | tuple):
+        for inner in schema:
+            _fail_fast(inner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from puna.errors import ModelNotFound, NotFound
 from puna.model.name import Name
-from puna.server.body import JsonReply, dump
+from puna.server.body import JsonReply, beside, dump
 from puna.server.contract.report import Report
 from puna.server.ollama.bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
 from puna.server.ollama.convert import to_chat, to_embed, to_embed_one, to_generate
@@ -34,7 +34,7 @@ class InferenceRoutes:
         if not body.model:
             raise NotFound("model '' not found", param="model", code="model_not_found")
         # Images take a while to read.
-        converted = await asyncio.to_thread(to_generate, body) if body.images else to_generate(body)
+        converted = await beside(request, lambda: to_generate(body), slow=bool(body.images))
         wanted = report.take(converted)
         if not body.prompt and not body.suffix and not body.images:
             return await self._idle(request, wanted, report, chat=False)
@@ -45,7 +45,7 @@ class InferenceRoutes:
         body, report = await read_body(request, ChatBody, strict=self._strict)
         required(body.model)
         seen = any(message.images for message in body.messages)
-        wanted = report.take(await asyncio.to_thread(to_chat, body) if seen else to_chat(body))
+        wanted = report.take(await beside(request, lambda: to_chat(body), slow=seen))
         if not body.messages:
             return await self._idle(request, wanted, report, chat=True)
         return await self._answer(request, wanted, Turn(body.model, chat=True), report, stream=body.stream)
@@ -54,7 +54,7 @@ class InferenceRoutes:
         body, report = await read_body(request, EmbedBody, strict=self._strict)
         if not body.model:
             raise NotFound("model '' not found", param="model", code="model_not_found")
-        result = await self._embedded(request, report.take(to_embed(body)), report)
+        result = await self._embedded(request, report.take(await beside(request, lambda: to_embed(body))), report)
         if result is None:
             return JsonReply({"model": body.model, "embeddings": []})
         reply: JsonObject = {
@@ -72,7 +72,7 @@ class InferenceRoutes:
         """The older form: one prompt, one vector."""
         body, report = await read_body(request, EmbeddingsBody, strict=self._strict)
         required(body.model)
-        result = await self._embedded(request, report.take(to_embed_one(body)), report)
+        result = await self._embedded(request, report.take(await beside(request, lambda: to_embed_one(body))), report)
         return JsonReply({"embedding": [] if result is None else list(result.vectors[0])})
 
     # ------------------------------------------------------------------------------------------------------ answering

@@ -11,7 +11,6 @@ from starlette.responses import Response
 import puna
 from puna.errors import InvalidName, InvalidRequest, ModelFileError, Unsupported
 from puna.model.capabilities import Capability
-from puna.model.gguf import Header, read_header
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.server.body import JsonReply
@@ -54,16 +53,8 @@ class ModelRoutes:
         name = Name.parse(required(body.target))
         with missing_as(f"model '{name.short}' not found"):
             model = await asyncio.to_thread(self._library.resolve, name)
-        header, projectors = await asyncio.to_thread(self._headers, model, arrays=body.verbose)
+        header, projectors = await asyncio.to_thread(self._library.headers, model, arrays=body.verbose)
         return JsonReply(listing.card(model, self._here(model), header=header, projectors=projectors))
-
-    def _headers(self, model: Model, *, arrays: bool) -> tuple[Header, list[Header]]:
-        """Of the weights and of the projectors."""
-        if arrays:
-            return read_header(model.weights, arrays=True), [
-                read_header(path, arrays=True) for path in model.projectors
-            ]
-        return model.header, [self._library.header(path) for path in model.projectors]
 
     def _here(self, model: Model) -> listing.Here:
         engine, reason = self._engine(model)

@@ -69,15 +69,20 @@ class TransferRoutes:
 
     async def has_blob(self, request: Request) -> Response:
         digest = Digest.parse(request.path_params["digest"])
-        if not await asyncio.to_thread(self._library.blobs.has, digest):
+        if not await asyncio.to_thread(self._claimed, digest):
             raise NotFound(f'blob "{digest}" not found')
         return Response()
+
+    def _claimed(self, digest: Digest) -> bool:
+        """Whether it is there, and then stays for a while: the client is about to make a model of it."""
+        self._library.blobs.claim(digest)
+        return self._library.blobs.has(digest)
 
     async def add_blob(self, request: Request) -> Response:
         """201 when it is new, 200 when it was there already."""
         digest = Digest.parse(request.path_params["digest"])
         try:
-            if await asyncio.to_thread(self._library.blobs.has, digest):
+            if await asyncio.to_thread(self._claimed, digest):
                 async for _ in request.stream():
                     pass  # read to its end, so that the connection can be used again
                 return Response()

@@ -8,11 +8,13 @@ redirect; no proxies, no cookies, no credentials; limits of size and time.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import aiohttp
+from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
@@ -32,7 +34,7 @@ async def fetch_image(url: str, param: str, *, private: bool = False) -> bytes:
     """The image at an http(s) URL, or InvalidRequest. `private`: addresses of the local network may be called."""
     try:
         async with _session(private) as session:
-            data = await _follow(session, URL(url), private)
+            data = await _follow(session, URL(url))
         return await asyncio.to_thread(check_image, data, param)
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
         cause = str(error) or type(error).__name__
@@ -43,19 +45,22 @@ async def fetch_image(url: str, param: str, *, private: bool = False) -> bytes:
 
 def _session(private: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=_PublicResolver(private), use_dns_cache=False, force_close=True),
+        connector=aiohttp.TCPConnector(
+            resolver=_PublicResolver(private),
+            use_dns_cache=False,
+            force_close=True,
+            socket_factory=None if private else _public_socket,
+        ),
         timeout=aiohttp.ClientTimeout(total=FETCH_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )
 
 
-async def _follow(session: aiohttp.ClientSession, url: URL, private: bool) -> bytes:
+async def _follow(session: aiohttp.ClientSession, url: URL) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
         if url.scheme not in {"http", "https"} or not url.host:
             raise ValueError(f"it is no http(s) URL: {url}")
-        if not private:
-            _check_literal(url.host)
         async with session.get(url.with_user(None), allow_redirects=False) as response:
             if response.status in {301, 302, 303, 307, 308} and "location" in response.headers:
                 url = url.join(URL(response.headers["location"]))
@@ -75,29 +80,63 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(data)
 
 
-def _check_literal(host: str) -> None:
-    """A host that is an address is not resolved, so it is looked at here."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return
-    check_public([str(address)])
-
-
 def check_public(addresses: Iterable[str]) -> None:
     """OSError if one of them is not a public unicast address, also behind IPv6's ways to write an IPv4 address."""
     for text in addresses:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        inner = None
-        if isinstance(address, ipaddress.IPv6Address):
-            inner = address.ipv4_mapped or address.sixtofour or _nat64(address)
-        if any(not one.is_global or one.is_multicast for one in (address, inner) if one is not None):
-            raise _PrivateAddress(f"{text} is not a public address")
+        try:
+            address = ipaddress.ip_address(text.partition("%")[0])
+        except ValueError as error:
+            raise _private(text) from error
+        if not all(one.is_global and not one.is_multicast for one in (address, *_inside(address))) or _local(address):
+            raise _private(text)
 
 
-def _nat64(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    prefix = ipaddress.IPv6Network("64:ff9b::/96")
-    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in prefix else None
+def _private(address: str) -> _PrivateAddress:
+    # With a number, since aiohttp shows the words of an error that has one.
+    return _PrivateAddress(errno.EACCES, f"{address} is not a public address")
+
+
+_EMBEDDED = tuple(
+    (ipaddress.IPv6Network(network), shift)
+    for network, shift in (
+        ("::/96", 0),  # IPv4-compatible
+        ("::ffff:0:0/96", 0),  # IPv4-mapped
+        ("::ffff:0:0:0/96", 0),  # IPv4-translated
+        ("64:ff9b::/96", 0),  # NAT64
+        ("2002::/16", 80),  # 6to4
+        ("2001::/32", 64),  # Teredo: its server
+    )
+)
+"""Where IPv6 addresses hold an IPv4 address, and how far from the end."""
+
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+_LOCAL = tuple(map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10")))
+"""Gateways and addresses of one site, whatever the Python that runs this says of them."""
+
+
+def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
+    """The IPv4 addresses that something on the way may make of an address."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return
+    number = int(address)
+    for network, shift in _EMBEDDED:
+        if address in network:
+            yield ipaddress.IPv4Address(number >> shift & 0xFFFFFFFF)
+    if address in _TEREDO:
+        yield ipaddress.IPv4Address(~number & 0xFFFFFFFF)
+    if number >> 32 & 0xFCFFFFFF == 0x5EFE:  # ISATAP
+        yield ipaddress.IPv4Address(number & 0xFFFFFFFF)
+
+
+def _local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and any(address in network for network in _LOCAL)
+
+
+def _public_socket(target: AddrInfoType) -> socket.socket:
+    """The socket of one connection. Here is the last look, at the very address, however the host was written."""
+    family, kind, protocol, _, address = target
+    check_public([str(address[0])])
+    return socket.socket(family=family, type=kind, proto=protocol)
 
 
 class _PublicResolver(AbstractResolver):

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from importlib import import_module
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
-from puna.server.body import JsonReply
+from puna.server.body import JsonReply, beside
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.openai import chat, convert, legacy
@@ -76,8 +76,9 @@ class _Api:
 
     async def chat(self, request: Request) -> Response | EventStream:
         body, report = await self._read(request, ChatCompletionBody)
-        images = await self._fetch_images(body.model, body.messages)
-        wanted = report.take(await _aside(has_media(body.messages), lambda: convert.to_chat(body, images)))
+        images = await self._fetch_images(request, body.model, body.messages)
+        slow = await beside(request, lambda: has_media(body.messages))
+        wanted = report.take(await beside(request, lambda: convert.to_chat(body, images), slow=slow))
         style = chat.ChatStyle.of(body)
         answer = self._inference.chat(wanted)
         if body.stream:
@@ -86,7 +87,7 @@ class _Api:
 
     async def complete(self, request: Request) -> Response | EventStream:
         body, report = await self._read(request, CompletionBody)
-        wanted = report.take(convert.to_completion(body))
+        wanted = report.take(await beside(request, lambda: convert.to_completion(body)))
         style = legacy.CompletionStyle.of(body, len(wanted.prompts))
         answer = self._inference.complete(wanted)
         if body.stream:
@@ -95,7 +96,7 @@ class _Api:
 
     async def embed(self, request: Request) -> Response:
         body, report = await self._read(request, EmbeddingBody)
-        wanted = report.take(convert.to_embed(body))
+        wanted = report.take(await beside(request, lambda: convert.to_embed(body)))
         with report.naming():
             embeddings = await unless_gone(request.receive, self._inference.embed(wanted))
         report.embedded(embeddings)
@@ -136,8 +137,8 @@ class _Api:
             tokens = await self._inference.tokenize(name, body.prompt, special=special, bos=bos)
             counted: JsonObject = {"count": len(tokens), "tokens": [*tokens]}
         else:
-            images = await self._fetch_images(name, body.messages or [])
-            wanted = report.take(convert.to_counted_chat(body, name, images))
+            images = await self._fetch_images(request, name, body.messages or [])
+            wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, name, images)))
             with report.naming():
                 prompt = await self._inference.counted(wanted)
             counted = {"count": prompt.count, "tokens": None if prompt.tokens is None else [*prompt.tokens]}
@@ -180,15 +181,19 @@ class _Api:
         weights = (await self._resolve(name)).weights
         return next((one.num_ctx for one in self._scheduler.loaded() if one.model.weights == weights), None)
 
-    async def _fetch_images(self, name: str, conversation: list[ConversationMessage]) -> dict[str, bytes]:
+    async def _fetch_images(
+        self, request: Request, name: str, conversation: list[ConversationMessage]
+    ) -> dict[str, bytes]:
         """Remote images by their URL. A model that sees nothing lets nothing be fetched."""
-        remote = remote_images(conversation)
+        remote = await beside(request, lambda: remote_images(conversation))
         if not remote:
             return {}
         if Capability.VISION not in (await self._resolve(name)).capabilities:
             part = remote[0][0].partition(".image_url")[0]
             raise Unsupported(f'"{name}" does not support images: it has no vision projector', param=part)
         wanted = {url: param for param, url in remote}
+        # Its HTTP client takes a while to load.
+        await asyncio.to_thread(import_module, "puna.server.openai.fetch")
         from puna.server.openai.fetch import fetch_image
 
         slots = asyncio.Semaphore(_FETCHES)
@@ -208,14 +213,6 @@ class _Api:
 
         fetched = await asyncio.gather(*(fetch(url, param) for url, param in wanted.items()))
         return dict(zip(wanted, fetched, strict=True))
-
-
-Converted = TypeVar("Converted")
-
-
-async def _aside(slow: bool, work: Callable[[], Converted]) -> Converted:
-    """The result of `work`; in a thread if it is `slow`, so that others are served meanwhile."""
-    return await asyncio.to_thread(work) if slow else work()
 
 
 def model_json(model: Model, id_: str, context: int) -> JsonObject:

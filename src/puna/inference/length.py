@@ -1,0 +1,62 @@
+"""How long a prompt is at least, told before it is tokenised. Pure.
+
+A text of millions of characters takes seconds to tokenise, only to be refused. But no token stands for more characters
+than the longest of the vocabulary has, so a text has a least number of tokens. White space is not counted: some control
+tokens swallow what stands beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from puna.errors import ContextLengthExceeded
+from puna.model.gguf import Header
+from puna.types import Message, TextPart
+
+MANY_MESSAGES = 500
+LONG_TEXT = 100_000
+"""Characters over which a conversation is looked at beside the event loop."""
+
+_EXACT = frozenset({"gpt2", "llama"})
+"""Kinds of vocabularies that leave nothing of a text out. Others normalise it, or have one token for the unknown."""
+
+_PART = 100
+"""Characters that a part is worth, whatever is in it."""
+
+_SPACES = " \n\t\r"
+
+
+def is_long(messages: Sequence[Message]) -> bool:
+    """Whether it takes a while to look through these."""
+    if len(messages) > MANY_MESSAGES:
+        return True
+    return sum(_length(message) for message in messages) > LONG_TEXT
+
+
+def _length(message: Message) -> int:
+    texts = (part.text for part in message.content if isinstance(part, TextPart))
+    return sum(map(len, texts)) + _PART * len(message.content)
+
+
+def check_least(
+    texts: Iterable[str], header: Header | None, num_ctx: int, *, param: str = "messages", what: str = "messages"
+) -> None:
+    """ContextLengthExceeded for texts that cannot fit."""
+    longest = None if header is None else longest_token(header)
+    if longest is None:
+        return
+    least = -(-sum(map(_written, texts)) // longest)
+    if least >= num_ctx:
+        raise ContextLengthExceeded(least, num_ctx, param=param, what=what, least=True)
+
+
+def _written(text: str) -> int:
+    """Characters but for white space. Of a text that is not long it does not matter."""
+    return len(text) - sum(map(text.count, _SPACES)) if len(text) > LONG_TEXT else 0
+
+
+def longest_token(header: Header) -> int | None:
+    """Bytes of the longest token's text, which is as long as what it stands for, or longer. None: not known."""
+    if header.text("tokenizer.ggml.model") not in _EXACT:
+        return None
+    return header.longest_text("tokenizer.ggml.tokens") or None
