@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from urllib.parse import quote
 
 from puna.errors import Code, PunaError
-from puna.settings import IDENTITY, Address
+from puna.settings import DEFAULT_PORT, IDENTITY, Address
 from puna.transport import Body, Broken, NotConnected, Response, Transport
 
 if TYPE_CHECKING:  # it takes as long to import as all that a short command needs besides
@@ -64,12 +64,13 @@ class NotPuna(PunaError):
 
     default_code: ClassVar[Code | None] = "not_puna"
 
-    def __init__(self, url: str, what: str) -> None:
+    def __init__(self, address: Address, what: str) -> None:
+        other = address.port + 1 if address.port < 65535 else DEFAULT_PORT
         super().__init__(
-            f"at {url} there is {what}, not Puna: stop it, or use another address for Puna, such as "
-            "'--port 11435' with every command or PUNA_HOST=127.0.0.1:11435 in the environment"
+            f"at {address.url} there is {what}, not Puna: stop it, or use another address for Puna, such as "
+            f"'--port {other}' with every command or PUNA_HOST=127.0.0.1:{other} in the environment"
         )
-        self.url = url
+        self.url = address.url
         self.what = what
 
 
@@ -209,7 +210,7 @@ class Client:
         on_identified: Callable[[str], None] = lambda version: None,
     ) -> None:
         self.url = address.url
-        self._port = address.port
+        self._address = address
         self._on_identified = on_identified
         self._identified = ""
         self.local = address.host in {"", "localhost", "0.0.0.0", "::"} or _is_loopback(address.host)
@@ -255,7 +256,7 @@ class Client:
             raise self._other(f"something that does not answer within {seconds:g} s") from error
         except Broken as error:
             if isinstance(error.__cause__, OSError):
-                raise _Vanished(self.url, self._holder("something that closes its connections")) from error
+                raise _Vanished(self._address, self._holder("something that closes its connections")) from error
             raise self._other("something that does not speak HTTP") from error
 
     async def _told_version(self, response: Response, until: float) -> str:
@@ -280,13 +281,13 @@ class Client:
         raise self._other(what)
 
     def _other(self, what: str) -> NotPuna:
-        return NotPuna(self.url, self._holder(what))
+        return NotPuna(self._address, self._holder(what))
 
     def _holder(self, what: str) -> str:
         if self.local:
             from puna.occupant import process_on
 
-            if holder := process_on(self._port):
+            if holder := process_on(self._address.port):
                 return f"{what} ({holder})"
         return what
 

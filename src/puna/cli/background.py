@@ -19,10 +19,10 @@ from puna import places
 from puna.cli import servers
 from puna.cli.connect import client
 from puna.cli.progress import error_console, waiting
-from puna.client import ServerUnreachable
+from puna.client import KeyRefused, ServerUnreachable
 from puna.errors import PunaError
 from puna.human import human_past
-from puna.settings import Address, Settings
+from puna.settings import DEFAULT_PORT, Address, Settings
 
 # -P: what lies in the user's working directory is none of our modules.
 COMMAND = (sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "puna", "serve")
@@ -90,14 +90,14 @@ async def start_server(settings: Settings) -> None:
     started = start(COMMAND, log_path(settings.address))
     with waiting("starting the server", console):
         await until_ready(started, settings)
-    print(f"Puna serves at {settings.address.url} ({started.told}); 'puna serve --stop' ends it")
+    print(f"Puna serves at {settings.address.url} ({started.told}); '{_stop_command(settings.address)}' ends it")
 
 
 def already_there(address: Address, version: str) -> str:
     """Who has the address, and what to do. For a Puna that answers there."""
     known = servers.at(address)
     who = f" (process {known.pid}, since {_local(known.since)})" if known else ""
-    stop = " stop it with 'puna serve --stop'," if known else " stop it where it was started,"
+    stop = f" stop it with '{_stop_command(address)}'," if known else " stop it where it was started,"
     return (
         f"a Puna server, version {version}, runs at {address.url} already{who}: use it,{stop} "
         "or give this one another address with --port or PUNA_HOST"
@@ -120,7 +120,12 @@ async def tell_state(settings: Settings) -> None:
                 f"log      {known.log or 'on its terminal (stderr)'}",
             ]
         print("\n".join(lines))
-        loaded = [f"{model.name} ({model.engine})" if model.engine else model.name for model in await server.running()]
+        try:
+            models = await server.running()
+        except KeyRefused as error:
+            print(f"loaded   not told: {error}")
+            return
+        loaded = [f"{model.name} ({model.engine})" if model.engine else model.name for model in models]
         print(f"loaded   {', '.join(loaded) or 'no model'}")
 
 
@@ -225,6 +230,10 @@ def _end_of(log: Path | None) -> str:
     lines = log.read_text(errors="replace").splitlines()[-_TOLD_LINES:]
     text = "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
     return f"; the end of {log}:\n{text}"
+
+
+def _stop_command(address: Address) -> str:
+    return "puna serve --stop" + (f" --port {address.port}" if address.port != DEFAULT_PORT else "")
 
 
 def _local(moment: datetime) -> str:

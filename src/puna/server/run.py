@@ -8,6 +8,7 @@ import errno
 import math
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -38,8 +39,6 @@ FAREWELL_SECONDS = 1.0
 
 IDLE_SECONDS = 75
 """How long a connection without a request is kept. Longer than clients keep theirs, so that it is they who close."""
-
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -248,7 +247,9 @@ def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
         caught.append(number)
         stop()
 
-    wanted = _ENDING_SIGNALS
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)  # the terminal is gone; started with nohup, that is no reason to end
     try:
         for number in wanted:
             loop.add_signal_handler(number, end, number)

@@ -76,7 +76,8 @@ def test_background_status_stop(house: House) -> None:
     started = house("serve", "--background")
     assert started.status == 0, started.err
     told = re.fullmatch(
-        rf"Puna serves at http://127.0.0.1:{house.port} \(process (\d+), log (\S+)\); 'puna serve --stop' ends it\n",
+        rf"Puna serves at http://127.0.0.1:{house.port} \(process (\d+), log (\S+)\); "
+        rf"'puna serve --stop --port {house.port}' ends it\n",
         started.out,
     )
     assert told
@@ -134,12 +135,25 @@ def test_a_server_of_somebody_else_is_left_alone(command: Callable[..., Any], se
     assert "process  not known" in state.out
 
 
+def test_the_state_of_a_server_with_keys(command: Callable[..., Any], serving: Any) -> None:
+    with serving(api_keys=("right",)) as server:
+        ended = command(server.url)("serve", "--status")
+    assert ended.status == 0
+    assert "asks for a key" in ended.out
+
+
 @pytest.mark.parametrize("flags", [["--stop", "--status"], ["-b", "--log", "x"]])
 def test_one_thing_at_a_time(house: House, flags: list[str]) -> None:
     assert house("serve", *flags).status == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- its end
+
+
+def heeding() -> None:
+    """As a terminal starts it: a test run in the background may itself ignore a signal, and pass that on."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -151,7 +165,7 @@ def foreground(house: House) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
             "serve",
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=heeding,
         )
         started.append(process)
         assert process.stderr
@@ -210,6 +224,15 @@ def test_a_second_ctrl_c_stops_now_and_answers_end_with_an_error(
         else:
             assert "stopping" in json.loads(text.splitlines()[-1])["error"]
         assert ('"on"' in text) == stream
+
+
+def test_the_end_of_the_terminal_is_an_orderly_end(
+    house: House, foreground: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    process = foreground()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 0
+    assert house.records() == []
 
 
 def test_sigterm_gives_answers_time(house: House, foreground: Callable[[], subprocess.Popen[bytes]]) -> None:
