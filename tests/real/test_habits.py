@@ -31,7 +31,8 @@ def post(program: Program, path: str, **body: Any) -> httpx.Response:
 
 
 def test_a_context_beyond_the_trained_one_is_cut_and_told(program: Program) -> None:
-    asked = post(program, "/api/chat", model="smollm2", messages=QUESTION, stream=False, options={"num_ctx": 131072})
+    options = {"num_ctx": 131072, "num_predict": 4}
+    asked = post(program, "/api/chat", model="smollm2", messages=QUESTION, stream=False, options=options)
     assert asked.status_code == 200, asked.text
     assert asked.headers["x-puna-ignored"] == "options.num_ctx"
     made = post(
