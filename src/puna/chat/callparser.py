@@ -7,6 +7,7 @@ is ignored where the syntax has or lacks it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -26,7 +27,10 @@ CUSTOM_PARAMETERS: Mapping[str, JsonValue] = MappingProxyType(
 _SPACE = " \t\r\n"
 _ANY = "\0"
 """In a part of a CallForm: any letter or digit."""
-_NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
+NAME = r"^[^\s\x00-\x1f\x7f\"'`\\<>\[\]{}()|,;]+$"
+"""What the name of a tool may be, as a regular expression: without white space and all that may stand around names."""
+
+_NO_NAME = re.compile(r"[\s\x00-\x1f\x7f\"'`\\<>\[\]{}()|,;]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +103,15 @@ class _State(Enum):
     NEXT = auto()
     TRAIL = auto()
     PLAIN = auto()
+    OVER = auto()
 
 
 class CallParser:
-    """Feed it text, then finish it. `form` None: nothing is a call."""
+    """Feed it text, then finish it. `form` None: nothing is a call.
+
+    `repeated`: the last call was the one before it again, word for word, so the model has ended. Such a call is not
+    given, nor is what follows it: its pieces are held back as long as it could become one.
+    """
 
     def __init__(self, form: CallForm | None, tools: Mapping[str, Tool], new_id: Callable[[], str]) -> None:
         self.parse_error: str | None = None
@@ -116,6 +125,9 @@ class CallParser:
         self._raw: list[str] = []
         self._arguments = _Arguments()
         self._called = False
+        self.repeated = False
+        self._before: tuple[str, str] | None = None
+        self._doubtful: list[Piece] | None = None
         if form is None:
             self._form, self._state = _NO_FORM, _State.PLAIN
         else:
@@ -142,6 +154,7 @@ class CallParser:
             case _State.OPENING | _State.NAME | _State.BETWEEN | _State.VALUE if self._held.strip():
                 self._fail("a tool call ended before its arguments")
             case _State.ARGUMENTS:
+                self._release()
                 self._error(f"the arguments of {self._name} ended too early")
             case _:
                 pass
@@ -154,6 +167,8 @@ class CallParser:
         match self._state:
             case _State.PLAIN:
                 self._text(text[at:])
+                return len(text)
+            case _State.OVER:
                 return len(text)
             case _State.TEXT:
                 return self._find_mark(text, at)
@@ -235,8 +250,10 @@ class CallParser:
         return at
 
     def _read_name(self, text: str, at: int) -> int:
-        end = at
-        while end < len(text) and text[end] in _NAME:
+        end, after = at, self._form.between[:1]
+        while end < len(text) and not _NO_NAME.match(text[end]):
+            if text[end] == after and self._name + text[at:end] in self._tools:
+                break
             end += 1
         self._name += text[at:end]
         self._held += text[at:end]
@@ -254,7 +271,9 @@ class CallParser:
         char = text[at]
         if char == "{":
             written = self._blank + self._held
-            self._out.append(PieceCallStart(self._new_id(), self._name, self._tools[self._name].kind, written))
+            start = PieceCallStart(self._new_id(), self._name, self._tools[self._name].kind, written)
+            self._doubtful = [] if self._before is not None and self._before[0] == self._name else None
+            (self._out if self._doubtful is None else self._doubtful).append(start)
             self._state, self._called = _State.ARGUMENTS, True
             self._arguments, self._raw = _Arguments(), []
             return at
@@ -270,14 +289,40 @@ class CallParser:
         self._raw.append(part)
         tool = self._tools[self._name]
         shown = self._arguments.unwrap(part) if tool.kind == "custom" else part
-        if shown:
+        if shown and self._doubtful is not None:
+            self._doubtful.append(PieceCallArguments(shown))
+        elif shown:
             self._add(PieceCallArguments(shown))
+        if self._is_again(part):
+            self.repeated, self._doubtful, self._state = True, None, _State.OVER
+            return end
         if self._arguments.done:
-            self._check(tool, "".join(self._raw))
+            self._before = self._name, "".join(self._raw)
+            self._check(tool, self._before[1])
             self._state, self._left, self._held = _State.CLOSING, self._form.closing, ""
             if not self._left:
                 self._reached()
         return end
+
+    def _is_again(self, part: str) -> bool:
+        """Whether the call that `part` ends is the one before, word for word. What differs is held back no longer."""
+        if self._doubtful is None or self._before is None:
+            return False
+        read = sum(map(len, self._raw))
+        same = self._before[1].startswith(part, read - len(part))
+        if same and self._arguments.done and read == len(self._before[1]):
+            return True
+        if not same or self._arguments.done:
+            self._release()
+        return False
+
+    def _release(self) -> None:
+        for piece in self._doubtful or ():
+            if isinstance(piece, PieceCallStart):
+                self._out.append(piece)
+            elif isinstance(piece, PieceCallArguments):
+                self._add(piece)
+        self._doubtful = None
 
     def _check(self, tool: Tool, arguments: str) -> None:
         wrong = conforms(arguments, dict(CUSTOM_PARAMETERS) if tool.kind == "custom" else tool.parameters)

@@ -7,6 +7,7 @@ others, and where that way is not to be told, calls are written as DEFAULT_SYNTA
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from puna.chat import grammar
 from puna.chat.callparser import (
     CUSTOM_ARGUMENT,
     CUSTOM_PARAMETERS,
+    NAME,
     CallForm,
     CallParser,
     Piece,
@@ -139,6 +141,11 @@ def as_function(tool: Tool) -> Tool:
 
 def _allowed(tools: tuple[Tool, ...], choice: ToolChoice) -> frozenset[str]:
     names = [tool.name for tool in tools]
+    for index, name in enumerate(names):
+        if not re.fullmatch(NAME, name):
+            raise InvalidRequest(
+                f"No call can be written of a tool with the name {name!r}.", param=f"tools[{index}].name"
+            )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidRequest(f"Two tools have the name {twice!r}.", param="tools")

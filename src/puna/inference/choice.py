@@ -58,8 +58,8 @@ class Choice:
 
     @property
     def stopped(self) -> bool:
-        """A stop string came: feed no more."""
-        return self._stream.stop is not None
+        """A stop string came, or a call again: feed no more."""
+        return self._stream.stop is not None or (self._parser is not None and self._parser.repeated)
 
     @property
     def mean_logprob(self) -> float:

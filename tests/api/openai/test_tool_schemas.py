@@ -104,3 +104,54 @@ def test_a_tool_that_nothing_satisfies_is_left_out_and_told(serving, name, stric
         assert (only.status, only.headers["x-puna-ignored"]) == (200, "tools[0]")
         assert only.json["choices"][0]["finish_reason"] == "stop"
         assert own.chat(model="tools", tools=[bad], tool_choice="required").status == 400
+
+
+def test_names_of_tools_that_openai_refuses_are_served_and_told(serving):
+    name = "mcp.files/read"
+    with serving(calls(name, arguments={"a": "x"})) as own:
+        tools = [tool("fine", of({"type": "string"})), tool(name, of({"type": "string"}))]
+        for stream in (False, True):
+            answer = own.chat(model="tools", tools=tools, stream=stream)
+            assert (answer.status, answer.headers["x-puna-nonstandard"]) == (200, "tools[1].function.name")
+        [made] = own.chat(model="tools", tools=tools).json["choices"][0]["message"]["tool_calls"]
+        assert made["function"]["name"] == name
+        named = own.chat(model="tools", tools=tools, tool_choice={"type": "function", "function": {"name": name}})
+        assert named.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == name
+        functions = own.chat(model="tools", functions=[tools[1]["function"]])
+        assert functions.headers["x-puna-nonstandard"] == "functions[0].name"
+        assert "x-puna-nonstandard" not in own.chat(model="tools", tools=tools[:1]).headers
+
+
+def test_more_tools_than_openai_takes_are_served_and_told(serving):
+    with serving(calls("tool_150", arguments={})) as own:
+        tools = [{"type": "function", "function": {"name": f"tool_{number}"}} for number in range(200)]
+        some = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "tool_150"}}]}
+        answer = own.chat(tools=tools, tool_choice={"type": "allowed_tools", "allowed_tools": some})
+        assert (answer.status, answer.headers["x-puna-nonstandard"]) == (200, "tools")
+        assert answer.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "tool_150"
+        many = own.chat(tools=tools * 6)
+        assert (many.status, many.error["param"]) == (400, "tools")
+
+
+@pytest.mark.parametrize("name", ['a"b', "a b", "a\n", "<a>", "a" * 300, "a\\b", "{}"])
+def test_a_name_that_no_call_can_have_is_refused_by_name(server, name):
+    answer = server.chat(model="tools", tools=[tool(name, {})])
+    assert (answer.status, answer.error["param"]) == (400, "tools[0].function.name"), answer.body
+    native = server.post(
+        "/api/chat",
+        {"model": "tools", "messages": [{"role": "user", "content": "hi"}], "tools": [tool(name, {})], "stream": False},
+    )
+    assert native.status == (200 if name == "a" * 300 else 400), native.body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_again_word_for_word_ends_the_answer(serving, stream):
+    with serving(calls("act", "act", "act", arguments={"a": "x"})) as own:
+        answer = own.chat(model="tools", tools=[tool("act", of({"type": "string"}))], stream=stream)
+        if stream:
+            choices = [chunk["choices"][0] for chunk in answer.chunks]
+            made = [call for choice in choices for call in choice["delta"].get("tool_calls", []) if "id" in call]
+        else:
+            choices = answer.json["choices"]
+            made = choices[0]["message"]["tool_calls"]
+        assert (len(made), choices[-1]["finish_reason"]) == (1, "tool_calls")

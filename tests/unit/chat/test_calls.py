@@ -156,7 +156,8 @@ def test_a_custom_call_is_unwrapped_to_its_text() -> None:
 
 def test_several_calls_and_the_white_space_between_them() -> None:
     call = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
-    pieces, error = read(plan(), f"Yes.\n\n{call}\n{call}\n")
+    other = call.replace("{}", "{ }")
+    pieces, error = read(plan(), f"Yes.\n\n{call}\n{other}\n")
     assert texts(pieces) == ["Yes."]
     assert names(pieces) == ["now", "now"]
     assert error is None
@@ -165,7 +166,7 @@ def test_several_calls_and_the_white_space_between_them() -> None:
 def test_an_array_of_calls() -> None:
     made = plan(syntax=MISTRAL)
     call = '{"name": "now", "arguments": {}, "id": "Zz09aB12c"}'
-    assert names(read(made, f"[TOOL_CALLS] [{call}, {call}]")[0]) == ["now", "now"]
+    assert names(read(made, f"[TOOL_CALLS] [{call}, {call.replace('{}', '{ }')}]")[0]) == ["now", "now"]
     assert names(read(made, f"[TOOL_CALLS][{call}]")[0]) == ["now"]
 
 
@@ -320,6 +321,8 @@ def test_a_template_whose_way_of_calling_is_unknown_is_told_too() -> None:
         (TOOLS, ToolChoice("required", ("nope",)), "tool_choice"),
         (TOOLS, ToolChoice("required", ()), "tool_choice"),
         ((ADD, ADD), ToolChoice(), "tools"),
+        ((ADD, Tool('a "b"')), ToolChoice(), "tools[1].name"),
+        ((ADD, Tool("")), ToolChoice(), "tools[1].name"),
         (
             (ADD, Tool("bad", parameters={"not": {"type": "null"}}, strict=True)),
             ToolChoice(),
@@ -364,3 +367,78 @@ def test_ids_look_like_openais_and_differ() -> None:
     ids = {new_call_id() for _ in range(50)}
     assert len(ids) == 50
     assert all(len(call) == 29 and call.startswith("call_") for call in ids)
+
+
+# ----------------------------------------------------------------------------------------------------- a call again
+
+
+def made_call(name: str, arguments: str, syntax: str) -> str:
+    form = SYNTAXES[syntax] or DEFAULT_SYNTAX
+    return f"{form.before}{name}{form.between}{arguments}{form.after}"
+
+
+ONE_BY_ONE = [name for name in SYNTAXES if name != "mistral"]
+PARIS, OSLO = '{"city": "Paris"}', '{"city": "Oslo"}'
+
+
+@pytest.mark.parametrize("syntax", ONE_BY_ONE)
+@pytest.mark.parametrize("width", [1, 3, 1000])
+def test_a_call_again_word_for_word_is_the_end(syntax: str, width: int) -> None:
+    calls = [("get_weather", PARIS), ("get_weather", OSLO), ("get_weather", OSLO), ("add", '{"a": 1}')]
+    text = "\n".join(made_call(*call, syntax) for call in calls)
+    parser = plan(syntax=SYNTAXES[syntax]).parser()
+    pieces = [
+        piece for at in range(0, len(text), width) for piece in parser.feed(text[at : at + width])
+    ] + parser.finish()
+    arguments = "".join(piece.text for piece in pieces if isinstance(piece, PieceCallArguments))
+    assert (names(pieces), arguments) == (["get_weather"] * 2, PARIS + OSLO)
+    assert parser.repeated
+    assert parser.parse_error is None
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [("get_weather", PARIS), ("get_weather", OSLO), ("get_weather", PARIS)],
+        [("get_weather", PARIS), ("now", PARIS)],
+        [("get_weather", PARIS), ("get_weather", '{"city": "Paris", "days": 2}')],
+        [("get_weather", '{"city": "Paris", "days": 2}'), ("get_weather", PARIS)],
+    ],
+)
+def test_calls_that_differ_are_all_made(calls: list[tuple[str, str]]) -> None:
+    made = plan()
+    pieces, _ = read(made, *(made_call(*call, "default") for call in calls))
+    assert names(pieces) == [name for name, _ in calls]
+    assert [piece.text for piece in pieces if isinstance(piece, PieceCallArguments)] == [text for _, text in calls]
+
+
+def test_a_call_is_held_back_only_as_long_as_it_could_be_the_one_before() -> None:
+    parser = plan().parser(lambda: "call_1")
+    parser.feed(made_call("get_weather", PARIS, "default"))
+    head = made_call("get_weather", "", "default").partition("}")[0]
+    assert parser.feed(head + '{"city": "P') == []
+    assert parser.feed("un") == [
+        PieceCallStart("call_1", "get_weather", written=head),
+        PieceCallArguments('{"city": "Pun'),
+    ]
+    assert parser.feed("o") == [PieceCallArguments("o")]
+
+
+def test_a_call_again_that_is_cut_short_is_given_as_far_as_it_came() -> None:
+    made = plan()
+    text = made_call("get_weather", PARIS, "default")
+    pieces, error = read(made, text, text[: text.index("ris")])
+    assert names(pieces) == ["get_weather"] * 2
+    assert error is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["mcp.files/read", "server__tool", "a:b", "größe", "获取天气", "x" * 200, "ns@v1.2+a~b%c"]
+)
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_names_as_servers_of_tools_write_them_can_be_called(name: str, syntax: str) -> None:
+    made = plan(ToolChoice("required"), tools=(Tool(name), ADD), syntax=SYNTAXES[syntax])
+    assert made.constraint is not None
+    text = made_call(name, "{}", syntax)
+    assert Gbnf(made.constraint).accepts(text)
+    assert names(read(made, text)[0]) == [name]

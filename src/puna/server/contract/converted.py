@@ -13,8 +13,12 @@ Request_co = TypeVar("Request_co", bound=ChatRequest | CompletionRequest | Embed
 
 @dataclass(frozen=True, slots=True)
 class Converted(Generic[Request_co]):
-    """The house's request; the paths of fields that have no effect on it; what it calls the house's fields."""
+    """The house's request; the paths of fields that have no effect on it; what it calls the house's fields.
+
+    `nonstandard`: the paths of what the dialect's own server refuses and Puna serves.
+    """
 
     request: Request_co
     ignored: tuple[str, ...] = ()
     names: FieldNames = field(default_factory=FieldNames)
+    nonstandard: tuple[str, ...] = ()

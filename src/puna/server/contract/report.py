@@ -31,7 +31,10 @@ TRUNCATED = "x-puna-truncated"
 SEED = "x-puna-seed"
 """On requests with a seed: `exact` (the same bytes every time) or `best-effort`."""
 
-HEADERS = (IGNORED, PARAMETERS, TRUNCATED, SEED)
+NONSTANDARD = "x-puna-nonstandard"
+"""The paths of what the dialect's own server refuses and Puna serves: names of tools, more tools than there may be."""
+
+HEADERS = (IGNORED, PARAMETERS, TRUNCATED, SEED, NONSTANDARD)
 
 _MOST = 100
 """Names in a header, at most; the rest is counted."""
@@ -65,6 +68,8 @@ class Report:
         if keep_alive is not None and not -LONGEST < keep_alive < LONGEST:
             # It stays for ever: no clock here counts so far.
             self.ignore(("keep_alive",))
+        if converted.nonstandard:
+            self._headers[NONSTANDARD] = listed(converted.nonstandard)
         self._names = converted.names
         self._seeded = _seeded(converted.request.options)
         return converted.request

@@ -25,7 +25,7 @@ _NAMES = {
 _GENERATE = FieldNames(
     {**_NAMES, "messages[].content[]": "images", "messages[].content": "prompt", "messages": "prompt"}
 )
-_CHAT = FieldNames({**_NAMES, "messages[].content[]": "messages[].images"})
+_CHAT = FieldNames({**_NAMES, "messages[].content[]": "messages[].images", "tools[].name": "tools[].function.name"})
 _EMBED = FieldNames(_NAMES)
 _EMBEDDINGS = FieldNames({**_NAMES, "input[]": "prompt", "input": "prompt"})
 

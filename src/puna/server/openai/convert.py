@@ -18,7 +18,14 @@ from puna.server.openai.options import Sampled, load_options, one_of, sampled_op
 from puna.server.openai.output import to_output
 from puna.server.openai.parts import Images
 from puna.server.openai.thinking import to_think
-from puna.server.openai.tools import function_or_custom, parallel_calls, to_tool_choice, to_tools, tool_names
+from puna.server.openai.tools import (
+    function_or_custom,
+    nonstandard_tools,
+    parallel_calls,
+    to_tool_choice,
+    to_tools,
+    tool_names,
+)
 from puna.types import ChatRequest, CompletionRequest, EmbedRequest
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -49,7 +56,7 @@ def to_chat(body: ChatCompletionBody, images: Images) -> Converted[ChatRequest]:
     )
     names = {**asked.names, **output_names, **think_names, **tool_names(body), **_ARGUMENTS}
     ignored = (*asked.ignored, *unreadable_arguments(body.messages))
-    return Converted(request, ignored, FieldNames(names))
+    return Converted(request, ignored, FieldNames(names), nonstandard_tools(body))
 
 
 def to_completion(body: CompletionBody) -> Converted[CompletionRequest]:

@@ -11,7 +11,7 @@ from puna.grammar.gbnf import quoted
 from puna.server.body import json_object
 from puna.server.contract.shapes import Honoured, JsonObject, Reported, Shape
 from puna.server.openai.strict import check_strict
-from puna.server.openai.tools import ToolName
+from puna.server.openai.tools import StandardName
 from puna.types import Grammar, JsonOutput, Output
 
 
@@ -27,7 +27,7 @@ class JsonObjectFormat(Shape):
 
 
 class SchemaSpec(Shape):
-    name: Annotated[ToolName, Honoured("A name for it.")]
+    name: Annotated[StandardName, Honoured("A name for it.")]
     description: Annotated[str | None, Reported("The schema is enforced; it is not described to the model.")] = None
     schema_: Annotated[JsonObject | None, Field(alias="schema"), Honoured("The schema; absent: any object.")] = None
     strict: Annotated[

@@ -38,6 +38,7 @@ from the server's defaults.
 | `x-puna-ignored-parameters` | names of the model's stored parameters that had no effect |
 | `x-puna-truncated` | how many old messages, or inputs to embed, were cut (native API) |
 | `x-puna-seed` | on requests with a `seed`: `exact` (the same bytes each time) or `best-effort` |
+| `x-puna-nonstandard` | paths of what OpenAI's API refuses and Puna serves: names of tools, more than 128 of them |
 | `retry-after`, `x-should-retry` | on 5xx: when, and whether, trying again makes sense |
 
 A stream whose model takes long to load, or whose prompt takes long to read, begins after 5 seconds with comments

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, TypeAlias, cast
 
 from pydantic import Discriminator, Field, Tag
 
+from puna.chat.callparser import NAME
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import UNION, Honoured, JsonObject, Shape
 from puna.server.openai.strict import check_strict
 from puna.types import Grammar, Tool, ToolChoice
 
-MAX_TOOLS = 128
+MAX_TOOLS = 1_024
+_STANDARD_TOOLS = 128
+_STANDARD_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What OpenAI's own API takes; agents and MCP servers send more."""
 
-ToolName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+StandardName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+ToolName = Annotated[str, Field(min_length=1, max_length=256, pattern=NAME)]
 _ANY_SCHEMA = "A JSON Schema that calls must satisfy; absent: no arguments are promised."
 
 
@@ -163,7 +169,21 @@ def to_tools(body: Tooled) -> tuple[Tool, ...]:
 def tool_names(body: Shape) -> dict[str, str]:
     """What this request calls the parts of its tools."""
     form = "functions[]" if isinstance(body, Tooled) and body.functions is not None else "tools[].function"
-    return {"tools[].parameters": f"{form}.parameters", "tools[].grammar": "tools[].custom.format.grammar.definition"}
+    return {
+        **({"tools": "functions"} if form == "functions[]" else {}),
+        "tools[].parameters": f"{form}.parameters",
+        "tools[].grammar": "tools[].custom.format.grammar.definition",
+    }
+
+
+def nonstandard_tools(body: Tooled) -> tuple[str, ...]:
+    """The paths of names, and of lists, that OpenAI's own API refuses."""
+    named = [(f"functions[{index}].name", spec.name) for index, spec in enumerate(body.functions or [])]
+    for index, tool in enumerate(body.tools or []):
+        form, spec = ("function", tool.function) if isinstance(tool, FunctionTool) else ("custom", tool.custom)
+        named.append((f"tools[{index}].{form}.name", spec.name))
+    many = (("tools",) if body.tools else ("functions",)) if len(named) > _STANDARD_TOOLS else ()
+    return (*many, *(path for path, name in named if not _STANDARD_NAME.fullmatch(name)))
 
 
 def function_or_custom(tool: ToolSpec, param: str) -> Tool:
