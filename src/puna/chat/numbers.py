@@ -19,7 +19,7 @@ _DIGIT = span("0", "9")
 _LARGEST_STEP = 128
 _LARGEST_BOUND = Decimal(10) ** 30
 _MOST_FRACTIONS = 1000
-_MOST_PLACES = 30
+_MOST_PLACES = DIGITS
 
 
 def decimal(number: float) -> Decimal:
