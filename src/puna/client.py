@@ -30,7 +30,7 @@ from puna.transport import Body, Broken, NotConnected, Response, Transport
 if TYPE_CHECKING:  # it takes as long to import as all that a short command needs besides
     from puna.types import JsonObject, JsonValue, Progress
 
-_IDENTIFY_SECONDS = 2.5
+_IDENTIFY_SECONDS = 2.0
 """How long a server on this machine may take to say what it is: Puna answers that at once, whatever it works on."""
 _IDENTIFY_SECONDS_FAR = 15.0
 _LINE_LIMIT = 64 * 1024 * 1024

@@ -19,7 +19,7 @@ from puna import places
 from puna.cli import servers
 from puna.cli.connect import client
 from puna.cli.progress import error_console, waiting
-from puna.client import KeyRefused, ServerUnreachable
+from puna.client import KeyRefused, NotPuna, ServerUnreachable
 from puna.errors import PunaError
 from puna.human import human_past
 from puna.settings import DEFAULT_PORT, Address, Settings
@@ -32,6 +32,9 @@ _PATIENCE = 60.0
 
 _ROUND = 0.05
 """Seconds between two looks."""
+
+_STRANGE = 10.0
+"""Seconds for which something that does not answer, once our own server is dead, may be another command's."""
 
 _STOP_PATIENCE = 30.0
 """Seconds that a server may take to end once it was told: its requests have some, then its models are closed."""
@@ -182,15 +185,22 @@ def start(command: Sequence[str], log: Path | None) -> StartedServer:
 
 
 async def until_ready(started: StartedServer, settings: Settings, patience: float = _PATIENCE) -> None:
-    """Waits for the first answer, and for the process's end, whichever comes first."""
+    """Waits for the first answer, and for the process's end, whichever comes first.
+
+    A server listens a while before it answers: what is silent there may be ours, or one that another command starts.
+    """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience
+    strange_until = loop.time() + min(patience, _STRANGE)
     async with client(settings) as server:
         while True:
             died = await asyncio.to_thread(_ended, started.process)
             try:
                 await server.identify()
                 return  # even if ours died: then another command's server came first
+            except NotPuna:
+                if loop.time() > (give_up if died is None else strange_until):
+                    raise
             except ServerUnreachable as error:
                 if died is not None:
                     cause = f"the server ended with status {died}"

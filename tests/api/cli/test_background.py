@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from puna.cli.background import StartedServer, until_ready
+from puna.settings import Settings, parse_address
 
 
 @pytest.fixture
@@ -101,3 +107,27 @@ def test_nothing_is_started_for_another_machine(command: Callable[..., Any]) -> 
     ended = command("https://127.0.0.1:9")("run", "tiny", "hi")
     assert ended.status == 1
     assert "starting" not in ended.err
+
+
+SLOW = """
+import socket, sys
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    silent, _ = listener.accept()
+    while True:
+        asking, _ = listener.accept()
+        asking.recv(4096)
+        asking.sendall(b"HTTP/1.1 200 OK\\r\\nx-puna-version: 1\\r\\ncontent-length: 0\\r\\n\\r\\n")
+"""
+
+
+def test_a_server_that_is_slow_to_answer_first_is_waited_for(host: str, tmp_path: Path) -> None:
+    """It listens, and its first caller hears nothing: that is no stranger."""
+    address = parse_address(host)
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-c", SLOW, str(address.port)], stdout=log, stderr=log)
+    try:
+        started = StartedServer(process, tmp_path / "log")
+        asyncio.run(until_ready(started, Settings(address=address, models=tmp_path)))
+    finally:
+        process.kill()
+        process.wait()

@@ -58,7 +58,7 @@ def test_whatever_else_is_there_is_named_soon(command: Callable[..., Any], kind:
     assert ended.status == 1
     assert re.search(rf"at http://127.0.0.1:{port} there is .*{words}.*, not Puna", ended.err), ended.err
     assert "starting" not in ended.err
-    # The promise is 3 s on a machine that is not busy; 2.5 of them wait for the silent one.
+    # The promise is 3 s on a machine that is not busy; 2 of them wait for the silent one.
     assert took < (8 if kind == "silent" else 5)
 
 
