@@ -74,6 +74,9 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
         return task.result()
     finally:
         await _end(task, watch)
+        # An error holds this frame, which holds the task, which holds the error: all that the request had would stay
+        # until a full garbage collection.
+        del task
 
 
 class EventStream:
@@ -119,6 +122,7 @@ class EventStream:
             await self._break_off(send, ServerStopping())
         finally:
             await _end(comments, pump, watch)
+            del pump  # as in `unless_gone`
 
     async def _break_off(self, send: Send, error: PunaError) -> None:
         """End with an error: as the answer itself where nothing was sent yet."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -172,3 +175,28 @@ async def test_work_ends_when_the_client_goes():
         return 1
 
     assert await unless_gone(Client().receive, quick()) == 1
+
+
+async def test_what_a_refused_request_had_does_not_wait_for_the_garbage_collector():
+    class Large:
+        pass
+
+    seen: list[weakref.ref[Large]] = []
+
+    async def refused() -> None:
+        large = Large()
+        seen.append(weakref.ref(large))
+        raise Overloaded("no room")
+
+    async def waiting() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    gc.disable()
+    try:
+        with suppress(Overloaded):
+            await unless_gone(waiting, refused())
+        await asyncio.sleep(0)
+        assert seen[0]() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,107 @@
+"""What a body may cost, measured in the server's own process: its memory, and how long others wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from puna.server.body import LARGE
+
+MULTIPLE = 64
+"""Of a body's bytes, that it may cost."""
+BASE = 64 * 2**20
+
+
+@dataclass
+class Cost:
+    """`lag`: seconds that the loop was late, at worst. `memory`: bytes more than before, at most."""
+
+    lag: float = 0.0
+    memory: int = 0
+
+
+@contextmanager
+def measured(server) -> Iterator[Cost]:
+    """What a server in this process costs while this is entered.
+
+    Other processes may keep this one waiting. What counts of a lag is what this process did itself in that time.
+    """
+    cost, over, loop, process = Cost(), threading.Event(), server.loop, psutil.Process()
+    before = process.memory_info().rss
+
+    def look(due: float, used: float) -> None:
+        cost.lag = max(cost.lag, min(loop.time() - due, time.process_time() - used))
+        if not over.is_set():
+            loop.call_later(0.005, look, loop.time() + 0.005, time.process_time())
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            cost.memory = max(cost.memory, process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    loop.call_soon_threadsafe(lambda: look(loop.time(), time.process_time()))
+    try:
+        yield cost
+    finally:
+        over.set()
+        watcher.join()
+
+
+def chat(*messages: bytes) -> bytes:
+    return b'{"model":"tiny","stream":false,"messages":[%s]}' % b",".join(messages)
+
+
+def fields(text: bytes) -> bytes:
+    return b'{"model":"tiny","messages":[{"role":"user","content":"Hi"}],"stream":false,%s}' % text
+
+
+BODIES = {
+    "zeros": chat(*[b"0"] * 500_000),
+    "small": chat(*[b"0"] * (LARGE // 2 - 100)),
+    "lists": chat(*[b"[]"] * 300_000),
+    "objects": chat(*[b"{}"] * 300_000),
+    "deep": b'{"a":' * 100_000,
+    "names": b"{" + b",".join(b'"%d":0' % number for number in range(45_000)) + b"}",
+    "unknown": fields(b",".join(b'"%d":0' % number for number in range(45_000))),
+    "bias": fields(b'"logit_bias":{%s}' % b",".join(b'"%d":"x"' % number for number in range(45_000))),
+    "options": fields(b'"options":{%s}' % b",".join(b'"%d":"x"' % number for number in range(45_000))),
+    "stop": fields(b'"stop":[%s]' % b",".join([b'"a"'] * 300_000)),
+    "tools": fields(b'"tools":[%s]' % b",".join([b'{"type":"function","function":{"name":"a"}}'] * 30_000)),
+    "parts": chat(b'{"role":"user","content":[%s]}' % b",".join([b'{"type":"text","text":"a"}'] * 100_000)),
+    "messages": chat(*[b'{"role":"user","content":"Hello there"}'] * 100_000),
+    "text": chat(b'{"role":"user","content":"%s"}' % (b"ten bytes " * 2_000_000)),
+    "emoji": chat(b'{"role":"user","content":"%s"}' % ("😀".encode() * 2_000_000)),
+    "number": b'{"model":%s}' % (b"1" * 1_000_000),
+    "numbers": b'{"model":[%s]}' % b",".join([b"1" * 4_000] * 1_000),
+    "schema": fields(b'"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":%s}}'
+                     % (b'{"type":"object","properties":{"a":' * 60 + b"{}" + b"}}" * 60)),
+    "inputs": b'{"model":"embedder","input":[%s]}' % b",".join([b'"a"'] * 300_000),
+    "ids": b'{"model":"embedder","input":[%s]}' % b",".join([b"1"] * 500_000),
+    "blank": b" " * 10_000_000,
+    "garbage": b'{"a":"' + b"\\" * 10_000_000,
+}  # fmt: skip
+
+
+NATIVE = ("zeros", "small", "names", "options", "bias", "text")
+PATHS = [
+    *((name, "/v1/embeddings" if name in {"inputs", "ids"} else "/v1/chat/completions") for name in BODIES),
+    *((name, "/api/chat") for name in NATIVE),
+]
+
+
+@pytest.mark.parametrize(("name", "path"), PATHS)
+def test_no_body_costs_more_than_it_may(server, name, path):
+    body = BODIES[name]
+    with measured(server) as cost:
+        answer = server.post(path, body)
+    assert answer.status in {200, 400}, answer.body
+    assert cost.memory <= MULTIPLE * len(body) + BASE
+    # A tenth of a second is promised. Twice that, since the clients of these tests are in the same process.
+    assert cost.lag < 0.2
