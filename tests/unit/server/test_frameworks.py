@@ -29,13 +29,13 @@ REPLACED: list[tuple[Callable[..., Any], str, str]] = [
     (
         uvicorn.Server.handle_exit,
         "553276efa26e09ea",
-        "server/run.py: Server.stop sets the same two flags",
+        "server/run.py: Server.stop sets should_exit as it does",
     ),
     (uvicorn.Server.startup, "2aa1d70a244bfcf2", "server/run.py: Server.startup says `ready` behind it"),
     (
         uvicorn.Server.shutdown,
         "9b33c50562992b1e",
-        "server/run.py: `_serve` relies on its order and its timeout",
+        "server/run.py: Server.shutdown closes and drains before it",
     ),
     (
         Starlette.build_middleware_stack,
@@ -69,10 +69,14 @@ def test_what_is_overridden_is_what_was_read(replaced: Callable[..., Any], diges
 
 
 def test_uvicorn_has_the_settings_and_the_state_that_are_used() -> None:
-    asked = {"access_log", "log_config", "lifespan", "server_header", "timeout_keep_alive", "timeout_graceful_shutdown"}
+    asked = {"access_log", "log_config", "lifespan", "server_header", "headers", "http", "ws"}
+    asked |= {"timeout_keep_alive", "timeout_graceful_shutdown"}
     assert asked <= inspect.signature(uvicorn.Config).parameters.keys()
     server = uvicorn.Server(uvicorn.Config(lambda: None))
-    assert (server.should_exit, server.force_exit) == (False, False)
+    assert server.should_exit is False
+    assert server.server_state.connections == set()
+    assert server.server_state.default_headers == []
+    assert callable(HttpToolsProtocol.shutdown), "what Server.shutdown asks of every connection"
 
 
 def test_starlette_has_the_parts_that_the_stack_is_built_from() -> None:
