@@ -185,7 +185,6 @@ class Chunk:
     thinking: str
     calls: tuple[MadeCall, ...] = ()
     stats: Stats | None = None
-    done_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,7 +518,7 @@ def _chunk(item: JsonObject, text: str, holder: JsonObject) -> Chunk:
         tokens=_integer(item, "eval_count") or 0,
         decode_ns=_integer(item, "eval_duration") or 0,
     )
-    return Chunk(text, _text(holder, "thinking"), calls, stats, _text(item, "done_reason"))
+    return Chunk(text, _text(holder, "thinking"), calls, stats)
 
 
 def _call(function: JsonObject) -> MadeCall:

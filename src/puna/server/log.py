@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -16,8 +15,6 @@ MAX_BYTES = 10_000_000
 
 KEPT_FILES = 4
 """Files put aside, `LOG.1` being the youngest; older ones are removed."""
-
-Write = Callable[[str], None]
 
 
 def configure_logging(*, debug: bool, quiet: bool = False, file: Path | None = None) -> None:
