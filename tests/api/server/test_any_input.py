@@ -7,11 +7,13 @@ that time (other processes of this machine may keep it waiting).
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -93,6 +95,14 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
+
+
+@pytest.fixture
+def server(serving, store: Path, tmp_path: Path) -> Iterator[object]:
+    """One with a store of its own, since some of this makes models and removes them."""
+    shutil.copytree(store, tmp_path / "models")
+    with serving(models=tmp_path / "models") as own:
+        yield own
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+from os import utime
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,9 @@ def test_a_blob_that_is_claimed_is_not_removed(tmp_path: Path) -> None:
     """Somebody stores the same bytes again; then the model that had them is deleted; then he writes his manifest."""
     library, weights = Library.open(tmp_path / "models"), write_tiny_llama(tmp_path / "tiny.gguf")
     create(library, NAMES[0], weights, 0)
+    # A moment ago, whatever the clock of this file system can tell apart.
+    manifest = next(path for path in (tmp_path / "models" / "manifests").rglob("*") if path.is_file())
+    utime(manifest, (manifest.stat().st_mtime - 1,) * 2)
     layers = (
         Layer(MODEL_TYPE, library.blobs.add_file(weights), weights.stat().st_size),
         library.blobs.add_layer(SYSTEM_TYPE, b"system 0"),
