@@ -46,6 +46,7 @@ from puna.model.model import Model
 from puna.model.name import Name, nearest
 from puna.model.parameters import stored_options
 from puna.store.blobs import Blobs
+from puna.store.changing import Changing
 from puna.store.files import remove_empty, store_errors, write_errors
 from puna.store.glance import check_directories
 from puna.store.manifests import Manifests, Stamp
@@ -111,7 +112,7 @@ class Library:
         self._headers: dict[Path, tuple[Stamp, Header]] = {}
         self._unreadable: dict[Path, Stamp] = {}
         self._remembering = threading.Lock()
-        self._writing = threading.RLock()
+        self._changing = Changing(own.root)
 
     @classmethod
     def open(
@@ -232,7 +233,7 @@ class Library:
         """
         data = manifest if isinstance(manifest, bytes) else manifest.dump()
         parsed = parse_manifest(data)
-        with self._writing:
+        with self._changing:
             for layer in parsed.blobs:
                 if not self.blobs.has(layer.digest):
                     raise Conflict(f"blob {layer.digest} is not there, or was removed by another request")
@@ -245,7 +246,8 @@ class Library:
 
     def copy(self, source: Name, destination: Name) -> None:
         """The same manifest under another Name. ModelNotFound when there is no source."""
-        with self._writing:
+        self._find(source)  # what is not there changes nothing
+        with self._changing:
             store, spelled, data = self._present(
                 source, lambda store, spelled, _: (store, spelled, store.manifests.read(spelled))
             )
@@ -260,11 +262,14 @@ class Library:
 
         ModelNotFound; Unsupported when the model lies in a read-only store.
         """
-        with self._writing:
+        self._find(name)  # what is not there changes nothing
+        with self._changing:
             spelled = self._own.manifests.spelled(name)
             stamp = self._own.manifests.stamp(spelled)
             if stamp is None:
                 store, _, _ = self._find(name)
+                if not store.read_only:
+                    raise self._missing(name)  # it was not there when we looked, and came since
                 raise Unsupported(f"model '{name.short}' lies in the read-only store {store.root}", param="model")
             before = self._blobs_of(spelled)
             self._known.pop((self._own.root, spelled), None)
@@ -278,9 +283,9 @@ class Library:
         Younger than PRUNE_AGE is left alone. Nothing is removed when `no_prune` was said, or when a manifest cannot be
         read: then nobody can tell what is in use.
         """
-        if self._no_prune:
+        if self._no_prune or not self.root.is_dir():
             return ()
-        with self._writing:
+        with self._changing:
             used = self._used()
             if used is None or self._own.manifests.has_strays():
                 _log.warning("store not pruned: a manifest cannot be read", models=str(self.root))
