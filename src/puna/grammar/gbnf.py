@@ -240,11 +240,11 @@ class Rules:
 
     def _at_most(self, item: Expression, count: int) -> Expression:
         if count <= _BLOCK:
-            return Repeat(item, 0, count)
+            return Repeat(item, 0, count) if count else EMPTY
         blocks, rest = divmod(count, _BLOCK)
         block = self.add(Repeat(item, _BLOCK, _BLOCK), "block")
         some = seq(self._at_most(block, blocks - 1), Repeat(item, 0, _BLOCK - 1))
-        full = seq(self._exactly(block, blocks), Repeat(item, 0, rest) if rest else EMPTY)
+        full = seq(self._exactly(block, blocks), self._at_most(item, rest))
         return self.add(choice(some, full), "count")
 
     def text(self, root: Expression) -> str:

@@ -40,6 +40,14 @@ def test_repetitions_count_exactly(low: int, high: int) -> None:
             assert grammar.accepts("a" * count + ".") == (low <= count <= high), count
 
 
+@pytest.mark.parametrize("high", [199, 200, 201, 255, 399, 400, 401, 40_000, 40_001, 79_999, 80_000])
+def test_no_count_of_nothing_is_written(high: int) -> None:
+    """One of the two engines' libraries refuses `{0,0}`."""
+    rules = Rules()
+    text = rules.text(rules.repeat(A, 0, high))
+    assert re.search(r"\{0(,0)?\}", text) is None
+
+
 def test_large_counts_stay_small_and_under_llama_cpps_limit() -> None:
     rules = Rules()
     text = rules.text(rules.repeat(A, 7, 10**9))

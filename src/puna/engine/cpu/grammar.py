@@ -53,6 +53,8 @@ class _Writer:
                 return " ".join(self.text(part) for part in parts)
             case Alternation(options):
                 return "(" + " | ".join(self.text(option) for option in options) + ")"
+            case Repeat(_, _, 0):
+                return '""'  # the library has no such count
             case Repeat(item, low, high):
                 inner = f"({self.text(item)})"
                 if (low, high) in ((0, None), (1, None), (0, 1)):

@@ -154,6 +154,23 @@ def test_schemas_become_grammars_that_hold(schema: JsonObject | None, good: str,
     assert not takes(bad)
 
 
+@pytest.mark.parametrize("most", [200, 201, 255, 399, 400, 401])
+def test_texts_of_any_length_are_bounded(most: int, grammars: Grammars) -> None:
+    matcher = grammars.matcher(schema_to_gbnf({"type": "string", "maxLength": most}))
+    feed(matcher, '"', *("x" * (most - 1)))
+    assert b"xx" not in allowed(matcher)
+    assert {b"x", b'"'} <= allowed(matcher)
+    feed(matcher, "x")
+    assert allowed(matcher) == {b'"'}
+
+
+@pytest.mark.parametrize("nothing", ['"b"{0}', '("b" "c"){0,0}', "[b]{0,0}"])
+def test_a_count_of_nothing_is_nothing(nothing: str, grammars: Grammars) -> None:
+    matcher = grammars.matcher(f'root ::= "a" {nothing} "x"')
+    feed(matcher, "a")
+    assert allowed(matcher) == {b"x"}
+
+
 def test_a_character_may_come_in_parts(grammars: Grammars) -> None:
     """After its first byte only one text can follow: that too may come in tokens of any length."""
     matcher = grammars.matcher('root ::= "☃é"')
