@@ -434,12 +434,15 @@ def _number(place: Located, keyword: str, value: JsonValue) -> Decimal:
 
 
 def _count(place: Located, keyword: str, schema: JsonObject) -> int | None:
+    """A bound, None if there is none. An upper one past MAX_COUNT is that: no answer gets there."""
     if keyword not in schema:
         return None
     value = schema[keyword]
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
         raise SchemaError(place.path, keyword, "it must be a whole number, not negative")
     if value > MAX_COUNT:
+        if keyword.startswith("max"):
+            return MAX_COUNT
         raise SchemaError(place.path, keyword, f"it must be at most {MAX_COUNT}")
     return int(value)
 

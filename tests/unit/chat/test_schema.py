@@ -28,6 +28,15 @@ def test_every_text_of_the_grammar_is_valid(name: str) -> None:
         assert conforms(text, schema) is None, text
 
 
+@pytest.mark.parametrize("most", [2**31 - 1, 2**53 - 1, 10**30])
+def test_an_upper_bound_that_no_answer_reaches_is_held(most: int) -> None:
+    string: dict[str, Any] = {"type": "string", "maxLength": most}
+    schema: dict[str, Any] = {"type": "array", "items": string, "maxItems": most}
+    assert Gbnf(schema_to_gbnf(schema)).accepts('["a", "b"]')
+    with pytest.raises(InvalidRequest, match="minItems"):
+        schema_to_gbnf({**schema, "minItems": most})
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_enforced_is_refused_by_path(name: str) -> None:
     schema, said = REFUSED[name]
