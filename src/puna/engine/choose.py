@@ -90,7 +90,7 @@ def _cpu(facts: Circumstances) -> str | None:
         return "it has adapters"
     if facts.embedding:
         return "it is to embed"
-    if facts.gpu_layers:
+    if facts.gpu_layers is not None and facts.gpu_layers > 0:  # -1, Ollama's default: as the engine likes
         return "layers are to go to a GPU (num_gpu)"
     return why_not(facts.architecture, facts.tensor_types, facts.machine, facts.metadata)
 

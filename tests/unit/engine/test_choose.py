@@ -64,6 +64,12 @@ def test_a_named_engine_is_taken_or_refused() -> None:
         choose(replace(FACTS, wish="cpu", architecture="mamba"))
 
 
+@pytest.mark.parametrize("layers", [None, 0, -1])
+def test_no_wish_for_a_gpu_is_none(layers: int | None) -> None:
+    """Ollama's clients send -1 for "as you like"."""
+    assert choose(replace(FACTS, wish="cpu", gpu_layers=layers)).engine == "cpu"
+
+
 def test_the_scripted_engine_is_never_a_fallback() -> None:
     with pytest.raises(Unsupported):
         choose(replace(FACTS, engines=frozenset({"scripted"})))
