@@ -156,7 +156,6 @@ class CompletionRun:
         request, options = self._request, decided.options
         stops = options.stop or ()
         controls = await control_bytes(self._runner, stops)
-        seed = first_seed(options.seed, lambda: secrets.randbits(32))
         constraint = None if request.output is None else await asyncio.to_thread(_constraint, request.output)
         many = request.best_of or request.n
         ranked = many > request.n
@@ -164,6 +163,8 @@ class CompletionRun:
         for place, text in enumerate(texts):
             limit = room(len(text.tokens), self._runner.info.num_ctx, options.num_predict)
             echo = await self._echo(text) if request.echo else None
+            # A given seed answers a prompt the same wherever it stands; without one, equal prompts differ.
+            seed = first_seed(options.seed, lambda: secrets.randbits(32))
             group = []
             for number in range(many):
                 index = place * many + number

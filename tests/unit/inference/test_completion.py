@@ -36,6 +36,15 @@ async def test_choices_are_numbered_prompt_by_prompt() -> None:
     assert done_of(events).usage.prompt == 3
 
 
+async def test_equal_prompts_are_answered_apart_unless_a_seed_is_given() -> None:
+    script = {"default": {"choices": [{"text": str(number)} for number in range(1000)]}}
+    async with open_house(script) as h:
+        free = await events_of(h, complete(*["x"] * 8))
+        seeded = await events_of(h, complete(*["x"] * 8, options=Options(seed=3)))
+    assert len({text_of(free, index) for index in range(8)}) > 1
+    assert {text_of(seeded, index) for index in range(8)} == {"3"}
+
+
 async def test_echo() -> None:
     async with open_house({"default": {"text": " more"}}) as h:
         events = await events_of(h, complete("Some", tuple(b"ids"), echo=True))
