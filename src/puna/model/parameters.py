@@ -178,7 +178,7 @@ def _cut(row: Parameter, value: JsonValue) -> bool:
 def _within(row: Parameter, value: float, param: str) -> int | float:
     # Not a number compares as false, and so is refused too.
     if not row.least <= value <= row.most:
-        raise _wrong(param, value, f"a number from {row.least:g} to {row.most:g}")
+        raise _wrong(param, value, f"a number from {_shown(row.least)} to {_shown(row.most)}")
     return value
 
 
@@ -207,3 +207,8 @@ _PARSERS: Mapping[Kind, Callable[[str], JsonValue]] = {
     "bool": _parse_bool,
     "texts": lambda text: [text],
 }
+
+
+def _shown(bound: float) -> str:
+    """A bound with all its digits."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
