@@ -269,6 +269,9 @@ class Protocol(HttpToolsProtocol):
             piece, rest = data[: self._left], data[self._left :]
             self._left -= len(piece)
             self._parse(piece)
+            if self._left == 0 and self._in_body and not self._ending:
+                # Never the case while both count alike. If they did not, no byte would ever be taken again.
+                self._break("its length is not clear")
             return rest
         before = self._received
         self._parse(data)
@@ -356,8 +359,8 @@ class Protocol(HttpToolsProtocol):
         scope["raw_path"] = raw_path
         scope["query_string"] = target.query or b""
         if not any(name == b"transfer-encoding" for name, _ in self.headers):
-            length = next((value for name, value in self.headers if name == b"content-length"), b"0")
-            self._left = int(length) if length.isdigit() else 0
+            # The parser has refused all but digits; blanks may stand around them.
+            self._left = int(next((value for name, value in self.headers if name == b"content-length"), b"0"))
         self.cycle = _Cycle(
             scope=scope,
             transport=self._channel,
@@ -376,7 +379,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._received += len(body)
-        if self.cycle is not None:
+        if self.cycle is not None and not self._astray:
             super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -51,6 +51,25 @@ def test_fields_have_a_number(server):
     assert exchange(server.port, get(b"/api/version", *(b"a: 1" for _ in range(300)))).status == 431
 
 
+@pytest.mark.parametrize("before", [b"", b" ", b"\t  "])
+@pytest.mark.parametrize("digits", [b"%d", b"000%d"])
+@pytest.mark.parametrize("after", [b" ", b"  \t", b""])
+def test_blanks_around_a_length_are_nothing(server, before, digits, after):
+    head = POST + b"content-length:" + before + digits % len(CHAT) + after + b"\r\n\r\n"
+    with connected(server.port) as connection:
+        for _ in range(2):  # the second shows that the first was read to its end and no further
+            send(connection, head + CHAT)
+            assert read_answer(connection).status == 200
+
+
+def test_a_request_behind_a_last_chunk_adds_nothing_to_the_body_before_it(server):
+    head = POST + b"transfer-encoding: chunked\r\n\r\n"
+    request = head + b"%x\r\n" % len(CHAT) + CHAT + b"\r\n0\r\n\r\n"
+    with connected(server.port) as connection:
+        send(connection, request * 2)
+        assert read_answer(connection).status == 200
+
+
 def test_a_url_that_is_too_long(server):
     assert exchange(server.port, get(b"/api/version?" + b"x" * 15_000)).status == 200
     assert exchange(server.port, get(b"/api/version?" + b"x" * 17_000)).status == 414
