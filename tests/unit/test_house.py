@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,17 @@ def test_no_test_waits_with_sleep() -> None:
     found = [f"{path.relative_to(TESTS)}:{call.lineno}" for path, tree in parsed(TESTS) for call in sleeps(tree)]
     assert [place for place in found if not place.startswith(str(WAITING.relative_to(TESTS)))] == []
     assert [*sleeps(ast.parse("import time\ntime.sleep(0.1)"))], "it would be seen"
+
+
+ROOMS_OF_THEIR_OWN = ("cli", "engine/cpu/families", "server/ollama", "server/openai")
+"""Whose files are told by their kind, not one by one."""
+
+
+def test_the_plan_of_the_house_names_every_module() -> None:
+    words = set(re.findall(r"[a-z_]+", (TESTS.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")))
+    modules = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
+    told = [path for path in modules if not path.as_posix().startswith(ROOMS_OF_THEIR_OWN)]
+    assert [path.as_posix() for path in told if path.stem not in words] == []
 
 
 def public_names(tree: ast.Module) -> Iterator[str]:
