@@ -11,7 +11,7 @@ llama.cpp turns a repetition over 2,000 into an endless one without a word, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -252,7 +252,7 @@ class Rules:
 
         Raises NoAnswer if `root` itself cannot, GrammarTooLarge past MAX_TEXT characters.
         """
-        ending = self._ending()
+        ending = self._ending(self._bodies)
         body = _pruned(root, ending)
         if body == NEVER:
             raise NoAnswer
@@ -273,7 +273,7 @@ class Rules:
 
     def can_end(self, root: Expression) -> bool:
         """Whether any finite text matches."""
-        return _can_end(root, self._ending())
+        return _can_end(root, self._ending(self._reached(root)))
 
     def endless(self) -> str | None:
         """A rule that would be read for ever without a character: it begins with itself, or repeats what may be
@@ -314,14 +314,24 @@ class Rules:
         body = self._bodies.get(name)
         return NEVER if body is None else body
 
-    def _ending(self) -> set[str]:
-        """Names of the rules that match at least one finite text: a worklist over who waits for whom."""
+    def _reached(self, root: Expression) -> set[str]:
+        """Names of the rules that `root` uses, directly or not. Others may be many: the tools before."""
+        reached: set[str] = set()
+        waiting = [root]
+        while waiting:
+            new = set(references(waiting.pop())) - reached
+            reached |= new
+            waiting.extend(self._body(name) for name in new)
+        return reached
+
+    def _ending(self, names: Collection[str]) -> set[str]:
+        """Those of these rules that match at least one finite text; they use no others. By who waits for whom."""
         users: dict[str, set[str]] = {}
-        for name in self._bodies:
+        for name in names:
             for used in references(self._body(name)):
                 users.setdefault(used, set()).add(name)
         ending = set(self._external)
-        waiting = list(self._bodies)
+        waiting = list(names)
         while waiting:
             name = waiting.pop()
             if name not in ending and _can_end(self._body(name), ending):
