@@ -189,9 +189,15 @@ class Reader:
         """All of it, even where a `false` rules out every value. Raises SchemaError."""
         shape = SchemaShape(" and ".join(dict.fromkeys(place.path for place in places)))
         waiting = list(reversed(places))
+        seen: set[tuple[str, int]] = set()
         while waiting:
             place = waiting.pop()
             schema = place.schema
+            # Said twice is said once; references that each name the next one twice would say it 2**n times.
+            if (key := (place.path, id(schema))) in seen:
+                continue
+            if not any(place is first for first in places):  # that one of these leads to itself is yet to be found
+                seen.add(key)
             if schema is True:
                 continue
             if schema is False:

@@ -21,20 +21,32 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 
+MAX_STEPS = 50_000
+"""Subschemas that one check of an answer looks at: references that each name the next one twice make 2**n of them."""
+
+
+class _TooManySteps(Exception):
+    pass
+
+
 def first_error(value: JsonValue, schema: JsonValue) -> str | None:
-    """The most telling thing that `schema` has against `value`, with its place in the value; None: nothing."""
+    """The most telling thing that `schema` has against `value`, with its place in the value; None: nothing, or more to
+    look at than MAX_STEPS.
+    """
     from jsonschema.exceptions import best_match
 
     try:
-        error = best_match(validator(schema).iter_errors(value))
-    except RecursionError:
+        error = best_match(validator(schema, most=MAX_STEPS).iter_errors(value))
+    except (RecursionError, _TooManySteps):
         # A value of a recursive schema may be nested deeper than can be looked into: its grammar has held it.
         return None
     return None if error is None else f"{error.json_path}: {error.message}"
 
 
-def validator(schema: JsonValue) -> Validator:
-    """For a schema in which `puna.chat.survey` finds no fault. References are followed inside it only."""
+def validator(schema: JsonValue, *, most: int | None = None) -> Validator:
+    """For a schema in which `puna.chat.survey` finds no fault. References are followed inside it only. `most`: the
+    subschemas that it may look at, of all its values together.
+    """
     from jsonschema import Draft201909Validator, Draft202012Validator, validators
     from referencing import Registry
 
@@ -52,16 +64,26 @@ def validator(schema: JsonValue) -> Validator:
     }
     exact: type[Validator] = validators.extend(base, own)  # type: ignore[no-untyped-call]
     # A schema that names its version would get that version's own class on the way down, without the above.
-    exact.evolve = _evolved  # type: ignore[method-assign]
+    exact.evolve = _evolving(most)  # type: ignore[method-assign]
     if isinstance(schema, dict):
         schema = {key: value for key, value in schema.items() if key not in ("$schema", "$id")}
     return exact(cast("bool | dict[str, object]", schema), format_checker=_formats(), registry=Registry())
 
 
-def _evolved(self: Any, **changes: Any) -> Any:
-    kept = {"schema": self.schema, "format_checker": self.format_checker}
-    kept |= {"registry": self._registry, "_resolver": self._resolver}
-    return type(self)(**{**kept, **changes})
+def _evolving(most: int | None) -> Callable[..., Any]:
+    """How a validator makes that of a subschema, `most` times."""
+    steps = 0
+
+    def evolved(self: Any, **changes: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if most is not None and steps > most:
+            raise _TooManySteps
+        kept = {"schema": self.schema, "format_checker": self.format_checker}
+        kept |= {"registry": self._registry, "_resolver": self._resolver}
+        return type(self)(**{**kept, **changes})
+
+    return evolved
 
 
 def _multiple_of(_: Validator, step: float, value: JsonValue, schema: JsonValue) -> Iterator[ValidationError]:

@@ -190,3 +190,32 @@ def test_a_large_enum_with_its_type_is_read_at_once() -> None:
 def test_equal_in_python_is_not_equal_in_json() -> None:
     with pytest.raises(InvalidRequest, match="no value"):
         schema_to_gbnf({"allOf": [{"const": True}, {"const": 1}]}, param="response_format")
+
+
+def twice(keyword: Any, times: int = 25) -> dict[str, Any]:
+    """References that each name the next one twice, so that the last is said 2**times times."""
+    named = {f"d{i}": keyword({"$ref": f"#/$defs/d{i + 1}"}) for i in range(times)}
+    return {"$defs": {**named, f"d{times}": object_of({"a": {"type": "string"}})}, "$ref": "#/$defs/d0"}
+
+
+def test_what_is_said_twice_is_read_once() -> None:
+    grammar = Gbnf(schema_to_gbnf(twice(lambda one: {"allOf": [one, one]})))
+    assert grammar.accepts('{"a":"x"}')
+    assert not grammar.accepts('{"a":1}')
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        lambda one: {"allOf": [one, one]},
+        lambda one: {"anyOf": [one, one]},
+        lambda one: {"oneOf": [one, one]},
+        lambda one: {"if": one, "then": one, "else": one},
+        lambda one: {"dependentSchemas": {"a": one, "b": one}},
+    ],
+    ids=["allOf", "anyOf", "oneOf", "if", "dependentSchemas"],
+)
+def test_a_check_of_an_answer_ends(keyword: Any) -> None:
+    # What it says is of no matter here: without a bound it would look 2**40 times.
+    conforms('{"a":"x","b":"y"}', twice(keyword, 40))
+    conforms("5", twice(keyword, 40))
