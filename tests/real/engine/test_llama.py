@@ -86,8 +86,9 @@ async def test_text_and_ids(runner: Runner) -> None:
     assert 1 not in await runner.tokenize("<|im_start|>", special=False, bos=True)
     # Each token's own bytes, also of those that hold a part of a character.
     assert b"".join([await runner.detokenize([id_]) for id_ in ids]).decode() == EMOJI
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest) as refusal:
         await runner.detokenize([49152])
+    assert refusal.value.param == "tokens"
 
 
 async def test_every_token_has_its_id_and_bytes(runner: Runner) -> None:

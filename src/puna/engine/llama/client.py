@@ -118,7 +118,7 @@ class LlamaRunner:
         return tokens
 
     async def detokenize(self, tokens: Sequence[int]) -> bytes:
-        self._check_known(tokens)
+        self._check_known(tokens, "tokens")
         text: str = (await self._post("/detokenize", {"tokens": list(tokens)}))["content"]
         if _REPLACEMENT not in text:
             return text.encode()
@@ -328,9 +328,9 @@ class LlamaRunner:
             "multimodal_data": [base64.b64encode(item).decode() for item in prompt.media],
         }
 
-    def _check_known(self, tokens: Sequence[int]) -> None:
+    def _check_known(self, tokens: Sequence[int], param: str = "prompt") -> None:
         if tokens and not (min(tokens) >= 0 and max(tokens) < self._info.vocabulary):
-            raise InvalidRequest(f"token ids go from 0 to {self._info.vocabulary - 1}", param="prompt")
+            raise InvalidRequest(f"token ids go from 0 to {self._info.vocabulary - 1}", param=param)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         async with self._open("POST", path, body) as exchange:
