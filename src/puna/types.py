@@ -425,6 +425,11 @@ class Embeddings:
     ignored: tuple[str, ...] = ()
     ignored_parameters: tuple[str, ...] = ()
 
+    @property
+    def numbers(self) -> int:
+        """How many there are in all vectors."""
+        return sum(map(len, self.vectors))
+
 
 # ------------------------------------------------------------------------------------------------------- progress
 

@@ -160,7 +160,7 @@ class Languages:
         code = language.edges[bisect_right(language.edges, code) - 1]
         key = language.number, code
         if key not in self._after:
-            self.work += 1
+            self.work += max(len(language.parts), 1)
             if self.limit is not None and self.work > self.limit:
                 raise TooManyStates
             self._after[key] = self._derive(language, code)

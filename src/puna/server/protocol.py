@@ -341,6 +341,11 @@ class Protocol(HttpToolsProtocol):
             target = httptools.parse_url(self.url)
         except httptools.HttpParserInvalidURLError:
             return InvalidRequest("The target of this request is no URL.", code="invalid_http")
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            return InvalidRequest(
+                "A body comes whole or in chunks: other transfer codings are not read.", code="invalid_http"
+            )
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and version == "1.1"):
             return InvalidRequest("A request has one Host header.", code="invalid_http")
@@ -358,7 +363,7 @@ class Protocol(HttpToolsProtocol):
         scope["path"] = unquote(raw_path.decode("latin-1"))
         scope["raw_path"] = raw_path
         scope["query_string"] = target.query or b""
-        if not any(name == b"transfer-encoding" for name, _ in self.headers):
+        if not codings:
             # The parser has refused all but digits; blanks may stand around them.
             self._left = int(next((value for name, value in self.headers if name == b"content-length"), b"0"))
         self.cycle = _Cycle(

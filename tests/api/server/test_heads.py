@@ -287,3 +287,10 @@ def test_connections_have_a_number(serving):
                 assert int(answer.headers["retry-after"]) >= 1
                 assert "PUNA_MAX_CONNECTIONS" in answer.json["error"]
         until(lambda: own.get("/api/version").status == 200, 10, "room for another connection")
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"chunked\r\ntransfer-encoding: chunked", b"identity"])
+def test_other_transfer_codings_are_refused(server, coding):
+    """Read as if they were not there, they would be another body than the one that was sent."""
+    answer = exchange(server.port, POST + b"transfer-encoding: " + coding + b"\r\n\r\n0\r\n\r\n")
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_http")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from puna.errors import InvalidRequest
@@ -42,3 +44,9 @@ def test_text_is_kept_and_half_surrogates_do_not_break_it():
 )  # fmt: skip
 def test_kinds_in_words(value, words):
     assert kind(value) == words
+
+
+def test_long_lists_are_written_in_stretches_and_alike():
+    value = {"a": [*range(25_000)], "b": [[0.5] * 12_000, [], {"c": ["\u00e9"] * 10_001}], "d": [], "e": "x", "f": [[]]}
+    assert json.loads(dump(value)) == value
+    assert dump(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

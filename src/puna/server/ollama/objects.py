@@ -10,6 +10,7 @@ from puna.chat.turns import arguments_json
 from puna.types import (
     Candidate,
     Done,
+    Embeddings,
     Event,
     Finished,
     JsonObject,
@@ -160,6 +161,20 @@ def idle_object(model: str, reason: str, *, chat: bool) -> JsonObject:
     """The answer to a request without a prompt: the model was loaded, or is to be unloaded."""
     body: JsonObject = {"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}
     return {"model": model, "created_at": timestamp(), **body, "done": True, "done_reason": reason}
+
+
+def embeddings_object(model: str, embeddings: Embeddings) -> JsonObject:
+    """The answer of `/api/embed`."""
+    whole: JsonObject = {
+        "model": model,
+        "embeddings": [list(vector) for vector in embeddings.vectors],
+        "total_duration": embeddings.timings.total,
+        "load_duration": embeddings.timings.load,
+        "prompt_eval_count": embeddings.prompt_tokens,
+    }
+    if embeddings.truncated:
+        whole["truncated"] = list(embeddings.truncated)
+    return whole
 
 
 def timestamp() -> str:

@@ -12,12 +12,12 @@ from starlette.types import ASGIApp
 
 from puna.errors import ModelNotFound, NotFound
 from puna.model.name import Name
-from puna.server.body import JsonReply, beside, dump
+from puna.server.body import JsonReply, beside, dump, reply_beside
 from puna.server.contract.report import Report
 from puna.server.ollama.bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
 from puna.server.ollama.convert import to_chat, to_embed, to_embed_one, to_generate
 from puna.server.ollama.exchange import missing_as, read_body, required
-from puna.server.ollama.objects import Turn, idle_object, merged
+from puna.server.ollama.objects import Turn, embeddings_object, idle_object, merged
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
 from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, JsonObject, Started
@@ -57,16 +57,7 @@ class InferenceRoutes:
         result = await self._embedded(request, report.take(await beside(request, lambda: to_embed(body))), report)
         if result is None:
             return JsonReply({"model": body.model, "embeddings": []})
-        reply: JsonObject = {
-            "model": body.model,
-            "embeddings": [list(vector) for vector in result.vectors],
-            "total_duration": result.timings.total,
-            "load_duration": result.timings.load,
-            "prompt_eval_count": result.prompt_tokens,
-        }
-        if result.truncated:
-            reply["truncated"] = list(result.truncated)
-        return JsonReply(reply)
+        return await reply_beside(lambda: embeddings_object(body.model, result), result.numbers)
 
     async def embeddings(self, request: Request) -> Response:
         """The older form: one prompt, one vector."""

@@ -16,7 +16,7 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
-from puna.server.body import JsonReply, beside
+from puna.server.body import JsonReply, beside, reply_beside
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.openai import chat, convert, legacy
@@ -100,7 +100,8 @@ class _Api:
         with report.naming():
             embeddings = await unless_gone(request.receive, self._inference.embed(wanted))
         report.embedded(embeddings)
-        return JsonReply(embeddings_json(embeddings, body.model, base64_=body.encoding_format == "base64"))
+        base64_ = body.encoding_format == "base64"
+        return await reply_beside(lambda: embeddings_json(embeddings, body.model, base64_=base64_), embeddings.numbers)
 
     # ------------------------------------------------------------------------------------------------------ models
 
@@ -131,24 +132,26 @@ class _Api:
         special = body.parse_special is not False
         if body.content is not None:
             tokens = await self._inference.tokenize(name, body.content, special=special, bos=bool(body.add_special))
-            return JsonReply({"tokens": [*tokens]})
+            return await reply_beside(lambda: {"tokens": [*tokens]}, len(tokens))
+        shown: list[JsonValue] | None
         if body.prompt is not None:
             bos = body.add_special_tokens is not False
             tokens = await self._inference.tokenize(name, body.prompt, special=special, bos=bos)
-            counted: JsonObject = {"count": len(tokens), "tokens": [*tokens]}
+            count, shown = len(tokens), [*tokens]
         else:
             images = await self._fetch_images(request, name, body.messages or [])
             wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, name, images)))
             with report.naming():
                 prompt = await self._inference.counted(wanted)
-            counted = {"count": prompt.count, "tokens": None if prompt.tokens is None else [*prompt.tokens]}
-        return JsonReply({**counted, "max_model_len": await self._context(name)})
+            count, shown = prompt.count, None if prompt.tokens is None else [*prompt.tokens]
+        context = await self._context(name)
+        return await reply_beside(lambda: {"count": count, "tokens": shown, "max_model_len": context}, count)
 
     async def detokenize(self, request: Request) -> Response:
         body, _ = await self._read(request, DetokenizeBody)
         text = await self._inference.detokenize(await self._named(body.model), body.tokens)
         # vLLM's clients read `prompt`, llama.cpp's `content`.
-        return JsonReply({"prompt": text, "content": text})
+        return await reply_beside(lambda: {"prompt": text, "content": text}, len(text))
 
     async def health(self, _request: Request) -> Response:
         return JsonReply({"status": "ok"})
