@@ -20,7 +20,7 @@ import pytest
 
 from fakes.waiting import until
 
-RUNS = int(os.environ.get("PUNA_TEST_RUNS", "12"))
+RUNS = int(os.environ.get("PUNA_TEST_RUNS", "20"))
 """Calls of each kind: every name in every way to ask. The promise is 50 of 50, on each engine."""
 
 

@@ -21,7 +21,7 @@ SCHEMAS = dict([*OBJECTS.items()][:: 1 if RUNS >= 50 else 3])
 """Grammars of all of them are held against their schemas without a model, and read by both engines (test_schemas)."""
 LONG = {"length-long": 500, "set-large": 500}
 """Answers that have to be long, or of which a small model finds no end: tokens at most. For the others 240."""
-ENDED = 0.7
+ENDED = 0.75
 """Such a share of the answers at least end by themselves: the others were cut, and say so."""
 
 

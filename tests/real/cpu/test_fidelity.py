@@ -22,7 +22,7 @@ from real.cpu.models import Floats, agreement, forward_logits, in_type, log_prob
 from real.cpu.reference import Reference
 from real.cpu.running import files, started
 
-SCORED = 768
+SCORED = 1500
 LEAD = 36
 """Tokens at the start that are read and not scored."""
 PLAIN = 256

@@ -19,8 +19,7 @@ from .running import Answered, answer, started
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TRIALS = 12
-"""Each length once, and the cached prompt as often."""
+TRIALS = 24
 SHIPPED = ("Q4_1", "Q4_K_M", "Q8_0", "BF16")
 SMALL = ("Q4_K", "F32")
 
