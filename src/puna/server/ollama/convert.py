@@ -26,6 +26,7 @@ _GENERATE = FieldNames(
     {**_NAMES, "messages[].content[]": "images", "messages[].content": "prompt", "messages": "prompt"}
 )
 _CHAT = FieldNames({**_NAMES, "messages[].content[]": "messages[].images", "tools[].name": "tools[].function.name"})
+_TOOLS = FieldNames({**_CHAT.paths, "grammar": "tools"})
 _EMBED = FieldNames(_NAMES)
 _EMBEDDINGS = FieldNames({**_NAMES, "input[]": "prompt", "input": "prompt"})
 
@@ -95,7 +96,7 @@ def to_chat(body: ChatBody) -> Converted[ChatRequest]:
         keep_alive=read_keep_alive(body.keep_alive),
         truncate=body.truncate,
     )
-    return Converted(request, ignored, _CHAT)
+    return Converted(request, ignored, _TOOLS if request.tools and request.output is None else _CHAT)
 
 
 def to_embed(body: EmbedBody) -> Converted[EmbedRequest]:

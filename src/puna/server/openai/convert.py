@@ -55,6 +55,8 @@ def to_chat(body: ChatCompletionBody, images: Images) -> Converted[ChatRequest]:
         cache_key=body.prompt_cache_key,
     )
     names = {**asked.names, **output_names, **think_names, **tool_names(body), **_ARGUMENTS}
+    if tools and output is None:
+        names["grammar"] = "tools"
     ignored = (*asked.ignored, *unreadable_arguments(body.messages))
     return Converted(request, ignored, FieldNames(names), nonstandard_tools(body))
 

@@ -133,6 +133,9 @@ def test_one_way_to_shape_an_answer():
     )
     assert refused(guided_json="nonsense") == "guided_json"
     assert called("output", guided_regex="r") == "guided_regex"
+    assert called("grammar", guided_regex="r") == "guided_regex"
+    assert called("grammar", guided_regex="r", tools=[TOOL]) == "guided_regex"
+    assert called("grammar", tools=[TOOL]) == "tools"
 
 
 def test_choices_are_written_as_they_are():
