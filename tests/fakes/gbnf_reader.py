@@ -44,6 +44,8 @@ _NAME = re.compile(r"[a-zA-Z0-9-]+")
 _COUNT = re.compile(r"\{(\d+)(,(\d*))?\}")
 LONGEST_COUNT = 2000  # llama.cpp reads more as "without end"
 FAR = 10**9
+NEAR = 5_000
+"""Characters that a walk may take more than it must."""
 
 
 class _Line:
@@ -164,13 +166,15 @@ class Gbnf:
             elif isinstance(node, Row):
                 todo.extend(reversed(node.parts))
             elif isinstance(node, Either):
-                ends = [option for option in node.options if self._cost(option) < FAR]
-                short = min(ends, key=self._cost)
+                short = min(node.options, key=self._cost)
+                # A text of the longest that may be, such as a thousand million characters, would take as long to write.
+                ends = [option for option in node.options if self._cost(option) <= max(NEAR, self._cost(short))]
                 todo.append(chance.choice(ends) if len(out) < length else short)
             elif isinstance(node, Times):
                 count = node.low
                 most = node.high if node.high is not None else node.low + 6
-                while count < most and len(out) < length and chance.random() < 0.7:
+                near = self._cost(node.item) <= NEAR
+                while near and count < most and len(out) < length and chance.random() < 0.7:
                     count += 1
                 todo.extend([node.item] * count)
         return "".join(out)
