@@ -8,7 +8,7 @@ From then on a fault is an error frame and a clean end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,7 +27,6 @@ SILENCE = 10.0
 """Seconds without a frame after which a comment is sent."""
 
 Result = TypeVar("Result")
-Headers = Callable[[], Mapping[str, str]]
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -82,7 +81,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
 class EventStream:
     """An ASGI response that sends `frames` as they come and closes them in any case.
 
-    `headers` is asked when the status line is sent, by when the first frame has been made (or the grace has passed).
+    What else its headers say, the request's Report writes (`puna.server.contract.report`).
     """
 
     def __init__(
@@ -90,13 +89,11 @@ class EventStream:
         frames: AsyncGenerator[bytes, None],
         framing: Framing,
         *,
-        headers: Headers = dict,
         grace: float = GRACE,
         silence: float = SILENCE,
     ) -> None:
         self._frames = frames
         self._framing = framing
-        self._headers = headers
         self._grace = grace
         self._silence = silence
         self._started = False
@@ -162,7 +159,6 @@ class EventStream:
             "content-type": self._framing.media_type,
             "cache-control": "no-cache",
             "x-accel-buffering": "no",  # nginx would otherwise hold the stream back
-            **self._headers(),
         }
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
