@@ -1,0 +1,63 @@
+/* What Python tells the library: a model, and one step of it. Mirrored field for field by engine/cpu/forward.py. */
+#ifndef PUNA_MODEL_H
+#define PUNA_MODEL_H
+
+#include "layout.h"
+
+enum { ABI = 1 };
+enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64 };
+
+typedef enum { SILU, GELU, CLAMPED_SWIGLU } Activation;
+
+typedef struct { /* a mixture of experts in place of one feed-forward part */
+    Matrix router;         /* [experts][hidden], of floats */
+    const Matrix *gate, *up, *down; /* one each an expert */
+    int32_t experts, used; /* how many there are; how many a row takes */
+    int32_t softmax_last;  /* 1: probabilities are those of the chosen alone; 0: of all experts, then as `renormalise` */
+    int32_t renormalise;   /* 1: the chosen ones' probabilities are made to sum to 1 */
+} Mixture;
+
+typedef struct {
+    const float *attention_norm, *post_attention_norm; /* [hidden]; the second may be NULL: no norm there */
+    const float *feed_norm, *post_feed_norm;           /* the same */
+    const float *query_norm, *key_norm;                /* [head] of each head, or NULL */
+    const float *sinks;                                /* [heads]: a score that takes weight and has no value, or NULL */
+    Matrix query, key, value, output;                  /* rows of query and key in the order that rotates neighbours */
+    Matrix gate, up, down;                             /* not looked at if there is a mixture */
+    const Mixture *mixture;                            /* or NULL */
+    uint8_t *cache;                                    /* this layer's blocks */
+    int64_t cache_bytes;
+    int32_t rope;   /* which of the model's; -1: positions are not told */
+    int32_t window; /* how many positions a row sees, itself included; 0: all */
+} Layer;
+
+typedef struct { /* angle of pair i at position p: p * speeds[i]; beyond `pairs` a head is not turned */
+    const float *speeds;
+    int32_t pairs;
+    float magnitude; /* of cosine and sine */
+} Rope;
+
+typedef struct {
+    int32_t layers, hidden, heads, kv_heads, head, between, vocabulary;
+    int32_t most_rows, context, blocks; /* of one step; positions; blocks in the cache */
+    int32_t activation, ropes;
+    float epsilon, attention_scale, attention_cap, logit_cap; /* caps: 0 for none */
+    float embedding_scale, residual_scale, logit_scale;
+    int32_t embedding_type; /* ggml's */
+    Rope rope[MOST_ROPES];
+    const uint8_t *embedding; /* the file's own rows */
+    int64_t embedding_bytes;
+    const float *output_norm;
+    Matrix output;
+    const Layer *layer;
+} Model;
+
+typedef struct { /* Sequence i has rows begins[i] … begins[i+1]-1; past[i] of its tokens are in the cache already; its
+                    blocks, those to be written among them, are block_begins[i] … of `blocks`. */
+    int32_t rows, sequences, wanted;
+    const int32_t *ids, *past, *begins, *blocks, *block_begins;
+    const int32_t *want; /* [wanted]: rows whose logits are asked for */
+    float *logits;       /* [wanted][vocabulary rounded up to 16] */
+} Step;
+
+#endif
