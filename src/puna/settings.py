@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 from puna import places
 from puna.errors import PunaError
 
+CPU_VARIANTS = ("avx512vnni", "avxvnni", "avx2", "dotprod", "portable")
+"""Sets of instructions that the cpu engine's library may be built for, the best first."""
+
 DEFAULT_PORT = 11434
 
 
@@ -165,6 +168,11 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _variant(text: str) -> str:
+    """A variant's name, or a developer's build of it: `avx2-gcc-sanitized`."""
+    return text if text.partition("-")[0] in CPU_VARIANTS else _one_of(*CPU_VARIANTS)(text)
+
+
 def _default_models() -> Path:
     models = places.models()
     if models is None:
@@ -233,6 +241,8 @@ ROWS: tuple[Row, ...] = (
         "Image URLs of requests may point at private, loopback and link-local addresses. Default off."),
     Row("cpu_exact", ("PUNA_CPU_EXACT",), _boolean, "a boolean",
         "The cpu engine computes as the float32 reference does: no dynamic quantisation, float32 cache. Slower."),
+    Row("cpu_variant", ("PUNA_CPU_VARIANT",), _variant, ", ".join(CPU_VARIANTS[:-1]) + " or " + CPU_VARIANTS[-1],
+        "Instructions that the cpu engine uses. Default: the best that the processor has. All give the same answers."),
     Row("debug", ("PUNA_DEBUG", "OLLAMA_DEBUG"), _boolean, "a boolean", "Log at debug level."),
 )  # fmt: skip
 
@@ -266,6 +276,7 @@ class Settings:
     read_timeout: float = 30.0
     fetch_private: bool = False
     cpu_exact: bool = False
+    cpu_variant: str | None = None
     debug: bool = False
 
     @classmethod
