@@ -5,7 +5,7 @@
 #include "layout.h"
 
 enum { ABI = 1 };
-enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64 };
+enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64, MOST_EXPERTS = 1024, MOST_USED = 32 };
 
 typedef enum { SILU, GELU, CLAMPED_SWIGLU } Activation;
 
@@ -13,8 +13,8 @@ typedef struct { /* a mixture of experts in place of one feed-forward part */
     Matrix router;         /* [experts][hidden], of floats */
     const Matrix *gate, *up, *down; /* one each an expert */
     int32_t experts, used; /* how many there are; how many a row takes */
-    int32_t softmax_last;  /* 1: probabilities are those of the chosen alone; 0: of all experts, then as `renormalise` */
-    int32_t renormalise;   /* 1: the chosen ones' probabilities are made to sum to 1 */
+    int32_t renormalise;   /* 1: shares are the softmax of the chosen ones' scores; 0: of all experts' scores */
+    float share_scale;     /* shares are multiplied by it */
 } Mixture;
 
 typedef struct {
@@ -42,7 +42,7 @@ typedef struct {
     int32_t most_rows, context, blocks; /* of one step; positions; blocks in the cache */
     int32_t activation, ropes;
     float epsilon, attention_scale, attention_cap, logit_cap; /* caps: 0 for none */
-    float embedding_scale, residual_scale, logit_scale;
+    float embedding_scale;
     int32_t embedding_type; /* ggml's */
     Rope rope[MOST_ROPES];
     const uint8_t *embedding; /* the file's own rows */

@@ -42,6 +42,7 @@ INLINE void f_store(float *p, vf v) { *(vf_at *)p = v; }
 INLINE vi i_load(const void *p) { return *(const vi_at *)p; }
 INLINE vf f_set(float x) { return (vf){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 INLINE vi i_set(int32_t x) { return (vi){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+INLINE vf f_pick(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 INLINE vi i_lanes(void) { return (vi){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 /* What each variant has of its own:
@@ -217,7 +218,6 @@ INLINE vf f_fma(vf a, vf b, vf c) {
     return c;
 }
 #endif
-INLINE vf f_pick(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 INLINE vf f_max(vf a, vf b) { return f_pick(a > b, a, b); }
 INLINE vf f_min(vf a, vf b) { return f_pick(a < b, a, b); }
 INLINE vf f_of(vi a) { return __builtin_convertvector(a, vf); }

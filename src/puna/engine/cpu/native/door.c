@@ -1,0 +1,213 @@
+/* What Python calls. Every size and pointer is looked at here, once; what is behind may trust them. */
+#include <stdio.h>
+
+#include "packing.h"
+#include "products.h"
+#include "room.h"
+#include "step.h"
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+/* Says why not, and is 0. */
+#define NO(...) (snprintf(why, (size_t)why_bytes, __VA_ARGS__), 0)
+
+EXPORT int32_t puna_abi(void) { return ABI; }
+EXPORT const char *puna_variant(void) { return VARIANT; }
+
+EXPORT int64_t puna_struct_bytes(int32_t which) {
+    static const int64_t size[] = {sizeof(Matrix), sizeof(Mixture), sizeof(Layer), sizeof(Rope), sizeof(Model), sizeof(Step)};
+    return which >= 0 && which < (int32_t)(sizeof size / sizeof *size) ? size[which] : -1;
+}
+
+/* ------------------------------------------------------------------------------------------------------- packing */
+
+EXPORT int32_t puna_format(int32_t type) { return format_of(type); }
+EXPORT int64_t puna_packed_bytes(int32_t type, int64_t outputs, int64_t k) { return packed_bytes(type, outputs, k); }
+
+EXPORT int32_t puna_pack(int32_t type, const uint8_t *source, int64_t source_bytes, int64_t outputs, int64_t k,
+                         const int32_t *order, float scale, uint8_t *target, int64_t target_bytes, int64_t from, int64_t to) {
+    int64_t row = row_bytes(type, k), size = packed_bytes(type, outputs, k);
+    if (row < 0 || size < 0) return 1;
+    if (!source || source_bytes < 0) return 2;
+    if (!target || target_bytes < size || from < 0 || from > to || to > (outputs + LANES - 1) / LANES) return 3;
+    if (!order && source_bytes / row < outputs) return 4;
+    if (order)
+        for (int64_t i = from * LANES; i < outputs && i < to * LANES; i++)
+            if (order[i] < 0 || order[i] >= source_bytes / row) return 4;
+    pack_tiles(type, source, outputs, k, order, scale, target, from, to);
+    return 0;
+}
+
+EXPORT int32_t puna_unpack(int32_t type, const uint8_t *source, int64_t source_bytes, int64_t rows, int64_t k, float *target) {
+    int64_t row = row_bytes(type, k), padded = (k + GROUP - 1) / GROUP * GROUP;
+    if (row < 0) return 1;
+    if (!source || rows < 0 || source_bytes / row < rows) return 2;
+    if (!target) return 3;
+    for (int64_t i = 0; i < rows; i++) unpack_row(type, source + i * row, k, target + i * padded);
+    return 0;
+}
+
+/* -------------------------------------------------------------------------------------------------------- a model */
+
+static int matrix_fits(const Matrix *m, int32_t outputs, int32_t k) {
+    return m->data && (uintptr_t)m->data % LINE == 0 && m->format >= 0 && m->format < FORMATS && m->outputs == outputs &&
+           m->k == k && m->bytes >= matrix_tiles(m) * matrix_tile_bytes(m);
+}
+
+static int mixture_fits(const Mixture *x, const Model *m) {
+    if (x->experts < 1 || x->experts > MOST_EXPERTS || x->used < 1 || x->used > x->experts || x->used > MOST_USED) return 0;
+    if (!x->gate || !x->up || !x->down || !matrix_fits(&x->router, x->experts, m->hidden)) return 0;
+    if (!is_float((Format)x->router.format)) return 0;
+    for (int i = 0; i < x->experts; i++)
+        if (!matrix_fits(&x->gate[i], m->between, m->hidden) || !matrix_fits(&x->up[i], m->between, m->hidden) ||
+            !matrix_fits(&x->down[i], m->hidden, m->between))
+            return 0;
+    return 1;
+}
+
+static int layer_fits(const Layer *y, const Model *m, int number, char *why, int64_t why_bytes) {
+    int64_t queries = (int64_t)m->heads * m->head, keys = (int64_t)m->kv_heads * m->head;
+    if (!y->attention_norm || !y->feed_norm) return NO("layer %d lacks a norm", number);
+    if (!y->query_norm != !y->key_norm) return NO("layer %d norms queries or keys alone", number);
+    if (!matrix_fits(&y->query, (int32_t)queries, m->hidden) || !matrix_fits(&y->key, (int32_t)keys, m->hidden) ||
+        !matrix_fits(&y->value, (int32_t)keys, m->hidden) || !matrix_fits(&y->output, m->hidden, (int32_t)queries))
+        return NO("a matrix of layer %d's attention has another shape", number);
+    if (y->mixture ? !mixture_fits(y->mixture, m)
+                   : !matrix_fits(&y->gate, m->between, m->hidden) || !matrix_fits(&y->up, m->between, m->hidden) ||
+                         !matrix_fits(&y->down, m->hidden, m->between))
+        return NO("a matrix of layer %d's feed-forward part has another shape", number);
+    if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_bytes / (keys * BLOCK * 4) < m->blocks)
+        return NO("layer %d's cache is too small", number);
+    if (y->rope >= m->ropes || y->window < 0) return NO("layer %d has no such rotation or window", number);
+    return 1;
+}
+
+static int model_fits(const Model *m, char *why, int64_t why_bytes) {
+    const int32_t most = 1 << 20;
+    if (m->layers < 1 || m->layers > 4096 || !m->layer) return NO("%d layers", m->layers);
+    if (m->hidden < GROUP || m->hidden % GROUP || m->hidden > most) return NO("a width of %d", m->hidden);
+    if (m->between < GROUP || m->between % GROUP || m->between > most) return NO("a feed-forward width of %d", m->between);
+    if (m->head < GROUP || m->head % GROUP || m->head > MOST_HEAD) return NO("heads of %d", m->head);
+    if (m->heads < 1 || m->heads > 4096 || m->kv_heads < 1 || m->heads % m->kv_heads)
+        return NO("%d heads that share %d", m->heads, m->kv_heads);
+    if (m->vocabulary < 1 || m->vocabulary > 1 << 24) return NO("a vocabulary of %d", m->vocabulary);
+    if (m->most_rows < 1 || (int64_t)m->most_rows * m->heads > 1 << 19) return NO("steps of %d rows", m->most_rows);
+    if (m->blocks < 1 || m->context < 1 || m->context > 1 << 28) return NO("%d blocks", m->blocks);
+    if (m->activation < SILU || m->activation > CLAMPED_SWIGLU) return NO("no activation %d", m->activation);
+    if (m->ropes < 0 || m->ropes > MOST_ROPES) return NO("%d rotations", m->ropes);
+    for (int i = 0; i < m->ropes; i++)
+        if (!m->rope[i].speeds || m->rope[i].pairs < 1 || m->rope[i].pairs > m->head / 2) return NO("rotation %d", i);
+    int64_t row = row_bytes(m->embedding_type, m->hidden);
+    if (row < 0 || !m->embedding || m->embedding_bytes / row < m->vocabulary) return NO("the embedding is too small");
+    if (!m->output_norm || !matrix_fits(&m->output, m->vocabulary, m->hidden)) return NO("the head has another shape");
+    for (int l = 0; l < m->layers; l++)
+        if (!layer_fits(&m->layer[l], m, l, why, why_bytes)) return 0;
+    return 1;
+}
+
+EXPORT Engine *puna_create(const Model *model, int32_t threads, char *why, int64_t why_bytes) {
+    if (!model || !why || why_bytes < 1) return NULL;
+    if (threads < 1 || threads > MOST_THREADS) return (Engine *)(intptr_t)NO("%d threads", threads);
+    if (!model_fits(model, why, why_bytes)) return NULL;
+    Engine *e = engine_create(model, threads);
+    if (!e) (void)NO("no memory or no thread to be had");
+    return e;
+}
+
+EXPORT void puna_destroy(Engine *engine) {
+    if (engine) engine_destroy(engine);
+}
+
+/* --------------------------------------------------------------------------------------------------------- a step */
+
+static int sequence_fits(const Model *m, const Step *s, int q, char *why, int64_t why_bytes) {
+    int64_t rows = (int64_t)s->begins[q + 1] - s->begins[q], end = s->past[q] + rows;
+    int64_t blocks = (int64_t)s->block_begins[q + 1] - s->block_begins[q];
+    if (rows < 1 || s->begins[q + 1] > s->rows || s->past[q] < 0 || end > m->context)
+        return NO("sequence %d has %d tokens after %d", q, (int)rows, s->past[q]);
+    if (s->block_begins[q] < 0 || blocks < (end + BLOCK - 1) / BLOCK) return NO("sequence %d lacks blocks", q);
+    for (int64_t i = 0; i < (end + BLOCK - 1) / BLOCK; i++) {
+        int32_t block = s->blocks[s->block_begins[q] + i];
+        if (block < 0 || block >= m->blocks) return NO("there is no block %d", block);
+    }
+    return 1;
+}
+
+static int step_fits(const Model *m, const Step *s, char *why, int64_t why_bytes) {
+    if (s->rows < 1 || s->rows > m->most_rows || s->sequences < 1 || s->sequences > s->rows)
+        return NO("%d rows of %d sequences", s->rows, s->sequences);
+    if (!s->ids || !s->past || !s->begins || !s->blocks || !s->block_begins) return NO("a list is missing");
+    if (s->wanted < 0 || s->wanted > s->rows || (s->wanted && (!s->want || !s->logits))) return NO("%d rows wanted", s->wanted);
+    for (int i = 0; i < s->rows; i++)
+        if (s->ids[i] < 0 || s->ids[i] >= m->vocabulary) return NO("there is no token %d", s->ids[i]);
+    for (int i = 0; i < s->wanted; i++)
+        if (s->want[i] < 0 || s->want[i] >= s->rows) return NO("there is no row %d", s->want[i]);
+    if (s->begins[0] != 0 || s->begins[s->sequences] != s->rows) return NO("rows that belong to no sequence");
+    for (int q = 0; q < s->sequences; q++)
+        if (!sequence_fits(m, s, q, why, why_bytes)) return 0;
+    return 1;
+}
+
+EXPORT int32_t puna_step(Engine *engine, const Step *step, char *why, int64_t why_bytes) {
+    if (!engine || !step || !why || why_bytes < 1) return 1;
+    if (!step_fits(engine_model(engine), step, why, why_bytes)) return 1;
+    engine_step(engine, step);
+    return 0;
+}
+
+EXPORT int32_t puna_spent(Engine *engine, int32_t thread, uint64_t *spent) {
+    if (!engine || !spent || thread < 0 || thread >= team_threads(engine_team(engine))) return 1;
+    engine_spent(engine, thread, spent);
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------- for tests and benches */
+
+/* x [rows][k rounded up to 32] times one matrix, by one thread: out [rows][outputs rounded up to 16]. */
+EXPORT int32_t puna_product(const Matrix *m, const float *x, int32_t rows, float *out) {
+    if (!m || !x || !out || rows < 1 || rows > 1 << 16 || !matrix_fits(m, m->outputs, m->k) || m->outputs < 1 || m->k < 1) return 1;
+    int64_t groups = matrix_groups(m), stride = (int64_t)matrix_tiles(m) * LANES;
+    Rows r = {room(rows * groups * ROW_GROUP), room(rows * groups * GROUP * 4), (int32_t)groups, rows};
+    int failed = !r.bytes || !r.floats;
+    vf tile[ROWS];
+    for (int i = 0; i < rows && !failed; i++)
+        for (int g = 0; g < groups; g++, x += GROUP) put_group(&r, i, g, f_load(x), f_load(x + LANES));
+    for (int t = 0; t < matrix_tiles(m) && !failed; t++)
+        for (int i = 0; i < rows; i += ROWS) {
+            product_tile(m, t, &r, i, tile);
+            for (int j = 0; j < rows_of_tile(&r, i); j++) f_store(out + (i + j) * stride + t * LANES, tile[j]);
+        }
+    give_back(r.bytes), give_back(r.floats);
+    return failed;
+}
+
+typedef struct { const uint8_t *from; int64_t bytes; _Alignas(8) uint64_t *sum; } Reading;
+
+static void read_part(void *context, Turn *t) {
+    const Reading *r = context;
+    int from, to;
+    while (take(t, 1, &from, &to)) {
+        vi sum[4] = {i_set(0), i_set(0), i_set(0), i_set(0)};
+        const uint8_t *p = r->from + (int64_t)from * (1 << 20);
+        for (int i = 0; i < 1 << 20; i += 4 * LINE)
+            for (int j = 0; j < 4; j++) {
+                __builtin_prefetch(p + i + 8192 + j * LINE, 0, 0);
+                sum[j] ^= i_load(p + i + j * LINE);
+            }
+        r->sum[from % 64] = (uint64_t)i_sum(sum[0] ^ sum[1] ^ sum[2] ^ sum[3]);
+    }
+    leave(t);
+}
+
+/* All threads read `bytes` from `p` once, a megabyte at a time, as a step reads its weights. */
+EXPORT int32_t puna_read(Engine *engine, const uint8_t *p, int64_t bytes) {
+    uint64_t sum[64];
+    Reading r = {p, bytes, sum};
+    if (!engine || !p || bytes < 1 << 20 || bytes >> 20 > 1 << 19) return 1;
+    team_run(engine_team(engine), read_part, &r, sizeof r, (int)(bytes >> 20));
+    return 0;
+}

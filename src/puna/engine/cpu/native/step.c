@@ -1,0 +1,518 @@
+#include "step.h"
+
+#include <stdatomic.h>
+
+#include "angles.h"
+#include "attention.h"
+#include "mixture.h"
+#include "norms.h"
+#include "packing.h"
+#include "products.h"
+#include "room.h"
+
+typedef struct { /* `count` queries of a sequence for one head of keys; `segment` -1: all of the context */
+    int32_t sequence, head, first, count, segment, group, slot;
+} Task;
+
+typedef struct { _Atomic int32_t left; int32_t pieces, slot; } Group; /* a task cut into segments; who is last merges */
+
+typedef struct { _Alignas(LINE) uint64_t spent[T_KINDS]; uint64_t since; Rows rows; } Own; /* a thread's own */
+
+enum { LONE = 1, SLOTS = 8192 }; /* rows that each thread norms for itself; queries of cut tasks */
+
+struct Engine {
+    const Model *m;
+    Team *team;
+    Own own[MOST_THREADS];
+    float *x, *apart, *queries, *cosines, *sines;
+    Rows hidden, heads, between;
+    int32_t *sequence_of, *want;
+    Task *task;
+    Group *group;
+    Seen *seen;
+    float *seen_values;
+    Pairs pairs;
+    int rotated; /* 32-bit numbers of angles a row */
+};
+
+typedef struct { /* what a step is told; each thread has a copy, as one may still be in the step before */
+    Engine *e;
+    Step s;
+    int32_t tasks;
+} Job;
+
+typedef struct { /* matrices over the same activations, one after another; `width` tiles a unit */
+    const Matrix *part[3];
+    int parts, width;
+} Product;
+
+/* ------------------------------------------------------------------------------------------------------- helpers */
+
+static uint64_t ticks(void) {
+#if defined(__x86_64__) || defined(_M_X64)
+    return __rdtsc();
+#elif defined(__aarch64__)
+    uint64_t t;
+    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
+    return t;
+#else
+    return 0;
+#endif
+}
+
+static void spent(Engine *e, const Turn *t, int kind) {
+    Own *own = &e->own[t->me];
+    uint64_t now = ticks();
+    own->spent[kind] += now - own->since, own->since = now;
+}
+
+static void next_phase(Engine *e, Turn *t, int units) {
+    meet(t, units);
+    spent(e, t, T_WAIT);
+}
+
+INLINE int units_of(const Product *p) {
+    int n = 0;
+    for (int i = 0; i < p->parts; i++) n += matrix_tiles(p->part[i]) / p->width;
+    return n;
+}
+
+/* The matrix of a unit; the unit becomes the first of its tiles there. */
+INLINE int part_of(const Product *p, int *unit) {
+    int i = 0;
+    while (*unit >= matrix_tiles(p->part[i]) / p->width) *unit -= matrix_tiles(p->part[i++]) / p->width;
+    *unit *= p->width;
+    return i;
+}
+
+/* Units taken at once: a tenth of a share at most, and no more than stays in the near cache while all rows go by. */
+INLINE int chunk_of(const Engine *e, int units, int64_t unit_bytes) {
+    int64_t share = units / (team_threads(e->team) * 10), most = (192 << 10) / unit_bytes;
+    share = share > most ? most : share;
+    return share < 1 ? 1 : (int)share;
+}
+
+/* -------------------------------------------------------------------------------------------------------- phases */
+
+static void embed_row(Engine *e, const Step *s, int row) {
+    const Model *m = e->m;
+    float *x = e->x + (int64_t)row * m->hidden;
+    int q = e->sequence_of[row], position = s->past[q] + row - s->begins[q];
+    unpack_row(m->embedding_type, m->embedding + s->ids[row] * row_bytes(m->embedding_type, m->hidden), m->hidden, x);
+    if (m->embedding_scale != 1)
+        for (int i = 0; i < m->hidden; i += LANES) f_store(x + i, f_load(x + i) * f_set(m->embedding_scale));
+    for (int i = 0; i < m->ropes; i++) {
+        float *c = e->cosines + (int64_t)row * e->rotated + i * m->head, *n = e->sines + (c - e->cosines);
+        for (int j = 0; j < m->head / 2; j++) {
+            float cosine = 1, sine = 0;
+            if (j < m->rope[i].pairs) {
+                angle((double)position * (double)m->rope[i].speeds[j], &cosine, &sine);
+                cosine *= m->rope[i].magnitude, sine *= m->rope[i].magnitude;
+            }
+            c[2 * j] = c[2 * j + 1] = cosine, n[2 * j] = -sine, n[2 * j + 1] = sine;
+        }
+    }
+}
+
+/* One row's head of queries, keys or values: normed, turned, and to where attention finds it. */
+static void put_head(Engine *e, const Step *s, const Layer *layer, int part, int tile, int width, int row, vf *v) {
+    const Model *m = e->m;
+    int D = m->head, head = tile * LANES / D, from = tile * LANES % D, q = e->sequence_of[row];
+    const float *norm = part == 0 ? layer->query_norm : part == 1 ? layer->key_norm : NULL;
+    if (norm) norm_head(v, width, norm, m->epsilon);
+    if (part < 2 && layer->rope >= 0) {
+        int64_t at = (int64_t)row * e->rotated + layer->rope * D + from;
+        for (int i = 0; i < width; i++)
+            v[i] = f_fma(f_swapped(v[i]), f_load(e->sines + at + i * LANES), v[i] * f_load(e->cosines + at + i * LANES));
+    }
+    if (part == 0) {
+        float *to = e->queries + ((int64_t)row * m->heads + head) * D + from;
+        for (int i = 0; i < width; i++) f_store(to + i * LANES, v[i] * f_set(m->attention_scale));
+        return;
+    }
+    int place = s->past[q] + row - s->begins[q];
+    int64_t block = s->blocks[s->block_begins[q] + place / BLOCK];
+    uint8_t *to = layer->cache + (block * m->kv_heads + head) * keys_bytes(D);
+    for (int i = 0; i < width; i++)
+        (part == 1 ? put_key : put_value)(to, D, place % BLOCK, from + i * LANES, v[i]);
+}
+
+static void project(Engine *e, const Step *s, Turn *t, const Product *p, const Rows *rows, const Layer *layer) {
+    int from, to, chunk = chunk_of(e, units_of(p), matrix_tile_bytes(p->part[0]) * p->width);
+    vf out[MOST_HEAD / LANES][ROWS], head[MOST_HEAD / LANES];
+    while (take(t, chunk, &from, &to))
+        for (int row = 0; row < rows->rows; row += ROWS) /* a chunk's tiles stay near while all rows go by */
+            for (int unit = from; unit < to; unit++) {
+                int tile = unit, part = part_of(p, &tile), R = rows_of_tile(rows, row);
+                for (int i = 0; i < p->width; i++) product_tile(p->part[part], tile + i, rows, row, out[i]);
+                for (int r = 0; r < R; r++) {
+                    for (int i = 0; i < p->width; i++) head[i] = out[i][r];
+                    put_head(e, s, layer, part, tile, p->width, row + r, head);
+                }
+            }
+}
+
+/* To rows of `stride` floats: added to what is there, or in its place; `cap` as the model's. */
+static void product_to(Engine *e, Turn *t, const Matrix *m, const Rows *rows, float *to, int64_t stride, int add,
+                       float cap) {
+    int from, end, chunk = chunk_of(e, matrix_tiles(m), matrix_tile_bytes(m));
+    vf out[ROWS];
+    while (take(t, chunk, &from, &end))
+        for (int row = 0; row < rows->rows; row += ROWS)
+            for (int tile = from; tile < end; tile++) {
+                product_tile(m, tile, rows, row, out);
+                for (int r = 0; r < rows_of_tile(rows, row); r++) {
+                    float *at = to + (row + r) * stride + tile * LANES;
+                    vf v = cap > 0 ? f_capped(out[r], cap) : out[r];
+                    if (add) v += f_load(at);
+                    f_store(at, v);
+                }
+            }
+}
+
+static void gated(Engine *e, Turn *t, const Layer *layer, const Rows *rows) {
+    int64_t bytes = 2 * (matrix_tile_bytes(&layer->gate) + matrix_tile_bytes(&layer->up));
+    int from, to, chunk = chunk_of(e, e->m->between / GROUP, bytes);
+    while (take(t, chunk, &from, &to))
+        for (int row = 0; row < rows->rows; row += ROWS)
+            for (int unit = from; unit < to; unit++)
+                gate_group(&layer->gate, &layer->up, unit, (Activation)e->m->activation, rows, row, &e->between);
+}
+
+/* What query `i` of a task sees of a segment: positions from … to-1 of it. */
+INLINE void sight(const Step *s, const Layer *layer, const Task *t, int i, int share, int segment, int *from, int *to) {
+    int end = s->past[t->sequence] + (t->first + i) / share + 1;
+    int begin = layer->window && end > layer->window ? end - layer->window : 0;
+    begin -= segment * SEGMENT, end -= segment * SEGMENT;
+    *from = begin < 0 ? 0 : begin > SEGMENT ? SEGMENT : begin;
+    *to = end < 0 ? 0 : end > SEGMENT ? SEGMENT : end;
+}
+
+static void attend_segment(Engine *e, const Step *s, const Layer *layer, const Task *t, int segment, Keys *keys,
+                           Seen *seen) {
+    const Model *m = e->m;
+    int share = m->heads / m->kv_heads, from[QUERIES], to[QUERIES], any = 0;
+    const float *query[QUERIES];
+    for (int i = 0; i < t->count; i++) {
+        int row = s->begins[t->sequence] + (t->first + i) / share, head = t->head * share + (t->first + i) % share;
+        query[i] = e->queries + ((int64_t)row * m->heads + head) * m->head;
+        sight(s, layer, t, i, share, segment, &from[i], &to[i]);
+        any |= from[i] < to[i];
+    }
+    if (any) attend(t->count, query, from, to, segment, keys, seen);
+    else
+        for (int i = 0; i < t->count; i++) {
+            seen[i].most = -1e30f, seen[i].total = 0;
+            memset(seen[i].values, 0, (size_t)m->head * 4);
+        }
+}
+
+static void finish_queries(Engine *e, const Step *s, const Layer *layer, const Task *t, const Seen *seen) {
+    const Model *m = e->m;
+    int share = m->heads / m->kv_heads;
+    for (int i = 0; i < t->count; i++) {
+        int row = s->begins[t->sequence] + (t->first + i) / share, head = t->head * share + (t->first + i) % share;
+        float total = seen[i].total, less = 1;
+        if (layer->sinks) { /* one more score, without a value */
+            float sink = layer->sinks[head], most = sink > seen[i].most ? sink : seen[i].most;
+            less = f_exp(f_set(seen[i].most - most))[0];
+            total = __builtin_fmaf(total, less, f_exp(f_set(sink - most))[0]);
+        }
+        vf whole = f_set(less / total);
+        for (int d = 0; d < m->head; d += GROUP)
+            put_group(&e->heads, row, (head * m->head + d) / GROUP, f_load(seen[i].values + d) * whole,
+                      f_load(seen[i].values + d + LANES) * whole);
+    }
+}
+
+static Keys keys_of(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
+    const Model *m = e->m;
+    int64_t size = keys_bytes(m->head), stride = m->kv_heads * size;
+    const int32_t *blocks = s->blocks + s->block_begins[t->sequence];
+    int32_t later = s->blocks[s->block_begins[next->sequence]];
+    return (Keys){layer->cache + t->head * size, blocks, stride, m->head, m->attention_cap,
+                  layer->cache + later * stride + next->head * size};
+}
+
+static void whole_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
+    float values[2][QUERIES][MOST_HEAD] __attribute__((aligned(64)));
+    Seen seen[QUERIES], further[QUERIES];
+    Keys keys = keys_of(e, s, layer, t, next);
+    int share = e->m->heads / e->m->kv_heads, past = s->past[t->sequence], segment = 0;
+    int begin = past + t->first / share + 1 - layer->window, last = past + (t->first + t->count - 1) / share;
+    for (int i = 0; i < t->count; i++) seen[i].values = values[0][i], further[i].values = values[1][i];
+    if (layer->window && begin > 0) segment = begin / SEGMENT; /* nobody sees what lies before */
+    attend_segment(e, s, layer, t, segment, &keys, seen);
+    while (++segment <= last / SEGMENT) {
+        attend_segment(e, s, layer, t, segment, &keys, further);
+        for (int i = 0; i < t->count; i++) merge(&seen[i], &further[i], e->m->head);
+    }
+    finish_queries(e, s, layer, t, seen);
+}
+
+static void cut_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
+    Keys keys = keys_of(e, s, layer, t, next);
+    Group *group = &e->group[t->group];
+    attend_segment(e, s, layer, t, t->segment, &keys, e->seen + t->slot);
+    if (atomic_fetch_sub(&group->left, 1) != 1) return;
+    atomic_store_explicit(&group->left, group->pieces, memory_order_relaxed); /* for the next layer */
+    for (int piece = 1; piece < group->pieces; piece++)
+        for (int i = 0; i < t->count; i++)
+            merge(&e->seen[group->slot + i], &e->seen[group->slot + piece * t->count + i], e->m->head);
+    finish_queries(e, s, layer, t, e->seen + group->slot);
+}
+
+static void attention(Engine *e, const Job *job, Turn *turn, const Layer *layer) {
+    int from, to;
+    while (take(turn, 1, &from, &to)) {
+        const Task *t = &e->task[from], *next = from + 1 < job->tasks ? t + 1 : t;
+        (t->segment < 0 ? whole_task : cut_task)(e, &job->s, layer, t, next);
+    }
+}
+
+/* Norm of rows, in the forms that products read. `after`: first the norm of what lies apart is added to the row.
+ * `lone` rows are normed by every thread for itself, which spares a phase: a late thread may then read what others
+ * change already, but will find no unit to use it on. They serve this phase alone. */
+static const Rows *normed(Engine *e, Turn *t, int lone, const float *after, const float *weight, const int32_t *pick,
+                          int count, int next) {
+    const Model *m = e->m;
+    int from, to;
+    if (lone) {
+        Rows *rows = &e->own[t->me].rows;
+        rows->rows = count;
+        if (under_way(t))
+            for (int r = 0; r < count; r++)
+                norm_row(e->x + (int64_t)(pick ? pick[r] : r) * m->hidden, weight, m->hidden, m->epsilon, rows, r);
+        spent(e, t, T_NORM);
+        return rows;
+    }
+    Rows *rows = &e->hidden;
+    while (take(t, count > 32 ? 8 : 2, &from, &to))
+        for (int r = from; r < to; r++) {
+            float *x = e->x + (int64_t)(pick ? pick[r] : r) * m->hidden;
+            rows->rows = count; /* the same from every thread that holds a unit */
+            if (after) norm_add(x, e->apart + (int64_t)r * m->hidden, after, m->hidden, m->epsilon);
+            if (weight) norm_row(x, weight, m->hidden, m->epsilon, rows, r);
+        }
+    spent(e, t, T_NORM);
+    next_phase(e, t, next);
+    return rows;
+}
+
+static void feed_forward(Engine *e, Turn *t, const Layer *layer, const Rows *rows, int count) {
+    const Model *m = e->m;
+    e->between.rows = count;
+    gated(e, t, layer, rows);
+    spent(e, t, T_GATED);
+    next_phase(e, t, matrix_tiles(&layer->down));
+    product_to(e, t, &layer->down, &e->between, layer->post_feed_norm ? e->apart : e->x, m->hidden,
+               !layer->post_feed_norm, 0);
+    spent(e, t, T_DOWN);
+}
+
+/* Rows choose their experts; pairs of a row and an expert are gathered by expert; then each row sums its own. */
+static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, int count) {
+    const Model *m = e->m;
+    const Mixture *mix = layer->mixture;
+    Pairs *pairs = &e->pairs;
+    int from, to, after = layer->post_feed_norm != NULL;
+    product_to(e, t, &mix->router, rows, pairs->scores, pairs->stride, 0, 0);
+    next_phase(e, t, count);
+    while (take(t, 1, &from, &to)) choose_experts(pairs, mix, from);
+    if (ended(t)) {
+        sort_pairs(pairs, mix, count);
+        begin(t, count * mix->used);
+    }
+    while (take(t, 4, &from, &to))
+        for (int i = from; i < to; i++) gather_pair(pairs, rows, i);
+    next_phase(e, t, pairs->active * (m->between / GROUP));
+    while (take(t, 1, &from, &to)) gate_pairs(pairs, mix, from, m->between / GROUP, (Activation)m->activation);
+    spent(e, t, T_GATED);
+    next_phase(e, t, pairs->active * (m->hidden / LANES));
+    while (take(t, 4, &from, &to))
+        for (int i = from; i < to; i++) down_pairs(pairs, mix, i, m->hidden / LANES);
+    next_phase(e, t, count);
+    while (take(t, 1, &from, &to))
+        sum_pairs(pairs, mix, from, (after ? e->apart : e->x) + (int64_t)from * m->hidden, m->hidden, !after);
+    spent(e, t, T_DOWN);
+}
+
+static void run(void *context, Turn *t) {
+    const Job *job = context;
+    Engine *e = job->e;
+    const Step *s = &job->s;
+    const Model *m = e->m;
+    int from, to, count = s->rows;
+    const float *after = NULL; /* a norm still owed to the last part's outcome */
+    const Rows *rows;
+    e->own[t->me].since = ticks();
+    while (take(t, 1, &from, &to)) embed_row(e, s, from);
+    spent(e, t, T_EMBED);
+    for (int l = 0; l < m->layers; l++) {
+        const Layer *layer = &m->layer[l];
+        Product qkv = {{&layer->query, &layer->key, &layer->value}, 3, layer->query_norm ? m->head / LANES : 1};
+        int lone = count <= LONE && !after, gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : m->between / GROUP;
+        next_phase(e, t, lone ? units_of(&qkv) : count);
+        rows = normed(e, t, lone, after, layer->attention_norm, NULL, count, units_of(&qkv));
+        project(e, s, t, &qkv, rows, layer);
+        spent(e, t, T_QKV);
+        next_phase(e, t, job->tasks);
+        attention(e, job, t, layer);
+        spent(e, t, T_ATTEND);
+        next_phase(e, t, matrix_tiles(&layer->output));
+        after = layer->post_attention_norm;
+        product_to(e, t, &layer->output, &e->heads, after ? e->apart : e->x, m->hidden, !after, 0);
+        spent(e, t, T_OUTPUT);
+        lone = count <= LONE && !after && !layer->mixture;
+        next_phase(e, t, lone ? gate_units : count);
+        rows = normed(e, t, lone, after, layer->feed_norm, NULL, count, gate_units);
+        (layer->mixture ? mixture : feed_forward)(e, t, layer, rows, count);
+        after = layer->post_feed_norm;
+    }
+    if (after) {
+        next_phase(e, t, count);
+        while (take(t, 2, &from, &to))
+            for (int r = from; r < to; r++)
+                norm_add(e->x + (int64_t)r * m->hidden, e->apart + (int64_t)r * m->hidden, after, m->hidden, m->epsilon);
+    }
+    if (s->wanted) {
+        int units = matrix_tiles(&m->output);
+        next_phase(e, t, s->wanted <= LONE ? units : s->wanted);
+        rows = normed(e, t, s->wanted <= LONE, NULL, m->output_norm, e->want, s->wanted, units);
+        product_to(e, t, &m->output, rows, s->logits, (int64_t)units * LANES, 0, m->logit_cap);
+        spent(e, t, T_HEAD);
+    }
+    leave(t);
+    spent(e, t, T_WAIT);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- steps */
+
+/* Tasks of attention: last positions first, as theirs take longest. With few of them and a long context, by segment. */
+static int plan_tasks(Engine *e, const Step *s) {
+    const Model *m = e->m;
+    int share = m->heads / m->kv_heads, whole = 0, longest = 0, cut, tasks = 0, groups = 0, slots = 0;
+    for (int q = 0; q < s->sequences; q++) {
+        int rows = s->begins[q + 1] - s->begins[q];
+        whole += (rows * share + QUERIES - 1) / QUERIES * m->kv_heads;
+        longest = s->past[q] + rows > longest ? s->past[q] + rows : longest;
+    }
+    cut = whole < 4 * team_threads(e->team) && longest > SEGMENT && team_threads(e->team) > 1;
+    for (int q = s->sequences - 1; q >= 0; q--) {
+        for (int r = s->begins[q]; r < s->begins[q + 1]; r++) e->sequence_of[r] = q;
+        for (int left = (s->begins[q + 1] - s->begins[q]) * share; left > 0;) {
+            int count = left % QUERIES ? left % QUERIES : QUERIES;
+            left -= count;
+            int pieces = (s->past[q] + (left + count - 1) / share) / SEGMENT + 1;
+            for (int head = 0; head < m->kv_heads; head++) {
+                if (!cut || pieces == 1 || slots + pieces * count > SLOTS) {
+                    e->task[tasks++] = (Task){q, head, left, count, -1, 0, 0};
+                    continue;
+                }
+                Group *group = &e->group[groups];
+                atomic_store_explicit(&group->left, pieces, memory_order_relaxed);
+                group->pieces = pieces, group->slot = slots;
+                for (int i = 0; i < pieces; i++, slots += count)
+                    e->task[tasks++] = (Task){q, head, left, count, i, groups, slots};
+                groups++;
+            }
+        }
+    }
+    return tasks;
+}
+
+void engine_step(Engine *e, const Step *step) {
+    Job job = {e, *step, 0};
+    if (step->wanted) memcpy(e->want, step->want, (size_t)step->wanted * 4); /* a late thread may look there */
+    job.s.want = e->want;
+    job.tasks = plan_tasks(e, step);
+    e->heads.rows = step->rows;
+    team_run(e->team, run, &job, sizeof job, step->rows);
+}
+
+/* ---------------------------------------------------------------------------------------------------- the engine */
+
+typedef struct { int bytes, floats; } Needs;
+
+static void need(Needs *n, const Matrix *m) {
+    if (is_float((Format)m->format)) n->floats = 1;
+    else n->bytes = 1;
+}
+
+static int rows_create(Rows *r, int64_t rows, int k, Needs n) {
+    r->groups = k / GROUP;
+    if (n.bytes && !(r->bytes = room(rows * r->groups * ROW_GROUP))) return 0;
+    if (n.floats && !(r->floats = room(rows * k * 4))) return 0;
+    return 1;
+}
+
+static void rows_destroy(Rows *r) { give_back(r->bytes), give_back(r->floats); }
+
+static int fill(Engine *e, int threads) {
+    const Model *m = e->m;
+    int64_t n = m->most_rows, segments = (m->context + SEGMENT - 1) / SEGMENT;
+    Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0};
+    int experts = 0, used = 0, apart = 0;
+    need(&hidden, &m->output);
+    for (int l = 0; l < m->layers; l++) {
+        const Layer *y = &m->layer[l];
+        need(&hidden, &y->query), need(&hidden, &y->key), need(&hidden, &y->value), need(&heads, &y->output);
+        apart |= y->post_attention_norm || y->post_feed_norm;
+        if (!y->mixture) {
+            need(&hidden, &y->gate), need(&hidden, &y->up), need(&between, &y->down);
+            continue;
+        }
+        hidden.floats = 1;
+        for (int i = 0; i < y->mixture->experts; i++)
+            need(&inner, &y->mixture->gate[i]), need(&inner, &y->mixture->up[i]), need(&between, &y->mixture->down[i]);
+        experts = y->mixture->experts > experts ? y->mixture->experts : experts;
+        used = y->mixture->used > used ? y->mixture->used : used;
+    }
+    e->rotated = m->ropes * m->head;
+    e->team = team_create(threads);
+    e->x = room(n * m->hidden * 4), e->queries = room(n * m->heads * m->head * 4);
+    e->apart = apart ? room(n * m->hidden * 4) : NULL;
+    e->cosines = room(n * e->rotated * 4), e->sines = room(n * e->rotated * 4);
+    e->sequence_of = room(n * 4), e->want = room(n * 4);
+    e->task = room((n * m->heads + SLOTS + segments * m->heads) * (int64_t)sizeof(Task));
+    e->group = room(SLOTS * (int64_t)sizeof(Group));
+    e->seen = room(SLOTS * (int64_t)sizeof(Seen)), e->seen_values = room((int64_t)SLOTS * m->head * 4);
+    if (!(e->team && e->x && e->queries && (e->apart || !apart) && e->cosines && e->sines && e->sequence_of && e->want &&
+          e->task && e->group && e->seen && e->seen_values))
+        return 0;
+    for (int i = 0; i < SLOTS; i++) e->seen[i].values = e->seen_values + (int64_t)i * m->head;
+    for (int i = 0; i < threads; i++)
+        if (!rows_create(&e->own[i].rows, LONE, m->hidden, hidden)) return 0;
+    if (!rows_create(&e->hidden, n, m->hidden, hidden) || !rows_create(&e->heads, n, m->heads * m->head, heads)) return 0;
+    if (experts && !pairs_create(&e->pairs, n, experts, used, m->hidden, m->between, inner.bytes, inner.floats,
+                                 between.bytes, between.floats))
+        return 0;
+    return m->between == 0 || rows_create(&e->between, n, m->between, between);
+}
+
+Engine *engine_create(const Model *m, int threads) {
+    Engine *e = room(sizeof *e);
+    if (!e) return NULL;
+    memset(e, 0, sizeof *e);
+    e->m = m;
+    if (fill(e, threads)) return e;
+    engine_destroy(e);
+    return NULL;
+}
+
+void engine_destroy(Engine *e) {
+    if (e->team) team_destroy(e->team);
+    for (int i = 0; i < MOST_THREADS; i++) rows_destroy(&e->own[i].rows);
+    rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), pairs_destroy(&e->pairs);
+    give_back(e->x), give_back(e->apart), give_back(e->queries), give_back(e->cosines), give_back(e->sines);
+    give_back(e->sequence_of), give_back(e->want), give_back(e->task), give_back(e->group);
+    give_back(e->seen), give_back(e->seen_values), give_back(e);
+}
+
+const Model *engine_model(const Engine *e) { return e->m; }
+Team *engine_team(Engine *e) { return e->team; }
+
+void engine_spent(Engine *e, int thread, uint64_t *to) {
+    memcpy(to, e->own[thread].spent, sizeof e->own[thread].spent);
+    memset(e->own[thread].spent, 0, sizeof e->own[thread].spent);
+}
