@@ -16,9 +16,12 @@ import psutil
 
 from puna import __version__
 from puna.client import Client, NotPuna, ServerRefused, ServerUnreachable
-from puna.engine.cpu.supported import FAMILIES, Machine, here, why_not
+from puna.engine.cpu import library
+from puna.engine.cpu.client import CpuEngine
+from puna.engine.cpu.profile import PROFILE
+from puna.engine.cpu.supported import Machine, here
 from puna.errors import PunaError
-from puna.settings import SettingError, Settings
+from puna.settings import SettingError, Settings, unknown
 from puna.sources.catalogue import SMOLLM2_135M
 from puna.sources.pip_client import reach
 from puna.store.manifests import Manifests
@@ -72,10 +75,8 @@ async def examine(environment: Mapping[str, str]) -> list[Finding]:
     except SettingError as error:
         return [_program(), Finding("settings", Verdict.MISSING, str(error), f"correct {error.key}, or unset it")]
     machine = here()
-    native, openvino, index, server = await asyncio.gather(
-        _loads("xllamacpp"), _loads("openvino"), _index(settings), _server(settings)
-    )
-    engines = [_llama(native), _cpu(machine, openvino), *_native_server(settings), *_scripted(settings)]
+    native, index, server = await asyncio.gather(_loads("xllamacpp"), _index(settings), _server(settings))
+    engines = [_llama(native), _cpu(CpuEngine(settings, machine)), *_native_server(settings), *_scripted(settings)]
     return [
         _program(),
         _processor(machine),
@@ -87,6 +88,7 @@ async def examine(environment: Mapping[str, str]) -> list[Finding]:
         index,
         *_extras(),
         *_gpu(settings),
+        *_unknown(environment),
     ]
 
 
@@ -124,13 +126,12 @@ def _llama(trouble: str | None) -> Finding:
     return Finding("engine llama", Verdict.LACKING, trouble, "'pip install xllamacpp' in Puna's environment")
 
 
-def _cpu(machine: Machine, trouble: str | None) -> Finding:
-    objection = why_not("llama", (), machine)
-    if objection is not None:
-        return Finding("engine cpu", Verdict.LACKING, objection, "none: the engine llama runs the models instead")
-    if trouble is not None:
-        return Finding("engine cpu", Verdict.LACKING, trouble, "'pip install openvino' in Puna's environment")
-    return Finding("engine cpu", Verdict.OK, f"OpenVINO, many requests at once: {', '.join(sorted(FAMILIES))}")
+def _cpu(engine: CpuEngine) -> Finding:
+    obstacle = engine.obstacle()
+    if obstacle is not None:
+        remedy = "none is needed: the engine llama runs the models instead, but not as fast"
+        return Finding("engine cpu", Verdict.LACKING, obstacle, remedy)
+    return Finding("engine cpu", Verdict.OK, f"{PROFILE.what}, with {library.variant()}: {PROFILE.families}")
 
 
 def _native_server(settings: Settings) -> list[Finding]:
@@ -284,6 +285,14 @@ def _gpu(settings: Settings) -> list[Finding]:
         return []
     remedy = "let PUNA_LLAMA_SERVER name a llama-server that was built for it"
     return [Finding("gpu", Verdict.LACKING, "there seems to be one, and the engines here do not use it", remedy)]
+
+
+def _unknown(environment: Mapping[str, str]) -> list[Finding]:
+    names = unknown(environment)
+    if not names:
+        return []
+    told = f"{', '.join(names)}: no setting of this version, without effect"
+    return [Finding("settings", Verdict.LACKING, told, "correct the name, or unset it")]
 
 
 def _gigabytes(count: int) -> str:

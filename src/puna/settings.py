@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from puna import places
+from puna import places, roster
 from puna.errors import PunaError
 
 CPU_VARIANTS = ("avx512vnni", "avxvnni", "avx2", "dotprod", "portable")
@@ -198,9 +198,9 @@ ROWS: tuple[Row, ...] = (
         "The models directory, in Ollama's layout; an existing Ollama store can be used in place."),
     Row("read_only_models", ("PUNA_READ_ONLY_MODELS",), _paths, "directories",
         "More stores whose models are listed and run but never written (separated like PATH)."),
-    Row("engine", ("PUNA_ENGINE",), _one_of("auto", "cpu", "llama", "llama-server", "scripted"),
-        "auto, cpu, llama, llama-server or scripted",
-        "Which engine runs models. auto (default): the faster one that can; scripted: only when named here."),
+    Row("engine", ("PUNA_ENGINE",), _one_of("auto", *roster.NAMES), f"one of auto, {', '.join(roster.NAMES)}",
+        "Which engine runs models. auto (default): cpu where it can run the model, else llama; "
+        "the others only when named here."),
     Row("llama_server", ("PUNA_LLAMA_SERVER",), _path, "the path of a llama-server binary",
         "A native llama-server for the engine llama-server (GPU builds, faster CPU builds)."),
     Row("script", ("PUNA_SCRIPT",), _path, "the path of a script (JSON)", "What the scripted engine answers."),
@@ -239,12 +239,21 @@ ROWS: tuple[Row, ...] = (
         "How long a request's head may take, and its body before it must come with 1 KiB/s at least. Default 30s."),
     Row("fetch_private", ("PUNA_FETCH_PRIVATE",), _boolean, "a boolean",
         "Image URLs of requests may point at private, loopback and link-local addresses. Default off."),
-    Row("cpu_exact", ("PUNA_CPU_EXACT",), _boolean, "a boolean",
-        "The cpu engine computes as the float32 reference does: no dynamic quantisation, float32 cache. Slower."),
     Row("cpu_variant", ("PUNA_CPU_VARIANT",), _variant, ", ".join(CPU_VARIANTS[:-1]) + " or " + CPU_VARIANTS[-1],
         "Instructions that the cpu engine uses. Default: the best that the processor has. All give the same answers."),
     Row("debug", ("PUNA_DEBUG", "OLLAMA_DEBUG"), _boolean, "a boolean", "Log at debug level."),
 )  # fmt: skip
+
+
+_OTHERS = re.compile(r"PUNA_(PARENT|TEST_[A-Z_]+)")
+"""What Puna tells its own children, and developers tell their tests."""
+
+
+def unknown(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that are named like settings and are none, mistyped or of another version: to be told, not obeyed."""
+    known = {name for row in ROWS for name in row.names}
+    named = (name for name, value in environment.items() if name.startswith("PUNA_") and value)
+    return tuple(sorted(name for name in named if name not in known and not _OTHERS.fullmatch(name)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +263,7 @@ class Settings:
     address: Address = Address()
     models: Path
     read_only_models: tuple[Path, ...] = ()
-    engine: Literal["auto", "cpu", "llama", "llama-server", "scripted"] = "auto"
+    engine: str = "auto"
     llama_server: Path | None = None
     script: Path | None = None
     keep_alive: float = 300.0
@@ -275,7 +284,6 @@ class Settings:
     max_bodies: int = 256 * 1024 * 1024
     read_timeout: float = 30.0
     fetch_private: bool = False
-    cpu_exact: bool = False
     cpu_variant: str | None = None
     debug: bool = False
 

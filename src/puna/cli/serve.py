@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+import structlog
 
 from puna import __version__
 from puna.cli import servers
@@ -14,7 +17,9 @@ from puna.client import ServerUnreachable
 from puna.errors import PunaError
 from puna.server.log import configure_logging
 from puna.server.run import AddressInUse, run
-from puna.settings import Address, SettingError
+from puna.settings import Address, SettingError, unknown
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 def serve(log: Path | None) -> int:
@@ -25,6 +30,8 @@ def serve(log: Path | None) -> int:
         configure_logging(debug=values.debug, file=log)
     except OSError as error:
         raise SettingError("--log", str(log), f"a file that can be written ({error.strerror or error})") from error
+    for name in unknown(os.environ):
+        _log.warning(f"{name} is no setting of this version: it has no effect")
     kept: list[Path] = []
 
     def ready(address: Address) -> None:

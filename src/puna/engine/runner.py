@@ -73,8 +73,10 @@ class RunnerInfo:
     """What a loaded model is. `num_ctx` per slot. `reason`: why this engine was chosen, in words.
 
     `eos`: ids that end an answer. `add_bos`: a text prompt starts with `bos`. `memory`: bytes, estimated or measured.
-    `seed_exact`: the same request gives the same bytes, alone or in any company, cached or not.
-    `markup`: the texts that are control tokens when a text's are looked for (see `Runner.tokenize`).
+    `seed_exact`: the same request gives the same bytes, alone or in any company, cached or not. `bits`: differs where
+    that differs, of engine and load, which may change a byte of an answer. `without_effect`: names of LoadOptions that
+    mean nothing to this engine. `markup`: the texts that are control tokens when a text's are looked for (see
+    `Runner.tokenize`).
     """
 
     engine: str
@@ -91,6 +93,8 @@ class RunnerInfo:
     memory: int
     pid: int | None = None
     reason: str = ""
+    bits: str = ""
+    without_effect: tuple[str, ...] = ()
     markup: Markup = field(default=NO_MARKUP, repr=False, compare=False)
 
 
@@ -252,15 +256,4 @@ class Runner(Protocol):
 
     async def close(self) -> None:
         """Ask, wait, kill. Returns when the process is gone. May be called twice."""
-        ...
-
-
-class Engine(Protocol):
-    """A way to start runners."""
-
-    @property
-    def name(self) -> str: ...
-
-    async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
-        """A ready Runner, or LoadFailed with the cause from the child, or LoadTimeout. Cancelled: no child stays."""
         ...

@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import count, groupby, islice
 from pathlib import Path
@@ -28,6 +28,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from puna import __version__
+from puna.engine.engine import Engine, ModelFacts, Opinion, Profile
+from puna.engine.memory import Costs, estimate
 from puna.engine.runner import (
     Constraint,
     End,
@@ -44,6 +46,7 @@ from puna.engine.runner import (
 )
 from puna.errors import Code, ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
 from puna.model.markup import Markup
+from puna.settings import Settings
 from puna.types import Candidate, JsonObject
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>")
@@ -300,14 +303,53 @@ class _Plan:
         return islice(many, limit)
 
 
+PROFILE = Profile(
+    name="scripted",
+    what="a script (`PUNA_SCRIPT`), for protocol tests",
+    merit="it answers from a script",
+    machines="any",
+    families="–",
+    types="–",
+    seeds="always, unless the script says otherwise",
+    slots=4,
+    features=frozenset(Feature),
+    cache_types=frozenset({"f16", "q8_0", "q4_0"}),
+    projectors=1,
+    adapters=True,
+    gpu=True,
+)
+"""It refuses nothing: what it is asked for has no effect, since it runs no model."""
+
+COSTS = Costs(base=64 << 20, weights=1.0, batch=512, value=None)
+"""As if it were llama.cpp, for tests of who gets the memory."""
+
+
 class ScriptedEngine:
     """Starts runners that answer from one Script."""
 
     name = "scripted"
+    profile = PROFILE
 
     def __init__(self, script: Script | None = None) -> None:
         self.script = script if script is not None else Script()
         self._vocabulary = ScriptedVocabulary(piece for answer in self.script.answers() for piece in _pieces(answer))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Engine:
+        """From the roster. InvalidRequest without a script, or when it is no good."""
+        if settings.script is None:
+            raise InvalidRequest("The scripted engine needs a script: set PUNA_SCRIPT.")
+        return cls(Script.read(settings.script))
+
+    def obstacle(self) -> str | None:
+        return None
+
+    def opinion(self, model: ModelFacts, load: LoadOptions) -> Opinion:
+        need = self.memory(model, replace(load, slots=1))
+        return Opinion(engine=self.name, objection=None, need=need, merit=PROFILE.merit, slots=PROFILE.slots)
+
+    def memory(self, model: ModelFacts, load: LoadOptions) -> int:
+        return estimate(model.layout, load, COSTS).total
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         model = self.script.model(files.name)
@@ -329,6 +371,7 @@ class ScriptedEngine:
             features=frozenset(Feature) - {Feature(name) for name in model.without},
             memory=0,
             reason=reason,
+            bits=__version__,
             markup=Markup(self._vocabulary.control),
         )
         return ScriptedRunner(files.name, self.script, self._vocabulary, info)

@@ -6,18 +6,15 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import fields
 from functools import lru_cache
 
-from puna.engine.runner import LoadOptions, RunnerInfo
+from puna.engine.runner import RunnerInfo
 from puna.inference.choice import ChoiceEvent
 from puna.inference.decode import Job
 from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer
 from puna.model.model import Model
-from puna.types import NO_OPTIONS, Done, Event, Options, Started, Timings, Usage
-
-_LOAD = tuple(item.name for item in fields(LoadOptions) if hasattr(NO_OPTIONS, item.name))
+from puna.types import Done, Event, Options, Started, Timings, Usage
 
 
 async def whole(
@@ -53,7 +50,7 @@ def started(
     return Started(
         model=name,
         engine=info.engine,
-        fingerprint=fingerprint(model, info, options),
+        fingerprint=fingerprint(model, info),
         seed_exact=info.seed_exact,
         num_ctx=info.num_ctx,
         prompt_tokens=prompt,
@@ -63,10 +60,9 @@ def started(
     )
 
 
-def fingerprint(model: Model, info: RunnerInfo, options: Options) -> str:
-    """Changes with model, engine and load settings. `options`: the request's, before the model's."""
-    load = (said if (said := getattr(options, name)) is not None else getattr(model.options, name) for name in _LOAD)
-    return _fingerprint((model.digest, info.engine, info.version, info.num_ctx, info.slots, *load))
+def fingerprint(model: Model, info: RunnerInfo) -> str:
+    """Changes with whatever may change a byte of an answer: the model, the engine, its bits, and how much it holds."""
+    return _fingerprint((model.digest, info.engine, info.bits, info.num_ctx))
 
 
 @lru_cache(maxsize=256)

@@ -31,15 +31,16 @@ class Decided:
 def decide(asked: Options, model: Options, info: RunnerInfo) -> Decided:
     """Request, then the model's own parameters, then the engine's defaults.
 
-    What the request says and the engine cannot do is refused; what only the model's parameters say is reported.
+    What the request says and the engine cannot do is refused, or reported where it changes no token; what only the
+    model's parameters say is reported.
     """
     if asked.mirostat and Feature.MIROSTAT not in info.features:
         raise _cannot(info, "mirostat sampling", "mirostat")
     if asked.logit_bias:
         _check_bias(asked.logit_bias, info)
     options = asked.over(model).over(DEFAULT_OPTIONS)
-    ignored: tuple[str, ...] = () if asked.num_keep is None else ("num_keep",)
-    unused: tuple[str, ...] = () if model.num_keep is None else ("num_keep",)
+    idle = ("num_keep", *info.without_effect)
+    ignored, unused = (tuple(name for name in idle if getattr(said, name, None) is not None) for said in (asked, model))
     if options.mirostat and Feature.MIROSTAT not in info.features:
         unused += ("mirostat",)
         options = Options(mirostat=0).over(options)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta, timezone
-from itertools import count
+from functools import lru_cache
+from itertools import count, takewhile
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,11 +22,12 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
-from puna.engine.choose import Circumstances, EngineChoice, choose
-from puna.engine.cpu.supported import here
-from puna.engine.runner import Engine, LoadOptions, ModelFiles, Runner, RunnerInfo
+from puna.engine import memory
+from puna.engine.choose import EngineChoice, choose
+from puna.engine.engine import Engine, ModelFacts, Opinion
+from puna.engine.runner import LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import InvalidRequest, LoadFailed, Overloaded
-from puna.scheduler import memory, policy
+from puna.scheduler import policy
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
 from puna.settings import LONGEST, Settings
 from puna.types import MOST_CONTEXT, Options
@@ -130,14 +132,6 @@ class _Order:
     keep_alive: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Weight:
-    """What a model's header says of how heavy it is: the types of its tensors, and its Shape."""
-
-    types: frozenset[str]
-    shape: memory.ModelLayout
-
-
 @dataclass(eq=False, slots=True)
 class _Ticket:
     """A request in line."""
@@ -161,17 +155,18 @@ class Scheduler:
         *,
         free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
         verify: Callable[[Model], None] = lambda _: None,
-        choose: Callable[[Circumstances], EngineChoice] = choose,
+        choose: Callable[[str, Sequence[Opinion], int | None], EngineChoice] = choose,
     ) -> None:
         self._engines = engines
         self._settings = settings
         self._free_memory = free_memory
         self._verify = verify
         self._choose = choose
-        self._machine = here()
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
-        self._weights: dict[str, _Weight] = {}
+        self._facts: dict[str, ModelFacts] = {}
+        self._opinions = lru_cache(maxsize=256)(self._ask)
+        self._memory = lru_cache(maxsize=1024)(self._reckon)
         self._ids = count(1)
         self._closed = False
 
@@ -202,7 +197,8 @@ class Scheduler:
 
     def choice(self, model: Model, options: Options, *, embedding: bool = False) -> EngineChoice:
         """Which engine would run the model, and why. Unsupported when none can."""
-        return self._choose(self._facts(model, options, embedding))
+        load = self._load_options(model, options, embedding)
+        return self._choose(self._settings.engine, self._opinions(self._known(model), load), self._room(model))
 
     def context_now(self, model: Model) -> int:
         """Tokens that a request to this model has, which asks for no number of them."""
@@ -251,47 +247,38 @@ class Scheduler:
     def _order(self, model: Model, options: Options, keep_alive: float | None, embedding: bool) -> _Order:
         """What the request needs, in the words of the policy."""
         choice = self.choice(model, options, embedding=embedding)
-        load = self._load_options(model, options, choice, embedding)
+        load = self._load_options(model, options, embedding)
+        load = replace(load, slots=self._slots(load, choice.slots))
+        if not self._engines[choice.engine].profile.gpu:
+            load = replace(load, num_gpu=0)  # so that nobody who says it has the model loaded anew
         key = Key(
             weights=str(model.weights_digest),
             adapters=tuple(str(path) for path in model.adapters),
             projectors=tuple(str(path) for path in model.projectors),
             embedding=embedding,
         )
-        sizes = memory.sizes(self._weight(model).shape, load, memory.costs_of(choice.engine))
+        sizes = self._sizes(choice.engine, self._known(model), load)
         said = frozenset(name for name in _LOAD_FIELDS if getattr(options, name) is not None)
         wish = Wish(key, load, said, sizes[:1] if self._settings.num_parallel else sizes)
         return _Order(wish, model, choice, _files(model), keep_alive)
 
-    def _facts(self, model: Model, options: Options, embedding: bool) -> Circumstances:
-        weight = self._weight(model)
-        return Circumstances(
-            wish=self._settings.engine,
-            engines=frozenset(self._engines),
-            machine=self._machine,
-            architecture=model.header.architecture,
-            tensor_types=weight.types,
-            metadata=model.header.metadata,
-            projectors=len(model.projectors),
-            adapters=len(model.adapters),
-            embedding=embedding,
-            gpu_layers=options.num_gpu,
-            parallel=self._settings.num_parallel,
-            need=self._need_of_cpu(weight.shape, model, options),
-            room=self._room(model),
-        )
+    def _ask(self, model: ModelFacts, load: LoadOptions) -> tuple[Opinion, ...]:
+        """What the engines say, in the order in which they are preferred."""
+        return tuple(engine.opinion(model, load) for engine in self._engines.values())
 
-    def _weight(self, model: Model) -> _Weight:
+    def _sizes(self, engine: str, model: ModelFacts, load: LoadOptions) -> tuple[tuple[int, int], ...]:
+        """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
+        halvings = takewhile(bool, (load.slots >> times for times in count()))
+        return tuple((slots, self._memory(engine, model, replace(load, slots=slots))) for slots in halvings)
+
+    def _reckon(self, engine: str, model: ModelFacts, load: LoadOptions) -> int:
+        return self._engines[engine].memory(model, load)
+
+    def _known(self, model: Model) -> ModelFacts:
         """Looked at once for each model, for every request needs it."""
-        if model.digest not in self._weights:
-            types = frozenset(tensor.type.name for tensor in model.header.tensors)
-            self._weights[model.digest] = _Weight(types, _shape(model))
-        return self._weights[model.digest]
-
-    def _need_of_cpu(self, shape: memory.ModelLayout, model: Model, options: Options) -> int:
-        """Bytes that the cpu engine would take, for one request at a time."""
-        num_ctx = self.context(model, options)
-        return memory.estimate(shape, LoadOptions(num_ctx=num_ctx, slots=1), memory.CPU).total
+        if model.digest not in self._facts:
+            self._facts[model.digest] = _facts(model)
+        return self._facts[model.digest]
 
     def _room(self, model: Model) -> int | None:
         """Bytes that could be had for models; None: it does not matter, for this one has what it needs."""
@@ -300,11 +287,15 @@ class Scheduler:
         held = sum(place.size for place in self._places.values())
         return self._settings.memory_limit or self._free_memory() + held
 
-    def _load_options(self, model: Model, options: Options, choice: EngineChoice, embedding: bool) -> LoadOptions:
+    def _slots(self, load: LoadOptions, advised: int) -> int:
+        return 1 if load.embedding else self._settings.num_parallel or advised
+
+    def _load_options(self, model: Model, options: Options, embedding: bool) -> LoadOptions:
+        """But for the slots, which the engine advises."""
         settings = self._settings
         return LoadOptions(
             num_ctx=self.context(model, options),
-            slots=1 if embedding else settings.num_parallel or choice.slots,
+            slots=1,
             num_batch=options.num_batch,
             num_thread=options.num_thread,
             num_gpu=options.num_gpu,
@@ -441,8 +432,9 @@ class Scheduler:
                 "engine stepped back", model=order.model.name.short, engine=order.choice.engine, cause=error.message
             )
             reason = f"the {order.choice.engine} engine could not load it: {error.message}"
+        load = replace(load, slots=self._slots(load, order.choice.instead.slots))
         try:
-            return await self._engines[order.choice.instead].start(order.files, load, reason=reason)
+            return await self._engines[order.choice.instead.engine].start(order.files, load, reason=reason)
         except LoadFailed as error:
             error.message = named(error.message, order.files)
             raise
@@ -454,6 +446,7 @@ class Scheduler:
             self._gone(place)
             return
         place.size = runner.info.memory or place.size
+        place.load = replace(place.load, slots=runner.info.slots)  # another engine may have stepped in
         runner.died.add_done_callback(lambda died: self._died(place, died))
         if not place.users:
             self._leave(place)
@@ -524,7 +517,18 @@ def context_of(said: int | None, default: int, trained: int | None) -> int:
     return min(said or default or DEFAULT_CONTEXT, trained or MOST_CONTEXT)
 
 
-def _shape(model: Model) -> memory.ModelLayout:
+def _facts(model: Model) -> ModelFacts:
+    return ModelFacts(
+        architecture=model.header.architecture,
+        types=frozenset(tensor.type.name for tensor in model.header.tensors),
+        metadata=model.header.metadata,
+        layout=_layout(model),
+        projectors=len(model.projectors),
+        adapters=len(model.adapters),
+    )
+
+
+def _layout(model: Model) -> memory.ModelLayout:
     header = model.header
     lengths = {name: header.metadata.get(f"{header.architecture}.attention.{name}_length") for name in ("key", "value")}
     over = sum(path.stat().st_size for path in (*model.projectors, *model.adapters))

@@ -1,43 +1,32 @@
-"""The engines that this installation has, by name. None is imported before it is known to be wanted."""
+"""The engines of this server, by name, in order of preference. None is imported before it is known to be wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib import import_module
+from typing import cast
 
-from puna.engine.runner import Engine
-from puna.errors import InvalidRequest
+from puna.engine.engine import Engine, EngineFactory
+from puna.roster import ROSTER, RosterEntry
 from puna.settings import Settings
 from puna.sources import catalogue
 from puna.store.library import StandIn
 
 
 def engines(settings: Settings) -> dict[str, Engine]:
-    """What `settings` allow and what is installed. InvalidRequest when the script that they name is no good."""
-    if settings.engine == "scripted":
-        return {"scripted": _scripted(settings)}
-    found: dict[str, Engine] = {}
-    if find_spec("openvino") is not None:
-        from puna.engine.cpu.client import CpuEngine
-
-        found["cpu"] = CpuEngine(settings)
-    if find_spec("xllamacpp") is not None:
-        from puna.engine.llama.engine import LlamaEngine
-
-        found["llama"] = LlamaEngine(settings)
-    if settings.llama_server is not None:
-        from puna.engine.llama.engine import LlamaServerEngine
-
-        found["llama-server"] = LlamaServerEngine(settings)
-    return found
+    """The one that `settings` name, or all that `auto` may take. InvalidRequest when a script is no good."""
+    wanted = [entry for entry in ROSTER if entry.name == settings.engine or (settings.engine == "auto" and entry.auto)]
+    return {entry.name: make(entry, settings) for entry in wanted}
 
 
-def _scripted(settings: Settings) -> Engine:
-    from puna.engine.scripted import Script, ScriptedEngine
+def make(entry: RosterEntry, settings: Settings) -> Engine:
+    return factory(entry).of(settings)
 
-    if settings.script is None:
-        raise InvalidRequest("The scripted engine needs a script: set PUNA_SCRIPT.")
-    return ScriptedEngine(Script.read(settings.script))
+
+def factory(entry: RosterEntry) -> EngineFactory:
+    """The class that the roster names."""
+    module, _, name = entry.factory.partition(":")
+    return cast(EngineFactory, getattr(import_module(module), name))
 
 
 def stand_in_for(found: Mapping[str, Engine]) -> StandIn:

@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 
 from puna import __version__
-from puna.engine.runner import Engine
+from puna.engine.engine import Engine
 from puna.errors import StoreError
 from puna.inference import Inference
 from puna.scheduler.scheduler import Scheduler

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from puna.doctor import Finding, Verdict, _cpu, _named
+from puna.engine.cpu.client import CpuEngine
 from puna.engine.cpu.supported import Machine
 from puna.settings import Settings
 
@@ -109,11 +110,17 @@ def test_what_is_set_so_that_nothing_runs(
     assert (status, states[subject]) == (1, "missing")
 
 
+def test_a_setting_that_is_none_is_told(examined: Callable[..., Any], store: Path) -> None:
+    status, states, findings = examined(PUNA_MODELS=str(store), PUNA_CPU_EXACT="1")
+    assert (status, states["settings"]) == (0, "lacking")
+    assert "PUNA_CPU_EXACT" in findings["settings"]["text"]
+
+
 def test_a_machine_that_the_cpu_engine_does_not_run_on() -> None:
-    arm = _cpu(Machine("Linux", "aarch64"), None)
-    assert (arm.state, "x86-64" in arm.text) == (Verdict.LACKING, True)
+    settings = Settings(models=Path("models"))
+    windows = _cpu(CpuEngine(settings, Machine("Windows", "amd64", sockets=False)))
+    assert (windows.state, "socket" in windows.text) == (Verdict.LACKING, True)
     llama = Finding("engine llama", Verdict.OK, "")
     broken = Finding("engine llama", Verdict.LACKING, "not installed", "install it")
-    settings = Settings(models=Path("models"))
-    assert all(finding.state is not Verdict.MISSING for finding in _named(settings, [llama, arm]))
-    assert _named(settings, [broken, arm])[-1].state is Verdict.MISSING
+    assert all(finding.state is not Verdict.MISSING for finding in _named(settings, [llama, windows]))
+    assert _named(settings, [broken, windows])[-1].state is Verdict.MISSING

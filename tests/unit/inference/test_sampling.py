@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from puna.engine.runner import Feature, RunnerInfo
@@ -38,6 +40,13 @@ def test_what_the_engine_cannot_do_is_refused_if_asked_and_reported_if_the_model
 def test_num_keep_is_reported() -> None:
     assert decide(Options(num_keep=5), Options(), info()).ignored == ("num_keep",)
     assert decide(Options(), Options(num_keep=5), info()).ignored_parameters == ("num_keep",)
+
+
+def test_load_options_that_mean_nothing_to_the_engine_are_reported_where_they_are_said() -> None:
+    engine = replace(info(), without_effect=("main_gpu", "use_mmap", "flash_attention"))
+    assert decide(Options(main_gpu=0, num_ctx=64), Options(use_mmap=False), engine).ignored == ("main_gpu",)
+    assert decide(Options(num_ctx=64), Options(use_mmap=False), engine).ignored_parameters == ("use_mmap",)
+    assert decide(Options(main_gpu=0), Options(use_mmap=False), info()).ignored == ()
 
 
 @pytest.mark.parametrize("token", [-1, 10])

@@ -141,15 +141,26 @@ async def test_a_failed_load_fails_all_who_wait_and_is_tried_anew() -> None:
 
 async def test_another_engine_steps_in_for_one_that_was_not_named() -> None:
     failing = Counting({"models": [{"match": "*", "load_error": "no such luck"}]})
-    engines = {"cpu": failing, "llama": Counting()}
-    chosen = EngineChoice("cpu", "the faster one", 16, instead="llama")
-    async with Scheduler(engines, Settings(models=Path("none")), choose=lambda _: chosen) as scheduler:
-        reason = (await touch(scheduler, "a")).info.reason
-        assert "cpu" in reason
-        assert "no such luck" in reason
-    async with Scheduler(engines, Settings(models=Path("none")), choose=lambda _: replace(chosen, instead=None)) as one:
+    other = Counting()
+    engines = {"first": failing, "second": other}
+    chosen = EngineChoice("first", "the faster one", 16, instead=EngineChoice("second", "it runs the rest", 3))
+    async with Scheduler(engines, Settings(models=Path("none")), choose=lambda *_: chosen) as scheduler:
+        runner = await touch(scheduler, "a")
+        assert "the first engine could not load it: no such luck" in runner.info.reason
+        assert runner.info.slots == 3
+        assert [load.slots for _, load in failing.loads + other.loads] == [16, 3]
+        assert await touch(scheduler, "a") is runner
+    alone = replace(chosen, instead=None)
+    async with Scheduler(engines, Settings(models=Path("none")), choose=lambda *_: alone) as one:
         with pytest.raises(LoadFailed):
             await touch(one, "a")
+
+
+async def test_requests_at_once_are_those_that_were_asked_for_or_that_the_engine_advises() -> None:
+    advised, named = Counting(), Counting()
+    async with open_scheduler(advised) as one, open_scheduler(named, num_parallel=7) as other:
+        assert (await touch(one, "a")).info.slots == ScriptedEngine.profile.slots
+        assert (await touch(other, "a")).info.slots == 7
 
 
 async def test_num_ctx_defaults_and_bounds() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
+from puna.engine.cpu import library
+from puna.engine.cpu.profile import BITS, COSTS, PROFILE
 from puna.engine.cpu.protocol import (
     SOCKET,
     AskCancel,
@@ -26,11 +29,13 @@ from puna.engine.cpu.protocol import (
     read_hello,
     read_replies,
 )
+from puna.engine.cpu.supported import Machine, here, why_not, why_not_machine
+from puna.engine.engine import Engine, ModelFacts, Opinion, lacking
+from puna.engine.memory import estimate
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import (
     Constraint,
     End,
-    Feature,
     LoadOptions,
     ModelFiles,
     Prompt,
@@ -44,8 +49,6 @@ from puna.model.markup import Markup
 from puna.settings import Settings
 from puna.types import Candidate
 
-FEATURES = frozenset({Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE})
-
 SIGN_OF_LIFE = 2.0
 """Seconds, at most, between looks at whether a loading child still does something."""
 
@@ -53,12 +56,45 @@ _Connection: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class CpuEngine:
-    """OpenVINO in a child process, on x86-64. Adapters, projectors and embeddings are not its business."""
+    """Puna's own engine, in a child process. `machine`: what it finds itself on; `trouble`: with its native library."""
 
     name = "cpu"
+    profile = PROFILE
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine | None = None,
+        trouble: Callable[[], str | None] = library.why_not,
+    ) -> None:
         self._settings = settings
+        self._machine = machine or here()
+        self._trouble = trouble
+
+    @classmethod
+    def of(cls, settings: Settings) -> Engine:
+        """From the roster."""
+        return cls(settings)
+
+    def obstacle(self) -> str | None:
+        """See `puna.engine.engine.Engine.obstacle`."""
+        return why_not_machine(self._machine) or self._trouble()
+
+    def opinion(self, model: ModelFacts, load: LoadOptions) -> Opinion:
+        """See `puna.engine.engine.Engine.opinion`."""
+        return Opinion(
+            engine=self.name,
+            objection=self.obstacle()
+            or lacking(PROFILE, model, load)
+            or why_not(model.architecture, model.types, model.metadata),
+            need=self.memory(model, replace(load, slots=1)),
+            merit=PROFILE.merit,
+            slots=PROFILE.slots,
+        )
+
+    def memory(self, model: ModelFacts, load: LoadOptions) -> int:
+        """See `puna.engine.engine.Engine.memory`."""
+        return estimate(model.layout, load, COSTS).total
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         refuse(files, load)
@@ -68,10 +104,8 @@ class CpuEngine:
             weights=str(files.weights.absolute()),
             num_ctx=load.num_ctx,
             slots=load.slots,
-            exact=settings.cpu_exact,
             threads=load.num_thread or None,
             step_tokens=load.num_batch,
-            unpacked=str((settings.models / "unpacked").absolute()),
             memory=settings.memory_limit,
         )
         order.write(directory)
@@ -98,31 +132,26 @@ def refuse(files: ModelFiles, load: LoadOptions) -> None:
     for what, wanted in (("adapters", files.adapters), ("projectors", files.projectors), ("embed", load.embedding)):
         if wanted:
             raise LoadFailed(f"the cpu engine does not do {what}; name another engine (PUNA_ENGINE)")
+    if load.cache_type is not None and load.cache_type not in PROFILE.cache_types:
+        raise LoadFailed(f"the cpu engine has no cache of the type {load.cache_type}")
 
 
-def without_effect(load: LoadOptions) -> tuple[str, ...]:
-    """Load settings that were asked for and mean nothing here."""
-    said = {
-        "num_gpu": load.num_gpu,
-        "main_gpu": load.main_gpu,
-        "use_mmap": None if load.use_mmap else load.use_mmap,
-        "flash_attention": load.flash_attention,
-        "cache_type": load.cache_type,
-    }
-    return tuple(name for name, value in said.items() if value is not None)
-
-
-def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
+def told(hello: Hello, load: LoadOptions, reason: str) -> str:
+    """Why this engine runs the model, and what could not be had."""
     notes = [reason] if reason else []
     if hello.cache_tokens < load.num_ctx * load.slots:
         notes.append(f"for lack of memory its requests share a cache of {hello.cache_tokens} tokens")
-    if not hello.seed_exact:
-        notes.append("on this processor an answer may differ with what else runs")
-    if ignored := without_effect(load):
+    if ignored := [name for name in PROFILE.without_effect if getattr(load, name) is not None]:
         notes.append(f"without effect here: {', '.join(ignored)}")
+    return "; ".join(notes)
+
+
+def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
     return RunnerInfo(
         engine="cpu",
-        version=f"openvino {hello.version}",
+        version=hello.version,
+        bits=f"{BITS} {load.cache_type or 'f16'}",
+        without_effect=PROFILE.without_effect,
         num_ctx=load.num_ctx,
         slots=load.slots,
         vocabulary=hello.vocabulary,
@@ -130,11 +159,11 @@ def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
         eos=hello.eos,
         add_bos=hello.add_bos,
         embedding_length=hello.embedding_length,
-        seed_exact=hello.seed_exact,
-        features=FEATURES,
+        seed_exact=True,
+        features=PROFILE.features,
         memory=hello.memory,
         pid=pid,
-        reason="; ".join(notes),
+        reason=told(hello, load, reason),
         markup=Markup(hello.markup),
     )
 

@@ -59,7 +59,7 @@ class Forward:
         `num_ctx`: the longest a sequence will become; some models turn differently beyond their first context.
         Raises LoadFailed, or ModelFileError for a file that lacks something.
         """
-        reason = supported.why_not(header.architecture, {t.type.name for t in header.tensors}, supported.here())
+        reason = supported.why_not(header.architecture, {t.type.name for t in header.tensors})
         if reason is not None:
             raise LoadFailed(reason)
         self._shape = read_shape(header)

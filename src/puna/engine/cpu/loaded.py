@@ -74,7 +74,7 @@ def load(order: Load) -> ModelParts:
     with ThreadPoolExecutor(1, "words") as beside:  # the runtime compiles its graph on one core, the other is free
         reading = beside.submit(_read_words, header)
         model = _forward(order, weights, header)
-        seed_exact = repeats(model)  # the runtime makes its own copy of the weights at the first step
+        repeats(model)  # the runtime makes its own copy of the weights at the first step
         words = reading.result()
     left = psutil.virtual_memory().available
     if order.memory:
@@ -99,7 +99,6 @@ def load(order: Load) -> ModelParts:
             add_bos=tokenizer.add_bos,
             embedding_length=header.embedding_length or 0,
             cache_tokens=blocks * BLOCK,
-            seed_exact=seed_exact,
             memory=psutil.Process().memory_info().rss,
             markup=tokenizer.markup,
         ),
@@ -126,8 +125,8 @@ def _forward(order: Load, weights: Path, header: Header) -> Forward:
     return Forward(
         weights,
         header,
-        exact=order.exact,
+        exact=False,
         threads=order.threads,
-        cache_dir=Path(order.unpacked) if order.unpacked else None,
+        cache_dir=None,
         num_ctx=order.num_ctx,
     )

@@ -37,10 +37,8 @@ class Load:
     weights: str
     num_ctx: int
     slots: int
-    exact: bool
     threads: int | None
     step_tokens: int | None
-    unpacked: str | None
     memory: int
 
     def write(self, directory: Path) -> None:
@@ -55,7 +53,7 @@ class Load:
 class Hello:
     """The child's first word: it is ready. `cache_tokens`: how many its cache holds, for all requests together.
 
-    `seed_exact`: it has seen that company changes no byte. `markup`: control tokens' ids by their texts.
+    `version`: of what computes. `markup`: control tokens' ids by their texts.
     """
 
     version: str
@@ -65,7 +63,6 @@ class Hello:
     add_bos: bool
     embedding_length: int
     cache_tokens: int
-    seed_exact: bool
     memory: int
     markup: Mapping[str, int]
 

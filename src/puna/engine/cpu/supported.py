@@ -1,6 +1,7 @@
 """What the CPU engine can run: families, tensor types, tokenizers, machines. Pure; imports nothing heavy.
 
-`why_not` is the whole rule. Whatever it turns down, llama.cpp serves, and its words are shown as the reason.
+`why_not` is the rule for models, `why_not_machine` that for machines. Whatever they turn down, llama.cpp serves, and
+their words are shown as the reason.
 """
 
 from __future__ import annotations
@@ -59,26 +60,31 @@ PRE_TOKENIZERS: frozenset[str] = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The processor, as the `platform` module names it, and the flags that the system tells (empty: it does not)."""
+    """The processor, as the `platform` module names it, and the flags that the system tells (empty: it does not).
+
+    `sockets`: Python has Unix sockets there.
+    """
 
     system: str
     processor: str
     flags: frozenset[str] = frozenset()
+    sockets: bool = True
 
 
 def here() -> Machine:
     """This machine."""
     import platform
+    import socket
     from pathlib import Path
 
     flags: frozenset[str] = frozenset()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("flags"):
+            if line.startswith(("flags", "Features")):
                 flags = frozenset(line.partition(":")[2].split())
                 break
-    return Machine(platform.system(), platform.machine().lower(), flags)
+    return Machine(platform.system(), platform.machine().lower(), flags, hasattr(socket, "AF_UNIX"))
 
 
 _COUNTS = (
@@ -90,28 +96,22 @@ _COUNTS = (
 """What a file may say as one number, or as one for each layer."""
 
 
-def why_not(
-    architecture: str, types: Collection[str], machine: Machine, metadata: Mapping[str, object] | None = None
-) -> str | None:
-    """Why this engine cannot run such a file on such a machine, in words; None if it can.
+def why_not(architecture: str, types: Collection[str], metadata: Mapping[str, object] | None = None) -> str | None:
+    """Why this engine cannot run such a file, in words; None if it can.
 
     `types`: names of the tensor types that occur. `metadata`: the header's scalars; without it they are not looked at.
     """
     return (
-        _why_not_machine(machine)
-        or _why_not_architecture(architecture)
+        _why_not_architecture(architecture)
         or _why_not_types(types)
         or (_why_not_metadata(architecture, metadata) if metadata is not None else None)
     )
 
 
-def _why_not_machine(machine: Machine) -> str | None:
-    if machine.processor not in {"x86_64", "amd64"}:
-        return f"the cpu engine needs an x86-64 processor, this one is {machine.processor or 'unknown'}"
-    if machine.system not in {"Linux", "Windows"}:
-        return f"the cpu engine does not run on {machine.system}"
-    if machine.flags and "avx2" not in machine.flags:
-        return "the cpu engine needs a processor with AVX2"
+def why_not_machine(machine: Machine) -> str | None:
+    """Why this engine cannot run on such a machine, in words; None if it can: the processor is no reason."""
+    if not machine.sockets:
+        return f"the cpu engine speaks over a Unix socket, and Python has none on {machine.system}"
     return None
 
 

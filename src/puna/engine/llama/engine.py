@@ -6,18 +6,21 @@ import asyncio
 import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 
 from puna.engine.endings import CANDIDATES, ROLES, ending_tokens
+from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, lacking
 from puna.engine.llama.client import LlamaRunner
 from puna.engine.llama.http import EngineSocket
 from puna.engine.llama.options import (
@@ -28,6 +31,8 @@ from puna.engine.llama.options import (
     parameters,
     wheel,
 )
+from puna.engine.llama.profile import BINARY, COSTS, WHEEL
+from puna.engine.memory import estimate
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
@@ -43,11 +48,44 @@ _ASK_TIMEOUT = 10.0
 class _LlamaEngine(ABC):
     """What both have in common. `cpu_only`: it computes on the processor, whatever else the machine has."""
 
-    name: ClassVar[str]
+    profile: ClassVar[Profile]
     cpu_only = False
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+
+    @classmethod
+    def of(cls, settings: Settings) -> Engine:
+        """From the roster."""
+        return cls(settings)
+
+    @property
+    def name(self) -> str:
+        return self.profile.name
+
+    @abstractmethod
+    def obstacle(self) -> str | None:
+        """See `puna.engine.engine.Engine.obstacle`."""
+
+    def opinion(self, model: ModelFacts, load: LoadOptions) -> Opinion:
+        """See `puna.engine.engine.Engine.opinion`."""
+        on_gpu = self.on_gpu(load)
+        return Opinion(
+            engine=self.name,
+            objection=self.obstacle() or lacking(self.profile, model, load),
+            need=self.memory(model, replace(load, slots=1)),
+            merit="it computes on the GPU of this machine" if on_gpu else self.profile.merit,
+            slots=self.profile.slots,
+            on_gpu=on_gpu,
+        )
+
+    def memory(self, model: ModelFacts, load: LoadOptions) -> int:
+        """See `puna.engine.engine.Engine.memory`."""
+        return estimate(model.layout, load, COSTS).total
+
+    def on_gpu(self, load: LoadOptions) -> bool:
+        """Whether it is known to compute on a GPU when it is so loaded."""
+        return False
 
     @abstractmethod
     def command(self, parameters: Parameters) -> Sequence[str]:
@@ -59,7 +97,7 @@ class _LlamaEngine(ABC):
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         """See `puna.engine.runner.Engine.start`."""
-        if len(files.projectors) > 1:
+        if len(files.projectors) > self.profile.projectors:
             raise Unsupported("this model has more than one projector; llama.cpp takes one", param="model")
         header = await asyncio.to_thread(read_header, files.weights)
         whole_images = await asyncio.to_thread(_whole_images, files.projectors)
@@ -84,6 +122,7 @@ class _LlamaEngine(ABC):
                 _info(facts, header, load),
                 engine=self.name,
                 version=self.version(),
+                bits=f"{self.version()} {load}",
                 seed_exact=started.repeats,
                 pid=process.pid,
                 reason=_reason(reason, load, started),
@@ -102,12 +141,18 @@ class _LlamaEngine(ABC):
 class LlamaEngine(_LlamaEngine):
     """llama.cpp from the `xllamacpp` wheel."""
 
-    name = "llama"
+    profile = WHEEL
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         # The wheel for macOS computes on the GPU unless told otherwise.
         self.cpu_only = sys.platform != "darwin"
+
+    def obstacle(self) -> str | None:
+        return None if find_spec("xllamacpp") is not None else "xllamacpp is not installed"
+
+    def on_gpu(self, load: LoadOptions) -> bool:
+        return not self.cpu_only and platform.machine() == "arm64" and load.num_gpu != 0
 
     def command(self, parameters: Parameters) -> Sequence[str]:
         return python("puna.engine.llama.child", json.dumps(wheel(parameters)))
@@ -119,12 +164,17 @@ class LlamaEngine(_LlamaEngine):
 class LlamaServerEngine(_LlamaEngine):
     """A native `llama-server` binary, named by a setting."""
 
-    name = "llama-server"
+    profile = BINARY
+
+    def obstacle(self) -> str | None:
+        if self._settings.llama_server is None:
+            return "the engine llama-server needs the path of a binary (PUNA_LLAMA_SERVER)"
+        return None
 
     def command(self, parameters: Parameters) -> Sequence[str]:
         binary = self._settings.llama_server
         if binary is None:
-            raise LoadFailed("the engine llama-server needs the path of a binary (PUNA_LLAMA_SERVER)")
+            raise LoadFailed(self.obstacle() or "")
         if not os.access(binary, os.X_OK):
             raise LoadFailed(f"PUNA_LLAMA_SERVER: {binary} is not a program that can be run")
         return python("puna.engine.llama.launch", str(binary.resolve()), *flags(parameters))

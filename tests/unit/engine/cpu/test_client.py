@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.engine.cpu.client import refuse, without_effect
+from puna.engine.cpu.client import refuse, told
+from puna.engine.cpu.protocol import Hello
 from puna.engine.runner import LoadOptions, ModelFiles
 from puna.errors import LoadFailed
 
@@ -28,11 +29,19 @@ def test_the_server_loads_nothing_heavy_with_it() -> None:
 def test_what_it_does_not_do_is_refused() -> None:
     with pytest.raises(LoadFailed, match="embed"):
         refuse(FILES, LoadOptions(num_ctx=64, slots=1, embedding=True))
+    with pytest.raises(LoadFailed, match="q4_0"):
+        refuse(FILES, LoadOptions(num_ctx=64, slots=1, cache_type="q4_0"))
     refuse(FILES, LoadOptions(num_ctx=64, slots=1))
 
 
 def test_settings_that_mean_nothing_here_are_named() -> None:
-    load = LoadOptions(num_ctx=64, slots=1, num_batch=64, num_thread=2, use_mmap=True)
-    assert without_effect(load) == ()
-    load = LoadOptions(num_ctx=64, slots=1, num_gpu=0, main_gpu=1, use_mmap=False, cache_type="q4_0")
-    assert without_effect(load) == ("num_gpu", "main_gpu", "use_mmap", "cache_type")
+    hello = Hello("1", 320, None, (2,), False, 64, 4096, 10**9, {})
+    load = LoadOptions(num_ctx=64, slots=1, num_batch=64, num_thread=2, num_gpu=0, cache_type="f16")
+    assert told(hello, load, "named") == "named"
+    load = LoadOptions(num_ctx=64, slots=1, main_gpu=1, use_mmap=False, flash_attention=True)
+    assert told(hello, load, "named") == "named; without effect here: main_gpu, use_mmap, flash_attention"
+
+
+def test_a_cache_for_fewer_than_all_requests_is_told() -> None:
+    hello = Hello("1", 320, None, (2,), False, 64, 4096, 10**9, {})
+    assert "share a cache of 4096 tokens" in told(hello, LoadOptions(num_ctx=4096, slots=2), "")

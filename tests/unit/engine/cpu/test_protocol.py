@@ -95,12 +95,12 @@ def test_errors_keep_their_kind_and_all_they_say(error: PunaError) -> None:
 
 
 def test_the_first_word() -> None:
-    hello = Hello("1.0", 320, None, (1, 2), False, 64, 4096, True, 10**9, {"</s>": 2})
+    hello = Hello("1.0", 320, None, (1, 2), False, 64, 4096, 10**9, {"</s>": 2})
     assert read_hello(body(hello_frame(hello))) == hello
 
 
 def test_what_to_load(tmp_path: Path) -> None:
-    load = Load("/a b/é.gguf", 512, 4, exact=True, threads=None, step_tokens=64, unpacked=None, memory=0)
+    load = Load("/a b/é.gguf", 512, 4, threads=None, step_tokens=64, memory=0)
     load.write(tmp_path)
     assert Load.read(tmp_path) == load
 

@@ -7,7 +7,7 @@ the context, and the engine's own buffers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from puna.engine.runner import LoadOptions
@@ -17,7 +17,7 @@ BYTES_PER_VALUE = {None: 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What an engine takes for its work (measured, see docs/performance.md).
+    """What an engine takes for its work, as it was measured.
 
     `base`: bytes of a runner's process without a model. `weights`: bytes it holds for each of the file's. `batch`:
     tokens computed at once, when nothing else is said. `value`: bytes of a number in the cache; None: as is asked for.
@@ -27,16 +27,6 @@ class Costs:
     weights: float
     batch: int
     value: float | None
-
-
-LLAMA = Costs(base=64 << 20, weights=1.0, batch=512, value=None)
-CPU = Costs(base=128 << 20, weights=1.4, batch=256, value=72 / 64)
-"""It keeps weights in an order of its own with wider scales, and its cache in bytes with two floats a head."""
-
-
-def costs_of(engine: str) -> Costs:
-    """By the engine's name; those that are not known cost what llama.cpp does."""
-    return CPU if engine == "cpu" else LLAMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +79,7 @@ def shape(
 
 
 @lru_cache(maxsize=256)
-def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
+def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs) -> Estimate:
     """What a runner so loaded takes."""
     places = load.num_ctx * load.slots
     values = sum(shape.kv_heads) * (shape.key + shape.value) * places
@@ -97,14 +87,3 @@ def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs = LLAMA) -> Est
     batch = min(load.num_batch or costs.batch, costs.batch)
     compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
     return Estimate(int(shape.weights * costs.weights), int(values * each), costs.base + compute)
-
-
-@lru_cache(maxsize=256)
-def sizes(shape: ModelLayout, load: LoadOptions, costs: Costs = LLAMA) -> tuple[tuple[int, int], ...]:
-    """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
-    steps: list[tuple[int, int]] = []
-    slots = load.slots
-    while slots:
-        steps.append((slots, estimate(shape, replace(load, slots=slots), costs).total))
-        slots //= 2
-    return tuple(steps)

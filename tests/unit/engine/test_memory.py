@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from puna.engine.cpu.profile import COSTS as CPU
+from puna.engine.llama.profile import COSTS as LLAMA
+from puna.engine.memory import Costs, Estimate, ModelLayout, shape
+from puna.engine.memory import estimate as estimate_for
 from puna.engine.runner import LoadOptions
-from puna.scheduler.memory import costs_of, estimate, shape, sizes
 
 LOAD = LoadOptions(num_ctx=4096, slots=4, cache_type="f16")
 SMALL = shape(weights=98_000_000, vocabulary=49152, embedding=576, blocks=30, heads=9, kv_heads=3)
+
+
+def estimate(layout: ModelLayout, load: LoadOptions, costs: Costs = LLAMA) -> Estimate:
+    return estimate_for(layout, load, costs)
 
 
 def test_the_cache_is_a_key_and_a_value_of_every_layer_and_place() -> None:
@@ -24,12 +31,12 @@ def test_a_smaller_type_of_cache_takes_less() -> None:
     assert estimate(SMALL, replace(LOAD, cache_type="q4_0")).cache == full * 9 // 32
 
 
-def test_the_cpu_engine_keeps_its_cache_in_bytes_and_its_weights_wider() -> None:
-    ours, theirs = estimate(SMALL, LOAD, costs_of("cpu")), estimate(SMALL, LOAD, costs_of("llama"))
-    assert ours.cache == theirs.cache * 9 // 16
+def test_an_engine_may_keep_weights_wider_and_a_cache_of_its_own() -> None:
+    ours, theirs = estimate(SMALL, LOAD, CPU), estimate(SMALL, LOAD)
     assert ours.weights > theirs.weights
-    assert estimate(SMALL, replace(LOAD, cache_type="q4_0"), costs_of("cpu")).cache == ours.cache
-    assert sizes(SMALL, LOAD, costs_of("cpu"))[0] == (4, ours.total)
+    assert ours.cache == theirs.cache
+    in_bytes = replace(CPU, value=72 / 64)
+    assert estimate(SMALL, replace(LOAD, cache_type="q4_0"), in_bytes).cache == theirs.cache * 9 // 16
 
 
 def test_layers_may_differ() -> None:
@@ -47,13 +54,6 @@ def test_weights_count_as_they_lie_in_the_file() -> None:
     assert result.weights == 98_000_000
     assert result.total == result.weights + result.cache + result.compute
     assert result.compute > 64 * 2**20
-
-
-def test_fewer_slots_are_offered_too() -> None:
-    offered = sizes(SMALL, LOAD)
-    assert [slots for slots, _ in offered] == [4, 2, 1]
-    assert [size for _, size in offered] == sorted((size for _, size in offered), reverse=True)
-    assert [slots for slots, _ in sizes(SMALL, replace(LOAD, slots=1))] == [1]
 
 
 def test_a_header_that_says_little_is_no_fault() -> None:

@@ -1,0 +1,32 @@
+"""What the cpu engine can do, what it costs, and which of its answers are the same."""
+
+from __future__ import annotations
+
+from puna.engine.cpu.supported import FAMILIES, TYPES
+from puna.engine.engine import Profile
+from puna.engine.memory import Costs
+from puna.engine.runner import Feature
+
+BITS = 1
+"""Raised with every change after which a byte of some answer may differ. Processor, threads and company change none."""
+
+CACHE_TYPES = frozenset({"f16"})
+"""What its cache can be; f16 when nothing is said. A model that is to have another goes to llama.cpp."""
+
+FEATURES = frozenset({Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE})
+
+COSTS = Costs(base=96 << 20, weights=1.3, batch=256, value=None)
+
+PROFILE = Profile(
+    name="cpu",
+    what="Puna's own engine, a small native library",
+    merit="it is the faster one on a processor, and its seeds are exact",
+    machines="any processor with Unix sockets (Linux, macOS)",
+    families=", ".join(sorted(FAMILIES)),
+    types=" ".join(sorted(TYPES)),
+    seeds="always: in any company, on every processor, with any number of threads",
+    slots=16,
+    features=FEATURES,
+    cache_types=CACHE_TYPES,
+    without_effect=("main_gpu", "use_mmap", "flash_attention"),
+)

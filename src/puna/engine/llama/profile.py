@@ -1,0 +1,35 @@
+"""What both engines over llama.cpp can do, and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from puna.engine.engine import Profile
+from puna.engine.memory import Costs
+from puna.engine.runner import Feature
+
+COSTS = Costs(base=64 << 20, weights=1.0, batch=512, value=None)
+
+WHEEL = Profile(
+    name="llama",
+    what="llama.cpp from a wheel",
+    merit="it runs what the engines before it do not",
+    machines="any with a wheel",
+    families="all of llama.cpp's",
+    types="all",
+    seeds="for Q4_0, Q4_1, Q8_0 on a CPU; else `x-puna-seed: best-effort`",
+    slots=4,
+    features=frozenset(Feature),
+    cache_types=frozenset({"f16", "q8_0", "q4_0"}),
+    projectors=1,
+    adapters=True,
+    gpu=True,
+)
+
+BINARY = replace(
+    WHEEL,
+    name="llama-server",
+    what="a native llama.cpp binary (`PUNA_LLAMA_SERVER`)",
+    machines="whatever the binary is built for",
+    seeds="as `llama`, where `num_gpu` is 0",
+)
