@@ -1,6 +1,7 @@
 /* What Python calls. Every size and pointer is looked at here, once; what is behind may trust them. */
 #include <stdio.h>
 
+#include "attention.h"
 #include "packing.h"
 #include "products.h"
 #include "room.h"
@@ -27,6 +28,12 @@ EXPORT int64_t puna_struct_bytes(int32_t which) {
 
 EXPORT int32_t puna_format(int32_t type) { return format_of(type); }
 EXPORT int64_t puna_packed_bytes(int32_t type, int64_t outputs, int64_t k) { return packed_bytes(type, outputs, k); }
+
+/* Bytes of a block of the cache over `kv_heads` heads, in one layer; -1 where that cannot be. */
+EXPORT int64_t puna_block_bytes(int32_t cache_type, int32_t kv_heads, int32_t head) {
+    if ((cache_type != CACHE_HALVES && cache_type != CACHE_BYTES) || kv_heads < 1 || head < GROUP || head > MOST_HEAD) return -1;
+    return kv_heads * keys_bytes((CacheType)cache_type, head);
+}
 
 EXPORT int32_t puna_pack(int32_t type, const uint8_t *source, int64_t source_bytes, int64_t outputs, int64_t k,
                          const int32_t *order, float scale, uint8_t *target, int64_t target_bytes, int64_t from, int64_t to) {
@@ -71,6 +78,7 @@ static int mixture_fits(const Mixture *x, const Model *m) {
 
 static int layer_fits(const Layer *y, const Model *m, int number, char *why, int64_t why_bytes) {
     int64_t queries = (int64_t)m->heads * m->head, keys = (int64_t)m->kv_heads * m->head;
+    int64_t cache_bytes = keys_bytes((CacheType)m->cache_type, m->head);
     if (!y->attention_norm || !y->feed_norm) return NO("layer %d lacks a norm", number);
     if (!y->query_norm != !y->key_norm) return NO("layer %d norms queries or keys alone", number);
     if (!matrix_fits(&y->query, (int32_t)queries, m->hidden) || !matrix_fits(&y->key, (int32_t)keys, m->hidden) ||
@@ -80,7 +88,7 @@ static int layer_fits(const Layer *y, const Model *m, int number, char *why, int
                    : !matrix_fits(&y->gate, m->between, m->hidden) || !matrix_fits(&y->up, m->between, m->hidden) ||
                          !matrix_fits(&y->down, m->hidden, m->between))
         return NO("a matrix of layer %d's feed-forward part has another shape", number);
-    if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_bytes / (keys * BLOCK * 4) < m->blocks)
+    if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_bytes / (m->kv_heads * cache_bytes) < m->blocks)
         return NO("layer %d's cache is too small", number);
     if (y->rope >= m->ropes || y->window < 0) return NO("layer %d has no such rotation or window", number);
     return 1;
@@ -98,6 +106,7 @@ static int model_fits(const Model *m, char *why, int64_t why_bytes) {
     if (m->most_rows < 1 || (int64_t)m->most_rows * m->heads > 1 << 19) return NO("steps of %d rows", m->most_rows);
     if (m->blocks < 1 || m->context < 1 || m->context > 1 << 28) return NO("%d blocks", m->blocks);
     if (m->activation < SILU || m->activation > CLAMPED_SWIGLU) return NO("no activation %d", m->activation);
+    if (m->cache_type != CACHE_HALVES && m->cache_type != CACHE_BYTES) return NO("no cache of type %d", m->cache_type);
     if (m->ropes < 0 || m->ropes > MOST_ROPES) return NO("%d rotations", m->ropes);
     for (int i = 0; i < m->ropes; i++)
         if (!m->rope[i].speeds || m->rope[i].pairs < 1 || m->rope[i].pairs > m->head / 2) return NO("rotation %d", i);

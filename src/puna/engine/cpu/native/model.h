@@ -8,6 +8,7 @@ enum { ABI = 1 };
 enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64, MOST_EXPERTS = 1024, MOST_USED = 32 };
 
 typedef enum { SILU, GELU, CLAMPED_SWIGLU } Activation;
+typedef enum { CACHE_HALVES, CACHE_BYTES } CacheType; /* keys and values as f16; as bytes, one scale a token and head */
 
 typedef struct { /* a mixture of experts in place of one feed-forward part */
     Matrix router;         /* [experts][hidden], of floats */
@@ -40,7 +41,7 @@ typedef struct { /* angle of pair i at position p: p * speeds[i]; beyond `pairs`
 typedef struct {
     int32_t layers, hidden, heads, kv_heads, head, between, vocabulary;
     int32_t most_rows, context, blocks; /* of one step; positions; blocks in the cache */
-    int32_t activation, ropes;
+    int32_t activation, ropes, cache_type, unused;
     float epsilon, attention_scale, attention_cap, logit_cap; /* caps: 0 for none */
     float embedding_scale;
     int32_t embedding_type; /* ggml's */

@@ -25,6 +25,9 @@ struct Engine {
     Team *team;
     Own own[MOST_THREADS];
     float *x, *apart, *queries, *cosines, *sines;
+    int8_t *query_bytes; /* the same heads, where the cache is of bytes */
+    float *query_scales;
+    int32_t *query_biases;
     Rows hidden, heads, between;
     int32_t *sequence_of, *want;
     Task *task;
@@ -126,15 +129,21 @@ static void put_head(Engine *e, const Step *s, const Layer *layer, int part, int
             v[i] = f_fma(f_swapped(v[i]), f_load(e->sines + at + i * LANES), v[i] * f_load(e->cosines + at + i * LANES));
     }
     if (part == 0) {
-        float *to = e->queries + ((int64_t)row * m->heads + head) * D + from;
-        for (int i = 0; i < width; i++) f_store(to + i * LANES, v[i] * f_set(m->attention_scale));
+        int64_t at = (int64_t)row * m->heads + head;
+        for (int i = 0; i < width; i++)
+            v[i] *= f_set(m->attention_scale), f_store(e->queries + at * D + from + i * LANES, v[i]);
+        if (m->cache_type != CACHE_BYTES) return;
+        int8_t *bytes = e->query_bytes + at * D;
+        int32_t sum = 0;
+        e->query_scales[at] = to_bytes(v, width, bytes);
+        for (int i = 0; i < D; i++) sum += bytes[i];
+        e->query_biases[at] = -128 * sum;
         return;
     }
     int place = s->past[q] + row - s->begins[q];
     int64_t block = s->blocks[s->block_begins[q] + place / BLOCK];
-    uint8_t *to = layer->cache + (block * m->kv_heads + head) * keys_bytes(D);
-    for (int i = 0; i < width; i++)
-        (part == 1 ? put_key : put_value)(to, D, place % BLOCK, from + i * LANES, v[i]);
+    uint8_t *to = layer->cache + (block * m->kv_heads + head) * keys_bytes((CacheType)m->cache_type, D);
+    (part == 1 ? put_key : put_value)((CacheType)m->cache_type, to, D, place % BLOCK, from, width, v);
 }
 
 static void project(Engine *e, const Step *s, Turn *t, const Product *p, const Rows *rows, const Layer *layer) {
@@ -192,10 +201,13 @@ static void attend_segment(Engine *e, const Step *s, const Layer *layer, const T
                            Seen *seen) {
     const Model *m = e->m;
     int share = m->heads / m->kv_heads, from[QUERIES], to[QUERIES], any = 0;
-    const float *query[QUERIES];
+    Query query[QUERIES];
     for (int i = 0; i < t->count; i++) {
         int row = s->begins[t->sequence] + (t->first + i) / share, head = t->head * share + (t->first + i) % share;
-        query[i] = e->queries + ((int64_t)row * m->heads + head) * m->head;
+        int64_t at = (int64_t)row * m->heads + head;
+        query[i] = (Query){e->queries + at * m->head, NULL, 0, 0};
+        if (m->cache_type == CACHE_BYTES)
+            query[i] = (Query){NULL, e->query_bytes + at * m->head, e->query_scales[at], e->query_biases[at]};
         sight(s, layer, t, i, share, segment, &from[i], &to[i]);
         any |= from[i] < to[i];
     }
@@ -227,10 +239,10 @@ static void finish_queries(Engine *e, const Step *s, const Layer *layer, const T
 
 static Keys keys_of(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
     const Model *m = e->m;
-    int64_t size = keys_bytes(m->head), stride = m->kv_heads * size;
+    int64_t size = keys_bytes((CacheType)m->cache_type, m->head), stride = m->kv_heads * size;
     const int32_t *blocks = s->blocks + s->block_begins[t->sequence];
     int32_t later = s->blocks[s->block_begins[next->sequence]];
-    return (Keys){layer->cache + t->head * size, blocks, stride, m->head, m->attention_cap,
+    return (Keys){layer->cache + t->head * size, blocks, stride, m->head, (CacheType)m->cache_type, m->attention_cap,
                   layer->cache + later * stride + next->head * size};
 }
 
@@ -350,7 +362,8 @@ static void run(void *context, Turn *t) {
     spent(e, t, T_EMBED);
     for (int l = 0; l < m->layers; l++) {
         const Layer *layer = &m->layer[l];
-        Product qkv = {{&layer->query, &layer->key, &layer->value}, 3, layer->query_norm ? m->head / LANES : 1};
+        int whole_heads = layer->query_norm || m->cache_type == CACHE_BYTES;
+        Product qkv = {{&layer->query, &layer->key, &layer->value}, 3, whole_heads ? m->head / LANES : 1};
         int lone = count <= LONE && !after, gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : m->between / GROUP;
         next_phase(e, t, lone ? units_of(&qkv) : count);
         rows = normed(e, t, lone, after, layer->attention_norm, NULL, count, units_of(&qkv));
@@ -480,6 +493,11 @@ static int fill(Engine *e, int threads) {
     if (!(e->team && e->x && e->queries && (e->apart || !apart) && e->cosines && e->sines && e->sequence_of && e->want &&
           e->task && e->group && e->seen && e->seen_values))
         return 0;
+    if (m->cache_type == CACHE_BYTES) {
+        e->query_bytes = room(n * m->heads * m->head), e->query_scales = room(n * m->heads * 4);
+        e->query_biases = room(n * m->heads * 4);
+        if (!(e->query_bytes && e->query_scales && e->query_biases)) return 0;
+    }
     for (int i = 0; i < SLOTS; i++) e->seen[i].values = e->seen_values + (int64_t)i * m->head;
     for (int i = 0; i < threads; i++)
         if (!rows_create(&e->own[i].rows, LONE, m->hidden, hidden)) return 0;
@@ -506,7 +524,8 @@ void engine_destroy(Engine *e) {
     rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), pairs_destroy(&e->pairs);
     give_back(e->x), give_back(e->apart), give_back(e->queries), give_back(e->cosines), give_back(e->sines);
     give_back(e->sequence_of), give_back(e->want), give_back(e->task), give_back(e->group);
-    give_back(e->seen), give_back(e->seen_values), give_back(e);
+    give_back(e->seen), give_back(e->seen_values), give_back(e->query_bytes), give_back(e->query_scales);
+    give_back(e->query_biases), give_back(e);
 }
 
 const Model *engine_model(const Engine *e) { return e->m; }
