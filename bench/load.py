@@ -9,12 +9,14 @@ token than another because its defaults differ.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import httptools
@@ -32,6 +34,10 @@ FEW = 6
 LATE = 5
 """Requests that arrive while others are being answered, one after the other."""
 
+Messages: TypeAlias = list[dict[str, str]]
+
+NOTHING: Mapping[str, object] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -42,6 +48,7 @@ class Stream:
     began: float
     tokens: int
     prompt_tokens: int
+    answer: Answer
 
     @property
     def time_to_first(self) -> float:
@@ -85,11 +92,15 @@ class Arrivals(asyncio.Protocol):
 
 
 class Answer:
-    """Reads the pieces: when text first came, when the choice ended, and the usage."""
+    """Reads the pieces: when text first and last came, how many events brought some, and the usage.
+
+    `last`: when the choice ended, or until then the last text.
+    """
 
     def __init__(self, pieces: list[tuple[float, bytes]]) -> None:
         self.first = self.last = 0.0
         self.usage: dict[str, int] = {}
+        self.said: list[bytes] = []
         self._now = 0.0
         self._rest = b""
         parser = httptools.HttpResponseParser(self)
@@ -104,10 +115,15 @@ class Answer:
             # but the chunk that ends the choice comes with it.
             if TEXT.search(line):
                 self.first = self.first or self._now
+                self.said.append(line)
             if b'"choices":[{' in line:
                 self.last = self._now
             if line.startswith(b"data: {") and b'"usage"' in line:
                 self.usage = json.loads(line[6:]).get("usage") or self.usage
+
+    @property
+    def text(self) -> str:
+        return "".join(json.loads(line[6:])["choices"][0]["delta"]["content"] for line in self.said)
 
 
 async def connect(target: Target, spoke: asyncio.Event | None) -> tuple[asyncio.Transport, Arrivals]:
@@ -118,32 +134,45 @@ async def connect(target: Target, spoke: asyncio.Event | None) -> tuple[asyncio.
     return await loop.create_connection(lambda: Arrivals(spoke), url.hostname or "", url.port or 80)
 
 
-async def one(
-    target: Target, prompt: str, tokens: int, seed: int, origin: float, spoke: asyncio.Event | None = None
-) -> Stream:
-    """Ask once, over a connection of its own, and wait for the stream's end.
-
-    RuntimeError if the server refuses, sends no text, or takes longer than LIMIT.
-    """
+def request(target: Target, prompt: str | Messages, tokens: int, seed: int, said: Mapping[str, object]) -> bytes:
+    """The bytes of a streamed chat completion."""
     body = {
         "model": target.model,
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
         "max_tokens": tokens,
         "seed": seed,
         "stream": True,
         "stream_options": {"include_usage": True},
         **SAMPLING,
         **dict(target.extra),
+        **said,
     }
     data = json.dumps(body).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {urlsplit(target.url).netloc}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
     )
+    return head.encode() + data
+
+
+async def one(
+    target: Target,
+    prompt: str | Messages,
+    tokens: int,
+    seed: int,
+    origin: float,
+    spoke: asyncio.Event | None = None,
+    said: Mapping[str, object] = NOTHING,
+) -> Stream:
+    """Ask once, over a connection of its own, and wait for the stream's end. `said`: fields of the body besides.
+
+    RuntimeError if the server refuses, sends no text, or takes longer than LIMIT.
+    """
+    data = request(target, prompt, tokens, seed, said)
     began = time.perf_counter()
     transport, arrivals = await connect(target, spoke)
     try:
-        transport.write(head.encode() + data)
+        transport.write(data)
         await asyncio.wait_for(arrivals.over, LIMIT)
     except asyncio.TimeoutError:
         raise RuntimeError(f"{target.name}: no end after {LIMIT} seconds") from None
@@ -163,13 +192,55 @@ async def one(
         began - origin,
         usage.get("completion_tokens", 0),
         usage.get("prompt_tokens", 0),
+        answer,
     )
 
 
-async def many(target: Target, prompts: list[str], tokens: int) -> list[Stream]:
-    """All prompts at once."""
+async def rate_within(target: Target, prompts: list[str], tokens: int, seconds: float) -> float:
+    """Events with text a second, of all prompts together: from the first of any on, until all end or time is up.
+
+    RuntimeError if none speaks within LIMIT.
+    """
+    spoke, up = asyncio.Event(), asyncio.Event()
+
+    async def within(prompt: str, seed: int) -> tuple[Answer, float]:
+        """What came of an answer, and when it ended or was left."""
+        transport, arrivals = await connect(target, spoke)
+        try:
+            transport.write(request(target, prompt, tokens, seed, NOTHING))
+            await asyncio.wait([arrivals.over, asyncio.ensure_future(up.wait())], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            transport.abort()
+        answer = Answer(arrivals.pieces)
+        return answer, answer.last if arrivals.over.done() else time.perf_counter()
+
+    running = asyncio.gather(*(within(text, i + 1) for i, text in enumerate(prompts)))
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(spoke.wait(), LIMIT)
+        await asyncio.wait([running], timeout=seconds)
+    up.set()
+    spoken = [(answer, end) for answer, end in await running if answer.said]
+    if not spoken:
+        raise RuntimeError(f"{target.name}: no text came within {LIMIT} seconds")
+    events = sum(len(answer.said) for answer, _ in spoken) - 1
+    return events / (max(end for _, end in spoken) - min(answer.first for answer, _ in spoken))
+
+
+async def many(target: Target, prompts: list[str], tokens: int, said: Mapping[str, object] = NOTHING) -> list[Stream]:
+    """All prompts at once. `said`: fields of every body besides."""
     origin = time.perf_counter()
-    return list(await asyncio.gather(*(one(target, text, tokens, i + 1, origin) for i, text in enumerate(prompts))))
+    asks = (one(target, text, tokens, i + 1, origin, said=said) for i, text in enumerate(prompts))
+    return list(await asyncio.gather(*asks))
+
+
+async def later_turn(target: Target, questions: list[str], tokens: int) -> Stream:
+    """The last of a conversation's turns; each answer before it has `tokens` tokens and is sent back as it came."""
+    messages: Messages = []
+    for question in questions[:-1]:
+        messages.append({"role": "user", "content": question})
+        stream = await one(target, messages, tokens, len(messages), time.perf_counter())
+        messages.append({"role": "assistant", "content": stream.answer.text})
+    return await one(target, [*messages, {"role": "user", "content": questions[-1]}], FEW, 99, time.perf_counter())
 
 
 def total_rate(streams: list[Stream]) -> float:

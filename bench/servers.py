@@ -1,7 +1,11 @@
-"""Start and stop what is measured: `puna serve`, and the bare engine with the very child process that Puna starts."""
+"""Start and stop what is measured: `puna serve`, llama.cpp's server built for this processor, and the bare engine.
+
+The bare engine is llama.cpp as Puna has it from its wheel, in the very child process that Puna starts.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -13,17 +17,38 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
-from load import Target
+from load import FEW, Target, many
+from machine import CORES
 from puna.engine.llama.options import parameters, wheel
 from puna.engine.runner import LoadOptions, ModelFiles
 
-THREADS = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+OURS = ("PUNA_", "OLLAMA_")
+"""How variables begin that would change what a server does."""
+
+IGNORE_EOS = (("ignore_eos", True),)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server. `cold`: measures the seconds from a model that is not loaded to the first token of `prompt`.
+
+    `ready`: seconds from its start until it answered.
+    """
+
+    target: Target
+    ready: float
+    cold: Callable[[str], float] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.target.name
 
 
 def free_port() -> int:
@@ -73,41 +98,79 @@ def stopped_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Pope
             process.wait()
 
 
+def clean() -> dict[str, str]:
+    """The environment without anybody's settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
+def first_token(target: Target, prompt: str) -> float:
+    """Seconds until the first text of an answer."""
+    return asyncio.run(many(target, [prompt], FEW))[0].time_to_first
+
+
 @contextlib.contextmanager
-def puna(
-    name: str, model: str, models: Path, engine: str, parallel: int, context: int
-) -> Iterator[tuple[Target, float]]:
-    """`puna serve` over the store `models`, and the seconds from its start to ready."""
+def puna(name: str, model: str, models: Path, settings: dict[str, str]) -> Iterator[Server]:
+    """`puna serve` over the store `models`, every setting but these at its default."""
     port = free_port()
-    environment = {
-        **os.environ,
-        "PUNA_HOST": f"127.0.0.1:{port}",
-        "PUNA_MODELS": str(models),
-        "PUNA_ENGINE": engine,
-        "PUNA_NUM_PARALLEL": str(parallel),
-        "PUNA_CONTEXT_LENGTH": str(context),
-        "PUNA_KEEP_ALIVE": "-1",
-    }
+    environment = {**clean(), "PUNA_HOST": f"127.0.0.1:{port}", "PUNA_MODELS": str(models), **settings}
+    command = [sys.executable, "-m", "puna", "serve"]
     log = (models / f"{name}.log").open("wb")
+    with log, stopped_at_end(subprocess.Popen(command, env=environment, stdout=log, stderr=log)) as process:
+        url = f"http://127.0.0.1:{port}"
+        ready = wait_until_up(f"{url}/", process)
+        target = Target(name, model, url, pids=(process.pid,), extra=IGNORE_EOS)
+
+        def cold(prompt: str) -> float:
+            unload(target)
+            return first_token(target, prompt)
+
+        yield Server(target, ready, cold)
+
+
+def unload(target: Target) -> None:
+    body = json.dumps({"model": target.model, "keep_alive": 0}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{target.url}/api/generate", body)).read()
+
+
+@contextlib.contextmanager
+def native(name: str, program: Path, file: Path, slots: int, context: int) -> Iterator[Server]:
+    """llama.cpp's own server, with so many slots of such a context; all else as its authors set it."""
+
+    def cold(prompt: str) -> float:
+        """From the start of a server of its own."""
+        began = time.perf_counter()
+        with llama_server(program, file, slots, context) as (url, pid):
+            ready = time.perf_counter() - began
+            return ready + first_token(Target(name, "any", url, pids=(pid,), extra=IGNORE_EOS), prompt)
+
+    began = time.perf_counter()
+    with llama_server(program, file, slots, context) as (url, pid):
+        yield Server(Target(name, "any", url, pids=(pid,), extra=IGNORE_EOS), time.perf_counter() - began, cold)
+
+
+@contextlib.contextmanager
+def llama_server(program: Path, file: Path, slots: int, context: int) -> Iterator[tuple[str, int]]:
+    """Its base URL and its process, once it is ready."""
+    port = free_port()
+    sizes = ["-c", slots * context, "-np", slots, "-t", CORES, "-tb", CORES]
+    command = [program, "-m", file, "--host", "127.0.0.1", "--port", port, *sizes]
     with (
-        log,
+        tempfile.TemporaryFile() as log,
         stopped_at_end(
-            subprocess.Popen([sys.executable, "-m", "puna", "serve"], env=environment, stdout=log, stderr=log)
+            subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, env=clean())
         ) as process,
     ):
-        ready = wait_until_up(f"http://127.0.0.1:{port}/", process)
-        yield (
-            Target(name, model, f"http://127.0.0.1:{port}", pids=(process.pid,), extra=(("ignore_eos", True),)),
-            ready,
-        )
+        url = f"http://127.0.0.1:{port}"
+        wait_until_up(f"{url}/health", process)
+        yield url, process.pid
 
 
 @contextlib.contextmanager
-def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) -> Iterator[Target]:
+def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) -> Iterator[Server]:
     """A real Ollama over the same store."""
     port = free_port()
     environment = {
-        **os.environ,
+        **clean(),
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_MODELS": str(models),
         "OLLAMA_NUM_PARALLEL": str(parallel),
@@ -117,13 +180,13 @@ def ollama(binary: Path, models: Path, model: str, parallel: int, context: int) 
     with stopped_at_end(
         subprocess.Popen([str(binary), "serve"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     ) as process:
-        wait_until_up(f"http://127.0.0.1:{port}/", process)
-        yield Target("ollama", model, f"http://127.0.0.1:{port}", pids=(process.pid,))
+        ready = wait_until_up(f"http://127.0.0.1:{port}/", process)
+        yield Server(Target("ollama", model, f"http://127.0.0.1:{port}", pids=(process.pid,)), ready)
 
 
 @contextlib.contextmanager
-def bare(name: str, file: Path, slots: int, context: int, *, exact: bool, private: bool = False) -> Iterator[Target]:
-    """llama.cpp's own server over its own HTTP API, in the very child process and with the options that Puna uses.
+def bare(name: str, file: Path, slots: int, context: int, *, exact: bool, private: bool = False) -> Iterator[Server]:
+    """The wheel's llama.cpp over its own HTTP API, in the very child process and with the options that Puna uses.
 
     It listens where a client would look for it, on a port of this machine; `private`: on a Unix socket, as Puna's does.
     """
@@ -131,14 +194,14 @@ def bare(name: str, file: Path, slots: int, context: int, *, exact: bool, privat
         path = Path(folder) / "s.sock"
         files = ModelFiles(weights=file.resolve(), digest="", architecture="", quantization="")
         options = wheel(
-            parameters(files, LoadOptions(num_ctx=context, slots=slots), cores=THREADS, socket=path, exact=exact)
+            parameters(files, LoadOptions(num_ctx=context, slots=slots), cores=CORES, socket=path, exact=exact)
         )
         port = free_port()
         if not private:
             options.update(hostnames=["127.0.0.1"], port=port)
         log = (Path(folder) / "log").open("wb")
         command = [sys.executable, "-m", "puna.engine.llama.child", json.dumps(options)]
-        environment = {**os.environ, "PUNA_PARENT": str(os.getpid())}
+        environment = {**clean(), "PUNA_PARENT": str(os.getpid())}
         with (
             log,
             stopped_at_end(
@@ -151,10 +214,11 @@ def bare(name: str, file: Path, slots: int, context: int, *, exact: bool, privat
                 f"http://127.0.0.1:{port}",
                 socket=str(path) if private else None,
                 pids=(process.pid,),
-                extra=(("ignore_eos", True),),
+                extra=IGNORE_EOS,
             )
+            began = time.perf_counter()
             wait_until_healthy(target, process)
-            yield target
+            yield Server(target, time.perf_counter() - began)
 
 
 def wait_until_healthy(target: Target, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
