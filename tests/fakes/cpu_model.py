@@ -26,14 +26,13 @@ class FakeModel:
     def __call__(
         self,
         ids: NDArray[np.int32],
-        positions: NDArray[np.int32],
         past: NDArray[np.int32],
         begins: NDArray[np.int32],
         blocks: NDArray[np.int32],
         block_begins: NDArray[np.int32],
         rows: NDArray[np.int32],
     ) -> NDArray[np.float32]:
-        for values in (ids, positions, past, begins, blocks, block_begins, rows):
+        for values in (ids, past, begins, blocks, block_begins, rows):
             assert values.dtype == np.int32
         self.steps, self.computed, self.widest = (
             self.steps + 1, self.computed + len(ids), max(self.widest, len(ids)),
@@ -44,7 +43,6 @@ class FakeModel:
         for i, start in enumerate(past):
             own = blocks[block_begins[i] : block_begins[i + 1]]
             count = int(begins[i + 1] - begins[i])
-            assert list(positions[begins[i] : begins[i + 1]]) == list(range(start, start + count))
             assert len(own) == -(-(start + count) // BLOCK)
             for place in range(start, start + count):
                 first = max(int(start), place // BLOCK * BLOCK) % BLOCK

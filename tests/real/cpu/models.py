@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from fakes.gguf_files import Tensor, Value, write_gguf
 from puna.engine.cpu.forward import Forward
-from puna.engine.cpu.reader import Tensors
 from puna.model.ggml import TensorType
 from puna.model.gguf import TensorInfo, read_header
 
@@ -67,11 +68,9 @@ def quantise(directory: Path, arrays: Mapping[str, tuple[TensorType, Floats]]) -
     return packed
 
 
-def forward_logits(
-    model: Path, ids: Sequence[int], *, exact: bool = False, chunk: int = 512, num_ctx: int = 0
-) -> Floats:
+def forward_logits(model: Path, ids: Sequence[int], *, chunk: int = 512, num_ctx: int = 0, threads: int = 2) -> Floats:
     """What the engine computes for every position, a prompt in chunks."""
-    forward = Forward(model, read_header(model), exact=exact, threads=2, num_ctx=num_ctx)
+    forward = Forward(model, read_header(model), threads=threads, num_ctx=num_ctx)
     forward.allocate(-(-len(ids) // forward.block_size))
     rows: list[Floats] = []
     for start in range(0, len(ids), chunk):
@@ -79,8 +78,9 @@ def forward_logits(
         end = start + len(part)
         blocks = range(-(-end // forward.block_size))
         places = range(len(part))
-        logits = forward(part, range(start, end), [start], [0, len(part)], blocks, [0, len(blocks)], places)
+        logits = forward(part, [start], [0, len(part)], blocks, [0, len(blocks)], places)
         rows.append(logits.copy())
+    forward.close()
     return np.concatenate(rows)
 
 
@@ -112,16 +112,26 @@ def log_probabilities(logits: Floats) -> Floats:
     return shifted
 
 
+def numbers_of(path: Path) -> dict[str, Floats]:
+    """Every tensor's numbers by the `gguf` package; its dimensions the other way round than ggml's."""
+    data = np.memmap(path, np.uint8, mode="r")
+    found: dict[str, Floats] = {}
+    for info in read_header(path).tensors:
+        raw = np.asarray(data[info.offset : info.offset + info.size])
+        found[info.name] = dequantize(raw, GGMLQuantizationType[info.type.name]).reshape(info.shape[::-1])
+    return found
+
+
 def requantise(source: Path, target: Path, kind_of: Callable[[TensorInfo], TensorType]) -> None:
     """The same model with its matrices in other types."""
     header = read_header(source, arrays=True)
-    tensors = Tensors(source, header)
+    tensors = numbers_of(source)
     matrices = {info.name: info for info in header.tensors if len(info.shape) > 1}
-    packed = quantise(target.parent, {name: (kind_of(info), tensors.numbers(name)) for name, info in matrices.items()})
+    packed = quantise(target.parent, {name: (kind_of(info), tensors[name]) for name, info in matrices.items()})
     written = [
         Tensor(info.name, info.shape, kind_of(info), packed[info.name])
         if info.name in matrices
-        else Tensor(info.name, info.shape, TensorType.F32, tensors.vector(info.name).tobytes())
+        else Tensor(info.name, info.shape, TensorType.F32, tensors[info.name].tobytes())
         for info in header.tensors
     ]
     kept = {key: list(value) if isinstance(value, tuple) else value for key, value in header.metadata.items()}

@@ -18,15 +18,15 @@ from puna.engine.cpu.stream import Stream
 class ForwardPass(Protocol):
     """Tokens to logits; `puna.engine.cpu.forward.Forward` is one.
 
-    Sequence i of a step has the tokens `ids[begins[i]:begins[i + 1]]` at `positions`, after `past[i]` that are in the
-    cache, in the blocks `blocks[block_begins[i]:block_begins[i + 1]]`. The result holds one row of logits for each of
-    `rows` (places in `ids`), and is valid until the next call.
+    Sequence i of a step has the tokens `ids[begins[i]:begins[i + 1]]`, after `past[i]` that are in the cache, in the
+    blocks `blocks[block_begins[i]:block_begins[i + 1]]`. The result holds one row of logits for each of `rows` (places
+    in `ids`), and is valid until the next call. A row's bytes depend on its tokens and those before them, and on
+    nothing else.
     """
 
     def __call__(
         self,
         ids: NDArray[np.int32],
-        positions: NDArray[np.int32],
         past: NDArray[np.int32],
         begins: NDArray[np.int32],
         blocks: NDArray[np.int32],
@@ -40,7 +40,6 @@ class Batch:
     """`ForwardPass`'s arguments. `wanted`: for each span, where its rows begin in the result, and how many they are."""
 
     ids: NDArray[np.int32]
-    positions: NDArray[np.int32]
     past: NDArray[np.int32]
     begins: NDArray[np.int32]
     blocks: NDArray[np.int32]
@@ -49,18 +48,17 @@ class Batch:
     wanted: tuple[tuple[int, int], ...]
 
     def run(self, model: ForwardPass) -> NDArray[np.float32]:
-        return model(self.ids, self.positions, self.past, self.begins, self.blocks, self.block_begins, self.rows)
+        return model(self.ids, self.past, self.begins, self.blocks, self.block_begins, self.rows)
 
 
 def batch(chunks: Sequence[Span], streams: Sequence[Stream]) -> Batch:
     """The chunks of a plan, one after the other. An answer wants the row of its last token, a scoring every row."""
-    ids, positions = array("i"), array("i")
-    past, begins, blocks, block_begins, rows = array("i"), array("i", [0]), array("i"), array("i", [0]), array("i")
+    ids, past, begins = array("i"), array("i"), array("i", [0])
+    blocks, block_begins, rows = array("i"), array("i", [0]), array("i")
     wanted: list[tuple[int, int]] = []
     for chunk in chunks:
         stream, end = streams[chunk.index], chunk.start + chunk.count
         ids.extend(stream.tokens[chunk.start : end])
-        positions.extend(range(chunk.start, end))
         past.append(chunk.start)
         begins.append(len(ids))
         blocks.extend(stream.table.blocks[: blocks_for(end)])
@@ -70,7 +68,6 @@ def batch(chunks: Sequence[Span], streams: Sequence[Stream]) -> Batch:
         rows.extend(range(len(ids) - count, len(ids)))
     return Batch(
         ids=np.frombuffer(ids, np.int32),
-        positions=np.frombuffer(positions, np.int32),
         past=np.frombuffer(past, np.int32),
         begins=np.frombuffer(begins, np.int32),
         blocks=np.frombuffer(blocks, np.int32),

@@ -33,12 +33,24 @@ _REMEDY = "install Puna again, or 'python -m native_build library' in its source
 
 def signatures() -> Mapping[str, tuple[Any, list[Any]]]:
     """Every function of the library: what it returns, and its arguments."""
-    from ctypes import c_char_p, c_int32
+    from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p
 
     return {
         "puna_abi": (c_int32, []),
         "puna_variant": (c_char_p, []),
         "puna_supported": (c_int32, [c_char_p]),
+        "puna_struct_bytes": (c_int64, [c_int32]),
+        "puna_format": (c_int32, [c_int32]),
+        "puna_packed_bytes": (c_int64, [c_int32, c_int64, c_int64]),
+        "puna_pack": (
+            c_int32,
+            [c_int32, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_float, c_void_p, c_int64, c_int64, c_int64],
+        ),
+        "puna_unpack": (c_int32, [c_int32, c_void_p, c_int64, c_int64, c_int64, c_void_p]),
+        "puna_create": (c_void_p, [c_void_p, c_int32, c_char_p, c_int64]),
+        "puna_destroy": (None, [c_void_p]),
+        "puna_step": (c_int32, [c_void_p, c_void_p, c_char_p, c_int64]),
+        "puna_product": (c_int32, [c_void_p, c_void_p, c_int32, c_void_p]),
     }
 
 

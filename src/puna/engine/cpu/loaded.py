@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,13 @@ from pathlib import Path
 import psutil
 
 from puna.engine.cpu.cache import BLOCK, Cache, capacity_for
-from puna.engine.cpu.check import repeats
+from puna.engine.cpu.check import check_numbers
 from puna.engine.cpu.constraint import Grammars, TokenTable
 from puna.engine.cpu.forward import Forward
+from puna.engine.cpu.library import variant
 from puna.engine.cpu.loop import Census, LoopLimits
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.protocol import Hello, Load, ReplyBody
-from puna.engine.cpu.runtime import ov
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Scored, StreamEvent
 from puna.engine.cpu.tokenizer import Tokenizer
@@ -68,19 +69,19 @@ class ModelParts:
 
 
 def load(order: Load) -> ModelParts:
-    """Load, compute a first step, and make room. LoadFailed or ModelFileError says why that is not possible."""
+    """Load, make room, and compute a first step. LoadFailed or ModelFileError says why that is not possible."""
     weights = Path(order.weights)
     header = read_header(weights, arrays=True)
-    with ThreadPoolExecutor(1, "words") as beside:  # the runtime compiles its graph on one core, the other is free
+    with ThreadPoolExecutor(1, "words") as beside:  # packing leaves the interpreter's lock alone
         reading = beside.submit(_read_words, header)
-        model = _forward(order, weights, header)
-        repeats(model)  # the runtime makes its own copy of the weights at the first step
+        model = Forward(weights, header, threads=order.threads or cores(), num_ctx=order.num_ctx)
         words = reading.result()
     left = psutil.virtual_memory().available
     if order.memory:
         left = min(left, order.memory - psutil.Process().memory_info().rss)
     blocks = capacity_for(order.num_ctx, order.slots, model.bytes_per_block, left)
     model.allocate(blocks)
+    check_numbers(model)
     tokenizer, control = words.tokenizer, words.control
     pieces = words.pieces + [b""] * max(model.vocabulary - tokenizer.vocabulary, 0)
     return ModelParts(
@@ -92,7 +93,7 @@ def load(order: Load) -> ModelParts:
         pace=Pace(order.step_tokens),
         shown=tuple(b"" if token in control else piece for token, piece in enumerate(pieces)),
         hello=Hello(
-            version=ov.get_version(),
+            version=variant(),
             vocabulary=model.vocabulary,
             bos=tokenizer.bos,
             eos=tuple(tokenizer.eos),
@@ -121,12 +122,7 @@ def _read_words(header: Header) -> _Words:
     return _Words(tokenizer, [tokenizer.piece(token) for token in tokens], control)
 
 
-def _forward(order: Load, weights: Path, header: Header) -> Forward:
-    return Forward(
-        weights,
-        header,
-        exact=False,
-        threads=order.threads,
-        cache_dir=None,
-        num_ctx=order.num_ctx,
-    )
+def cores() -> int:
+    """Cores that this process may use: a second thread on a core adds nothing where all do the same."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

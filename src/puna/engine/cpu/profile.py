@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from puna.engine.cpu.supported import FAMILIES, TYPES
+from puna.engine.cpu.families import FAMILIES
+from puna.engine.cpu.supported import TYPES
 from puna.engine.engine import Profile
 from puna.engine.memory import Costs
 from puna.engine.runner import Feature

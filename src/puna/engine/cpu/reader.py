@@ -7,43 +7,49 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.engine.cpu import weights
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, TensorInfo
 
+Bytes = NDArray[np.uint8]
+
 
 class Tensors:
-    """By name. Bytes come from the mapped file and are not copied."""
+    """By name. Bytes come from the mapped file and are not copied. `unread`: names that nobody has asked for yet."""
 
     def __init__(self, path: Path, header: Header) -> None:
         self._infos = {tensor.name: tensor for tensor in header.tensors}
-        self._file = np.memmap(path, np.uint8, mode="r")
+        self.unread = set(self._infos)
+        self._file: Bytes = np.memmap(path, np.uint8, mode="r")
         if self._file.size != header.size:
             raise ModelFileError(f"{path.name}: changed since its header was read")
 
     def __contains__(self, name: str) -> bool:
         return name in self._infos
 
-    def rows(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of a tensor, [rows, bytes of a row]. ModelFileError if it is not there."""
-        info = self._of(name)
-        count = info.elements // info.shape[0] if info.shape else 1
-        return self._file[info.offset : info.offset + info.size].reshape(count, -1)
+    def info(self, name: str, *shape: int) -> TensorInfo:
+        """What the header says of a tensor. ModelFileError if it is not there, or not of that `shape`, if one is given.
 
-    def kind(self, name: str) -> str:
-        """Its type's name."""
-        return self._of(name).type.name
+        The length of a row first, as ggml has it; ones at its end do not count.
+        """
+        info = self._infos.get(name)
+        if info is None:
+            raise ModelFileError(f"the model file has no tensor '{name}'")
+        if shape and _significant(info.shape) != _significant(shape):
+            raise ModelFileError(f"the model file's tensor '{name}' is {_words(info.shape)}, not {_words(shape)}")
+        self.unread.discard(name)
+        return info
 
-    def numbers(self, name: str) -> NDArray[np.float32]:
-        """The numbers of a tensor, [rows, columns]."""
-        return weights.values(self.kind(name), self.rows(name))
+    def bytes(self, name: str) -> Bytes:
+        """All bytes of a tensor, as they lie in the file."""
+        info = self.info(name)
+        return self._file[info.offset : info.offset + info.size]
 
-    def vector(self, name: str) -> NDArray[np.float32]:
-        """The numbers of a tensor of one dimension."""
-        return self.numbers(name).reshape(-1)
 
-    def _of(self, name: str) -> TensorInfo:
-        try:
-            return self._infos[name]
-        except KeyError as error:
-            raise ModelFileError(f"the model file has no tensor '{name}'") from error
+def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

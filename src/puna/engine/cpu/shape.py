@@ -1,11 +1,17 @@
-"""Dimensions: the numbers of a model's header that its graph is built from. Pure."""
+"""Dimensions: the numbers of a model that its family's table and its file's header give together. Pure."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from puna.engine.cpu.families import FAMILIES
+from puna.engine.cpu.families.family import Family
 from puna.errors import ModelFileError
 from puna.model.gguf import Header
+
+MOST = 1 << 24
+"""Of any count or width that a header names. Products of two of them fit 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,56 +27,116 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dimensions:
-    """Counts and sizes in elements. `rotary`: how many elements of a head are rotated. `window` 0: none; else one layer
-    in `window_period` sees all.
+class LayerShape:
+    """`window`: how many positions a row sees, itself included; 0: all. `turned`: it is told positions."""
 
-    `attention_scale` None: the root of the head's size. `feed_forward`: the width between gate and down.
+    window: int
+    turned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dimensions:
+    """Counts and sizes in elements. `rotary`: how many elements of a head are rotated.
+
+    `feed_forward`: the width between gate and down, of one expert where there are `experts`, of which a row takes
+    `used`, their shares multiplied by `share_scale`. `window_base`: of the rope of layers with a window. Caps are 0
+    where there are none.
     """
 
-    architecture: str
-    layers: int
+    family: Family
+    layers: tuple[LayerShape, ...]
     hidden: int
     heads: int
     kv_heads: int
     head_size: int
     rotary: int
     feed_forward: int
+    experts: int
+    used: int
+    share_scale: float
     context: int
     epsilon: float
     rope_base: float
-    rope_base_window: float
     rope_scaling: RopeScaling
-    window: int
-    window_period: int
-    attention_scale: float | None
+    window_base: float
+    window_scaling: RopeScaling
+    attention_scale: float
+    attention_cap: float
+    logit_cap: float
+    embedding_scale: float
+    residual_scale: float
+    logit_divisor: float
 
 
 def read_shape(header: Header) -> Dimensions:
     """ModelFileError when the header does not say enough, or what cannot be."""
+    family = FAMILIES[header.architecture]
     facts = _Facts(header)
+    layers = facts.whole("block_count")
     hidden, heads = facts.whole("embedding_length"), facts.whole("attention.head_count")
     head_size = facts.whole("attention.key_length", hidden // heads)
     context = facts.whole("context_length")
-    base = facts.real("rope.freq_base", 10000.0)
-    return Dimensions(
-        architecture=header.architecture,
-        layers=facts.whole("block_count"),
+    base = facts.real("rope.freq_base", 10000.0, above=1.0)
+    scaling = _rope_scaling(facts, context)
+    windows, caps, mixture = family.windows, family.caps, family.experts
+    own_base = windows.base if windows is not None else None
+    width = hidden // heads if layers == family.wide else head_size
+    shape = Dimensions(
+        family=family,
+        layers=_layers(family, facts, layers),
         hidden=hidden,
         heads=heads,
         kv_heads=facts.whole("attention.head_count_kv", heads),
         head_size=head_size,
         rotary=facts.whole("rope.dimension_count", head_size),
-        feed_forward=facts.whole("feed_forward_length"),
+        feed_forward=facts.whole("expert_feed_forward_length" if mixture else "feed_forward_length"),
+        experts=facts.whole("expert_count") if mixture else 0,
+        used=facts.whole("expert_used_count") if mixture else 0,
+        share_scale=(facts.real("expert_weights_scale", 0.0) if mixture else 0.0) or 1.0,
         context=context,
         epsilon=facts.real("attention.layer_norm_rms_epsilon"),
         rope_base=base,
-        rope_base_window=facts.real("rope.freq_base_swa", 10000.0),
-        rope_scaling=_rope_scaling(facts, context),
-        window=facts.whole("attention.sliding_window", 0),
-        window_period=facts.whole("attention.sliding_window_pattern", 6),
-        attention_scale=facts.real("attention.scale", 0.0) or None,
+        rope_scaling=scaling,
+        window_base=facts.real("rope.freq_base_swa", own_base or base, above=1.0) if windows else base,
+        window_scaling=scaling if own_base is None else _UNSCALED,
+        attention_scale=facts.real("attention.scale", 0.0) or 1 / math.sqrt(width),
+        attention_cap=facts.real("attn_logit_softcapping", caps.attention) if caps else 0.0,
+        logit_cap=facts.real("final_logit_softcapping", caps.logits) if caps else 0.0,
+        embedding_scale=_embedding_scale(family, facts, hidden),
+        residual_scale=(facts.real("residual_scale", 0.0) if family.scales else 0.0) or 1.0,
+        logit_divisor=(facts.real("logit_scale", 0.0) if family.scales else 0.0) or 1.0,
     )
+    _check(shape)
+    return shape
+
+
+_UNSCALED = RopeScaling(kind="none", factor=1.0, attention_factor=1.0, original_context=1, fast=32.0, slow=1.0)
+
+
+def _layers(family: Family, facts: _Facts, count: int) -> tuple[LayerShape, ...]:
+    windows, size, period = family.windows, 0, 1
+    if windows is not None:
+        size = facts.whole("attention.sliding_window", windows.size)
+        period = facts.whole("attention.sliding_window_pattern", windows.period)
+    turned = facts.flag("rope.scaling.finetuned", True) if family.scales else True
+    if count > _MOST_LAYERS:
+        raise ModelFileError(f"the model file names {count} layers")
+    return tuple(
+        LayerShape(
+            window=size if number % period else 0,
+            turned=turned and (not family.unturned or number % family.unturned != 0),
+        )
+        for number in range(1, count + 1)
+    )
+
+
+_MOST_LAYERS = 1 << 16
+
+
+def _embedding_scale(family: Family, facts: _Facts, hidden: int) -> float:
+    if family.embedding_root:
+        return math.sqrt(hidden)
+    return (facts.real("embedding_scale", 0.0) if family.scales else 0.0) or 1.0
 
 
 def _rope_scaling(facts: _Facts, context: int) -> RopeScaling:
@@ -81,9 +147,21 @@ def _rope_scaling(facts: _Facts, context: int) -> RopeScaling:
         factor=factor,
         attention_factor=facts.real("rope.scaling.attn_factor", 1.0),
         original_context=facts.whole("rope.scaling.original_context_length", context),
-        fast=facts.real("rope.scaling.yarn_beta_fast", 32.0),
-        slow=facts.real("rope.scaling.yarn_beta_slow", 1.0),
+        fast=facts.real("rope.scaling.yarn_beta_fast", 32.0, above=0.0),
+        slow=facts.real("rope.scaling.yarn_beta_slow", 1.0, above=0.0),
     )
+
+
+def _check(shape: Dimensions) -> None:
+    """ModelFileError for numbers that do not go together."""
+    if shape.heads % shape.kv_heads:
+        raise ModelFileError(f"the model file has {shape.heads} heads for {shape.kv_heads} heads of keys")
+    if shape.rotary % 2 or shape.rotary > shape.head_size:
+        raise ModelFileError(f"the model file rotates {shape.rotary} elements of heads of {shape.head_size}")
+    if shape.rope_scaling.factor < 0:
+        raise ModelFileError(f"the model file squeezes positions by {shape.rope_scaling.factor}")
+    if shape.used > shape.experts:
+        raise ModelFileError(f"the model file takes {shape.used} of {shape.experts} experts")
 
 
 class _Facts:
@@ -95,16 +173,29 @@ class _Facts:
     def whole(self, key: str, default: int | None = None) -> int:
         full = f"{self._header.architecture}.{key}"
         value = self._header.metadata.get(full, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0 or (value == 0 and default != 0):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
             raise ModelFileError(f"the model file's {full} is {_words(value)}, not a usable number")
         return value
 
-    def real(self, key: str, default: float | None = None) -> float:
+    def real(self, key: str, default: float | None = None, *, above: float | None = None) -> float:
         full = f"{self._header.architecture}.{key}"
         value = self._header.metadata.get(full, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ModelFileError(f"the model file's {full} is {_words(value)}, not a number")
+        try:
+            usable = math.isfinite(value) and (above is None or value > above)
+        except OverflowError:
+            usable = False
+        if not usable:
+            raise ModelFileError(f"the model file's {full} is {value}, not a usable number")
         return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        full = f"{self._header.architecture}.{key}"
+        value = self._header.metadata.get(full, default)
+        if not isinstance(value, bool):
+            raise ModelFileError(f"the model file's {full} is {_words(value)}, not true or false")
+        return value
 
     def text(self, key: str, default: str) -> str:
         full = f"{self._header.architecture}.{key}"

@@ -6,43 +6,16 @@ their words are shown as the reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
-
-class Rotary(Enum):
-    """How a file keeps the two halves of a rotary pair: next to each other, or half a head apart."""
-
-    INTERLEAVED = "interleaved"
-    HALVES = "halves"
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One architecture. `module` in `puna.engine.cpu.families` builds it; `rope_scaling`: the kinds it may name."""
-
-    module: str
-    rotary: Rotary
-    rope_scaling: frozenset[str]
-
-
-_NO_SCALING = frozenset({"none"})
-
-FAMILIES: Mapping[str, Family] = {
-    "llama": Family("llama", Rotary.INTERLEAVED, _NO_SCALING | {"linear", "yarn"}),
-    "qwen2": Family("qwen2", Rotary.HALVES, _NO_SCALING | {"linear", "yarn"}),
-    "qwen3": Family("qwen3", Rotary.HALVES, _NO_SCALING | {"linear", "yarn"}),
-    "gemma3": Family("gemma3", Rotary.HALVES, _NO_SCALING | {"linear"}),
-    "phi3": Family("phi3", Rotary.HALVES, _NO_SCALING | {"linear", "yarn", "longrope"}),
-}
-"""By `general.architecture`."""
+from puna.engine.cpu.families import FAMILIES
 
 TYPES: frozenset[str] = frozenset({
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
-    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4",
 })  # fmt: skip
-"""Tensor types that can be unpacked."""
+"""Tensor types that can be packed."""
 
 TOKENIZERS: frozenset[str] = frozenset({"gpt2", "llama"})
 """`tokenizer.ggml.model`: byte-level BPE, and SentencePiece's BPE with scores."""
@@ -132,23 +105,53 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
     def of(key: str) -> object:
         return metadata.get(f"{architecture}.{key}")
 
-    if of("expert_count"):
-        return "the cpu engine does not run mixtures of experts"
+    if of("expert_count") and family.experts is None:
+        return f"the cpu engine runs no mixtures of experts of the family '{architecture}'"
+    if of("expert_shared_count") or of("expert_shared_feed_forward_length"):
+        return "the cpu engine has no experts that every token takes"
     if any(not isinstance(of(key) or 0, int) for key in _COUNTS):
         return "the cpu engine needs layers of one shape"
-    if architecture == "gemma3" and not of("attention.sliding_window"):
-        return "the cpu engine needs the sliding window of the family 'gemma3'"
+    if family.windows is not None and family.windows.size is None and not of("attention.sliding_window"):
+        return f"the cpu engine needs the sliding window of the family '{architecture}'"
     if of("attention.causal") is False:
         return "the cpu engine runs causal attention only"
-    if of("final_logit_softcapping") or of("attn_logit_softcapping"):
-        return "the cpu engine has no soft capping of logits"
+    if family.caps is None and (of("final_logit_softcapping") or of("attn_logit_softcapping")):
+        return f"the cpu engine has no soft capping of logits for the family '{architecture}'"
+    if not family.scales and any(of(key) not in {None, 0.0, 1.0} for key in _SCALES):
+        return f"the cpu engine knows no scales of the family '{architecture}'"
     scaling = of("rope.scaling.type")
     if scaling is not None and scaling not in family.rope_scaling:
         return f"the cpu engine has no rope scaling '{scaling}' for the family '{architecture}'"
     keys, values = of("attention.key_length"), of("attention.value_length")
     if keys != values:
         return "the cpu engine needs keys and values of one length"
-    return _why_not_tokenizer(metadata)
+    return _why_not_sizes(of) or _why_not_tokenizer(metadata)
+
+
+_SCALES = ("embedding_scale", "residual_scale", "logit_scale")
+
+
+def _why_not_sizes(of: Callable[[str], object]) -> str | None:
+    """Whatever is no number is left to the reader of the file, which says so."""
+    hidden, heads, head = of("embedding_length"), of("attention.head_count"), of("attention.key_length")
+    if head is None and isinstance(hidden, int) and isinstance(heads, int) and heads:
+        head = hidden // heads
+    widths = {
+        "embeddings": hidden,
+        "heads": head,
+        "a feed-forward": of("expert_feed_forward_length") or of("feed_forward_length"),
+    }
+    for what, width in widths.items():
+        if isinstance(width, int) and width % GROUP:
+            return f"the cpu engine needs {what} of a multiple of {GROUP}, not {width}"
+    if isinstance(head, int) and head > MOST_HEAD:
+        return f"the cpu engine needs heads of at most {MOST_HEAD}, not {head}"
+    return None
+
+
+GROUP = 32
+MOST_HEAD = 512
+"""What the library's tiles are made of, and the longest head that it holds."""
 
 
 def _why_not_tokenizer(metadata: Mapping[str, object]) -> str | None:

@@ -1,1 +1,25 @@
-"""One short builder a family: `build(graph) -> logits`. A builder knows its order of blocks and nothing below them."""
+"""The families that the cpu engine runs, one file each: a table of what sets it apart. Pure; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from puna.engine.cpu.families import (
+    gemma2,
+    gemma3,
+    gpt_oss,
+    granite,
+    llama,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3moe,
+    smollm3,
+)
+from puna.engine.cpu.families.family import Family
+
+FAMILIES: Mapping[str, Family] = {
+    module.FAMILY.architecture: module.FAMILY
+    for module in (gemma2, gemma3, gpt_oss, granite, llama, phi3, qwen2, qwen3, qwen3moe, smollm3)
+}
+"""By `general.architecture`."""

@@ -1,14 +1,7 @@
-"""Qwen 3: a norm over each head of queries and keys, before they are rotated."""
+"""Qwen 3: a norm over each head of queries and keys, before they are turned."""
 
 from __future__ import annotations
 
-from puna.engine.cpu.families.common import head, plain_layer
-from puna.engine.cpu.graph import Graph, GraphNode
+from puna.engine.cpu.families.family import Family, Pairs
 
-
-def build(graph: Graph) -> GraphNode:
-    rope = graph.rope(graph.shape.rope_base)
-    x = graph.embeddings()
-    for layer in range(graph.shape.layers):
-        x = plain_layer(graph, x, f"blk.{layer}", rope, head_norms=True)
-    return head(graph, x)
+FAMILY = Family(architecture="qwen3", pairs=Pairs.HALVES, head_norms=True)

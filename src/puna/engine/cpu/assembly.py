@@ -1,0 +1,313 @@
+"""Assembly: a file's tensors and a family's table, made into what the native library calls a model."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.engine.cpu.families.family import Pairs
+from puna.engine.cpu.packing import Floats, Order, Source, floats, pack
+from puna.engine.cpu.reader import Tensors
+from puna.engine.cpu.rope import Rope, rope
+from puna.engine.cpu.shape import Dimensions, LayerShape
+from puna.engine.cpu.structures import LayerStruct, MatrixStruct, MixtureStruct, ModelStruct
+from puna.errors import LoadFailed, ModelFileError
+from puna.model.ggml import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """`model` lacks its cache, and how much a step may take. It points into `memory`, which has to outlive it."""
+
+    model: ModelStruct
+    layers: ctypes.Array[LayerStruct]
+    memory: tuple[object, ...]
+
+
+def assemble(library: ctypes.CDLL, shape: Dimensions, tensors: Tensors, *, num_ctx: int, threads: int) -> Assembly:
+    """Pack all weights. `num_ctx`: the longest a sequence will become.
+
+    ModelFileError for a tensor that is missing or of another shape; LoadFailed for one that nothing here knows, or that
+    cannot be packed.
+    """
+    builder = _Builder(library, shape, tensors)
+    layers = (LayerStruct * len(shape.layers))()
+    for number, (layer, layer_shape) in enumerate(zip(layers, shape.layers, strict=True)):
+        builder.layer(layer, f"blk.{number}", layer_shape)
+    model = builder.model(num_ctx)
+    model.layer = ctypes.addressof(layers)
+    if tensors.unread:
+        raise LoadFailed(
+            f"the cpu engine knows no tensor '{min(tensors.unread)}' of the family {shape.family.architecture}"
+        )
+    packed = pack(library, builder.sources, threads=threads)
+    for place, matrix in zip(builder.places, packed.matrices, strict=True):
+        place(matrix)
+    return Assembly(model, layers, (tensors, builder.held, packed))
+
+
+class _Builder:
+    """Fills in structures. `sources`: matrices to be packed; `places`: what to do with each when it is. `held`: arrays
+    that are pointed into.
+    """
+
+    def __init__(self, library: ctypes.CDLL, shape: Dimensions, tensors: Tensors) -> None:
+        self._library = library
+        self._shape = shape
+        self._tensors = tensors
+        self.sources: list[Source] = []
+        self.places: list[Callable[[MatrixStruct], None]] = []
+        self.held: list[object] = []
+        self._ropes: list[Rope] = []
+
+    # ------------------------------------------------------------------------------------------------------ the whole
+
+    def model(self, num_ctx: int) -> ModelStruct:
+        shape, tensors = self._shape, self._tensors
+        vocabulary = self._vocabulary()
+        info, rows = tensors.info("token_embd.weight"), tensors.bytes("token_embd.weight")
+        model = ModelStruct(
+            layers=len(shape.layers),
+            hidden=shape.hidden,
+            heads=shape.heads,
+            kv_heads=shape.kv_heads,
+            head=shape.head_size,
+            between=shape.feed_forward,
+            vocabulary=vocabulary,
+            context=max(num_ctx, shape.context),
+            activation=shape.family.activation.value,
+            epsilon=shape.epsilon,
+            attention_scale=shape.attention_scale,
+            attention_cap=shape.attention_cap,
+            logit_cap=shape.logit_cap,
+            embedding_scale=shape.embedding_scale,
+            embedding_type=info.type.value,
+            embedding=rows.ctypes.data,
+            embedding_bytes=rows.nbytes,
+            output_norm=self._vector("output_norm.weight", shape.hidden),
+        )
+        head = "output" if "output.weight" in tensors else "token_embd"
+        place = partial(setattr, model, "output")
+        self._matrix(place, head, vocabulary, shape.hidden, scale=1 / shape.logit_divisor)
+        for number, found in enumerate(self._all_ropes(num_ctx)):
+            model.rope[number].speeds = self._hold(found.speeds)
+            model.rope[number].pairs = len(found.speeds)
+            model.rope[number].magnitude = found.magnitude
+            model.ropes = number + 1
+        return model
+
+    def _vocabulary(self) -> int:
+        info = self._tensors.info("token_embd.weight")
+        if len(info.shape) != 2:
+            raise ModelFileError("the model file's tensor 'token_embd.weight' has not two dimensions")
+        self._tensors.info("token_embd.weight", self._shape.hidden, info.shape[1])
+        return info.shape[1]
+
+    def _all_ropes(self, num_ctx: int) -> list[Rope]:
+        """The one of most layers, and that of layers with a window, if it is another."""
+        shape = self._shape
+        factors = self._factors(num_ctx)
+        found = [rope(shape.rope_base, shape.rotary, shape.rope_scaling, factors)]
+        if self._own_rope:
+            scaled = shape.window_scaling == shape.rope_scaling
+            found.append(rope(shape.window_base, shape.rotary, shape.window_scaling, factors if scaled else None))
+        return found
+
+    @property
+    def _own_rope(self) -> bool:
+        """Layers with a window turn at other speeds."""
+        shape = self._shape
+        return (shape.window_base, shape.window_scaling) != (shape.rope_base, shape.rope_scaling)
+
+    def _factors(self, num_ctx: int) -> Floats | None:
+        """Divisors of speeds: the same for all contexts, or one set up to the first context and one beyond."""
+        shape = self._shape
+        beyond = num_ctx > shape.rope_scaling.original_context
+        found: dict[str, Floats] = {}
+        for name in ("rope_freqs", "rope_factors_short", "rope_factors_long"):
+            if f"{name}.weight" in self._tensors:
+                found[name] = self._numbers(f"{name}.weight", shape.rotary // 2)
+                if not (found[name] != 0).all():
+                    raise ModelFileError(f"the model file's tensor '{name}.weight' holds a zero")
+        return found.get("rope_freqs", found.get(f"rope_factors_{'long' if beyond else 'short'}"))
+
+    # ---------------------------------------------------------------------------------------------------- one layer
+
+    def layer(self, layer: LayerStruct, block: str, wanted: LayerShape) -> None:
+        shape, family = self._shape, self._shape.family
+        norms = {
+            "attention_norm": family.norms.attention,
+            "post_attention_norm": family.norms.after_attention,
+            "feed_norm": family.norms.feed,
+            "post_feed_norm": family.norms.after_feed,
+        }
+        for field, name in norms.items():
+            if name is not None:
+                setattr(layer, field, self._vector(f"{block}.{name}.weight", shape.hidden))
+        if family.head_norms:
+            for field, name in (("query_norm", "attn_q_norm"), ("key_norm", "attn_k_norm")):
+                numbers = self._numbers(f"{block}.{name}.weight", shape.head_size)
+                setattr(layer, field, self._hold(np.ascontiguousarray(numbers[self._within_head()])))
+        if family.sinks:
+            layer.sinks = self._vector(f"{block}.attn_sinks.weight", shape.heads)
+        self._attention(layer, block)
+        if family.experts is None:
+            self._feed_forward(layer, block)
+        else:
+            self._mixture(layer, block)
+        layer.window = wanted.window
+        layer.rope = -1 if not wanted.turned else int(bool(wanted.window) and self._own_rope)
+
+    def _attention(self, layer: LayerStruct, block: str) -> None:
+        shape = self._shape
+        queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+        parts = (("query", "attn_q", queries, True), ("key", "attn_k", keys, True), ("value", "attn_v", keys, False))
+        fused, first = f"{block}.attn_qkv.weight" in self._tensors, 0
+        for field, name, outputs, turned in parts:
+            order = self._order(outputs, turned=turned, first=first)
+            tensor = "attn_qkv" if fused else name
+            rows = queries + 2 * keys if fused else outputs
+            place = partial(setattr, layer, field)
+            self._matrix(place, f"{block}.{tensor}", outputs, shape.hidden, order, rows=rows)
+            first += outputs if fused else 0
+        place = partial(setattr, layer, "output")
+        self._matrix(place, f"{block}.attn_output", shape.hidden, queries, scale=shape.residual_scale)
+
+    def _feed_forward(self, layer: LayerStruct, block: str) -> None:
+        shape = self._shape
+        width = shape.feed_forward
+        if f"{block}.ffn_gate.weight" in self._tensors:
+            self._matrix(partial(setattr, layer, "gate"), f"{block}.ffn_gate", width, shape.hidden)
+            self._matrix(partial(setattr, layer, "up"), f"{block}.ffn_up", width, shape.hidden)
+        else:
+            for field, first in (("gate", 0), ("up", width)):
+                order = np.arange(first, first + width, dtype=np.int32)
+                place = partial(setattr, layer, field)
+                self._matrix(place, f"{block}.ffn_up", width, shape.hidden, order, rows=2 * width)
+        place = partial(setattr, layer, "down")
+        self._matrix(place, f"{block}.ffn_down", shape.hidden, width, scale=shape.residual_scale)
+
+    def _mixture(self, layer: LayerStruct, block: str) -> None:
+        shape, experts = self._shape, self._shape.family.experts
+        assert experts is not None
+        mixture = MixtureStruct(
+            experts=shape.experts,
+            used=shape.used,
+            renormalise=experts.renormalise,
+            share_scale=shape.share_scale,
+        )
+        self._router(mixture, f"{block}.ffn_gate_inp")
+        wide, narrow = (shape.feed_forward, shape.hidden), (shape.hidden, shape.feed_forward)
+        for part, (outputs, k) in (("gate", wide), ("up", wide), ("down", narrow)):
+            setattr(mixture, part, self._experts(f"{block}.ffn_{part}_exps", outputs, k))
+        self.held.append(mixture)
+        layer.mixture = ctypes.addressof(mixture)
+
+    def _router(self, mixture: MixtureStruct, name: str) -> None:
+        """Kept in floats, whatever the file has: who is chosen hangs on small differences."""
+        shape = self._shape
+        numbers = self._numbers(f"{name}.weight", shape.hidden, shape.experts)
+        source = Source(
+            name=f"{name}.weight",
+            type=TensorType.F32,
+            data=numbers.view(np.uint8).reshape(-1),
+            outputs=shape.experts,
+            k=shape.hidden,
+            bias=self._bias(name, shape.experts, None),
+        )
+        self._add(partial(setattr, mixture, "router"), source)
+
+    def _experts(self, name: str, outputs: int, k: int) -> int:
+        """All experts' matrices of one kind, which lie one after another in the file; gives their address."""
+        count, tensors = self._shape.experts, self._tensors
+        info = tensors.info(f"{name}.weight", k, outputs, count)
+        data = tensors.bytes(f"{name}.weight").reshape(count, -1)
+        biases = None
+        if f"{name}.bias" in tensors:
+            biases = self._numbers(f"{name}.bias", outputs, count).reshape(count, outputs)
+        matrices = (MatrixStruct * count)()
+        for expert in range(count):
+            source = Source(
+                name=f"{name}.weight",
+                type=info.type,
+                data=data[expert],
+                outputs=outputs,
+                k=k,
+                bias=None if biases is None else biases[expert],
+            )
+            self._add(partial(matrices.__setitem__, expert), source)
+        self.held.append(matrices)
+        return ctypes.addressof(matrices)
+
+    # ------------------------------------------------------------------------------------------------------- pieces
+
+    def _matrix(
+        self,
+        place: Callable[[MatrixStruct], None],
+        name: str,
+        outputs: int,
+        k: int,
+        order: Order | None = None,
+        *,
+        rows: int | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        """`<name>.weight`, of `rows` rows (None: `outputs`), and `<name>.bias` where there is one."""
+        info = self._tensors.info(f"{name}.weight", k, rows or outputs)
+        source = Source(
+            name=info.name,
+            type=info.type,
+            data=self._tensors.bytes(info.name),
+            outputs=outputs,
+            k=k,
+            order=order,
+            bias=self._bias(name, rows or outputs, order),
+            scale=scale,
+        )
+        self._add(place, source)
+
+    def _add(self, place: Callable[[MatrixStruct], None], source: Source) -> None:
+        self.sources.append(source)
+        self.places.append(place)
+
+    def _bias(self, name: str, rows: int, order: Order | None) -> Floats | None:
+        if f"{name}.bias" not in self._tensors:
+            return None
+        numbers = self._numbers(f"{name}.bias", rows)
+        return numbers if order is None else numbers[order]
+
+    def _order(self, outputs: int, *, turned: bool, first: int) -> Order | None:
+        """Rows of heads, beginning with row `first`. None: as they lie in a tensor of their own."""
+        if turned and self._shape.family.pairs is Pairs.HALVES:
+            size = self._shape.head_size
+            rows = np.arange(0, outputs, size)[:, None] + self._within_head()
+            return (first + rows).reshape(-1).astype(np.int32)
+        return np.arange(first, first + outputs, dtype=np.int32) if first else None
+
+    def _within_head(self) -> NDArray[np.intp]:
+        """The order of a head's elements in which the two of each pair are neighbours, as the library turns them."""
+        shape = self._shape
+        order = np.arange(shape.head_size)
+        if shape.family.pairs is Pairs.HALVES:
+            order[: shape.rotary] = order[: shape.rotary].reshape(2, -1).T.reshape(-1)
+        return order
+
+    def _vector(self, name: str, size: int) -> int:
+        return self._hold(self._numbers(name, size))
+
+    def _numbers(self, name: str, *shape: int) -> Floats:
+        """The numbers of a small tensor, of that `shape` (as ggml has it), one after another."""
+        info = self._tensors.info(name, *shape)
+        rows = int(np.prod(shape[1:], dtype=np.int64))
+        numbers: Floats = floats(self._library, name, info.type, self._tensors.bytes(name), rows, shape[0])
+        return numbers.reshape(-1)
+
+    def _hold(self, array: NDArray[np.float32]) -> int:
+        """Its address; it is kept."""
+        self.held.append(array)
+        return array.ctypes.data

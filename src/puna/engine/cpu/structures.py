@@ -1,0 +1,120 @@
+"""What the native library is told, field for field as `native/model.h` and `native/layout.h` have it."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_int32, c_int64, c_void_p
+
+from puna.errors import LoadFailed
+
+MOST_ROPES = 2
+MOST_THREADS = 64
+
+
+class MatrixStruct(ctypes.Structure):
+    """One packed matrix, [outputs][k]."""
+
+    _fields_ = (
+        ("data", c_void_p),
+        ("bias", c_void_p),
+        ("bytes", c_int64),
+        ("format", c_int32),
+        ("outputs", c_int32),
+        ("k", c_int32),
+        ("unused", c_int32),
+    )
+
+
+class MixtureStruct(ctypes.Structure):
+    _fields_ = (
+        ("router", MatrixStruct),
+        ("gate", c_void_p),
+        ("up", c_void_p),
+        ("down", c_void_p),
+        ("experts", c_int32),
+        ("used", c_int32),
+        ("renormalise", c_int32),
+        ("share_scale", c_float),
+    )
+
+
+class LayerStruct(ctypes.Structure):
+    _fields_ = (
+        ("attention_norm", c_void_p),
+        ("post_attention_norm", c_void_p),
+        ("feed_norm", c_void_p),
+        ("post_feed_norm", c_void_p),
+        ("query_norm", c_void_p),
+        ("key_norm", c_void_p),
+        ("sinks", c_void_p),
+        ("query", MatrixStruct),
+        ("key", MatrixStruct),
+        ("value", MatrixStruct),
+        ("output", MatrixStruct),
+        ("gate", MatrixStruct),
+        ("up", MatrixStruct),
+        ("down", MatrixStruct),
+        ("mixture", c_void_p),
+        ("cache", c_void_p),
+        ("cache_bytes", c_int64),
+        ("rope", c_int32),
+        ("window", c_int32),
+    )
+
+
+class RopeStruct(ctypes.Structure):
+    _fields_ = (("speeds", c_void_p), ("pairs", c_int32), ("magnitude", c_float))
+
+
+class ModelStruct(ctypes.Structure):
+    _fields_ = (
+        ("layers", c_int32),
+        ("hidden", c_int32),
+        ("heads", c_int32),
+        ("kv_heads", c_int32),
+        ("head", c_int32),
+        ("between", c_int32),
+        ("vocabulary", c_int32),
+        ("most_rows", c_int32),
+        ("context", c_int32),
+        ("blocks", c_int32),
+        ("activation", c_int32),
+        ("ropes", c_int32),
+        ("epsilon", c_float),
+        ("attention_scale", c_float),
+        ("attention_cap", c_float),
+        ("logit_cap", c_float),
+        ("embedding_scale", c_float),
+        ("embedding_type", c_int32),
+        ("rope", RopeStruct * MOST_ROPES),
+        ("embedding", c_void_p),
+        ("embedding_bytes", c_int64),
+        ("output_norm", c_void_p),
+        ("output", MatrixStruct),
+        ("layer", c_void_p),
+    )
+
+
+class StepStruct(ctypes.Structure):
+    _fields_ = (
+        ("rows", c_int32),
+        ("sequences", c_int32),
+        ("wanted", c_int32),
+        ("ids", c_void_p),
+        ("past", c_void_p),
+        ("begins", c_void_p),
+        ("blocks", c_void_p),
+        ("block_begins", c_void_p),
+        ("want", c_void_p),
+        ("logits", c_void_p),
+    )
+
+
+_IN_ORDER = (MatrixStruct, MixtureStruct, LayerStruct, RopeStruct, ModelStruct, StepStruct)
+
+
+def check(library: ctypes.CDLL) -> None:
+    """LoadFailed if the library lays a structure out in another way."""
+    for which, structure in enumerate(_IN_ORDER):
+        if library.puna_struct_bytes(which) != ctypes.sizeof(structure):
+            raise LoadFailed(f"the native library has another {structure.__name__} than this version of Puna")
