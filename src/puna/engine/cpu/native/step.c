@@ -24,12 +24,12 @@ struct Engine {
     const Model *m;
     Team *team;
     Own own[MOST_THREADS];
-    float *x, *apart, *queries, *cosines, *sines;
+    float *x, *tail, *apart, *queries, *cosines, *sines;
     int8_t *query_bytes; /* the same heads, where the cache is of bytes */
     float *query_scales;
     int32_t *query_biases;
     Rows hidden, heads, between;
-    int32_t *sequence_of, *want;
+    int32_t *sequence_of, *want, *place; /* place: of each row in the last layer, -1: nobody wants it */
     Task *task;
     Group *group;
     Seen *seen;
@@ -41,7 +41,8 @@ struct Engine {
 typedef struct { /* what a step is told; each thread has a copy, as one may still be in the step before */
     Engine *e;
     Step s;
-    int32_t tasks;
+    int32_t tasks, last_tasks; /* the last layer's follow the others' */
+    int32_t cut;               /* whether the last layer goes on with the wanted rows alone, in `tail` */
 } Job;
 
 typedef struct { /* matrices over the same activations, one after another; `width` tiles a unit */
@@ -94,6 +95,12 @@ INLINE int chunk_of(const Engine *e, int units, int64_t unit_bytes) {
     share = share > most ? most : share;
     return share < 1 ? 1 : (int)share;
 }
+
+INLINE Rows sized(Rows all, int rows) {
+    all.rows = rows;
+    return all;
+}
+INLINE float *row_at(float *all, int64_t row, const Model *m) { return all + row * m->hidden; }
 
 /* -------------------------------------------------------------------------------------------------------- phases */
 
@@ -179,13 +186,13 @@ static void product_to(Engine *e, Turn *t, const Matrix *m, const Rows *rows, fl
             }
 }
 
-static void gated(Engine *e, Turn *t, const Layer *layer, const Rows *rows) {
+static void gated(Engine *e, Turn *t, const Layer *layer, const Rows *rows, const Rows *between) {
     int64_t bytes = 2 * (matrix_tile_bytes(&layer->gate) + matrix_tile_bytes(&layer->up));
     int from, to, chunk = chunk_of(e, e->m->between / GROUP, bytes);
     while (take(t, chunk, &from, &to))
         for (int row = 0; row < rows->rows; row += ROWS)
             for (int unit = from; unit < to; unit++)
-                gate_group(&layer->gate, &layer->up, unit, (Activation)e->m->activation, rows, row, &e->between);
+                gate_group(&layer->gate, &layer->up, unit, (Activation)e->m->activation, rows, row, between);
 }
 
 /* What query `i` of a task sees of a segment: positions from … to-1 of it. */
@@ -219,8 +226,9 @@ static void attend_segment(Engine *e, const Step *s, const Layer *layer, const T
         }
 }
 
-static void finish_queries(Engine *e, const Step *s, const Layer *layer, const Task *t, const Seen *seen) {
+static void finish_queries(Engine *e, const Step *s, const Layer *layer, const Task *t, const Seen *seen, int last) {
     const Model *m = e->m;
+    Rows to = sized(e->heads, last ? s->wanted : s->rows);
     int share = m->heads / m->kv_heads;
     for (int i = 0; i < t->count; i++) {
         int row = s->begins[t->sequence] + (t->first + i) / share, head = t->head * share + (t->first + i) % share;
@@ -232,7 +240,7 @@ static void finish_queries(Engine *e, const Step *s, const Layer *layer, const T
         }
         vf whole = f_set(less / total);
         for (int d = 0; d < m->head; d += GROUP)
-            put_group(&e->heads, row, (head * m->head + d) / GROUP, f_load(seen[i].values + d) * whole,
+            put_group(&to, last ? e->place[row] : row, (head * m->head + d) / GROUP, f_load(seen[i].values + d) * whole,
                       f_load(seen[i].values + d + LANES) * whole);
     }
 }
@@ -246,7 +254,7 @@ static Keys keys_of(Engine *e, const Step *s, const Layer *layer, const Task *t,
                   layer->cache + later * stride + next->head * size};
 }
 
-static void whole_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
+static void whole_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next, int last_layer) {
     float values[2][QUERIES][MOST_HEAD] __attribute__((aligned(64)));
     Seen seen[QUERIES], further[QUERIES];
     Keys keys = keys_of(e, s, layer, t, next);
@@ -259,10 +267,10 @@ static void whole_task(Engine *e, const Step *s, const Layer *layer, const Task 
         attend_segment(e, s, layer, t, segment, &keys, further);
         for (int i = 0; i < t->count; i++) merge(&seen[i], &further[i], e->m->head);
     }
-    finish_queries(e, s, layer, t, seen);
+    finish_queries(e, s, layer, t, seen, last_layer);
 }
 
-static void cut_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
+static void cut_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next, int last_layer) {
     Keys keys = keys_of(e, s, layer, t, next);
     Group *group = &e->group[t->group];
     attend_segment(e, s, layer, t, t->segment, &keys, e->seen + t->slot);
@@ -271,59 +279,58 @@ static void cut_task(Engine *e, const Step *s, const Layer *layer, const Task *t
     for (int piece = 1; piece < group->pieces; piece++)
         for (int i = 0; i < t->count; i++)
             merge(&e->seen[group->slot + i], &e->seen[group->slot + piece * t->count + i], e->m->head);
-    finish_queries(e, s, layer, t, e->seen + group->slot);
+    finish_queries(e, s, layer, t, e->seen + group->slot, last_layer);
 }
 
-static void attention(Engine *e, const Job *job, Turn *turn, const Layer *layer) {
+static void attention(Engine *e, const Job *job, Turn *turn, const Layer *layer, int last) {
+    const Task *task = e->task + (last ? job->tasks : 0), *end = task + (last ? job->last_tasks : job->tasks);
     int from, to;
     while (take(turn, 1, &from, &to)) {
-        const Task *t = &e->task[from], *next = from + 1 < job->tasks ? t + 1 : t;
-        (t->segment < 0 ? whole_task : cut_task)(e, &job->s, layer, t, next);
+        const Task *t = task + from, *next = t + 1 < end ? t + 1 : t;
+        (t->segment < 0 ? whole_task : cut_task)(e, &job->s, layer, t, next, last);
     }
 }
 
 /* Norm of rows, in the forms that products read. `after`: first the norm of what lies apart is added to the row.
  * `lone` rows are normed by every thread for itself, which spares a phase: a late thread may then read what others
  * change already, but will find no unit to use it on. They serve this phase alone. */
-static const Rows *normed(Engine *e, Turn *t, int lone, const float *after, const float *weight, const int32_t *pick,
-                          int count, int next) {
+static Rows normed(Engine *e, Turn *t, int lone, float *all, const float *after, const float *weight,
+                   const int32_t *pick, int count, int next) {
     const Model *m = e->m;
     int from, to;
     if (lone) {
-        Rows *rows = &e->own[t->me].rows;
-        rows->rows = count;
+        Rows rows = sized(e->own[t->me].rows, count);
         if (under_way(t))
             for (int r = 0; r < count; r++)
-                norm_row(e->x + (int64_t)(pick ? pick[r] : r) * m->hidden, weight, m->hidden, m->epsilon, rows, r);
+                norm_row(all + (int64_t)(pick ? pick[r] : r) * m->hidden, weight, m->hidden, m->epsilon, &rows, r);
         spent(e, t, T_NORM);
         return rows;
     }
-    Rows *rows = &e->hidden;
+    Rows rows = sized(e->hidden, count);
     while (take(t, count > 32 ? 8 : 2, &from, &to))
         for (int r = from; r < to; r++) {
-            float *x = e->x + (int64_t)(pick ? pick[r] : r) * m->hidden;
-            rows->rows = count; /* the same from every thread that holds a unit */
+            float *x = all + (int64_t)(pick ? pick[r] : r) * m->hidden;
             if (after) norm_add(x, e->apart + (int64_t)r * m->hidden, after, m->hidden, m->epsilon);
-            if (weight) norm_row(x, weight, m->hidden, m->epsilon, rows, r);
+            norm_row(x, weight, m->hidden, m->epsilon, &rows, r);
         }
     spent(e, t, T_NORM);
     next_phase(e, t, next);
     return rows;
 }
 
-static void feed_forward(Engine *e, Turn *t, const Layer *layer, const Rows *rows, int count) {
+static void feed_forward(Engine *e, Turn *t, const Layer *layer, const Rows *rows, float *x, int count) {
     const Model *m = e->m;
-    e->between.rows = count;
-    gated(e, t, layer, rows);
+    Rows between = sized(e->between, count);
+    gated(e, t, layer, rows, &between);
     spent(e, t, T_GATED);
     next_phase(e, t, matrix_tiles(&layer->down));
-    product_to(e, t, &layer->down, &e->between, layer->post_feed_norm ? e->apart : e->x, m->hidden,
+    product_to(e, t, &layer->down, &between, layer->post_feed_norm ? e->apart : x, m->hidden,
                !layer->post_feed_norm, 0);
     spent(e, t, T_DOWN);
 }
 
 /* Rows choose their experts; pairs of a row and an expert are gathered by expert; then each row sums its own. */
-static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, int count) {
+static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, float *x, int count) {
     const Model *m = e->m;
     const Mixture *mix = layer->mixture;
     Pairs *pairs = &e->pairs;
@@ -345,7 +352,7 @@ static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, in
         for (int i = from; i < to; i++) down_pairs(pairs, mix, i, m->hidden / LANES);
     next_phase(e, t, count);
     while (take(t, 1, &from, &to))
-        sum_pairs(pairs, mix, from, (after ? e->apart : e->x) + (int64_t)from * m->hidden, m->hidden, !after);
+        sum_pairs(pairs, mix, from, (after ? e->apart : x) + (int64_t)from * m->hidden, m->hidden, !after);
     spent(e, t, T_DOWN);
 }
 
@@ -355,44 +362,53 @@ static void run(void *context, Turn *t) {
     const Step *s = &job->s;
     const Model *m = e->m;
     int from, to, count = s->rows;
+    float *x = e->x;
     const float *after = NULL; /* a norm still owed to the last part's outcome */
-    const Rows *rows;
+    const int32_t *pick = e->want;
+    Rows rows, heads;
     e->own[t->me].since = ticks();
     while (take(t, 1, &from, &to)) embed_row(e, s, from);
     spent(e, t, T_EMBED);
     for (int l = 0; l < m->layers; l++) {
         const Layer *layer = &m->layer[l];
-        int whole_heads = layer->query_norm || m->cache_type == CACHE_BYTES;
+        int last = job->cut && l + 1 == m->layers, whole_heads = layer->query_norm || m->cache_type == CACHE_BYTES;
         Product qkv = {{&layer->query, &layer->key, &layer->value}, 3, whole_heads ? m->head / LANES : 1};
         int lone = count <= LONE && !after, gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : m->between / GROUP;
         next_phase(e, t, lone ? units_of(&qkv) : count);
-        rows = normed(e, t, lone, after, layer->attention_norm, NULL, count, units_of(&qkv));
-        project(e, s, t, &qkv, rows, layer);
+        rows = normed(e, t, lone, x, after, layer->attention_norm, NULL, count, units_of(&qkv));
+        project(e, s, t, &qkv, &rows, layer);
         spent(e, t, T_QKV);
-        next_phase(e, t, job->tasks);
-        attention(e, job, t, layer);
+        if (last) { /* from here on only what is wanted */
+            if (!s->wanted) break;
+            next_phase(e, t, s->wanted);
+            while (take(t, 1, &from, &to)) memcpy(row_at(e->tail, from, m), row_at(e->x, e->want[from], m), (size_t)m->hidden * 4);
+            x = e->tail, count = s->wanted, pick = NULL;
+        }
+        next_phase(e, t, last ? job->last_tasks : job->tasks);
+        attention(e, job, t, layer, last);
         spent(e, t, T_ATTEND);
         next_phase(e, t, matrix_tiles(&layer->output));
         after = layer->post_attention_norm;
-        product_to(e, t, &layer->output, &e->heads, after ? e->apart : e->x, m->hidden, !after, 0);
+        heads = sized(e->heads, count);
+        product_to(e, t, &layer->output, &heads, after ? e->apart : x, m->hidden, !after, 0);
         spent(e, t, T_OUTPUT);
         lone = count <= LONE && !after && !layer->mixture;
         next_phase(e, t, lone ? gate_units : count);
-        rows = normed(e, t, lone, after, layer->feed_norm, NULL, count, gate_units);
-        (layer->mixture ? mixture : feed_forward)(e, t, layer, rows, count);
+        rows = normed(e, t, lone, x, after, layer->feed_norm, NULL, count, gate_units);
+        (layer->mixture ? mixture : feed_forward)(e, t, layer, &rows, x, count);
         after = layer->post_feed_norm;
     }
-    if (after) {
+    if (after && s->wanted) {
         next_phase(e, t, count);
         while (take(t, 2, &from, &to))
             for (int r = from; r < to; r++)
-                norm_add(e->x + (int64_t)r * m->hidden, e->apart + (int64_t)r * m->hidden, after, m->hidden, m->epsilon);
+                norm_add(row_at(x, r, m), row_at(e->apart, r, m), after, m->hidden, m->epsilon);
     }
     if (s->wanted) {
         int units = matrix_tiles(&m->output);
         next_phase(e, t, s->wanted <= LONE ? units : s->wanted);
-        rows = normed(e, t, s->wanted <= LONE, NULL, m->output_norm, e->want, s->wanted, units);
-        product_to(e, t, &m->output, rows, s->logits, (int64_t)units * LANES, 0, m->logit_cap);
+        rows = normed(e, t, s->wanted <= LONE, x, NULL, m->output_norm, pick, s->wanted, units);
+        product_to(e, t, &m->output, &rows, s->logits, (int64_t)units * LANES, 0, m->logit_cap);
         spent(e, t, T_HEAD);
     }
     leave(t);
@@ -401,45 +417,75 @@ static void run(void *context, Turn *t) {
 
 /* ---------------------------------------------------------------------------------------------------------- steps */
 
-/* Tasks of attention: last positions first, as theirs take longest. With few of them and a long context, by segment. */
-static int plan_tasks(Engine *e, const Step *s) {
+typedef struct { int tasks, groups, slots, cut; } Planned; /* cut: long contexts go by segment */
+
+/* Tasks of the queries first … first+count-1 of a sequence, last positions first, as theirs take longest. */
+static void plan_queries(Engine *e, const Step *s, Planned *p, int q, int first, int count) {
     const Model *m = e->m;
-    int share = m->heads / m->kv_heads, whole = 0, longest = 0, cut, tasks = 0, groups = 0, slots = 0;
-    for (int q = 0; q < s->sequences; q++) {
-        int rows = s->begins[q + 1] - s->begins[q];
-        whole += (rows * share + QUERIES - 1) / QUERIES * m->kv_heads;
-        longest = s->past[q] + rows > longest ? s->past[q] + rows : longest;
-    }
-    cut = whole < 4 * team_threads(e->team) && longest > SEGMENT && team_threads(e->team) > 1;
-    for (int q = s->sequences - 1; q >= 0; q--) {
-        for (int r = s->begins[q]; r < s->begins[q + 1]; r++) e->sequence_of[r] = q;
-        for (int left = (s->begins[q + 1] - s->begins[q]) * share; left > 0;) {
-            int count = left % QUERIES ? left % QUERIES : QUERIES;
-            left -= count;
-            int pieces = (s->past[q] + (left + count - 1) / share) / SEGMENT + 1;
-            for (int head = 0; head < m->kv_heads; head++) {
-                if (!cut || pieces == 1 || slots + pieces * count > SLOTS) {
-                    e->task[tasks++] = (Task){q, head, left, count, -1, 0, 0};
-                    continue;
-                }
-                Group *group = &e->group[groups];
-                atomic_store_explicit(&group->left, pieces, memory_order_relaxed);
-                group->pieces = pieces, group->slot = slots;
-                for (int i = 0; i < pieces; i++, slots += count)
-                    e->task[tasks++] = (Task){q, head, left, count, i, groups, slots};
-                groups++;
+    int share = m->heads / m->kv_heads;
+    while (count > 0) {
+        int part = count % QUERIES ? count % QUERIES : QUERIES;
+        count -= part;
+        int pieces = (s->past[q] + (first + count + part - 1) / share) / SEGMENT + 1;
+        for (int head = 0; head < m->kv_heads; head++) {
+            if (!p->cut || pieces == 1 || p->slots + pieces * part > SLOTS) {
+                e->task[p->tasks++] = (Task){q, head, first + count, part, -1, 0, 0};
+                continue;
             }
+            Group *group = &e->group[p->groups];
+            atomic_store_explicit(&group->left, pieces, memory_order_relaxed);
+            group->pieces = pieces, group->slot = p->slots;
+            for (int i = 0; i < pieces; i++, p->slots += part)
+                e->task[p->tasks++] = (Task){q, head, first + count, part, i, p->groups, p->slots};
+            p->groups++;
         }
     }
-    return tasks;
+}
+
+/* Whether to cut contexts: with few tasks and a long context some threads would have nothing to do. */
+static int worth_cutting(Engine *e, const Step *s) {
+    int share = e->m->heads / e->m->kv_heads, tasks = 0, longest = 0, threads = team_threads(e->team);
+    for (int q = 0; q < s->sequences; q++) {
+        int rows = s->begins[q + 1] - s->begins[q];
+        tasks += (rows * share + QUERIES - 1) / QUERIES * e->m->kv_heads;
+        longest = s->past[q] + rows > longest ? s->past[q] + rows : longest;
+    }
+    return tasks < 4 * threads && longest > SEGMENT && threads > 1;
+}
+
+/* Each wanted row's place; whether the last layer is to be cut down to them. */
+static int plan_places(Engine *e, const Step *s) {
+    if (s->wanted == s->rows) return 0;
+    for (int r = 0; r < s->rows; r++) e->place[r] = -1;
+    for (int i = 0; i < s->wanted; i++) {
+        if (e->place[s->want[i]] >= 0) return 0; /* wanted twice */
+        e->place[s->want[i]] = i;
+    }
+    return 1;
+}
+
+static void plan(Engine *e, Job *job) {
+    const Step *s = &job->s;
+    int share = e->m->heads / e->m->kv_heads;
+    Planned p = {0, 0, 0, worth_cutting(e, s)};
+    for (int q = s->sequences - 1; q >= 0; q--) {
+        for (int r = s->begins[q]; r < s->begins[q + 1]; r++) e->sequence_of[r] = q;
+        plan_queries(e, s, &p, q, 0, (s->begins[q + 1] - s->begins[q]) * share);
+    }
+    job->tasks = p.tasks;
+    job->cut = plan_places(e, s);
+    for (int i = 0; job->cut && i < s->wanted; i++) {
+        int q = e->sequence_of[s->want[i]];
+        plan_queries(e, s, &p, q, (s->want[i] - s->begins[q]) * share, share);
+    }
+    job->last_tasks = p.tasks - job->tasks;
 }
 
 void engine_step(Engine *e, const Step *step) {
-    Job job = {e, *step, 0};
+    Job job = {e, *step, 0, 0, 0};
     if (step->wanted) memcpy(e->want, step->want, (size_t)step->wanted * 4); /* a late thread may look there */
     job.s.want = e->want;
-    job.tasks = plan_tasks(e, step);
-    e->heads.rows = step->rows;
+    plan(e, &job);
     team_run(e->team, run, &job, sizeof job, step->rows);
 }
 
@@ -463,7 +509,7 @@ static void rows_destroy(Rows *r) { give_back(r->bytes), give_back(r->floats); }
 
 static int fill(Engine *e, int threads) {
     const Model *m = e->m;
-    int64_t n = m->most_rows, segments = (m->context + SEGMENT - 1) / SEGMENT;
+    int64_t n = m->most_rows;
     Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0};
     int experts = 0, used = 0, apart = 0;
     need(&hidden, &m->output);
@@ -486,12 +532,13 @@ static int fill(Engine *e, int threads) {
     e->x = room(n * m->hidden * 4), e->queries = room(n * m->heads * m->head * 4);
     e->apart = apart ? room(n * m->hidden * 4) : NULL;
     e->cosines = room(n * e->rotated * 4), e->sines = room(n * e->rotated * 4);
-    e->sequence_of = room(n * 4), e->want = room(n * 4);
-    e->task = room((n * m->heads + SLOTS + segments * m->heads) * (int64_t)sizeof(Task));
+    e->sequence_of = room(n * 4), e->want = room(n * 4), e->place = room(n * 4);
+    e->tail = room(n * m->hidden * 4);
+    e->task = room((2 * n * m->heads + SLOTS) * (int64_t)sizeof(Task)); /* the last layer may have its own */
     e->group = room(SLOTS * (int64_t)sizeof(Group));
     e->seen = room(SLOTS * (int64_t)sizeof(Seen)), e->seen_values = room((int64_t)SLOTS * m->head * 4);
-    if (!(e->team && e->x && e->queries && (e->apart || !apart) && e->cosines && e->sines && e->sequence_of && e->want &&
-          e->task && e->group && e->seen && e->seen_values))
+    if (!(e->team && e->x && e->queries && (e->apart || !apart) && e->cosines && e->sines && e->sequence_of && e->want && e->place &&
+          e->tail && e->task && e->group && e->seen && e->seen_values))
         return 0;
     if (m->cache_type == CACHE_BYTES) {
         e->query_bytes = room(n * m->heads * m->head), e->query_scales = room(n * m->heads * 4);
@@ -523,7 +570,7 @@ void engine_destroy(Engine *e) {
     for (int i = 0; i < MOST_THREADS; i++) rows_destroy(&e->own[i].rows);
     rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), pairs_destroy(&e->pairs);
     give_back(e->x), give_back(e->apart), give_back(e->queries), give_back(e->cosines), give_back(e->sines);
-    give_back(e->sequence_of), give_back(e->want), give_back(e->task), give_back(e->group);
+    give_back(e->sequence_of), give_back(e->want), give_back(e->place), give_back(e->tail), give_back(e->task), give_back(e->group);
     give_back(e->seen), give_back(e->seen_values), give_back(e->query_bytes), give_back(e->query_scales);
     give_back(e->query_biases), give_back(e);
 }
