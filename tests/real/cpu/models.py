@@ -47,7 +47,7 @@ def native_logits(model: Path, ids: Sequence[int], directory: Path | None = None
 
 
 def quantise(directory: Path, arrays: Mapping[str, tuple[TensorType, Floats]]) -> dict[str, bytes]:
-    """Pack arrays [rows, columns] with ggml's own code."""
+    """Pack arrays, rows last, with ggml's own code."""
     jobs: list[list[object]] = []
     files: dict[str, Path] = {}
     packed: dict[str, bytes] = {}
@@ -58,8 +58,8 @@ def quantise(directory: Path, arrays: Mapping[str, tuple[TensorType, Floats]]) -
             packed[name] = array.astype(np.float16).tobytes()
         else:
             files[name] = directory / f"{name}.npy"
-            np.save(files[name], array.astype(np.float32))
-            jobs.append([str(files[name]), kind.value, kind.bytes_of(array.shape[1])])
+            np.save(files[name], array.astype(np.float32).reshape(-1, array.shape[-1]))
+            jobs.append([str(files[name]), kind.value, kind.bytes_of(array.shape[-1])])
     if jobs:
         native({"quantise": jobs})
     for name, file in files.items():
@@ -158,7 +158,7 @@ def _q4_k_m(tensor: TensorInfo) -> TensorType:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A small model. `scaling`: its `rope.*` and other settings; `extra`: tensors of its own."""
+    """A small model. `settings`: its `rope.*` and others; `extra`: tensors of its own; `experts` 0: none."""
 
     family: str = "llama"
     kind: TensorType = TensorType.F32
@@ -171,6 +171,7 @@ class Recipe:
     feed_forward: int = 512
     tied: bool = False
     biases: bool = False
+    experts: int = 0
     settings: Mapping[str, Value] = field(default_factory=dict)
     extra: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -187,12 +188,29 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
     matrices: dict[str, Floats] = {}
     vectors: dict[str, Floats] = {}
 
-    def matrix(name: str, rows: int, columns: int, scale: float = 1.0) -> None:
-        numbers = random.standard_normal((rows, columns)) * scale / columns**0.5
-        matrices[f"{name}.weight"] = numbers.astype(np.float32)
+    def matrix(name: str, rows: int, columns: int, scale: float = 1.0, count: int = 0) -> None:
+        shape = (count, rows, columns) if count else (rows, columns)
+        matrices[f"{name}.weight"] = (random.standard_normal(shape) * scale / columns**0.5).astype(np.float32)
 
-    def vector(name: str, size: int, mean: float = 1.0, spread: float = 0.1) -> None:
+    def vector(name: str, size: int | tuple[int, ...], mean: float = 1.0, spread: float = 0.1) -> None:
         vectors[name] = (mean + spread * random.standard_normal(size)).astype(np.float32)
+
+    def feed(block: str) -> None:
+        width, count = recipe.feed_forward, recipe.experts
+        if recipe.family == "phi3":
+            matrix(f"{block}.ffn_up", 2 * width, hidden)
+            matrix(f"{block}.ffn_down", hidden, width, 0.7)
+            return
+        end = "_exps" if count else ""
+        matrix(f"{block}.ffn_gate{end}", width, hidden, count=count)
+        matrix(f"{block}.ffn_up{end}", width, hidden, count=count)
+        matrix(f"{block}.ffn_down{end}", hidden, width, 0.7, count=count)
+        if count:
+            vectors[f"{block}.ffn_gate_inp.weight"] = random.standard_normal((count, hidden)).astype(np.float32) / 8
+        if count and recipe.family == "gpt-oss":
+            vector(f"{block}.ffn_gate_inp.bias", count, 0.0, 0.3)
+            for part, size in (("gate", width), ("up", width), ("down", hidden)):
+                vector(f"{block}.ffn_{part}_exps.bias", (count, size), 0.0, 0.3)
 
     hidden, queries, keys = recipe.hidden, recipe.heads * recipe.head_size, recipe.kv_heads * recipe.head_size
     sizes = 0.35 * np.exp(1.5 * random.standard_normal((VOCABULARY, 1)))
@@ -205,33 +223,32 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
     for layer in range(recipe.layers):
         block = f"blk.{layer}"
         vector(f"{block}.attn_norm.weight", hidden)
-        vector(f"{block}.ffn_norm.weight", hidden)
+        gemma, oss = recipe.family in {"gemma2", "gemma3"}, recipe.family == "gpt-oss"
+        vector(f"{block}.{'post_attention_norm' if oss else 'ffn_norm'}.weight", hidden)
         if recipe.family == "phi3":
             matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden)
-            matrix(f"{block}.ffn_up", 2 * recipe.feed_forward, hidden)
         else:
             matrix(f"{block}.attn_q", queries, hidden)
             matrix(f"{block}.attn_k", keys, hidden)
             matrix(f"{block}.attn_v", keys, hidden)
-            matrix(f"{block}.ffn_gate", recipe.feed_forward, hidden)
-            matrix(f"{block}.ffn_up", recipe.feed_forward, hidden)
         matrix(f"{block}.attn_output", hidden, queries, 0.7)
-        matrix(f"{block}.ffn_down", hidden, recipe.feed_forward, 0.7)
+        feed(block)
         if recipe.biases:
             for part, size in (("q", queries), ("k", keys), ("v", keys)):
                 vector(f"{block}.attn_{part}.bias", size, 0.0, 0.3)
-        if recipe.family in {"qwen3", "gemma3"}:
+        if recipe.family in {"qwen3", "qwen3moe", "gemma3"}:
             vector(f"{block}.attn_q_norm.weight", recipe.head_size)
             vector(f"{block}.attn_k_norm.weight", recipe.head_size)
-        if recipe.family == "gemma3":
+        if gemma:
             vector(f"{block}.post_attention_norm.weight", hidden)
             vector(f"{block}.post_ffw_norm.weight", hidden)
+        if oss:
+            vector(f"{block}.attn_output.bias", hidden, 0.0, 0.3)
+            vector(f"{block}.attn_sinks.weight", recipe.heads, 0.0, 1.0)
     vectors |= {name: np.array(values, np.float32) for name, values in recipe.extra.items()}
     packed = quantise(path.parent, {name: (recipe.kind, array) for name, array in matrices.items()})
-    tensors = [
-        Tensor(name, (array.shape[1], array.shape[0]), recipe.kind, packed[name]) for name, array in matrices.items()
-    ]
-    tensors += [Tensor(name, array.shape, TensorType.F32, array.tobytes()) for name, array in vectors.items()]
+    tensors = [Tensor(name, array.shape[::-1], recipe.kind, packed[name]) for name, array in matrices.items()]
+    tensors += [Tensor(name, array.shape[::-1], TensorType.F32, array.tobytes()) for name, array in vectors.items()]
     write_gguf(path, architecture=recipe.family, metadata=_metadata(recipe), tokens=_tokens(), tensors=tensors)
     return matrices | vectors
 
@@ -251,6 +268,12 @@ def _metadata(recipe: Recipe) -> dict[str, Value]:
         "rope.freq_base": 10000.0,
         **recipe.settings,
     }
+    if recipe.experts:
+        own |= {
+            "expert_count": recipe.experts,
+            "expert_used_count": 2,
+            "expert_feed_forward_length": recipe.feed_forward,
+        }
     return {f"{recipe.family}.{key}": value for key, value in own.items()} | {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.scores": [0.0] * VOCABULARY,

@@ -1,39 +1,38 @@
 """The families computed plainly: float32 NumPy over whole prompts, weights dequantised by the `gguf` package.
 
-Shares nothing with the engine: rotary pairs are complex numbers in the file's own order, attention is a full matrix.
+Shares nothing with the engine: rotary pairs are complex numbers in the file's own order, attention is a full matrix,
+every row meets every expert. Keys and values are rounded to 16 bits, which the engine's cache holds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from puna.model.gguf import read_header
+from real.cpu.models import numbers_of
 
 Floats = NDArray[np.float32]
 
+NEIGHBOURS = {"llama", "smollm3", "granite"}
+"""Families whose files keep a rotary pair next to each other."""
+GEMMA = {"gemma2", "gemma3"}
+EVERY_OTHER = {"gemma2", "gpt-oss"}
+"""Families in which the first layer of two has a window."""
+
 
 class Reference:
-    """One model file."""
+    """One model file. `num_ctx`: the longest a prompt will be."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, num_ctx: int = 0) -> None:
         self.header = read_header(path)
         self.family = self.header.architecture
-        data = np.memmap(path, np.uint8, mode="r")
-        self.tensors: dict[str, Floats] = {}
-        for info in self.header.tensors:
-            raw = np.asarray(data[info.offset : info.offset + info.size])
-            if info.type.name in {"F32", "F16"}:
-                numbers = raw.view(np.float32 if info.type.name == "F32" else np.float16).astype(np.float32)
-            else:
-                numbers = dequantize(raw, GGMLQuantizationType[info.type.name])
-            self.tensors[info.name] = numbers.reshape(info.shape[::-1])
+        self.tensors: dict[str, Floats] = numbers_of(path)
+        self.num_ctx = num_ctx
 
     def fact(self, key: str, default: float = 0.0) -> float:
         value = self.header.metadata.get(f"{self.family}.{key}", default)
@@ -42,25 +41,49 @@ class Reference:
 
     def logits(self, ids: Sequence[int]) -> Floats:
         x = self.tensors["token_embd.weight"][list(ids)]
-        if self.family == "gemma3":
+        if self.family in GEMMA:
             x = x * np.float32(math.sqrt(x.shape[1]))
+        x = x * np.float32(self.fact("embedding_scale", 1.0))
         for layer in range(int(self.fact("block_count"))):
             x = self._layer(x, f"blk.{layer}", layer)
         head = self.tensors.get("output.weight", self.tensors["token_embd.weight"])
-        logits: Floats = self._norm(x, "output_norm.weight") @ head.T
-        return logits
+        logits: Floats = self._norm(x, "output_norm") @ head.T
+        logits = logits / np.float32(self.fact("logit_scale", 1.0))
+        return _capped(logits, 30.0) if self.family == "gemma2" else logits
 
     def _layer(self, x: Floats, block: str, layer: int) -> Floats:
-        h = self._attention(self._norm(x, f"{block}.attn_norm.weight"), block, layer)
-        x = x + (self._norm(h, f"{block}.post_attention_norm.weight") if self.family == "gemma3" else h)
-        h = self._norm(x, f"{block}.ffn_norm.weight")
+        residual = np.float32(self.fact("residual_scale", 1.0))
+        h = self._attention(self._norm(x, f"{block}.attn_norm"), block, layer)
+        x = x + residual * (self._norm(h, f"{block}.post_attention_norm") if self.family in GEMMA else h)
+        second = "post_attention_norm" if self.family == "gpt-oss" else "ffn_norm"
+        h = self._norm(x, f"{block}.{second}")
+        h = self._experts(h, block) if "expert_count" in self._keys() else self._feed_forward(h, block)
+        return x + residual * (self._norm(h, f"{block}.post_ffw_norm") if self.family in GEMMA else h)
+
+    def _keys(self) -> set[str]:
+        return {key.removeprefix(f"{self.family}.") for key in self.header.metadata}
+
+    def _feed_forward(self, h: Floats, block: str) -> Floats:
         if self.family == "phi3":
             gate, up = np.split(self._times(h, f"{block}.ffn_up"), 2, axis=1)
         else:
             gate, up = self._times(h, f"{block}.ffn_gate"), self._times(h, f"{block}.ffn_up")
-        act = _gelu if self.family == "gemma3" else _silu
-        h = self._times(act(gate) * up, f"{block}.ffn_down")
-        return x + (self._norm(h, f"{block}.post_ffw_norm.weight") if self.family == "gemma3" else h)
+        act = _gelu if self.family in GEMMA else _silu
+        return self._times(act(gate) * up, f"{block}.ffn_down")
+
+    def _experts(self, h: Floats, block: str) -> Floats:
+        """All of them, each weighed by its share, which is 0 for those that a row does not take."""
+        scores = self._times(h, f"{block}.ffn_gate_inp")
+        count, used = scores.shape[1], int(self.fact("expert_used_count"))
+        last = np.sort(scores, axis=1)[:, count - used, None]
+        shares = np.where(scores >= last, np.exp(scores - scores.max(axis=1, keepdims=True)), 0)
+        shares = shares / shares.sum(axis=1, keepdims=True)
+        mixed = np.zeros_like(h)
+        for expert in range(count):
+            gate, up = (self._times(h, f"{block}.ffn_{part}_exps", expert) for part in ("gate", "up"))
+            inner = _clamped(gate, up) if self.family == "gpt-oss" else _silu(gate) * up
+            mixed += shares[:, expert, None] * self._times(inner, f"{block}.ffn_down_exps", expert)
+        return mixed
 
     def _attention(self, x: Floats, block: str, layer: int) -> Floats:
         heads, size = int(self.fact("attention.head_count")), int(self.fact("attention.key_length"))
@@ -72,36 +95,40 @@ class Reference:
         else:
             parts = [self._times(x, f"{block}.attn_{part}") for part in "qkv"]
         query, key, value = (part.reshape(len(x), -1, size).swapaxes(0, 1) for part in parts)
-        if self.family in {"qwen3", "gemma3"}:
-            query = self._norm(query, f"{block}.attn_q_norm.weight")
-            key = self._norm(key, f"{block}.attn_k_norm.weight")
-        window = int(self.fact("attention.sliding_window")) if self.family == "gemma3" and (layer + 1) % 6 else 0
-        query, key = self._rotate(query, bool(window)), self._rotate(key, bool(window))
+        if f"{block}.attn_q_norm.weight" in self.tensors:
+            query, key = self._norm(query, f"{block}.attn_q_norm"), self._norm(key, f"{block}.attn_k_norm")
+        window = int(self.fact("attention.sliding_window"))
+        period = 2 if self.family in EVERY_OTHER else 6 if self.family == "gemma3" else 1
+        window = window if (layer + 1) % period else 0
+        if self.family != "smollm3" or (layer + 1) % 4:
+            near = self.family == "gemma3" and bool(window)
+            query, key = self._rotate(query, near), self._rotate(key, near)
+        key, value = (part.astype(np.float16).astype(np.float32) for part in (key, value))
         repeats = heads // kv_heads
-        scores = query @ np.repeat(key, repeats, axis=0).swapaxes(1, 2) / np.float32(math.sqrt(size))
+        scale = self.fact("attention.scale") or 1 / math.sqrt(size)
+        scores = query @ np.repeat(key, repeats, axis=0).swapaxes(1, 2) * np.float32(scale)
+        if self.family == "gemma2":
+            scores = _capped(scores, 50.0)
         place = np.arange(len(x))
         hidden = place[None, :] > place[:, None]
         if window:
             hidden |= place[:, None] - place[None, :] >= window
         scores[:, hidden] = -np.inf
+        if f"{block}.attn_sinks.weight" in self.tensors:
+            sinks = np.broadcast_to(self.tensors[f"{block}.attn_sinks.weight"][:, None, None], (heads, len(x), 1))
+            scores = np.concatenate([scores, sinks], axis=2)
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        scores /= scores.sum(axis=-1, keepdims=True)
+        scores = (scores / scores.sum(axis=-1, keepdims=True))[:, :, : len(x)]
         mixed = (scores @ np.repeat(value, repeats, axis=0)).swapaxes(0, 1).reshape(len(x), -1)
         return self._times(mixed, f"{block}.attn_output")
 
     def _rotate(self, x: Floats, near: bool) -> Floats:
         """x: [heads, tokens, size]."""
         rotary = int(self.fact("rope.dimension_count")) or x.shape[-1]
-        base = 10000.0 if near else self.fact("rope.freq_base", 10000.0)
-        speeds = base ** (-np.arange(0, rotary, 2) / rotary)
-        kind = self.header.metadata.get(f"{self.family}.rope.scaling.type")
-        if kind == "linear" and not near:
-            speeds = speeds / self.fact("rope.scaling.factor", 1.0)
-        if "rope_freqs.weight" in self.tensors:
-            speeds = speeds / self.tensors["rope_freqs.weight"]
-        turns = np.exp(1j * np.arange(x.shape[1])[:, None] * speeds)
+        speeds, magnitude = self._speeds(rotary, near)
+        turns = magnitude * np.exp(1j * np.arange(x.shape[1])[:, None] * speeds)
         y = x.copy()
-        if self.family == "llama":
+        if self.family in NEIGHBOURS:
             pairs = (x[..., 0:rotary:2] + 1j * x[..., 1:rotary:2]) * turns
             y[..., 0:rotary:2], y[..., 1:rotary:2] = pairs.real, pairs.imag
         else:
@@ -110,14 +137,36 @@ class Reference:
             y[..., :half], y[..., half:rotary] = pairs.real, pairs.imag
         return y
 
+    def _speeds(self, rotary: int, near: bool) -> tuple[NDArray[np.float64], float]:
+        base = 10000.0 if near else self.fact("rope.freq_base", 10000.0)
+        speeds = base ** (-np.arange(0, rotary, 2) / rotary)
+        kind = self.header.metadata.get(f"{self.family}.rope.scaling.type")
+        factor, first = self.fact("rope.scaling.factor", 1.0), self.fact("rope.scaling.original_context_length")
+        if kind == "linear" and not near:
+            speeds = speeds / factor
+        if "rope_freqs.weight" in self.tensors:
+            speeds = speeds / self.tensors["rope_freqs.weight"]
+        if "rope_factors_long.weight" in self.tensors:
+            speeds = speeds / self.tensors[f"rope_factors_{'long' if self.num_ctx > first else 'short'}.weight"]
+        if kind != "yarn":
+            return speeds, self.fact("rope.scaling.attn_factor", 1.0)
+        # Of the paper: a pair that turns 32 times or more within the first context is kept, one that turns once or
+        # less is stretched, and between them goes a slope over whole pairs.
+        turning = [rotary * math.log(first / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32.0, 1.0)]
+        low, high = max(0, math.floor(turning[0])), min(rotary - 1, math.ceil(turning[1]))
+        kept = 1 - np.clip((np.arange(rotary // 2) - low) / max(0.001, high - low), 0, 1)
+        return speeds / factor * (1 - kept) + speeds * kept, 1 + 0.1 * math.log(factor)
+
     def _norm(self, x: Floats, name: str) -> Floats:
         root = np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(self.fact("attention.layer_norm_rms_epsilon")))
-        normed: Floats = x / root * self.tensors[name]
+        normed: Floats = x / root * self.tensors[f"{name}.weight"]
         return normed
 
-    def _times(self, x: Floats, name: str) -> Floats:
-        y: Floats = x @ self.tensors[f"{name}.weight"].T
-        bias = self.tensors.get(f"{name}.bias")
+    def _times(self, x: Floats, name: str, expert: int | None = None) -> Floats:
+        weight, bias = self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias")
+        if expert is not None:
+            weight, bias = weight[expert], bias if bias is None else bias[expert]
+        y: Floats = x @ weight.T
         return y if bias is None else y + bias
 
 
@@ -126,5 +175,16 @@ def _silu(x: Floats) -> Floats:
 
 
 def _gelu(x: Floats) -> Floats:
-    half: Callable[[Floats], Floats] = np.tanh
-    return 0.5 * x * (1 + half(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    tanh: Floats = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    return np.float32(0.5) * x * (1 + tanh)
+
+
+def _clamped(gate: Floats, up: Floats) -> Floats:
+    gate, up = np.minimum(gate, np.float32(7)), np.clip(up, -7, 7)
+    mixed: Floats = gate / (1 + np.exp(np.float32(-1.702) * gate)) * (up + 1)
+    return mixed
+
+
+def _capped(x: Floats, limit: float) -> Floats:
+    capped: Floats = np.float32(limit) * np.tanh(x / np.float32(limit))
+    return capped

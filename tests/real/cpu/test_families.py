@@ -1,13 +1,15 @@
-"""Every family and every tensor type, on small random models: against llama.cpp, and `exact` against plain NumPy."""
+"""Every family and every tensor type, on small random models: against plain NumPy, and against llama.cpp."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from puna.engine.cpu.families import FAMILIES
 from puna.engine.cpu.supported import TYPES
 from puna.model.ggml import TensorType
 from real.cpu.models import VOCABULARY, Recipe, agreement, forward_logits, native_logits, write_model
@@ -21,27 +23,29 @@ _WINDOW = {"attention.sliding_window": 48}
 _LONG = {"rope.scaling.original_context_length": 64, "rope.scaling.attn_factor": 1.19}
 _SHORT = {"rope.scaling.original_context_length": 4096, "rope.scaling.attn_factor": 1.19}
 _FACTORS = {"rope_factors_long.weight": _SLOPE, "rope_factors_short.weight": [1.1] * 32}
+_SCALES = {"embedding_scale": 1.5, "residual_scale": 0.4, "attention.scale": 0.2, "logit_scale": 2.5}
 
-PLAIN = {
+RECIPES = {
     "llama": Recipe(),
     "llama, tied": Recipe(tied=True),
     "llama, biases": Recipe(biases=True),
     "llama 3": Recipe(extra={"rope_freqs.weight": _SLOPE}),
     "llama, linear": Recipe(settings=_LINEAR),
+    "llama, yarn": Recipe(settings=_YARN),
+    "smollm3": Recipe(family="smollm3", layers=5),
     "qwen2": Recipe(family="qwen2", biases=True),
+    "qwen2, yarn": Recipe(family="qwen2", biases=True, settings=_YARN),
     "qwen3": Recipe(family="qwen3", head_size=128),
+    "qwen3moe": Recipe(family="qwen3moe", experts=8, feed_forward=64),
+    "gemma2": Recipe(family="gemma2", tied=True, layers=3, head_size=128, settings=_WINDOW),
     "gemma3": Recipe(family="gemma3", layers=7, head_size=128, settings=_WINDOW),
     "gemma3, linear": Recipe(family="gemma3", layers=7, settings=_WINDOW | _LINEAR),
     "phi3": Recipe(family="phi3", kv_heads=4),
     "phi3, part of a head": Recipe(family="phi3", rotary=48),
-}
-"""What the NumPy reference computes too."""
-
-SCALED = {
-    "llama, yarn": Recipe(settings=_YARN),
-    "qwen2, yarn": Recipe(family="qwen2", biases=True, settings=_YARN),
     "phi3, short": Recipe(family="phi3", settings=_SHORT, extra=_FACTORS),
     "phi3, long": Recipe(family="phi3", settings=_LONG, extra=_FACTORS),
+    "granite": Recipe(family="granite", settings=_SCALES),
+    "gpt-oss": Recipe(family="gpt-oss", layers=3, experts=4, biases=True, settings=_WINDOW | _YARN),
 }
 
 
@@ -51,37 +55,51 @@ def ids() -> Sequence[int]:
     return numbers
 
 
-@pytest.mark.parametrize("name", [*PLAIN, *SCALED])
+def test_no_family_is_forgotten() -> None:
+    assert {recipe.family for recipe in RECIPES.values()} == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_family_is_the_plain_computation(name: str, ids: Sequence[int], tmp_path: Path) -> None:
+    """The few larger differences are keys and values at the edge between two numbers of 16 bits."""
+    model = tmp_path / "model.gguf"
+    write_model(model, RECIPES[name])
+    expected = Reference(model, num_ctx=POSITIONS).logits(ids)
+    apart = np.abs(forward_logits(model, ids, num_ctx=POSITIONS) - expected) / float(expected.std())
+    assert float(apart.mean()) <= 1e-4
+    assert float(apart.max()) <= 4e-3
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_family_agrees_with_llama_cpp(name: str, ids: Sequence[int], tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
-    write_model(model, (PLAIN | SCALED)[name])
+    write_model(model, RECIPES[name])
     theirs = native_logits(model, ids)
     ours = agreement(theirs, forward_logits(model, ids, num_ctx=POSITIONS))
     assert ours.top >= 0.97
     assert ours.divergence < 0.01
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_exact_equals_the_plain_computation(name: str, ids: Sequence[int], tmp_path: Path) -> None:
-    model = tmp_path / "model.gguf"
-    write_model(model, PLAIN[name])
-    expected = Reference(model).logits(ids)
-    logits = forward_logits(model, ids, exact=True, num_ctx=POSITIONS)
-    assert agreement(expected, logits).top >= 0.999
-    np.testing.assert_allclose(logits, expected, atol=2e-3 * float(expected.std()))
-
-
 @pytest.mark.parametrize("kind", sorted(TYPES))
-def test_a_type_agrees_with_llama_cpp_and_exactly_with_the_plain_computation(
+def test_a_type_agrees_with_llama_cpp_and_with_the_plain_computation(
     kind: str, ids: Sequence[int], tmp_path: Path
 ) -> None:
     model = tmp_path / "model.gguf"
     write_model(model, Recipe(kind=TensorType[kind]), seed=1)
-    ours = agreement(native_logits(model, ids), forward_logits(model, ids))
-    assert ours.top >= 0.97
-    assert ours.divergence < 0.01
-    expected = Reference(model).logits(ids)
-    assert agreement(expected, forward_logits(model, ids, exact=True)).top >= 0.999
+    logits = forward_logits(model, ids)
+    for reference in (native_logits(model, ids), Reference(model).logits(ids)):
+        ours = agreement(reference, logits)
+        assert ours.top >= 0.97
+        assert ours.divergence < 0.01
+
+
+@pytest.mark.parametrize("kind", ["MXFP4", "Q8_0"])
+def test_experts_may_be_quantised(kind: str, ids: Sequence[int], tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    write_model(model, replace(RECIPES["gpt-oss"], kind=TensorType[kind]))
+    ours = agreement(Reference(model, num_ctx=POSITIONS).logits(ids), forward_logits(model, ids, num_ctx=POSITIONS))
+    assert ours.top >= 0.95
+    assert ours.divergence < 0.02
 
 
 def test_what_went_before_matters_to_these_models(ids: Sequence[int], tmp_path: Path) -> None:
@@ -89,8 +107,8 @@ def test_what_went_before_matters_to_these_models(ids: Sequence[int], tmp_path: 
     model, turned = tmp_path / "model.gguf", tmp_path / "turned.gguf"
     write_model(model, Recipe())
     write_model(turned, Recipe(settings=_LINEAR))
-    logits = forward_logits(model, ids, exact=True)
+    logits = forward_logits(model, ids)
     half = POSITIONS // 2
     history = [*reversed(ids[:half]), *ids[half:]]
-    assert agreement(logits[half:], forward_logits(model, history, exact=True)[half:]).divergence > 0.1
-    assert agreement(logits, forward_logits(turned, ids, exact=True)).divergence > 0.1
+    assert agreement(logits[half:], forward_logits(model, history)[half:]).divergence > 0.1
+    assert agreement(logits, forward_logits(turned, ids)).divergence > 0.1

@@ -72,6 +72,12 @@ def variant(wish: str | None = None) -> str:
     return pick(_built(), _supported(), wish)
 
 
+def variants() -> list[str]:
+    """All that are built and that this processor runs. LoadFailed where none is."""
+    supported = _supported()
+    return [name for name in _built() if name.partition("-")[0] in supported]
+
+
 def why_not() -> str | None:
     """Why the library cannot be used on this machine as it is set up, in words; None if it can."""
     try:

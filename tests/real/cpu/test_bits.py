@@ -1,0 +1,108 @@
+"""Every logit's bytes: the same in any company, however a prompt is cut, for any number of threads and any variant."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from puna.engine.cpu import library
+from puna.engine.cpu.forward import Forward
+from puna.model.ggml import TensorType
+from puna.model.gguf import read_header
+from real.cpu.models import VOCABULARY, Floats, Recipe, forward_logits, write_model
+from real.cpu.test_families import RECIPES
+
+POSITIONS = 90
+BLOCKS = 40
+RECIPES_OF_BITS = {
+    **{name: RECIPES[name] for name in ("llama", "gemma2", "gemma3", "qwen3moe", "gpt-oss")},
+    **{kind: Recipe(kind=TensorType[kind]) for kind in ("Q4_1", "Q4_K", "Q6_K", "Q8_0", "BF16", "IQ4_XS")},
+}
+
+
+@pytest.fixture(params=RECIPES_OF_BITS)
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "model.gguf"
+    write_model(path, RECIPES_OF_BITS[request.param])
+    return path
+
+
+def tokens(seed: int, count: int = POSITIONS) -> list[int]:
+    source = random.Random(seed)
+    return [source.randrange(3, VOCABULARY) for _ in range(count)]
+
+
+class Sequences:
+    """Several sequences in one cache, each advanced by pieces; the blocks of all are mixed and full of leavings."""
+
+    def __init__(self, model: Path, seed: int) -> None:
+        self.source = random.Random(seed)
+        self.forward = Forward(model, read_header(model), threads=2, num_ctx=POSITIONS)
+        self.forward.allocate(BLOCKS)
+        self.free = self.source.sample(range(BLOCKS), BLOCKS)
+        self.known: list[list[int]] = []
+        self.past: list[int] = []
+        self.blocks: list[list[int]] = []
+        self.logits: list[list[Floats]] = []
+
+    def add(self, ids: Sequence[int]) -> int:
+        self.known.append(list(ids))
+        self.past.append(0)
+        self.blocks.append([self.free.pop() for _ in range(-(-len(ids) // self.forward.block_size))])
+        self.logits.append([])
+        return len(self.known) - 1
+
+    def step(self) -> bool:
+        """A piece of some length from each that has something left, in any order."""
+        numbers = [i for i, ids in enumerate(self.known) if self.past[i] < len(ids)]
+        self.source.shuffle(numbers)
+        ids: list[int] = []
+        past, begins, blocks, block_begins = [], [0], [], [0]
+        for i in numbers:
+            end = min(len(self.known[i]), self.past[i] + self.source.choice([1, 1, 2, 7, 31, 32, 33, 64]))
+            ids += self.known[i][self.past[i] : end]
+            past.append(self.past[i])
+            begins.append(len(ids))
+            blocks += self.blocks[i][: -(-end // self.forward.block_size)]
+            block_begins.append(len(blocks))
+            self.past[i] = end
+        if not numbers:
+            return False
+        rows = self.forward(ids, past, begins, blocks, block_begins, range(len(ids)))
+        for i, start, end in zip(numbers, begins, begins[1:], strict=False):
+            self.logits[i].append(rows[start:end].copy())
+        return True
+
+
+def test_company_and_cuts_change_no_byte(model: Path) -> None:
+    ids = tokens(1)
+    alone = forward_logits(model, ids, num_ctx=POSITIONS)
+    for trial in range(3):
+        together = Sequences(model, trial)
+        for other in range(trial * 2):
+            together.add(tokens(100 + other, together.source.randrange(1, POSITIONS)))
+        mine = together.add(ids)
+        while together.step():
+            pass
+        np.testing.assert_array_equal(np.concatenate(together.logits[mine]), alone)
+        together.forward.close()
+
+
+def test_threads_change_no_byte(model: Path) -> None:
+    ids = tokens(2)
+    alone = forward_logits(model, ids, num_ctx=POSITIONS, threads=1)
+    for threads in (2, 3, 4):
+        np.testing.assert_array_equal(forward_logits(model, ids, num_ctx=POSITIONS, threads=threads), alone)
+
+
+def test_variants_change_no_byte(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tokens(3)
+    usual = forward_logits(model, ids, num_ctx=POSITIONS)
+    assert "portable" in library.variants()
+    for variant in library.variants():
+        monkeypatch.setenv(library.VARIABLE, variant)
+        np.testing.assert_array_equal(forward_logits(model, ids, num_ctx=POSITIONS), usual)
