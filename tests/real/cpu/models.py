@@ -68,9 +68,17 @@ def quantise(directory: Path, arrays: Mapping[str, tuple[TensorType, Floats]]) -
     return packed
 
 
-def forward_logits(model: Path, ids: Sequence[int], *, chunk: int = 512, num_ctx: int = 0, threads: int = 2) -> Floats:
+def forward_logits(
+    model: Path,
+    ids: Sequence[int],
+    *,
+    chunk: int = 512,
+    num_ctx: int = 0,
+    threads: int = 2,
+    cache_type: str = "f16",
+) -> Floats:
     """What the engine computes for every position, a prompt in chunks."""
-    forward = Forward(model, read_header(model), threads=threads, num_ctx=num_ctx)
+    forward = Forward(model, read_header(model), threads=threads, num_ctx=num_ctx, cache_type=cache_type)
     forward.allocate(-(-len(ids) // forward.block_size))
     rows: list[Floats] = []
     for start in range(0, len(ids), chunk):

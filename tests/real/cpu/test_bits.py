@@ -24,6 +24,12 @@ RECIPES_OF_BITS = {
 }
 
 
+@pytest.fixture(params=["f16", "q8_0"])
+def cache_type(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
 @pytest.fixture(params=RECIPES_OF_BITS)
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "model.gguf"
@@ -39,9 +45,9 @@ def tokens(seed: int, count: int = POSITIONS) -> list[int]:
 class Sequences:
     """Several sequences in one cache, each advanced by pieces; the blocks of all are mixed and full of leavings."""
 
-    def __init__(self, model: Path, seed: int) -> None:
+    def __init__(self, model: Path, seed: int, cache_type: str) -> None:
         self.source = random.Random(seed)
-        self.forward = Forward(model, read_header(model), threads=2, num_ctx=POSITIONS)
+        self.forward = Forward(model, read_header(model), threads=2, num_ctx=POSITIONS, cache_type=cache_type)
         self.forward.allocate(BLOCKS)
         self.free = self.source.sample(range(BLOCKS), BLOCKS)
         self.known: list[list[int]] = []
@@ -78,11 +84,11 @@ class Sequences:
         return True
 
 
-def test_company_and_cuts_change_no_byte(model: Path) -> None:
+def test_company_and_cuts_change_no_byte(model: Path, cache_type: str) -> None:
     ids = tokens(1)
-    alone = forward_logits(model, ids, num_ctx=POSITIONS)
+    alone = forward_logits(model, ids, num_ctx=POSITIONS, cache_type=cache_type)
     for trial in range(3):
-        together = Sequences(model, trial)
+        together = Sequences(model, trial, cache_type)
         for other in range(trial * 2):
             together.add(tokens(100 + other, together.source.randrange(1, POSITIONS)))
         mine = together.add(ids)
@@ -92,17 +98,18 @@ def test_company_and_cuts_change_no_byte(model: Path) -> None:
         together.forward.close()
 
 
-def test_threads_change_no_byte(model: Path) -> None:
+def test_threads_change_no_byte(model: Path, cache_type: str) -> None:
     ids = tokens(2)
-    alone = forward_logits(model, ids, num_ctx=POSITIONS, threads=1)
+    alone = forward_logits(model, ids, num_ctx=POSITIONS, cache_type=cache_type, threads=1)
     for threads in (2, 3, 4):
-        np.testing.assert_array_equal(forward_logits(model, ids, num_ctx=POSITIONS, threads=threads), alone)
+        others = forward_logits(model, ids, num_ctx=POSITIONS, cache_type=cache_type, threads=threads)
+        np.testing.assert_array_equal(others, alone)
 
 
-def test_variants_change_no_byte(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_change_no_byte(model: Path, cache_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = tokens(3)
-    usual = forward_logits(model, ids, num_ctx=POSITIONS)
+    usual = forward_logits(model, ids, num_ctx=POSITIONS, cache_type=cache_type)
     assert "portable" in library.variants()
     for variant in library.variants():
         monkeypatch.setenv(library.VARIABLE, variant)
-        np.testing.assert_array_equal(forward_logits(model, ids, num_ctx=POSITIONS), usual)
+        np.testing.assert_array_equal(forward_logits(model, ids, num_ctx=POSITIONS, cache_type=cache_type), usual)

@@ -107,6 +107,7 @@ class CpuEngine:
             threads=load.num_thread or None,
             step_tokens=load.num_batch,
             memory=settings.memory_limit,
+            cache_type=load.cache_type or "f16",
         )
         order.write(directory)
         accepted: asyncio.Future[_Connection] = asyncio.get_running_loop().create_future()

@@ -20,7 +20,7 @@ from puna.engine.cpu.memory import room
 from puna.engine.cpu.packing import TILE
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.shape import read_shape
-from puna.engine.cpu.structures import MOST_THREADS, StepStruct
+from puna.engine.cpu.structures import CACHE_TYPES, MOST_THREADS, StepStruct
 from puna.errors import LoadFailed
 from puna.model.gguf import Header
 
@@ -32,9 +32,6 @@ BLOCK_SIZE = 32
 MOST_ROWS = 1024
 """Tokens of one step, unless the caller says otherwise."""
 
-_HALF = 2
-"""Bytes of a number in the cache."""
-
 _WORDS = 512
 """Bytes that the library has to say what is wrong."""
 
@@ -43,9 +40,18 @@ class Forward:
     """One loaded model. Not safe to use from two threads at once."""
 
     def __init__(
-        self, model_path: Path, header: Header, *, threads: int, num_ctx: int = 0, most_rows: int = MOST_ROWS
+        self,
+        model_path: Path,
+        header: Header,
+        *,
+        threads: int,
+        num_ctx: int = 0,
+        most_rows: int = MOST_ROWS,
+        cache_type: str = "f16",
     ) -> None:
         """`num_ctx`: the longest a sequence will become, 0: the model's own context. `most_rows`: tokens of one step.
+
+        `cache_type`: what keys and values are kept as, a name of CACHE_TYPES.
 
         Raises LoadFailed, or ModelFileError for a file that lacks something.
         """
@@ -58,8 +64,12 @@ class Forward:
         self._threads = max(1, min(threads, MOST_THREADS))
         tensors = Tensors(model_path, header)
         self._assembly: Assembly = assemble(self._library, self._shape, tensors, num_ctx=num_ctx, threads=self._threads)
-        self._assembly.model.most_rows = most_rows
-        self._vocabulary = int(self._assembly.model.vocabulary)
+        model = self._assembly.model
+        model.most_rows, model.cache_type = most_rows, CACHE_TYPES[cache_type]
+        self._layer_block: int = self._library.puna_block_bytes(
+            model.cache_type, self._shape.kv_heads, self._shape.head_size
+        )
+        self._vocabulary = int(model.vocabulary)
         self._stride = self._vocabulary + -self._vocabulary % TILE
         self._step = StepStruct()
         self._step_at = ctypes.addressof(self._step)
@@ -87,10 +97,6 @@ class Forward:
     def bytes_per_block(self) -> int:
         """Bytes of one block over all layers."""
         return len(self._shape.layers) * self._layer_block
-
-    @property
-    def _layer_block(self) -> int:
-        return 2 * self._shape.kv_heads * self._shape.head_size * BLOCK_SIZE * _HALF
 
     def allocate(self, n_blocks: int) -> None:
         """Blocks 0 … n_blocks-1 for the caller, empty. LoadFailed where there is no memory for them."""

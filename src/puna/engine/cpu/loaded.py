@@ -74,7 +74,13 @@ def load(order: Load) -> ModelParts:
     header = read_header(weights, arrays=True)
     with ThreadPoolExecutor(1, "words") as beside:  # packing leaves the interpreter's lock alone
         reading = beside.submit(_read_words, header)
-        model = Forward(weights, header, threads=order.threads or cores(), num_ctx=order.num_ctx)
+        model = Forward(
+            weights,
+            header,
+            threads=order.threads or cores(),
+            num_ctx=order.num_ctx,
+            cache_type=order.cache_type,
+        )
         words = reading.result()
     left = psutil.virtual_memory().available
     if order.memory:

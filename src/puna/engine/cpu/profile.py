@@ -11,7 +11,7 @@ from puna.engine.runner import Feature
 BITS = 1
 """Raised with every change after which a byte of some answer may differ. Processor, threads and company change none."""
 
-CACHE_TYPES = frozenset({"f16"})
+CACHE_TYPES = frozenset({"f16", "q8_0"})
 """What its cache can be; f16 when nothing is said. A model that is to have another goes to llama.cpp."""
 
 FEATURES = frozenset({Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE})

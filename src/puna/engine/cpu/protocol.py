@@ -32,7 +32,10 @@ LOAD = "load.json"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the child is to load, and how. `memory`: bytes that it may take in all, 0: what the system has free."""
+    """What the child is to load, and how. `memory`: bytes that it may take in all, 0: what the system has free.
+
+    `cache_type`: what keys and values are kept as.
+    """
 
     weights: str
     num_ctx: int
@@ -40,6 +43,7 @@ class Load:
     threads: int | None
     step_tokens: int | None
     memory: int
+    cache_type: str = "f16"
 
     def write(self, directory: Path) -> None:
         (directory / LOAD).write_text(json.dumps(asdict(self)), encoding="utf-8")

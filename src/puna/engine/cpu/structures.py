@@ -10,6 +10,9 @@ from puna.errors import LoadFailed
 MOST_ROPES = 2
 MOST_THREADS = 64
 
+CACHE_TYPES = {"f16": 0, "q8_0": 1}
+"""What keys and values can be kept as: numbers of 16 bits, or bytes with one scale a token and head."""
+
 
 class MatrixStruct(ctypes.Structure):
     """One packed matrix, [outputs][k]."""
@@ -80,6 +83,8 @@ class ModelStruct(ctypes.Structure):
         ("blocks", c_int32),
         ("activation", c_int32),
         ("ropes", c_int32),
+        ("cache_type", c_int32),
+        ("unused", c_int32),
         ("epsilon", c_float),
         ("attention_scale", c_float),
         ("attention_cap", c_float),
