@@ -21,6 +21,7 @@ FEATURES = {
     Feature.LOGIT_BIAS: "logit bias",
     Feature.MIROSTAT: "mirostat",
     Feature.SCORE: "scoring a prompt (echo)",
+    Feature.PREDICTION: "guesses from `prediction`",
     Feature.EMBED: "embeddings",
     Feature.MEDIA: "images, sounds",
 }

@@ -241,6 +241,8 @@ ROWS: tuple[Row, ...] = (
         "Image URLs of requests may point at private, loopback and link-local addresses. Default off."),
     Row("cpu_variant", ("PUNA_CPU_VARIANT",), _variant, ", ".join(CPU_VARIANTS[:-1]) + " or " + CPU_VARIANTS[-1],
         "Instructions that the cpu engine uses. Default: the best that the processor has. All give the same answers."),
+    Row("speculation", ("PUNA_SPECULATION",), _boolean, "a boolean",
+        "The cpu engine guesses next tokens from what an answer repeats: a gain in speed, no other text. Default on."),
     Row("debug", ("PUNA_DEBUG", "OLLAMA_DEBUG"), _boolean, "a boolean", "Log at debug level."),
 )  # fmt: skip
 
@@ -285,6 +287,7 @@ class Settings:
     read_timeout: float = 30.0
     fetch_private: bool = False
     cpu_variant: str | None = None
+    speculation: bool = True
     debug: bool = False
 
     @classmethod

@@ -1,8 +1,7 @@
 """A model for the CPU engine's loop: its logits depend on every token before, as the blocks given to it hold them.
 
-It is as touchy as the real one. What it stores for a token tells how it was computed (alone, or from which place of its
-block on), and that goes into every later logit. So an answer changes when blocks are mixed up, when a decoded block is
-shared as a prompt, or when a chunk ends inside a block.
+What it stores for a token is the token and its place, and that goes into every later logit. So an answer changes when
+blocks are mixed up, when a token is read that was refused, or when one stands elsewhere than it was computed for.
 """
 
 from __future__ import annotations
@@ -16,10 +15,16 @@ BLOCK = 32
 
 
 class FakeModel:
-    """`steps` counts the calls, `computed` the tokens, `widest` the longest step."""
+    """`steps` counts the calls, `computed` the tokens, `widest` the longest step.
 
-    def __init__(self, n_blocks: int, vocabulary: int = 120) -> None:
+    `habit`: added to the logit of the token that followed the last one before. The larger, the more an answer repeats
+    its prompt and itself.
+    """
+
+    def __init__(self, n_blocks: int, vocabulary: int = 120, *, habit: float = 0.0) -> None:
         self.vocabulary = vocabulary
+        self.block_size = BLOCK
+        self._habit = habit
         self._slots: NDArray[np.int64] = np.full((n_blocks, BLOCK), -1, np.int64)
         self.steps = self.computed = self.widest = 0
 
@@ -45,13 +50,13 @@ class FakeModel:
             count = int(begins[i + 1] - begins[i])
             assert len(own) == -(-(start + count) // BLOCK)
             for place in range(start, start + count):
-                first = max(int(start), place // BLOCK * BLOCK) % BLOCK
                 token = int(ids[begins[i] + place - start])
-                self._slots[own[place // BLOCK], place % BLOCK] = token * 1000 + (99 if count == 1 else first)
+                self._slots[own[place // BLOCK], place % BLOCK] = place * self.vocabulary + token
             written.append({int(block) for block in own[int(start) // BLOCK :]})
             read.append({int(block) for block in own})
             history = self._slots[own].reshape(-1)[: start + count].copy()
-            assert (history >= 0).all(), "a slot is read that was never written"
+            places = history // self.vocabulary
+            assert (places == np.arange(len(history))).all(), "a slot is read that was not written for its place"
             histories += [history[: int(start) + place + 1] for place in range(count)]
         for i, mine in enumerate(written):
             assert not any(mine & theirs for j, theirs in enumerate(read) if j != i), "a block is written while shared"
@@ -59,4 +64,10 @@ class FakeModel:
 
     def _logits(self, history: NDArray[np.int64]) -> NDArray[np.float32]:
         seed = int.from_bytes(blake2b(history.tobytes(), digest_size=8).digest(), "little")
-        return np.random.default_rng(seed).normal(0, 2, self.vocabulary).astype(np.float32)
+        logits = np.random.default_rng(seed).normal(0, 2, self.vocabulary).astype(np.float32)
+        if self._habit:
+            tokens = history % self.vocabulary
+            before = np.flatnonzero(tokens[:-1] == tokens[-1])
+            if before.size:
+                logits[tokens[before[-1] + 1]] += self._habit
+        return logits

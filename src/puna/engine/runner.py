@@ -28,6 +28,7 @@ class Feature(str, Enum):
     EMBED = "embed"
     SCORE = "score"
     MEDIA = "media"
+    PREDICTION = "prediction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,16 @@ class Prompt:
 
     `cache_key`: prompts of the same key are likely to begin alike. An engine that keeps one cache a slot brings them
     together; one whose cache is found by content needs no hint.
+
+    `prediction`: the answer is expected to hold these tokens. An engine that guesses (`Feature.PREDICTION`) takes them
+    for guesses; they change how soon an answer comes, and no token of it.
     """
 
     tokens: tuple[int, ...]
     texts: tuple[str, ...] = ()
     media: tuple[bytes, ...] = ()
     cache_key: str | None = None
+    prediction: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

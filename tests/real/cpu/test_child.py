@@ -56,7 +56,7 @@ async def test_it_says_what_it_is(runner: Runner) -> None:
     assert info.memory > 10_000_000
     assert info.pid != os.getpid()
     assert info.features == {
-        Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE,
+        Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE, Feature.PREDICTION,
     }  # fmt: skip
 
 
@@ -167,7 +167,7 @@ async def test_a_damaged_file_is_told_as_such(damaged: Path, tmp_path: Path) -> 
 
 async def test_a_context_over_the_memory_is_refused_before_anything_runs(model: Path, tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="num_ctx"):
-        async with started(model, tmp_path, num_ctx=1024, memory_limit=100_000_000):
+        async with started(model, tmp_path, num_ctx=1024, memory_limit=40_000_000):
             pass
 
 

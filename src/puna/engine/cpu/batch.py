@@ -51,19 +51,24 @@ class Batch:
         return model(self.ids, self.past, self.begins, self.blocks, self.block_begins, self.rows)
 
 
-def batch(chunks: Sequence[Span], streams: Sequence[Stream]) -> Batch:
-    """The chunks of a plan, one after the other. An answer wants the row of its last token, a scoring every row."""
+def batch(spans: Sequence[Span], streams: Sequence[Stream], block_size: int) -> Batch:
+    """The spans of a plan, one after the other.
+
+    An answer wants the row of its last token and of each guess, a scoring every row.
+    """
     ids, past, begins = array("i"), array("i"), array("i", [0])
     blocks, block_begins, rows = array("i"), array("i", [0]), array("i")
     wanted: list[tuple[int, int]] = []
-    for chunk in chunks:
-        stream, end = streams[chunk.index], chunk.start + chunk.count
-        ids.extend(stream.tokens[chunk.start : end])
-        past.append(chunk.start)
+    for span in spans:
+        stream, end = streams[span.index], span.start + span.count
+        ids.extend(stream.tokens[span.start : end])
+        ids.extend(span.guesses)
+        past.append(span.start)
         begins.append(len(ids))
-        blocks.extend(stream.table.blocks[: blocks_for(end)])
+        blocks.extend(stream.table.blocks[: blocks_for(span.end, block_size)])
         block_begins.append(len(blocks))
-        count = chunk.count if stream.scored else int(end == len(stream.tokens))
+        answered = 1 + len(span.guesses) if end == len(stream.tokens) else 0
+        count = span.count if stream.scored else answered
         wanted.append((len(rows), count))
         rows.extend(range(len(ids) - count, len(ids)))
     return Batch(

@@ -1,12 +1,16 @@
-"""Who holds which block of keys and values: counts, shared prompts, eviction. Pure bookkeeping; it knows no model.
+"""Who holds which block of keys and values: counts, shared beginnings, eviction. Pure bookkeeping; it knows no model.
 
-A block is room for `BLOCK` tokens. What happens to one:
+A block is room for `block_size` tokens. What happens to one:
 
-    free → held by one sequence → held by several that begin with the same prompt → kept, held by none → free
+    free → held by one sequence → held by several that begin alike → kept, held by none → free
 
-Only whole blocks of a prompt are shared: keys and values of decoded tokens differ in bytes from those of the same
-tokens as a prompt, so sharing them would make a seeded answer depend on what ran before. A shared block is never
-written again, so none is ever copied.
+A whole block is found by what it holds: its tokens, and all those before them. Whether they came as a prompt or were
+decoded makes no difference to a byte of it. So the next turn of a conversation finds all of the one before, but for
+its last, open block. A shared block is never written again, so none is ever copied.
+
+How much is kept: `capacity` blocks at most, held and kept together (see `capacity_for`). What nobody holds is kept
+until its room is needed; then that goes first which was left longest ago, and of one sequence its end before its
+beginning.
 
 When the cache is full: a sequence is promised at the start all it may need, and waits until that is there; one that
 could never fit is refused at once. So a running sequence always gets its next block: none is dropped or computed twice.
@@ -14,7 +18,7 @@ could never fit is refused at once. So a running sequence always gets its next b
 
 from __future__ import annotations
 
-import struct
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,54 +28,53 @@ from typing import TypeAlias
 
 from puna.errors import LoadFailed
 
-BLOCK = 32
-
 CACHE_SHARE = 0.5
 """Of the memory that is left once the weights are in, how much the cache may take."""
 
 BlockKey: TypeAlias = bytes
 
 
-def blocks_for(tokens: int) -> int:
+def blocks_for(tokens: int, block_size: int) -> int:
     """How many blocks hold that many tokens."""
-    return -(-tokens // BLOCK)
+    return -(-tokens // block_size)
 
 
-def capacity_for(num_ctx: int, slots: int, bytes_per_block: int, left: int) -> int:
+def capacity_for(num_ctx: int, slots: int, *, block_size: int, bytes_per_block: int, left: int) -> int:
     """How many blocks the cache gets: a full context for every slot, or what half of the memory `left` holds.
 
     With fewer than all, requests wait for each other's room. LoadFailed when not even one full context fits.
     """
-    most = int(left * CACHE_SHARE) // bytes_per_block
-    one = blocks_for(num_ctx)
+    room = max(int(left * CACHE_SHARE), 0)
+    most = room // bytes_per_block
+    one = blocks_for(num_ctx, block_size)
     if most < one:
         raise LoadFailed(
             f"a context of {num_ctx} tokens needs {one * bytes_per_block >> 20} MiB of cache, and only "
-            f"{int(left * CACHE_SHARE) >> 20} MiB may be taken for it; ask for a smaller context (num_ctx)"
+            f"{room >> 20} MiB may be taken for it; ask for a smaller context (num_ctx)"
         )
     return min(one * slots, most)
 
 
-def prompt_keys(prompt: Sequence[int]) -> tuple[BlockKey, ...]:
-    """A key for each whole block of a prompt; it stands for that block and all before it."""
-    keys: list[BlockKey] = []
-    key = b""
-    for start in range(0, len(prompt) - BLOCK + 1, BLOCK):
-        tokens = struct.pack(f"<{BLOCK}I", *prompt[start : start + BLOCK])
-        key = blake2b(key + tokens, digest_size=16).digest()
-        keys.append(key)
-    return tuple(keys)
+def block_keys(tokens: Sequence[int], block_size: int, keys: Sequence[BlockKey] = ()) -> list[BlockKey]:
+    """A key for each whole block of a text; it stands for that block and all before it. `keys`: those already known."""
+    found = list(keys)
+    key = found[-1] if found else b""
+    for start in range(len(found) * block_size, len(tokens) - block_size + 1, block_size):
+        key = blake2b(key + array("I", tokens[start : start + block_size]).tobytes(), digest_size=16).digest()
+        found.append(key)
+    return found
 
 
 @dataclass(slots=True, eq=False)
 class Table:
     """The blocks of one sequence, in order.
 
-    `cached`: how many it found ready. `promised`: how many it may still take. `published`: how many whole blocks of its
-    prompt are computed. `own`: the keys that others wait for it to publish.
+    `keys`: of its first blocks, as far as they are known. `cached`: how many it found ready. `promised`: how many it
+    may still take. `published`: how many whole blocks of it are computed. `own`: the keys that others wait for it to
+    publish.
     """
 
-    keys: tuple[BlockKey, ...]
+    keys: list[BlockKey]
     blocks: list[int]
     cached: int
     promised: int
@@ -89,11 +92,12 @@ class WaitReason(Enum):
 class Cache:
     """The blocks of keys and values of all sequences.
 
-    `capacity`: how many blocks there are; they are numbered from 0.
+    `capacity`: how many blocks there are; they are numbered from 0. `block_size`: tokens of one.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, block_size: int) -> None:
         self.capacity = capacity
+        self.block_size = block_size
         self._free = list(range(capacity - 1, -1, -1))
         self._holders: dict[int, int] = {}
         self._block_of: dict[BlockKey, int] = {}
@@ -109,7 +113,7 @@ class Cache:
 
     @property
     def kept(self) -> int:
-        """Blocks that nobody holds but whose prompt is still known."""
+        """Blocks that nobody holds but whose content is still known."""
         return len(self._kept)
 
     @property
@@ -117,7 +121,7 @@ class Cache:
         """Blocks that could be promised now."""
         return len(self._free) + len(self._kept) - self._promised
 
-    def admit(self, keys: tuple[BlockKey, ...], tokens: int, shareable: int) -> Table | WaitReason:
+    def admit(self, keys: Sequence[BlockKey], tokens: int, shareable: int) -> Table | WaitReason:
         """Room for a sequence that may grow to `tokens`; it finds at most its `shareable` first blocks ready.
 
         A block that another one is just computing is waited for: that is cheaper than computing it twice.
@@ -130,7 +134,7 @@ class Cache:
                     return WaitReason.PROMPT
                 break
             found.append(block)
-        promised = blocks_for(tokens) - len(found)
+        promised = blocks_for(tokens, self.block_size) - len(found)
         revived = sum(block in self._kept for block in found)
         if promised > self.open - revived:
             return WaitReason.ROOM
@@ -140,31 +144,39 @@ class Cache:
         self._promised += promised
         own = {key for key in keys[len(found) :] if key not in self._block_of and key not in self._being_made}
         self._being_made |= own
-        return Table(keys, found, len(found), promised, len(found), own)
+        return Table(list(keys), found, len(found), promised, len(found), own)
 
     def extend(self, table: Table, tokens: int) -> None:
         """Give a sequence the blocks that its first `tokens` tokens need."""
-        for _ in range(blocks_for(tokens) - len(table.blocks)):
+        for _ in range(blocks_for(tokens, self.block_size) - len(table.blocks)):
             table.promised -= 1
             self._promised -= 1
             block = self._take()
             self._holders[block] = 1
             table.blocks.append(block)
 
-    def publish(self, table: Table, tokens: int) -> None:
-        """The first `tokens` tokens of a sequence are computed: whole blocks of its prompt are now there for others."""
-        whole = min(tokens // BLOCK, len(table.keys))
+    def publish(self, table: Table, tokens: Sequence[int], done: int) -> None:
+        """The first `done` of a sequence's `tokens` are computed: whole blocks of them are now there for others.
+
+        What two sequences have computed at once stays with the first; the other's own is forgotten with it.
+        """
+        whole = done // self.block_size
+        if whole <= table.published:
+            return
+        if whole > len(table.keys):
+            table.keys = block_keys(tokens[: whole * self.block_size], self.block_size, table.keys)
         for place in range(table.published, whole):
             key, block = table.keys[place], table.blocks[place]
             if key in table.own:
                 table.own.discard(key)
                 self._being_made.discard(key)
+            if key not in self._block_of:
                 self._block_of[key] = block
                 self._key_of[block] = key
-        table.published = max(table.published, whole)
+        table.published = whole
 
     def release(self, table: Table) -> None:
-        """A sequence is over: its blocks go back; those of its prompt stay known until the room is needed."""
+        """A sequence is over: its blocks go back; whole ones stay known until the room is needed."""
         self._promised -= table.promised
         self._being_made -= table.own
         table.promised = 0

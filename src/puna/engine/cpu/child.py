@@ -104,8 +104,8 @@ class Speaker:
 
     def _obey(self, ask: AskMessage, loop: Loop) -> None:
         match ask:
-            case AskGenerate(number, tokens, sampling, None):
-                loop.put(Generate(number, tokens, sampling))
+            case AskGenerate(number, tokens, sampling, None, prediction):
+                loop.put(Generate(number, tokens, sampling, prediction=prediction))
             case AskGenerate(number):
                 self._prepare(number, self._constrain(ask, loop))
             case AskScore(number, tokens, top):
@@ -134,7 +134,7 @@ class Speaker:
         except PunaError as error:
             self._send([(ask.number, error)])
         else:
-            loop.put(Generate(ask.number, ask.tokens, ask.sampling, matcher))
+            loop.put(Generate(ask.number, ask.tokens, ask.sampling, matcher, ask.prediction))
 
     async def _reply(self, number: int, work: Callable[[], ReplyBody]) -> None:
         try:

@@ -36,6 +36,7 @@ from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import (
     Constraint,
     End,
+    Feature,
     LoadOptions,
     ModelFiles,
     Prompt,
@@ -108,6 +109,7 @@ class CpuEngine:
             step_tokens=load.num_batch,
             memory=settings.memory_limit,
             cache_type=load.cache_type or "f16",
+            speculation=settings.speculation,
         )
         order.write(directory)
         accepted: asyncio.Future[_Connection] = asyncio.get_running_loop().create_future()
@@ -125,7 +127,7 @@ class CpuEngine:
                 raise
         finally:
             server.close()
-        return CpuRunner(child, connection, _info(hello, load, child.pid, reason))
+        return CpuRunner(child, connection, _info(hello, load, child.pid, reason, speculation=settings.speculation))
 
 
 def refuse(files: ModelFiles, load: LoadOptions) -> None:
@@ -147,7 +149,7 @@ def told(hello: Hello, load: LoadOptions, reason: str) -> str:
     return "; ".join(notes)
 
 
-def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
+def _info(hello: Hello, load: LoadOptions, pid: int, reason: str, *, speculation: bool) -> RunnerInfo:
     return RunnerInfo(
         engine="cpu",
         version=hello.version,
@@ -161,7 +163,7 @@ def _info(hello: Hello, load: LoadOptions, pid: int, reason: str) -> RunnerInfo:
         add_bos=hello.add_bos,
         embedding_length=hello.embedding_length,
         seed_exact=True,
-        features=PROFILE.features,
+        features=PROFILE.features if speculation else PROFILE.features - {Feature.PREDICTION},
         memory=hello.memory,
         pid=pid,
         reason=told(hello, load, reason),
@@ -241,7 +243,8 @@ class CpuRunner:
         if prompt.media:
             raise Unsupported("the cpu engine takes no images or audio", param="messages")
         number = next(self._numbers)
-        ask = AskGenerate(number, prompt.tokens, sampling, constraint.gbnf if constraint else None)
+        gbnf = constraint.gbnf if constraint else None
+        ask = AskGenerate(number, prompt.tokens, sampling, gbnf, prompt.prediction)
         mailbox = self._open(ask)
         ended = False
         try:

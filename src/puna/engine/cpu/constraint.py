@@ -79,6 +79,14 @@ class GrammarMatcher:
         self._check()
         return bool(self._matcher.is_stopped())
 
+    def follows(self, tokens: Sequence[int]) -> int:
+        """How many of these, from the first on, the grammar lets through one after the other."""
+        return int(self._matcher.validate_tokens(list(tokens)))
+
+    def fork(self) -> GrammarMatcher:
+        """Another at the same place."""
+        return GrammarMatcher(self._matcher.deep_copy(), self._vocabulary)
+
     def _check(self) -> None:
         if self._matcher.is_error():
             # Ours to raise so: what the caller asked for leaves too many readings open.

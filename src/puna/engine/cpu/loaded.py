@@ -9,13 +9,14 @@ from pathlib import Path
 
 import psutil
 
-from puna.engine.cpu.cache import BLOCK, Cache, capacity_for
+from puna.engine.cpu.cache import Cache, capacity_for
 from puna.engine.cpu.check import check_numbers
 from puna.engine.cpu.constraint import Grammars, TokenTable
-from puna.engine.cpu.forward import Forward
+from puna.engine.cpu.forward import MOST_ROWS, Forward
 from puna.engine.cpu.library import variant
 from puna.engine.cpu.loop import Census, LoopLimits
 from puna.engine.cpu.pace import Pace
+from puna.engine.cpu.plan import SMALLEST
 from puna.engine.cpu.protocol import Hello, Load, ReplyBody
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Scored, StreamEvent
@@ -79,13 +80,15 @@ def load(order: Load) -> ModelParts:
             header,
             threads=order.threads or cores(),
             num_ctx=order.num_ctx,
+            most_rows=max(MOST_ROWS, order.step_tokens or 0, order.slots + SMALLEST),
             cache_type=order.cache_type,
         )
         words = reading.result()
     left = psutil.virtual_memory().available
     if order.memory:
         left = min(left, order.memory - psutil.Process().memory_info().rss)
-    blocks = capacity_for(order.num_ctx, order.slots, model.bytes_per_block, left)
+    size = model.block_size
+    blocks = capacity_for(order.num_ctx, order.slots, block_size=size, bytes_per_block=model.bytes_per_block, left=left)
     model.allocate(blocks)
     check_numbers(model)
     tokenizer, control = words.tokenizer, words.control
@@ -93,8 +96,10 @@ def load(order: Load) -> ModelParts:
     return ModelParts(
         model=model,
         tokenizer=tokenizer,
-        cache=Cache(blocks),
-        limits=LoopLimits(order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos)),
+        cache=Cache(blocks, size),
+        limits=LoopLimits(
+            order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos), speculation=order.speculation
+        ),
         grammars=Grammars(TokenTable(pieces, control, tokenizer.eos)),
         pace=Pace(order.step_tokens),
         shown=tuple(b"" if token in control else piece for token, piece in enumerate(pieces)),
@@ -105,7 +110,7 @@ def load(order: Load) -> ModelParts:
             eos=tuple(tokenizer.eos),
             add_bos=tokenizer.add_bos,
             embedding_length=header.embedding_length or 0,
-            cache_tokens=blocks * BLOCK,
+            cache_tokens=blocks * size,
             memory=psutil.Process().memory_info().rss,
             markup=tokenizer.markup,
         ),

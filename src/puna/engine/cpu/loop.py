@@ -11,30 +11,35 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.cpu.batch import Batch, ForwardPass, batch
-from puna.engine.cpu.cache import BLOCK, Cache, WaitReason, blocks_for
+from puna.engine.cpu.cache import Cache, WaitReason, blocks_for
+from puna.engine.cpu.drawing import TokenAsk, choose
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import Span, plan
-from puna.engine.cpu.sampler import Allowed, check
-from puna.engine.cpu.stream import Generation, Matcher, Scoring, Stream, StreamEvent
+from puna.engine.cpu.sampler import check
+from puna.engine.cpu.stream import Generation, Masks, Matcher, Scoring, Stream, StreamEvent, masks_along
 from puna.engine.runner import Sampling
 from puna.errors import ContextLengthExceeded, InvalidRequest, PunaError
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Answer a prompt. `number` is the caller's, and names the stream in all that is told."""
+    """Answer a prompt. `number` is the caller's, and names the stream in all that is told.
+
+    `prediction`: what the answer is expected to hold (see `puna.engine.runner.Prompt`).
+    """
 
     number: int
     tokens: tuple[int, ...]
     sampling: Sampling
     matcher: Matcher | None = None
+    prediction: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +86,16 @@ Told: TypeAlias = "list[tuple[int, StreamEvent | Census]]"
 
 @dataclass(frozen=True, slots=True)
 class LoopLimits:
-    """What the loop keeps to: tokens of prompt and answer together, streams at once, and what ids there are."""
+    """What the loop keeps to: tokens of prompt and answer together, streams at once, and what ids there are.
+
+    `speculation`: whether next tokens are guessed, which changes none of them.
+    """
 
     num_ctx: int
     slots: int
     vocabulary: int
     eos: frozenset[int]
+    speculation: bool = True
 
 
 class Loop:
@@ -104,8 +113,9 @@ class Loop:
         *,
         pace: Pace | None = None,
     ) -> None:
-        if blocks_for(limits.num_ctx) > cache.capacity:
-            raise ValueError(f"a cache of {cache.capacity * BLOCK} tokens for a context of {limits.num_ctx}")
+        if blocks_for(limits.num_ctx, cache.block_size) > cache.capacity:
+            holds = cache.capacity * cache.block_size
+            raise ValueError(f"a cache of {holds} tokens for a context of {limits.num_ctx}")
         self._model = model
         self._cache = cache
         self._limits = limits
@@ -147,19 +157,23 @@ class Loop:
             return True
 
     def step(self) -> bool:
-        """Compute one step and tell what came of it. False: there was nothing to compute."""
+        """Compute one step and tell what came of it. False: there was nothing to compute.
+
+        Whoever is told in another thread comes to it while the next step is computed, which needs no Python.
+        """
         self._admit()
-        chunks = plan([stream.state() for stream in self._running], self._budget())
-        if not chunks:
+        planned = plan([stream.state() for stream in self._running], self._budget())
+        if not planned:
             return False
-        for chunk in chunks:
-            self._cache.extend(self._running[chunk.index].table, chunk.start + chunk.count)
-        work = batch(chunks, self._running)
-        masks = self._start_masks(chunks, work)
+        spans, price = self._guess(planned)
+        for span in spans:
+            self._cache.extend(self._running[span.index].table, span.end)
+        work = batch(spans, self._running, self._cache.block_size)
+        masks = self._start_masks(spans, work)
         before = time.perf_counter()
         rows = work.run(self._model)
+        self._take(spans, work, rows, masks, price)
         self._pace.took(len(work.ids), time.perf_counter() - before)
-        self._take(chunks, work, rows, masks)
         self._remove(lambda stream: stream.ended)
         self._flush()
         return True
@@ -194,7 +208,16 @@ class Loop:
             raise ContextLengthExceeded(length, limits.num_ctx, param="prompt", what="prompt")
         check(order.sampling, limits.vocabulary)
         most = min(order.sampling.max_tokens, limits.num_ctx - length)
-        return Generation(order.number, order.tokens, order.sampling, limit=most, eos=limits.eos, matcher=order.matcher)
+        return Generation(
+            order.number,
+            order.tokens,
+            order.sampling,
+            limit=most,
+            eos=limits.eos,
+            matcher=order.matcher,
+            prediction=order.prediction,
+            guesses=limits.speculation,
+        )
 
     def _admit(self) -> None:
         """Start who can, oldest first. Who waits for room lets nobody pass; who waits for a shared prompt does."""
@@ -213,38 +236,59 @@ class Loop:
     def _budget(self) -> int:
         return self._pace.budget(sum(stream.decoding for stream in self._running))
 
-    def _start_masks(self, chunks: Sequence[Span], work: Batch) -> dict[int, Future[Allowed]]:
+    def _guess(self, spans: Sequence[Span]) -> tuple[list[Span], float]:
+        """The spans with what each answer's next tokens may be; and what each guess costs, in tokens of all answers."""
+        rows = sum(span.count for span in spans)
+        answers = sum(self._running[span.index].decoding for span in spans)
+        price, room = self._pace.price(rows, answers), self._pace.room(rows)
+        found: list[Span] = []
+        for span in spans:
+            stream = self._running[span.index]
+            if stream.decoding and isinstance(stream, Generation):
+                found.append(replace(span, guesses=stream.guesses(room, price)))
+                room -= len(found[-1].guesses)
+            else:
+                found.append(span)
+        return found, price
+
+    def _start_masks(self, spans: Sequence[Span], work: Batch) -> dict[int, Future[Masks]]:
         """What each Constraint allows next depends on no logits: find it out while the model computes them."""
-        masks: dict[int, Future[Allowed]] = {}
-        for chunk, (_, count) in zip(chunks, work.wanted, strict=True):
-            stream = self._running[chunk.index]
+        masks: dict[int, Future[Masks]] = {}
+        for span, (_, count) in zip(spans, work.wanted, strict=True):
+            stream = self._running[span.index]
             if count and isinstance(stream, Generation) and stream.matcher is not None:
-                masks[chunk.index] = self._masks.submit(stream.matcher.allowed)
+                masks[span.index] = self._masks.submit(masks_along, stream.matcher, span.guesses)
         return masks
 
     def _take(
-        self, chunks: Sequence[Span], work: Batch, rows: NDArray[np.float32], masks: dict[int, Future[Allowed]]
+        self,
+        spans: Sequence[Span],
+        work: Batch,
+        rows: NDArray[np.float32],
+        masks: dict[int, Future[Masks]],
+        price: float,
     ) -> None:
-        for chunk, (place, count) in zip(chunks, work.wanted, strict=True):
-            stream = self._running[chunk.index]
-            stream.advance(chunk.count)
-            self._cache.publish(stream.table, stream.done)
+        """Choose all tokens at once; then each stream takes its own."""
+        found = {index: mask.result() for index, mask in masks.items()}
+        asks: list[TokenAsk] = []
+        begins: list[int] = []
+        for span, (place, count) in zip(spans, work.wanted, strict=True):
+            begins.append(len(asks))
+            stream = self._running[span.index]
+            if count and isinstance(stream, Generation):
+                asks += stream.asks(place, span.guesses, found.get(span.index))
+        drawn = choose(rows, asks)
+        for span, (place, count), begin, end in zip(spans, work.wanted, begins, [*begins[1:], len(asks)], strict=True):
+            stream = self._running[span.index]
             if not count:
+                stream.advance(span.count, self._cache)
                 continue
-            try:
-                mask = masks.get(chunk.index)
-                events = self._events(stream, rows[place : place + count], chunk, mask.result() if mask else None)
-            except PunaError as error:
-                stream.ended = True
-                events = [error]
+            if isinstance(stream, Scoring):
+                events = stream.take(rows[place : place + count], span, self._cache)
+            else:
+                assert isinstance(stream, Generation)
+                events = stream.take(drawn[begin:end], span, found.get(span.index), price, self._cache)
             self._told += [(stream.number, event) for event in events]
-
-    @staticmethod
-    def _events(stream: Stream, rows: NDArray[np.float32], chunk: Span, allowed: Allowed | None) -> list[StreamEvent]:
-        if isinstance(stream, Scoring):
-            return stream.take(rows, chunk.start)
-        assert isinstance(stream, Generation)
-        return stream.take(rows[0], allowed)
 
     def _remove(self, over: Callable[[Stream], bool]) -> None:
         for stream in [stream for stream in self._running if over(stream)]:

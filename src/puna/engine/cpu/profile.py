@@ -14,7 +14,17 @@ BITS = 1
 CACHE_TYPES = frozenset({"f16", "q8_0"})
 """What its cache can be; f16 when nothing is said. A model that is to have another goes to llama.cpp."""
 
-FEATURES = frozenset({Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE})
+FEATURES = frozenset(
+    {
+        Feature.CONSTRAINT,
+        Feature.LOGPROBS,
+        Feature.LOGIT_BIAS,
+        Feature.MIROSTAT,
+        Feature.SCORE,
+        Feature.PREDICTION,
+    }
+)
+"""Of these PREDICTION only as long as tokens are guessed at all (`Settings.speculation`)."""
 
 COSTS = Costs(base=96 << 20, weights=1.3, batch=256, value=None)
 

@@ -34,7 +34,7 @@ LOAD = "load.json"
 class Load:
     """What the child is to load, and how. `memory`: bytes that it may take in all, 0: what the system has free.
 
-    `cache_type`: what keys and values are kept as.
+    `cache_type`: what keys and values are kept as. `speculation`: whether next tokens are guessed.
     """
 
     weights: str
@@ -44,6 +44,7 @@ class Load:
     step_tokens: int | None
     memory: int
     cache_type: str = "f16"
+    speculation: bool = True
 
     def write(self, directory: Path) -> None:
         (directory / LOAD).write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -87,6 +88,7 @@ class AskGenerate:
     tokens: tuple[int, ...]
     sampling: Sampling
     gbnf: str | None
+    prediction: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ def read_ask(payload: bytes) -> AskMessage:
         said = body["sampling"]
         said["logit_bias"] = tuple((token, bias) for token, bias in said["logit_bias"])
         body["sampling"] = Sampling(**said)
-    if "tokens" in body:
-        body["tokens"] = tuple(body["tokens"])
+    for name in ("tokens", "prediction"):
+        if name in body:
+            body[name] = tuple(body[name])
     return kind(**body)
 
 

@@ -14,9 +14,11 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.engine.cpu.cache import BLOCK, Cache, Table, WaitReason, prompt_keys
-from puna.engine.cpu.plan import State
-from puna.engine.cpu.sampler import Allowed, Drawn, Logits, Sampler, log_probabilities
+from puna.engine.cpu.cache import BlockKey, Cache, Table, WaitReason, block_keys
+from puna.engine.cpu.drawing import TokenAsk
+from puna.engine.cpu.guess import Guesser
+from puna.engine.cpu.plan import Span, State
+from puna.engine.cpu.sampler import Allowed, Drawn, Sampler, log_probabilities
 from puna.engine.runner import End, Prefilled, Sampling
 from puna.errors import PunaError
 from puna.types import JsonObject
@@ -33,6 +35,14 @@ class Matcher(Protocol):
         """`token` has come. True when the answer is complete: nothing but its end may follow."""
         ...
 
+    def follows(self, tokens: Sequence[int]) -> int:
+        """How many of these, from the first on, could come next, one after the other."""
+        ...
+
+    def fork(self) -> Matcher:
+        """Another at the same place, which goes its own way."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -43,6 +53,13 @@ class Scored:
 
 StreamEvent: TypeAlias = Prefilled | Drawn | End | Scored | PunaError
 """What a stream tells its caller. The last of an answer is an End, of a scoring its Scored; an error ends either."""
+
+
+PATIENCE = 0.001
+"""Seconds after which a Constraint is not asked for what comes after further guesses."""
+
+Masks: TypeAlias = "list[Allowed | PunaError]"
+"""What a Constraint allows after each of a row's tokens; or that it has become too much there."""
 
 
 class Stream:
@@ -57,7 +74,7 @@ class Stream:
         self.room = room
         self.done = 0
         self.ended = False
-        self._keys = () if self.scored else prompt_keys(tokens)
+        self._keys: list[BlockKey] | None = None
         self._table: Table | None = None
 
     @property
@@ -67,11 +84,14 @@ class Stream:
 
     def admit(self, cache: Cache) -> WaitReason | None:
         """Take a place in the cache; or why not now."""
-        table = cache.admit(self._keys, self.room, shareable=max(self.prompt - 2, 0) // BLOCK)
+        if self._keys is None:
+            self._keys = [] if self.scored else block_keys(self.tokens, cache.block_size)
+        # A token at least is left to be computed: the one whose row is wanted.
+        table = cache.admit(self._keys, self.room, shareable=(self.prompt - 1) // cache.block_size)
         if isinstance(table, WaitReason):
             return table
         self._table = table
-        self.done = table.cached * BLOCK
+        self.done = table.cached * cache.block_size
         return None
 
     def release(self, cache: Cache) -> None:
@@ -87,13 +107,17 @@ class Stream:
     def state(self) -> State:
         return State(len(self.tokens), self.done, self.decoding, self.scored)
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, cache: Cache) -> None:
         """The next `count` tokens are in the cache."""
         self.done += count
+        cache.publish(self.table, self.tokens, self.done)
 
 
 class Generation(Stream):
-    """Tokens after a prompt. `limit`: at most so many; `eos`: ids that end it."""
+    """Tokens after a prompt. `limit`: at most so many; `eos`: ids that end it.
+
+    `guesser` finds what may come next (see `puna.engine.cpu.guess`); without one every step brings one token.
+    """
 
     def __init__(
         self,
@@ -104,6 +128,8 @@ class Generation(Stream):
         limit: int,
         eos: frozenset[int],
         matcher: Matcher | None = None,
+        prediction: Sequence[int] = (),
+        guesses: bool = True,
     ) -> None:
         super().__init__(number, prompt, len(prompt) + limit - 1)  # the last token is never computed further
         self.matcher = matcher
@@ -111,38 +137,100 @@ class Generation(Stream):
         self._sampler = Sampler(sampling, banned=sorted(eos) if sampling.ignore_eos else ())
         self._limit = limit
         self._eos = eos
-        self._started = self._first = 0
+        self._cached = self._started = self._first = 0
+        # Mirostat learns from every draw: a draw that does not count would change those that do.
+        self._guesser = Guesser(self.tokens, prediction) if guesses and not sampling.mirostat else None
 
     def admit(self, cache: Cache) -> WaitReason | None:
         self._started = time.perf_counter_ns()
-        return super().admit(cache)
+        reason = super().admit(cache)
+        self._cached = self.done
+        return reason
 
-    def take(self, row: Logits, allowed: Allowed | None) -> list[StreamEvent]:
-        """The next token from the row after the last one."""
-        drawn = self._sampler(row, self.tokens, allowed)
+    def guesses(self, most: int, price: float) -> tuple[int, ...]:
+        """What may come after its last token, `most` tokens at most. `price`: what one costs, in tokens."""
+        if self._guesser is None:
+            return ()
+        left = self._limit - (len(self.tokens) - self.prompt)
+        found = self._guesser.guesses(min(most, left - 1), price)
+        for place, token in enumerate(found):
+            if token in self._eos:
+                found = found[:place]
+                break
+        if self.matcher is not None and found:
+            found = found[: self.matcher.follows(found)]
+        return tuple(found)
+
+    def asks(self, row: int, guesses: Sequence[int], masks: Masks | None) -> list[TokenAsk]:
+        """The tokens after its last one and after each guess, from the rows from `row` on.
+
+        What comes after a guess is asked for as if it were right. Rows behind a Constraint's error are not.
+        """
+        asks = []
+        for place, allowed in enumerate([None] * (len(guesses) + 1) if masks is None else masks):
+            if isinstance(allowed, PunaError):
+                break
+            history = self.tokens if not place else [*self.tokens, *guesses[:place]]
+            asks.append(TokenAsk(self._sampler, row + place, history, allowed))
+        return asks
+
+    def take(
+        self,
+        drawn: Sequence[Drawn | PunaError],
+        span: Span,
+        masks: Masks | None,
+        price: float,
+        cache: Cache,
+    ) -> list[StreamEvent]:
+        """The next tokens: the one after the last, and one more for each guess that was right.
+
+        `drawn` answers its asks. All that is told is what would be told without guesses.
+        """
+        events: list[StreamEvent] = []
         if not self._first:
             self._first = time.perf_counter_ns()
-            return [self._prefilled(), *self._told(drawn)]
-        return self._told(drawn)
+            events.append(Prefilled(self.prompt, self._cached, self._first - self._started))
+        found = list(drawn)
+        if masks is not None and isinstance(masks[-1], PunaError):
+            found.append(masks[-1])
+        right = 0
+        for place, next_ in enumerate(found):
+            events += self._told(next_)
+            guessed = place < len(span.guesses) and isinstance(next_, Drawn) and next_.token == span.guesses[place]
+            right += guessed
+            if self.ended or not guessed:
+                break
+        if self._guesser is not None and span.guesses:
+            self._guesser.judged(len(span.guesses), right, price)
+        computed = span.count + right
+        if not self.ended:  # the last token is computed once more if what comes after it was not asked for
+            computed = min(computed, len(self.tokens) - 1 - span.start)
+        self.advance(computed, cache)
+        return events
 
-    def _told(self, drawn: Drawn) -> list[StreamEvent]:
-        if drawn.token in self._eos:
+    def _told(self, found: Drawn | PunaError) -> list[StreamEvent]:
+        if isinstance(found, PunaError):
+            self.ended = True
+            return [found]
+        if found.token in self._eos:
             return [self._end(complete=True)]
-        self.tokens.append(drawn.token)
-        complete = self.matcher is not None and self.matcher.accept(drawn.token)
+        self.tokens.append(found.token)
+        if self._guesser is not None:
+            self._guesser.feed()
+        try:
+            complete = self.matcher is not None and self.matcher.accept(found.token)
+        except PunaError as error:
+            return self._told(error)
         if complete or len(self.tokens) - self.prompt >= self._limit:
-            return [drawn, self._end(complete)]
-        return [drawn]
-
-    def _prefilled(self) -> Prefilled:
-        return Prefilled(self.prompt, self.table.cached * BLOCK, self._first - self._started)
+            return [found, self._end(complete)]
+        return [found]
 
     def _end(self, complete: bool) -> End:
         self.ended = True
         return End(
             reason="stop" if complete else "length",
             prompt_tokens=self.prompt,
-            cached_tokens=self.table.cached * BLOCK,
+            cached_tokens=self._cached,
             completion_tokens=len(self.tokens) - self.prompt,
             prompt_ns=self._first - self._started,
             decode_ns=time.perf_counter_ns() - self._first,
@@ -151,7 +239,7 @@ class Generation(Stream):
 
 
 class Scoring(Stream):
-    """The log-probabilities of a given text. Every row is wanted, so it is computed whole, and shares nothing."""
+    """The log-probabilities of a given text. Every row is wanted, so it is computed whole, whatever is ready of it."""
 
     scored = True
 
@@ -164,14 +252,34 @@ class Scoring(Stream):
     def decoding(self) -> bool:
         return False
 
-    def take(self, rows: NDArray[np.float32], start: int) -> list[StreamEvent]:
-        """Rows of the tokens from `start` on, each for the token that follows it."""
-        for row, token in zip(rows, self.tokens[start + 1 :], strict=False):
+    def take(self, rows: NDArray[np.float32], span: Span, cache: Cache) -> list[StreamEvent]:
+        """Rows of the span's tokens, each for the token that follows it."""
+        for row, token in zip(rows, self.tokens[span.start + 1 :], strict=False):
             self._found.append(log_probabilities(row, token, self._top))
+        self.advance(span.count, cache)
         if self.done < self.prompt:
             return []
         self.ended = True
         return [Scored(tuple(self._found))]
+
+
+def masks_along(matcher: Matcher, guesses: Sequence[int]) -> Masks:
+    """What a Constraint allows next, and after each guess, which it must allow. It stays where it is.
+
+    After some guesses only, where that takes too long.
+    """
+    masks: Masks = []
+    until = time.perf_counter() + PATIENCE
+    walker = matcher.fork() if guesses else matcher
+    for guess in (None, *guesses):
+        try:
+            if guess is not None and (time.perf_counter() > until or walker.accept(guess)):
+                break  # an answer that is complete has nothing after it
+            masks.append(walker.allowed())
+        except PunaError as error:
+            masks.append(error)
+            break
+    return masks
 
 
 def settings_used(sampling: Sampling, limit: int) -> JsonObject:

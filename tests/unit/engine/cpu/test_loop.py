@@ -4,77 +4,21 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fakes.cpu_model import FakeModel
+from fakes.cpu_loop import EOS, NUM_CTX, Bench, prompt
+from fakes.cpu_model import BLOCK, FakeModel
 from puna.engine.cpu.cache import Cache
-from puna.engine.cpu.loop import Cancel, Census, Count, Generate, Loop, LoopLimits, Score, Shutdown, Told
-from puna.engine.cpu.pace import MOST
+from puna.engine.cpu.loop import Cancel, Generate, Loop, LoopLimits, Score, Shutdown, Told
+from puna.engine.cpu.pace import FIRST, MOST
 from puna.engine.cpu.sampler import Allowed, Drawn
-from puna.engine.cpu.stream import Scored, StreamEvent
+from puna.engine.cpu.stream import Scored
 from puna.engine.runner import End, Sampling
-from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, PunaError
-
-EOS = 7
-NUM_CTX = 512
-
-
-class Bench:
-    """A loop driven step by step, and all it told."""
-
-    def __init__(self, blocks: int = 200, slots: int = 16, num_ctx: int = NUM_CTX) -> None:
-        self.model = FakeModel(blocks)
-        self.cache = Cache(blocks)
-        self.told: defaultdict[int, list[StreamEvent | Census]] = defaultdict(list)
-        limits = LoopLimits(num_ctx, slots, self.model.vocabulary, frozenset({EOS}))
-        self.loop = Loop(self.model, self.cache, limits, self._hear)
-
-    def _hear(self, told: Told) -> None:
-        for number, event in told:
-            self.told[number].append(event)
-
-    def generate(self, number: int, prompt: Sequence[int], **said: Any) -> None:
-        matcher = said.pop("matcher", None)
-        sampling = Sampling(**{"max_tokens": 30, "seed": 42, "temperature": 1.0, **said})
-        self.loop.put(Generate(number, tuple(prompt), sampling, matcher))
-
-    def step(self) -> bool:
-        self.loop.read()
-        return self.loop.step()
-
-    def run(self) -> None:
-        while self.step():
-            pass
-
-    def busy(self) -> int:
-        self.loop.put(Count(-1))
-        self.loop.read()
-        (count,) = self.told.pop(-1)
-        assert isinstance(count, Census)
-        return count.running
-
-    def tokens(self, number: int) -> list[int]:
-        return [event.token for event in self.told[number] if isinstance(event, Drawn)]
-
-    def end(self, number: int) -> End:
-        end = self.told[number][-1]
-        assert isinstance(end, End)
-        return end
-
-    def error(self, number: int) -> PunaError:
-        error = self.told[number][-1]
-        assert isinstance(error, PunaError)
-        return error
-
-
-def prompt(length: int, seed: int = 0) -> list[int]:
-    source = random.Random(seed)
-    return [source.randrange(10, 120) for _ in range(length)]
+from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
 
 
 def alone(text: Sequence[int], **said: Any) -> list[int]:
@@ -143,18 +87,50 @@ def test_a_cached_prompt_gives_the_same_answer(length: int) -> None:
     bench.generate(2, text)
     bench.run()
     assert bench.tokens(2) == bench.tokens(1) == alone(text)
-    assert bench.end(2).cached_tokens == max(length - 2, 0) // 32 * 32
+    assert bench.end(2).cached_tokens == (length - 1) // BLOCK * BLOCK
 
 
-def test_the_next_turn_of_a_talk_finds_its_prompt_but_not_the_answer() -> None:
+def test_of_a_cached_prompt_that_fills_its_blocks_only_the_last_token_is_computed() -> None:
+    bench, text = Bench(), prompt(65)
+    for number in range(2):
+        before = bench.model.computed
+        bench.generate(number, text, max_tokens=1)
+        bench.run()
+    assert bench.model.computed - before == 1
+
+
+def test_the_next_turn_of_a_talk_computes_only_what_is_new() -> None:
     bench, text = Bench(), prompt(100)
     bench.generate(1, text, max_tokens=60, ignore_eos=True)
     bench.run()
     turn = [*text, *bench.tokens(1), *prompt(40, seed=5)]
-    bench.generate(2, turn)
+    before = bench.model.computed
+    bench.generate(2, turn, max_tokens=1)
+    bench.run()
+    assert bench.end(2).cached_tokens == 128  # whole blocks of the 159 tokens that were computed
+    assert bench.model.computed - before == 200 - 128
+    assert bench.tokens(2) == alone(turn, max_tokens=1)
+
+
+def test_an_answer_that_was_left_is_found_as_far_as_it_came() -> None:
+    bench, text = Bench(), prompt(20)
+    bench.generate(1, text, max_tokens=400, ignore_eos=True)
+    while len(bench.tokens(1)) < 50:
+        bench.step()
+    bench.loop.put(Cancel(1))
+    bench.generate(2, [*text, *bench.tokens(1)[:48]], max_tokens=5)
+    bench.run()
+    assert bench.end(2).cached_tokens == 64
+
+
+def test_a_text_that_was_scored_is_found_as_a_prompt() -> None:
+    bench, text = Bench(), prompt(100)
+    bench.loop.put(Score(1, tuple(text), 0))
+    bench.run()
+    bench.generate(2, text)
     bench.run()
     assert bench.end(2).cached_tokens == 96
-    assert bench.tokens(2) == alone(turn)
+    assert bench.tokens(2) == alone(text)
 
 
 @pytest.mark.parametrize("trial", range(12))
@@ -211,7 +187,7 @@ def test_choices_go_on_when_the_one_that_computes_their_prompt_is_cancelled() ->
     bench.step()
     bench.loop.put(Cancel(1))
     bench.run()
-    assert bench.end(2).cached_tokens == MOST
+    assert bench.end(2).cached_tokens == FIRST
     assert bench.told[1] == []
 
 
@@ -226,7 +202,7 @@ def test_a_long_prompt_makes_no_answer_miss_a_step() -> None:
     while not bench.told[9]:
         before = [len(bench.told[number]) for number in range(4)]
         bench.step()
-        assert [len(bench.told[number]) for number in range(4)] == [count + 1 for count in before]
+        assert all(len(bench.told[number]) > count for number, count in enumerate(before))
     assert bench.model.widest <= MOST
 
 
@@ -235,6 +211,7 @@ def test_a_cancelled_stream_is_gone_before_the_next_step() -> None:
     bench.generate(1, prompt(40), max_tokens=400, ignore_eos=True)
     for _ in range(5):
         bench.step()
+    assert bench.tokens(1)
     told = len(bench.told[1])
     bench.loop.put(Cancel(1))
     assert not bench.step()
@@ -312,8 +289,15 @@ def test_an_answer_that_nothing_can_continue_fails_alone() -> None:
 class Counting:
     """Lets through the tokens of a text, one after the other, then the end."""
 
-    def __init__(self, text: Sequence[int], *, ends: bool) -> None:
-        self._text, self._place, self._ends = text, 0, ends
+    def __init__(self, text: Sequence[int], *, ends: bool, place: int = 0) -> None:
+        self._text, self._place, self._ends = text, place, ends
+
+    def follows(self, tokens: Sequence[int]) -> int:
+        left = self._text[self._place :]
+        return next((at for at, token in enumerate(tokens) if left[at : at + 1] != [token]), len(tokens))
+
+    def fork(self) -> Counting:
+        return Counting(self._text, ends=self._ends, place=self._place)
 
     def allowed(self) -> Allowed:
         mask = np.zeros(120, np.bool_)
@@ -376,7 +360,7 @@ def test_the_thread_works_waits_and_stops() -> None:
         if any(isinstance(event, End) for _, event in told):
             done.set()
 
-    loop = Loop(FakeModel(64), Cache(64), LoopLimits(NUM_CTX, 4, 120, frozenset({EOS})), hear)
+    loop = Loop(FakeModel(64), Cache(64, BLOCK), LoopLimits(NUM_CTX, 4, 120, frozenset({EOS})), hear)
     thread = threading.Thread(target=loop.run)
     thread.start()
     for number in range(3):

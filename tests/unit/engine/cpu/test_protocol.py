@@ -37,7 +37,7 @@ SAMPLING = Sampling(max_tokens=9, seed=2**32 - 1, logit_bias=((3, 1.5), (4, -mat
 
 ASKS: list[AskMessage] = [
     AskGenerate(1, (1, 2, 3), SAMPLING, "root ::= [é]"),
-    AskGenerate(2, (), Sampling(max_tokens=1, seed=0), None),
+    AskGenerate(2, (), Sampling(max_tokens=1, seed=0), None, (7, 8)),
     AskScore(3, (1, 2), 5),
     AskTokenize(4, "é\n\x00𝄞", special=True, bos=False),
     AskDetokenize(5, (7, 8)),
@@ -100,7 +100,7 @@ def test_the_first_word() -> None:
 
 
 def test_what_to_load(tmp_path: Path) -> None:
-    load = Load("/a b/é.gguf", 512, 4, threads=None, step_tokens=64, memory=0)
+    load = Load("/a b/é.gguf", 512, 4, threads=None, step_tokens=64, memory=0, speculation=False)
     load.write(tmp_path)
     assert Load.read(tmp_path) == load
 
