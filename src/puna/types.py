@@ -218,6 +218,7 @@ class ChatRequest:
     `context`: token ids of an earlier prompt and answer, put before this prompt; the model's stored messages are then
     left out (Ollama's `generate`).
     `cache_key`: requests of the same key are likely to begin alike (see `puna.engine.runner.Prompt`).
+    `prediction`: text that the answer is expected to hold. It changes how soon the answer comes, and none of it.
     """
 
     model: str
@@ -237,6 +238,7 @@ class ChatRequest:
     template: str | None = None  # replaces the model's own for this request
     context: tuple[int, ...] = ()
     cache_key: str | None = None
+    prediction: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,12 +314,17 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens. `prompt` counts the cached ones too; over all choices, a prompt that choices share counts once."""
+    """Tokens. `prompt` counts the cached ones too; over all choices, a prompt that choices share counts once.
+
+    `predicted`: tokens of the request's prediction that appeared in its choices; `unpredicted`: those that did not.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     reasoning: int = 0
+    predicted: int = 0
+    unpredicted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ SCRIPT: dict[str, Any] = {
             "when": {"contains": "DIE LATE"},
             "answer": {"text": "one two three four", "error": {"after": 2, "message": "scripted death"}},
         },
+        {"when": {"contains": "LETTERS"}, "answer": {"tokens": [[byte] for byte in b"one two three"]}},
         {"when": {"contains": "EMPTY"}, "answer": {"text": ""}},
         {"when": {"contains": "JSON"}, "answer": {"text": '{"ok": true}'}},
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from puna.chat.calls import DEFAULT_SYNTAX, CallPlan, plan_calls
@@ -147,6 +147,12 @@ class ChatRun:
         decided = decide(request.options, plan.model.options, info)
         _check_features(info, plan)
         built = await self.prompt()
+        unused: tuple[str, ...] = ()
+        if request.prediction is not None:
+            if Feature.PREDICTION in info.features:
+                built = await self._with_prediction(built, request.prediction)
+            else:
+                unused = ("prediction",)
         jobs = await self._jobs(decided, built)
         first = started(
             request.model,
@@ -156,11 +162,16 @@ class ChatRun:
             # What stands for media in a text is none to go on with.
             prompt=() if built.prompt.media else built.prompt.tokens,
             dropped=built.dropped,
-            ignored=(*decided.ignored, *plan.ignored, *(self._changed() if built.changed else ())),
+            ignored=(*decided.ignored, *plan.ignored, *unused, *(self._changed() if built.changed else ())),
             ignored_parameters=decided.ignored_parameters,
         )
         batches = decode_all(self._runner, jobs)
         return whole(first, batches, lambda: done([jobs], began, load_ns))
+
+    async def _with_prediction(self, built: ChatPrompt, prediction: str) -> ChatPrompt:
+        """Its tokens as an answer's: what spells a control token is text."""
+        tokens = await self._runner.tokenize(prediction, special=False, bos=False)
+        return replace(built, prompt=replace(built.prompt, prediction=tuple(tokens)))
 
     def _changed(self) -> list[str]:
         """The messages in which a control token's text stands."""

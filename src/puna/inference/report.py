@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 
+from puna.engine.prediction import appeared
 from puna.engine.runner import RunnerInfo
 from puna.inference.choice import ChoiceEvent
 from puna.inference.decode import Job
@@ -73,11 +74,15 @@ def _fingerprint(facts: tuple[object, ...]) -> str:
 def done(prompts: Sequence[Sequence[Job]], began: int, load_ns: int) -> Done:
     """What all choices cost. `prompts`: the jobs of each prompt, which counts once, as the first of them found it."""
     jobs = [job for group in prompts for job in group]
+    expected = sum(len(job.prompt.prediction) for job in jobs)
+    predicted = sum(appeared(job.prompt.prediction, job.choice.tokens) for job in jobs if job.prompt.prediction)
     usage = Usage(
         prompt=sum(group[0].tally.prompt for group in prompts),
         completion=sum(len(job.choice.tokens) for job in jobs),
         cached=sum(group[0].tally.cached for group in prompts),
         reasoning=sum(job.choice.reasoning for job in jobs),
+        predicted=predicted,
+        unpredicted=expected - predicted,
     )
     timings = Timings(
         total=time.perf_counter_ns() - began,

@@ -55,6 +55,40 @@ def test_usage_counts_prompt_completion_and_cached(server):
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "accepted", "rejected"),
+    [
+        ("one two three", 13, 0),
+        ("one TWO three", 10, 3),
+        ([{"type": "text", "text": "one two"}, {"type": "text", "text": " three"}], 13, 0),
+        ("one two three and four", 13, 9),
+        ("wholly else", 0, 11),
+        ("", 0, 0),
+    ],
+)
+def test_usage_counts_the_tokens_of_a_prediction_that_came_true(server, content, accepted, rejected):
+    said = {"prediction": {"type": "content", "content": content}}
+    answer = server.chat("LETTERS", **said)
+    details = answer.json["usage"]["completion_tokens_details"]
+    assert (details["accepted_prediction_tokens"], details["rejected_prediction_tokens"]) == (accepted, rejected)
+    assert "x-puna-ignored" not in answer.headers
+    streamed = server.chat("LETTERS", stream=True, stream_options={"include_usage": True}, **said)
+    assert streamed.chunks[-1]["usage"]["completion_tokens_details"] == details
+
+
+def test_choices_and_answers_that_a_stop_string_cuts_count_too(server):
+    said = {"prediction": {"type": "content", "content": "one two three"}}
+    two = server.chat("LETTERS", n=2, stop=[" t"], **said).json["usage"]["completion_tokens_details"]
+    assert two["accepted_prediction_tokens"] == 2 * len("one t")
+    assert two["rejected_prediction_tokens"] == 2 * len("wo three")
+
+
+def test_a_prediction_is_content(server):
+    answer = server.chat(prediction={"type": "other", "content": "x"})
+    assert answer.status == 400
+    assert answer.error["param"] == "prediction.type"
+
+
 def test_stream_has_role_then_text_then_finish_then_done(server):
     answer = server.chat(stream=True)
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"

@@ -153,6 +153,10 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
     ChatCompletionBody: SAMPLED
     | {
         "messages": Effect([{"role": "user", "content": "PROMPT"}], shows=lambda a: "PROMPT" in text(a)),
+        "prediction": Effect(
+            {"type": "content", "content": "???????"},
+            shows=lambda a: whole(a)["usage"]["completion_tokens_details"]["rejected_prediction_tokens"] == 7,
+        ),
         "max_completion_tokens": Effect(3, setting=None, shows=lambda a: whole(a)["usage"]["completion_tokens"] == 3),
         "max_tokens": Effect(3, shows=lambda a: whole(a)["usage"]["completion_tokens"] == 3),
         "logprobs": Effect(True, shows=lambda a: whole(a)["choices"][0]["logprobs"]["content"]),
@@ -291,7 +295,6 @@ def effectless(row: ShapeField) -> Any:
         "safety_identifier": "me",
         "prompt_cache_retention": "24h",
         "prompt_cache_options": {"a": 1},
-        "prediction": {"type": "content", "content": "x"},
         "verbosity": "low",
     }[row.name]
 

@@ -344,6 +344,13 @@ async def test_what_the_engine_lacks_is_refused_by_name(without, changes, param)
         assert h.busy == 0
 
 
+async def test_a_prediction_is_reported_where_the_engine_makes_nothing_of_it() -> None:
+    async with open_house({"models": [{"match": "*", "without": ["prediction"]}]}) as h:
+        events = await events_of(h, ask(prediction="Hello"))
+    assert started_of(events).ignored == ("prediction",)
+    assert (done_of(events).usage.predicted, done_of(events).usage.unpredicted) == (0, 0)
+
+
 async def test_an_unknown_model() -> None:
     async with open_house() as h:
         with pytest.raises(ModelNotFound):

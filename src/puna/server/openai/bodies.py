@@ -11,6 +11,7 @@ from puna.server.contract.shapes import UNION, Honoured, JsonObject, JsonValue, 
 from puna.server.openai.messages import ConversationMessage
 from puna.server.openai.options import USER_MEANING, Extras, Sampled
 from puna.server.openai.output import Formatted
+from puna.server.openai.parts import TextContent
 from puna.server.openai.thinking import Thinking
 from puna.server.openai.tools import Tooled, ToolSpec
 
@@ -72,6 +73,11 @@ _CACHE_KEY = (
 _NO_TIERS = "There is one tier: the answer says `default`."
 
 
+class PredictedContent(Shape):
+    type: Literal["content"]
+    content: Annotated[TextContent, Honoured("The text; several parts are one text.")]
+
+
 class ChatCompletionBody(Sampled, Formatted, Tooled, Thinking):
     """POST /v1/chat/completions"""
 
@@ -101,7 +107,13 @@ class ChatCompletionBody(Sampled, Formatted, Tooled, Thinking):
         Literal["in_memory", "in-memory", "24h"] | None, Reported("The cache lasts as long as the model is loaded.")
     ] = None
     prompt_cache_options: Annotated[JsonObject | None, Reported("The prompt's cache needs no options.")] = None
-    prediction: Annotated[JsonObject | None, Reported("No speculation is made from it.")] = None
+    prediction: Annotated[
+        PredictedContent | None,
+        Honoured(
+            "What the answer is expected to hold: the cpu engine computes several tokens at once where it does. "
+            "No answer changes by it. Reported on other engines, and with `PUNA_SPECULATION` off."
+        ),
+    ] = None
     verbosity: Annotated[
         Literal["low", "medium", "high"] | None, Reported("Models here have no such switch.", harmless=("medium",))
     ] = None

@@ -125,8 +125,8 @@ def usage_json(usage: Usage, *, heard: bool = False) -> JsonObject:
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning,
             "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
+            "accepted_prediction_tokens": usage.predicted,
+            "rejected_prediction_tokens": usage.unpredicted,
         },
     }
 

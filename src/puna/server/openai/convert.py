@@ -16,7 +16,7 @@ from puna.server.openai.bodies import ChatCompletionBody, CompletionBody, Embedd
 from puna.server.openai.messages import AssistantMessage, to_messages, unreadable_arguments
 from puna.server.openai.options import Sampled, load_options, one_of, sampled_options
 from puna.server.openai.output import to_output
-from puna.server.openai.parts import Images
+from puna.server.openai.parts import Images, text_parts
 from puna.server.openai.thinking import to_think
 from puna.server.openai.tools import (
     function_or_custom,
@@ -26,7 +26,7 @@ from puna.server.openai.tools import (
     to_tools,
     tool_names,
 )
-from puna.types import ChatRequest, CompletionRequest, EmbedRequest
+from puna.types import ChatRequest, CompletionRequest, EmbedRequest, TextPart
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's `max_tokens` of /v1/completions when none is said."""
@@ -53,6 +53,7 @@ def to_chat(body: ChatCompletionBody, images: Images) -> Converted[ChatRequest]:
         prefill=_prefill(body),
         template_arguments=body.chat_template_kwargs or {},
         cache_key=body.prompt_cache_key,
+        prediction=_prediction(body),
     )
     names = {**asked.names, **output_names, **think_names, **tool_names(body), **_ARGUMENTS}
     if tools and output is None:
@@ -146,6 +147,12 @@ def _chat_logprobs(body: ChatCompletionBody) -> int | None:
     if body.top_logprobs is not None:
         raise InvalidRequest("'logprobs' must be true for 'top_logprobs' to be used.", param="top_logprobs")
     return None
+
+
+def _prediction(body: ChatCompletionBody) -> str | None:
+    if body.prediction is None:
+        return None
+    return "".join(part.text for part in text_parts(body.prediction.content) if isinstance(part, TextPart))
 
 
 def _prefill(body: ChatCompletionBody) -> bool:
