@@ -24,8 +24,9 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -221,6 +222,10 @@ def build(
 
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             compiled = [[pool.submit(compile_, each, source) for source in each.sources] for each in todo]
+            for done in as_completed(chain.from_iterable(compiled)):
+                if done.exception() is not None:
+                    pool.shutdown(cancel_futures=True)
+                    done.result()
         for each, objects in zip(todo, compiled, strict=True):
             made = Path(name) / f"{each.label}{target.suffix}"
             _run([*each.linking, "-o", str(made), *(done.result() for done in objects)], environment)
@@ -237,7 +242,9 @@ def _run(words: Sequence[str], environment: Mapping[str, str] | None = None, *, 
         raise BuildFailed(f"the compiler {words[0]} cannot be run: {error.strerror or error}") from error
     if ended.returncode != 0:
         said = ended.stderr.strip() or ended.stdout.strip() or f"status {ended.returncode}"
-        raise BuildFailed(f"the compiler failed: {said}")
+        print(said, file=sys.stderr)  # noqa: T201
+        lines = said.splitlines()
+        raise BuildFailed(f"the compiler failed: {next((line for line in lines if 'error:' in line), lines[-1])}")
     if ended.stderr.strip():
         print(ended.stderr.strip(), file=sys.stderr)  # noqa: T201
     return ended.stdout
@@ -261,21 +268,28 @@ def _digests(out: Path) -> dict[str, str]:
         return {}  # nothing was built, or nothing that can be relied upon
 
 
-def build_or_record(out: Path, target_name: str | None = None, *, by: str = "zig") -> Target | None:
-    """What an installation does: build all variants of a target, or write down why not and return None.
+def build_or_record(
+    out: Path, target_name: str | None = None, *, by: str = "zig", keep_cache: bool = False
+) -> Target | None:
+    """What an installation does: build all variants of a target, or write down why not, and return None.
 
-    Nothing is left in the user's caches. `target_name`: this machine's if None.
+    Libraries of an earlier build that could not be replaced are removed. `target_name`: this machine's if None; what is
+    named must be built, else BuildFailed. `keep_cache`: leave what the compiler keeps, where it keeps it.
     """
+    if target_name is not None and target_name not in TARGETS:
+        raise BuildFailed(f"{TARGET_VARIABLE}={target_name}: expected one of {', '.join(TARGETS)}")
+    target = None
     try:
         target = TARGETS[target_name or machine_name()]
         with tempfile.TemporaryDirectory(prefix="puna-build-", ignore_cleanup_errors=True) as cache:
-            environment = {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
-            build(plan(target, compiler(by)), target, out, environment=environment)
-    except KeyError:
-        raise BuildFailed(f"{TARGET_VARIABLE}={target_name}: expected one of {', '.join(TARGETS)}") from None
+            places = {} if keep_cache else {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+            build(plan(target, compiler(by)), target, out, environment=places)
     except (BuildFailed, OSError) as error:
-        if target_name is not None:  # who names a target wants it and nothing less
+        if target_name is not None:
             raise
+        if target is not None:
+            for variant in target.variants:
+                (out / f"{variant.name}{target.suffix}").unlink(missing_ok=True)
         write_record(out, str(error), _digests(out))
         return None
     return target

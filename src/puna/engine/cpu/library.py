@@ -28,6 +28,7 @@ VARIABLE = "PUNA_CPU_VARIANT"
 _BUILT = Path(__file__).parent / "native" / "built"
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _PORTABLE = "portable"
+_SANITIZED = "-sanitized"
 _REMEDY = "install Puna again, or 'python -m native_build library' in its source tree"
 
 
@@ -74,15 +75,18 @@ def variant(wish: str | None = None) -> str:
 
 
 def variants() -> list[str]:
-    """All that are built and that this processor runs. LoadFailed where none is."""
-    supported = _supported()
-    return [name for name in _built() if name.partition("-")[0] in supported]
+    """All that are built and that this processor runs: sanitized ones if `variant` is one, else the others.
+
+    A process either has the sanitizers' runtime from its start, or cannot load them. Errors as of `load`.
+    """
+    supported, sanitized = _supported(), variant().endswith(_SANITIZED)
+    return [n for n in _built() if n.partition("-")[0] in supported and n.endswith(_SANITIZED) is sanitized]
 
 
-def why_not() -> str | None:
-    """Why the library cannot be used on this machine as it is set up, in words; None if it can."""
+def why_not(wish: str | None = None) -> str | None:
+    """Why the library cannot be used here as things are set up, in words; None if it can. `wish`: as of `variant`."""
     try:
-        variant()
+        variant(wish)
     except PunaError as error:
         return error.message
     return None
