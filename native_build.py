@@ -91,14 +91,21 @@ class Target:
         return VARIANTS[self.processor]
 
 
-_LINUX = (("-fPIC", "-pthread"), ("-pthread", "-lm"))
+_LINUX = (("-fPIC", "-pthread", "-D_DEFAULT_SOURCE"), ("-pthread", "-lm"))
 
 TARGETS: Mapping[str, Target] = {
     "linux-x86_64": Target("x86_64", "x86_64-linux-gnu.2.17", ".so", "manylinux_2_17_x86_64", *_LINUX),
     "linux-aarch64": Target("aarch64", "aarch64-linux-gnu.2.17", ".so", "manylinux_2_17_aarch64", *_LINUX),
     "macos-arm64": Target("aarch64", "aarch64-macos.11.0", ".dylib", "macosx_11_0_arm64", ("-fPIC",)),
     "macos-x86_64": Target("x86_64", "x86_64-macos.11.0", ".dylib", "macosx_11_0_x86_64", ("-fPIC",)),
-    "windows-x86_64": Target("x86_64", "x86_64-windows-gnu", ".dll", "win_amd64"),
+    "windows-x86_64": Target(
+        "x86_64",
+        "x86_64-windows-gnu",
+        ".dll",
+        "win_amd64",
+        ("-DWIN32_LEAN_AND_MEAN",),
+        ("-lapi-ms-win-core-synch-l1-2-0",),
+    ),
 }
 """What wheels are built for, by name."""
 

@@ -17,7 +17,7 @@
  *   EIGHT   scale * (q - 128)           8 vectors of bytes                                  | scales behind
  *   CURVE   scale * curve[q]            4 vectors of two nibbles (IQ4_NL, IQ4_XS)           | scales behind
  *   MX      scale * mx[q]               the same with MXFP4's values                        | scales behind
- *   HALF, BRAIN, FLOAT                  32 vectors, one a weight, in f16, bfloat16 or float
+ *   HALF, BRAIN, SINGLE                 32 vectors, one a weight, in f16, bfloat16 or float
  *
  * Scales and minima are f16 after the row's factor was taken out of them.
  *
@@ -38,7 +38,7 @@
 enum { GROUP = 32, LANES = 16, BLOCK = 32, SUPER = 8, LINE = 64 };
 enum { ROW_GROUP = 48 }; /* bytes of a group of one row of activations */
 
-typedef enum { TWO, FOUR, FOUR_0, FIVE, FIVE_0, SIX, EIGHT, CURVE, MX, HALF, BRAIN, FLOAT, FORMATS } Format;
+typedef enum { TWO, FOUR, FOUR_0, FIVE, FIVE_0, SIX, EIGHT, CURVE, MX, HALF, BRAIN, SINGLE, FORMATS } Format;
 
 /* Bytes of a group, and of its scales if they lie behind all groups. For SIX: of eight groups. */
 INLINE int64_t group_bytes(Format f) {

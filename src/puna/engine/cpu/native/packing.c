@@ -9,7 +9,7 @@ enum {
 typedef struct { int8_t known, format; int16_t weights, bytes; } Type; /* weights and bytes of a block */
 
 static const Type types[G_TYPES] = {
-    [G_F32] = {1, FLOAT, 1, 4},       [G_F16] = {1, HALF, 1, 2},        [G_BF16] = {1, BRAIN, 1, 2},
+    [G_F32] = {1, SINGLE, 1, 4},       [G_F16] = {1, HALF, 1, 2},        [G_BF16] = {1, BRAIN, 1, 2},
     [G_Q4_0] = {1, FOUR_0, 32, 18},   [G_Q4_1] = {1, FOUR, 32, 20},     [G_Q5_0] = {1, FIVE_0, 32, 22},
     [G_Q5_1] = {1, FIVE, 32, 24},     [G_Q8_0] = {1, EIGHT, 32, 34},    [G_Q2_K] = {1, TWO, 256, 84},
     [G_Q3_K] = {1, SIX, 256, 110},    [G_Q4_K] = {1, FOUR, 256, 144},   [G_Q5_K] = {1, FIVE, 256, 176},

@@ -173,13 +173,13 @@ INLINE vf float_weights(const Format f, const uint8_t *w) {
     return f == HALF ? f_half(w) : f == BRAIN ? f_brain(w) : f_load((const float *)w);
 }
 INLINE void floats(const int R, const Format f, const uint8_t *w, const uint8_t *rows, int groups, vf *out) {
-    const int size = f == FLOAT ? 64 : 32;
+    const int size = f == SINGLE ? 64 : 32;
     const float *a = (const float *)rows;
     vf sum[2][ROWS];
     EACH(R) sum[0][r] = sum[1][r] = f_set(0);
     for (int i = 0; i < groups * GROUP; i += 2, w += 2 * size) {
         __builtin_prefetch(w + AHEAD, 0, 0);
-        if (f == FLOAT) __builtin_prefetch(w + AHEAD + LINE, 0, 0);
+        if (f == SINGLE) __builtin_prefetch(w + AHEAD + LINE, 0, 0);
         vf x = float_weights(f, w), y = float_weights(f, w + size);
         EACH(R) {
             sum[0][r] = f_fma(x, f_set(a[r * groups * GROUP + i]), sum[0][r]);
@@ -205,7 +205,7 @@ typedef void Kernel(const uint8_t *w, const uint8_t *a, int groups, vf *out);
     KERNEL(mx, R, looked_up(R, curve_values[1], w, a, groups, out)) \
     KERNEL(half, R, floats(R, HALF, w, a, groups, out)) \
     KERNEL(brain, R, floats(R, BRAIN, w, a, groups, out)) \
-    KERNEL(single, R, floats(R, FLOAT, w, a, groups, out))
+    KERNEL(single, R, floats(R, SINGLE, w, a, groups, out))
 
 #if ROWS == 8
 #define ALL(NAME) {NAME##_1, NAME##_2, NAME##_3, NAME##_4, NAME##_5, NAME##_6, NAME##_7, NAME##_8}
@@ -224,7 +224,7 @@ KERNELS(1) KERNELS(2)
 static Kernel *const kernels[FORMATS][ROWS] = {
     [TWO] = ALL(two),     [FOUR] = ALL(four), [FOUR_0] = ALL(four_0), [FIVE] = ALL(five),
     [FIVE_0] = ALL(five_0), [SIX] = ALL(six),   [EIGHT] = ALL(eight),   [CURVE] = ALL(curve),
-    [MX] = ALL(mx),       [HALF] = ALL(half), [BRAIN] = ALL(brain),   [FLOAT] = ALL(single),
+    [MX] = ALL(mx),       [HALF] = ALL(half), [BRAIN] = ALL(brain),   [SINGLE] = ALL(single),
 };
 
 void product_tile(const Matrix *m, int tile, const Rows *rows, int row, vf *out) {
