@@ -161,7 +161,7 @@ def label(variant: Variant, by: Compiler, *, sanitize: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One library to build: its sources, the commands to compile each and to link all, a digest of what goes in."""
+    """One library to build: its sources, the commands to compile each and to link all, digests of what goes in."""
 
     label: str
     sources: tuple[Path, ...]
@@ -178,18 +178,17 @@ def plan(
     if unknown := sorted(set(only) - names):
         raise BuildFailed(f"there is no variant {', '.join(unknown)}, only {', '.join(sorted(names))}")
     files = sorted(sources.glob("*.[ch]"))
-    content = hashlib.sha256(by.version.encode())
+    content = hashlib.sha256()
     for path in files:
         content.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     work = []
     for variant in target.variants:
         if not only or variant.name in only:
             compiling, linking = _commands(target, variant, by, sanitize)
-            mark = content.copy()
-            mark.update("\0".join([*compiling, "", *linking]).encode())
+            how = hashlib.sha256("\0".join([by.version, *compiling, "", *linking]).encode())
             c_files = tuple(path for path in files if path.suffix == ".c")
             name = label(variant, by, sanitize=sanitize)
-            work.append(Work(name, c_files, compiling, linking, mark.hexdigest()))
+            work.append(Work(name, c_files, compiling, linking, f"{content.hexdigest()} {how.hexdigest()}"))
     return work
 
 
@@ -216,9 +215,15 @@ def _commands(target: Target, variant: Variant, by: Compiler, sanitize: bool) ->
 def build(
     work: Sequence[Work], target: Target, out: Path, *, environment: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Build in parallel what is not there yet; the labels of what was built. BuildFailed names what went wrong."""
+    """Build in parallel what is not there yet; the labels of what was built. BuildFailed names what went wrong.
+
+    Libraries that were built into `out` of other sources go: nobody is to take them for those of today.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    known = _digests(out)
+    sources = {each.digest.partition(" ")[0] for each in work}
+    there = _digests(out)
+    known = {name: digest for name, digest in there.items() if digest.partition(" ")[0] in sources}
+    _remove(out, there.keys() - known.keys(), target)
     todo = [w for w in work if known.get(w.label) != w.digest or not (out / f"{w.label}{target.suffix}").is_file()]
     with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as name:
 
@@ -237,11 +242,16 @@ def build(
             made = Path(name) / f"{each.label}{target.suffix}"
             _run([*each.linking, "-o", str(made), *(done.result() for done in objects)], environment)
             made.replace(out / made.name)  # at once: others may be reading it, or building the same
-    write_record(out, None, {**_digests(out), **{w.label: w.digest for w in todo}})
+    write_record(out, None, {**known, **{each.label: each.digest for each in todo}})
     return [w.label for w in todo]
 
 
-def _run(words: Sequence[str], environment: Mapping[str, str] | None = None, *, directory: Path | None = None) -> str:
+def _remove(out: Path, labels: Iterable[str], target: Target) -> None:
+    for name in labels:
+        (out / f"{name}{target.suffix}").unlink(missing_ok=True)
+
+
+def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     env = {**os.environ, **(environment or {})}
     try:
         ended = subprocess.run(words, capture_output=True, text=True, errors="replace", env=env, check=False)
@@ -295,9 +305,8 @@ def build_or_record(
         if target_name is not None:
             raise
         if target is not None:
-            for variant in target.variants:
-                (out / f"{variant.name}{target.suffix}").unlink(missing_ok=True)
-        write_record(out, str(error), _digests(out))
+            _remove(out, _digests(out), target)
+        write_record(out, str(error))
         return None
     return target
 

@@ -65,6 +65,21 @@ def test_nothing_is_built_twice_and_a_change_is_seen(sources: Path, tmp_path: Pa
     assert {path.name for path in out.iterdir()} == {f"portable{target.suffix}", "built.json"}
 
 
+def test_what_was_built_of_other_sources_goes_and_nothing_else(sources: Path, tmp_path: Path) -> None:
+    target, out = TARGETS[native_build.machine_name()], tmp_path / "out"
+    build(plan(target, compiler(), only=["portable"], sources=sources), target, out)
+    other = "avx2" if target.processor == "x86_64" else "dotprod"
+    foreign = out / f"foreign{target.suffix}"
+    foreign.touch()
+    build(plan(target, compiler(), only=[other], sources=sources), target, out)
+    assert {path.stem for path in out.glob(f"*{target.suffix}")} == {"portable", other, "foreign"}
+    (sources / "number.h").write_text("#define NUMBER 8\n", encoding="utf-8")
+    build(plan(target, compiler(), only=[other], sources=sources), target, out)
+    assert {path.stem for path in out.glob(f"*{target.suffix}")} == {other, "foreign"}
+    assert build_or_record(out, by="no-such-cc") is None
+    assert list(out.glob(f"*{target.suffix}")) == [foreign]
+
+
 @pytest.mark.parametrize("by", ["zig", *(name for name in ("gcc", "clang") if shutil.which(name))])
 def test_every_compiler_builds_what_is_exported_and_no_more(by: str, sources: Path, tmp_path: Path) -> None:
     from ctypes import CDLL
