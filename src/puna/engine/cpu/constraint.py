@@ -15,7 +15,7 @@ import llguidance
 import numpy as np
 
 from puna.engine.cpu.grammar import parse, to_lark
-from puna.engine.cpu.sampler import Allowed
+from puna.engine.cpu.mask import Allowed
 from puna.errors import EngineError, InvalidRequest
 
 MARK = b"\xff"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.engine.cpu.sampler import Allowed, Drawn, Sampler
+from puna.engine.cpu.mask import Allowed
+from puna.engine.cpu.sampler import Drawn, Sampler
 from puna.errors import PunaError
 
 

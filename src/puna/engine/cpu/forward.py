@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from puna.engine.cpu import library, structures, supported
 from puna.engine.cpu.assembly import Assembly, assemble
+from puna.engine.cpu.choice import Chooser, Draw, Outcome, Rate
 from puna.engine.cpu.memory import room
 from puna.engine.cpu.packing import TILE
 from puna.engine.cpu.reader import Tensors
@@ -77,6 +78,7 @@ class Forward:
         self._logits = np.empty((0, self._stride), np.float32)
         self._cache: list[NDArray[np.uint8]] = []
         self._engine: int | None = None
+        self._chooser: Chooser | None = None
         self._end: weakref.finalize[..., Forward] | None = None
 
     @property
@@ -115,12 +117,13 @@ class Forward:
         if not self._engine:
             raise LoadFailed(f"the cpu engine cannot run this model: {self._reason()}")
         self._end = weakref.finalize(self, self._library.puna_destroy, self._engine)
+        self._chooser = Chooser(self._library, self._vocabulary, engine=self._engine, threads=self._threads)
 
     def close(self) -> None:
         """End the library's threads and give the cache back. `allocate` makes both anew."""
         if self._end is not None:
             self._end()
-        self._engine, self._end, self._cache = None, None, []
+        self._engine, self._chooser, self._end, self._cache = None, None, None, []
 
     def __call__(
         self, ids: Whole, past: Whole, begins: Whole, blocks: Whole, block_begins: Whole, rows: Whole
@@ -154,6 +157,12 @@ class Forward:
         if self._library.puna_step(self._engine, self._step_at, self._why, _WORDS):
             raise ValueError(f"a step that the native library does not take: {self._reason()}")
         return self._logits[:wanted, : self._vocabulary]
+
+    def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
+        """A token of each order's row, by the threads that computed the rows. Errors as of Chooser."""
+        if self._chooser is None:
+            raise ValueError("there are no threads: a cache is to be allocated first")
+        return self._chooser(logits, orders)
 
     def _more_logits(self, rows: int) -> NDArray[np.float32]:
         """Room for twice as many as before, or for `rows`."""

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from puna.engine.cpu.cache import BlockKey, Cache, Table, WaitReason, block_keys
 from puna.engine.cpu.drawing import TokenAsk
 from puna.engine.cpu.guess import Guesser
+from puna.engine.cpu.mask import Allowed
 from puna.engine.cpu.plan import Span, State
-from puna.engine.cpu.sampler import Allowed, Drawn, Sampler, log_probabilities
+from puna.engine.cpu.sampler import Drawn, Sampler, log_probabilities
 from puna.engine.runner import End, Prefilled, Sampling
 from puna.errors import PunaError
 from puna.types import JsonObject

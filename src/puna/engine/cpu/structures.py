@@ -1,9 +1,9 @@
-"""What the native library is told, field for field as `native/model.h` and `native/layout.h` have it."""
+"""What the native library is told, field for field as `model.h`, `layout.h` and `choice.h` of `native/` have it."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_float, c_int32, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int32, c_int64, c_void_p
 
 from puna.errors import LoadFailed
 
@@ -115,7 +115,64 @@ class StepStruct(ctypes.Structure):
     )
 
 
-_IN_ORDER = (MatrixStruct, MixtureStruct, LayerStruct, RopeStruct, ModelStruct, StepStruct)
+class WishesStruct(ctypes.Structure):
+    """What one request asks of all its tokens."""
+
+    _fields_ = (
+        ("typical", c_double),
+        ("nucleus", c_double),
+        ("tau", c_double),
+        ("eta", c_double),
+        ("bias_ids", c_void_p),
+        ("bias", c_void_p),
+        ("banned", c_void_p),
+        ("biases", c_int32),
+        ("bans", c_int32),
+        ("coolness", c_float),
+        ("deepest", c_float),
+        ("repeat", c_float),
+        ("frequency", c_float),
+        ("presence", c_float),
+        ("last", c_int32),
+        ("top_k", c_int32),
+        ("mirostat", c_int32),
+        ("greedy", c_int32),
+    )
+
+
+class ChoiceStruct(ctypes.Structure):
+    """One choice: what is asked, and what came of it."""
+
+    _fields_ = (
+        ("wishes", c_void_p),
+        ("history", c_void_p),
+        ("mask", c_void_p),
+        ("number", c_double),
+        ("limit", c_double),
+        ("length", c_int64),
+        ("mask_words", c_int32),
+        ("row", c_int32),
+        ("given", c_int32),
+        ("top", c_int32),
+        ("top_ids", c_void_p),
+        ("top_logprobs", c_void_p),
+        ("logprob", c_double),
+        ("token", c_int32),
+        ("tops", c_int32),
+        ("fault", c_int32),
+    )
+
+
+_IN_ORDER = (
+    MatrixStruct,
+    MixtureStruct,
+    LayerStruct,
+    RopeStruct,
+    ModelStruct,
+    StepStruct,
+    WishesStruct,
+    ChoiceStruct,
+)
 
 
 def check(library: ctypes.CDLL) -> None:

@@ -14,8 +14,9 @@ from fakes.cpu_loop import EOS, NUM_CTX, Bench, prompt
 from fakes.cpu_model import BLOCK, FakeModel
 from puna.engine.cpu.cache import Cache
 from puna.engine.cpu.loop import Cancel, Generate, Loop, LoopLimits, Score, Shutdown, Told
+from puna.engine.cpu.mask import Allowed
 from puna.engine.cpu.pace import FIRST, MOST
-from puna.engine.cpu.sampler import Allowed, Drawn
+from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Scored
 from puna.engine.runner import End, Sampling
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest

@@ -12,7 +12,8 @@ import pytest
 from fakes.cpu_loop import EOS, Bench, prompt
 from puna.engine.cpu.constraint import Grammars, TokenTable
 from puna.engine.cpu.loop import Cancel, Census
-from puna.engine.cpu.sampler import Allowed, Drawn
+from puna.engine.cpu.mask import Allowed
+from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Matcher, StreamEvent
 from puna.engine.runner import End, Prefilled
 from puna.errors import InvalidRequest

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "attention.h"
+#include "choice.h"
 #include "packing.h"
 #include "products.h"
 #include "room.h"
@@ -20,7 +21,8 @@ EXPORT int32_t puna_abi(void) { return ABI; }
 EXPORT const char *puna_variant(void) { return VARIANT; }
 
 EXPORT int64_t puna_struct_bytes(int32_t which) {
-    static const int64_t size[] = {sizeof(Matrix), sizeof(Mixture), sizeof(Layer), sizeof(Rope), sizeof(Model), sizeof(Step)};
+    static const int64_t size[] = {sizeof(Matrix), sizeof(Mixture), sizeof(Layer), sizeof(Rope), sizeof(Model), sizeof(Step),
+                                   sizeof(Wishes), sizeof(Choice)};
     return which >= 0 && which < (int32_t)(sizeof size / sizeof *size) ? size[which] : -1;
 }
 
