@@ -65,6 +65,9 @@ class Ours:
         if long:
             self._compute(self._table, LONG)
 
+    def close(self) -> None:
+        self._forward.close()
+
     def decode(self, rows: int) -> float:
         """Tokens a second of so many sequences together."""
         return self._decode(self._tables[:rows], CONTEXT, STEPS)
