@@ -34,7 +34,7 @@ from puna.errors import (
 from puna.server.errors import error_response
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+    from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPResponseBodyEvent
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
@@ -50,6 +50,8 @@ LINGER_SECONDS = 3.0
 """How long a client that still sends may go on, unread, after its answer: closed at once, it would not see it."""
 
 _MAX_BEHIND = 1024 * 1024
+_TURN = 64 * 1024
+"""Bytes of an answer that wait for the end of a turn of the event loop, at most."""
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _METHOD = re.compile(rb"[A-Za-z_-]{0,32}")
 _UPGRADE = re.compile(rb"(?im)^upgrade[ \t]*:")
@@ -108,6 +110,8 @@ class _Cycle(RequestResponseCycle):
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.body" and self._goes_on(message):
+            return
         if message["type"] == "http.response.start":
             if self.waiting_for_100_continue and self.more_body:
                 # The client was never told to send its body: nobody could say where its next request begins.
@@ -120,14 +124,49 @@ class _Cycle(RequestResponseCycle):
             self.expected_content_length = len(message.get("body", b"")) + bool(message.get("more_body", False))
         await super().send(message)
 
+    def _goes_on(self, message: HTTPResponseBodyEvent) -> bool:
+        """One more chunk of a stream, written here where nothing stands in the way: there is one for each token."""
+        body = message["body"]
+        if not body or not message.get("more_body") or not self.chunked_encoding or not self.response_started:
+            return False
+        if self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD":
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
+
 
 class _Channel:
-    """What an answer writes to. `close` lets the client read to the end."""
+    """What an answer writes to: what it writes in one turn of the event loop is one write, for each costs more than
+    the few tokens in it. `close` lets the client read to the end.
+    """
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._end = end
+        self._loop = loop
+        self._waiting: list[bytes] = []
+        self._size = 0
         self.is_closing = transport.is_closing
-        self.close = close
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(data)
+        self._size += len(data)
+        if self._size > _TURN:
+            self.flush()
+
+    def flush(self) -> None:
+        """What waits goes out before anything else is done with the connection."""
+        if self._waiting:
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self.flush()
+        self._end()
 
 
 class Protocol(HttpToolsProtocol):
@@ -166,7 +205,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._channel = cast(asyncio.Transport, _Channel(transport, self._finish))
+        self._channel = _Channel(transport, self._finish, self.loop)
         if len(self.connections) > self._limits.connections:
             self._refuse(Overloaded("This server has as many connections as it may have (PUNA_MAX_CONNECTIONS)."))
         else:
@@ -178,8 +217,13 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
+    def shutdown(self) -> None:
+        self._channel.flush()
+        super().shutdown()
+
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """True: the connection stays open for the answer."""
+        self._channel.flush()
         self._eof = True
         cycle = self._cycle
         if self._ending or cycle is None or cycle.response_complete:
@@ -368,7 +412,7 @@ class Protocol(HttpToolsProtocol):
             self._left = int(next((value for name, value in self.headers if name == b"content-length"), b"0"))
         self.cycle = _Cycle(
             scope=scope,
-            transport=self._channel,
+            transport=cast(asyncio.Transport, self._channel),
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -418,6 +462,7 @@ class Protocol(HttpToolsProtocol):
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._late)
 
     def _late(self) -> None:
+        self._channel.flush()
         self._timer = None
         cycle = self._cycle
         if self.transport.is_closing():
@@ -445,6 +490,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: PunaError, path: str = "/") -> None:
         """Answer in the protocol's own name, and end the connection."""
+        self._channel.flush()
         _log.info("refused at the door", status=error.status, reason=error.message, client=self.client)
         answer = error_response(error, path)
         named = (*self.server_state.default_headers, *answer.raw_headers)
@@ -458,6 +504,7 @@ class Protocol(HttpToolsProtocol):
     def _finish(self) -> None:
         """Say that no more comes; close when the client has closed too, or after a while."""
         self._ending = True
+        self._channel.flush()
         self._head.clear()
         self._behind = b""
         self._unset_keepalive_if_required()

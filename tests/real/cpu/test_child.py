@@ -211,8 +211,8 @@ async def test_what_it_cannot_load_is_refused(extra: str, model: Path, tmp_path:
 
 async def test_settings_without_effect_are_told(model: Path, tmp_path: Path) -> None:
     engine = CpuEngine(Settings(models=tmp_path))
-    runner = await engine.start(files(model), LoadOptions(num_ctx=64, slots=1, num_gpu=99), reason="named")
-    assert runner.info.reason == "named; without effect here: num_gpu"
+    runner = await engine.start(files(model), LoadOptions(num_ctx=64, slots=1, main_gpu=1), reason="named")
+    assert runner.info.reason == "named; without effect here: main_gpu"
     await runner.close()
 
 

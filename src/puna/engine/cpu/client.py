@@ -6,9 +6,10 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from puna.engine.cpu import library
+from puna.engine.cpu.link import Link
 from puna.engine.cpu.profile import BITS, COSTS, PROFILE
 from puna.engine.cpu.protocol import (
     SOCKET,
@@ -24,10 +25,6 @@ from puna.engine.cpu.protocol import (
     Load,
     ReplyBody,
     Scores,
-    ask_frame,
-    read_frame,
-    read_hello,
-    read_replies,
 )
 from puna.engine.cpu.supported import Machine, here, why_not, why_not_machine
 from puna.engine.engine import Engine, ModelFacts, Opinion, lacking
@@ -44,6 +41,7 @@ from puna.engine.runner import (
     RunnerInfo,
     Sampling,
     Step,
+    Token,
 )
 from puna.errors import LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsupported
 from puna.model.markup import Markup
@@ -53,14 +51,16 @@ from puna.types import Candidate
 SIGN_OF_LIFE = 2.0
 """Seconds, at most, between looks at whether a loading child still does something."""
 
-_Connection: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
 
 class CpuEngine:
-    """Puna's own engine, in a child process. `machine`: what it finds itself on; `trouble`: with its native library."""
+    """Puna's own engine, in a child process. `machine`: what it finds itself on; `trouble`: with its native library.
+
+    `child`: the module that its process runs.
+    """
 
     name = "cpu"
     profile = PROFILE
+    child = "puna.engine.cpu.child"
 
     def __init__(
         self,
@@ -112,22 +112,19 @@ class CpuEngine:
             speculation=settings.speculation,
         )
         order.write(directory)
-        accepted: asyncio.Future[_Connection] = asyncio.get_running_loop().create_future()
-        server = await asyncio.start_unix_server(
-            lambda reader, writer: accepted.set_result((reader, writer)), directory / SOCKET
-        )
+        link = Link()
+        server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(directory / SOCKET))
         try:
-            child = await ChildProcess.start(python("puna.engine.cpu.child"), directory)
+            child = await ChildProcess.start(python(self.child), directory)
             try:
-                hello, connection = await _ready(child, accepted, settings.load_timeout)
+                hello = await _ready(child, link, settings.load_timeout)
             except BaseException:
-                if accepted.done():
-                    accepted.result()[1].close()
+                link.close()
                 await child.close()
                 raise
         finally:
             server.close()
-        return CpuRunner(child, connection, _info(hello, load, child.pid, reason, speculation=settings.speculation))
+        return CpuRunner(child, link, _info(hello, load, child.pid, reason, speculation=settings.speculation))
 
 
 def refuse(files: ModelFiles, load: LoadOptions) -> None:
@@ -171,37 +168,36 @@ def _info(hello: Hello, load: LoadOptions, pid: int, reason: str, *, speculation
     )
 
 
-async def _ready(child: ChildProcess, accepted: asyncio.Future[_Connection], limit: float) -> tuple[Hello, _Connection]:
+async def _ready(child: ChildProcess, link: Link, limit: float) -> Hello:
     """What the child says when it has loaded. `limit`: seconds it may be without a sign of life; 0: for ever."""
-    events: set[asyncio.Future[Any]] = {accepted, child.died}
+    events: set[asyncio.Future[Any]] = {link.hello, child.died}
     pause = min(SIGN_OF_LIFE, limit) if limit > 0 else SIGN_OF_LIFE
     clock = asyncio.get_running_loop().time
     life, since = child.life(), clock()
-    while not accepted.done():
+    while not link.hello.done():
         await asyncio.wait(events, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
-        if child.died.done() and not accepted.done():
+        if child.died.done() and not link.hello.done():
             raise LoadFailed(f"the cpu engine did not start: {child.died.result()}")
         if child.life() != life:
             life, since = child.life(), clock()
         elif 0 < limit < clock() - since:
             raise LoadTimeout(f"the cpu engine showed no sign of life for {limit:g} seconds")
-    reader, writer = accepted.result()
-    word = read_hello(await read_frame(reader) or b"null")
+    word = link.hello.result()
     if isinstance(word, Failed):
         raise word.error
-    return word, (reader, writer)
+    if word is None:
+        raise LoadFailed(f"the cpu engine did not start: {await asyncio.shield(child.died)}")
+    return word
 
 
 class CpuRunner:
-    """One connection carries all requests; each has a number and a mailbox."""
+    """What was loaded, over its Link."""
 
-    def __init__(self, child: ChildProcess, connection: _Connection, info: RunnerInfo) -> None:
+    def __init__(self, child: ChildProcess, link: Link, info: RunnerInfo) -> None:
         self._child = child
-        self._reader, self._writer = connection
+        self._link = link
         self._info = info
         self._numbers = itertools.count(1)
-        self._mailboxes: dict[int, asyncio.Queue[ReplyBody | None]] = {}
-        self._listener = asyncio.create_task(self._listen())
 
     @property
     def info(self) -> RunnerInfo:
@@ -244,65 +240,46 @@ class CpuRunner:
             raise Unsupported("the cpu engine takes no images or audio", param="messages")
         number = next(self._numbers)
         gbnf = constraint.gbnf if constraint else None
-        ask = AskGenerate(number, prompt.tokens, sampling, gbnf, prompt.prediction)
-        mailbox = self._open(ask)
-        ended = False
+        mailbox = self._link.open(AskGenerate(number, prompt.tokens, sampling, gbnf, prompt.prediction))
+        replies, ended = mailbox.replies, False
         try:
             while not ended:
-                step = await self._next(mailbox)
+                if not replies:
+                    await mailbox.wait()
+                step = replies.popleft()
+                if isinstance(step, Token):
+                    yield step
+                    continue
                 ended = isinstance(step, End | PunaError)
-                if isinstance(step, PunaError):
-                    raise step
-                yield cast("Step", step)
+                yield cast("Step", await self._checked(step))
         finally:
-            self._close(number, cancel=not ended)
+            self._end(number, cancel=not ended)
 
     async def close(self) -> None:
-        self._writer.close()
+        self._link.close()
         await self._child.close()
-        await self._listener
+        await self._link.gone
 
-    # -------------------------------------------------------------------------------------------------- its mailboxes
+    # ------------------------------------------------------------------------------------------------------ its asks
 
     async def _ask(self, ask: AskMessage) -> ReplyBody:
         """One question, one answer."""
-        mailbox, answered = self._open(ask), False
+        mailbox, answered = self._link.open(ask), False
         try:
-            answer = await self._next(mailbox)
+            await mailbox.wait()
             answered = True
         finally:
-            self._close(ask.number, cancel=not answered)
+            self._end(ask.number, cancel=not answered)
+        return await self._checked(mailbox.replies.popleft())
+
+    async def _checked(self, answer: ReplyBody | None) -> ReplyBody:
+        if answer is None:
+            raise RunnerDied(f"the cpu engine ended: {await asyncio.shield(self._child.died)}")
         if isinstance(answer, PunaError):
             raise answer
         return answer
 
-    def _open(self, ask: AskMessage) -> asyncio.Queue[ReplyBody | None]:
-        mailbox: asyncio.Queue[ReplyBody | None] = asyncio.Queue()
-        self._mailboxes[ask.number] = mailbox
-        if self._listener.done():
-            mailbox.put_nowait(None)
-        else:
-            self._writer.write(ask_frame(ask))
-        return mailbox
-
-    async def _next(self, mailbox: asyncio.Queue[ReplyBody | None]) -> ReplyBody:
-        answer = await mailbox.get()
-        if answer is None:
-            raise RunnerDied(f"the cpu engine ended: {await asyncio.shield(self._child.died)}")
-        return answer
-
-    def _close(self, number: int, *, cancel: bool) -> None:
-        del self._mailboxes[number]
-        if cancel and not self._listener.done():
-            self._writer.write(ask_frame(AskCancel(number)))
-
-    async def _listen(self) -> None:
-        """Put replies into their mailboxes until the child is gone; then tell everyone who waits."""
-        while payload := await read_frame(self._reader):
-            for number, answer in read_replies(payload):
-                mailbox = self._mailboxes.get(number)
-                if mailbox is not None:
-                    mailbox.put_nowait(answer)
-        self._writer.close()
-        for mailbox in self._mailboxes.values():
-            mailbox.put_nowait(None)
+    def _end(self, number: int, *, cancel: bool) -> None:
+        self._link.forget(number)
+        if cancel:
+            self._link.send(AskCancel(number))

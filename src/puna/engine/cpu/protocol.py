@@ -1,8 +1,9 @@
 """What the server and the cpu engine's child say to each other, and how it lies on the wire. No heavy import.
 
-A frame is a length (four bytes, big end first) and that many bytes of JSON. One frame is one AskMessage. The child
+A frame is a length (four bytes, big end first) and that many bytes. One frame is one AskMessage, in JSON. The child
 sends lists of Replies: all that one step of the engine brought, for all requests together, is one frame and one write.
-Bytes of tokens travel as the characters of the same numbers.
+Each reply is a record; that of a plain token, of which there are most, holds its bytes, the others JSON, where bytes
+travel as the characters of the same numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -182,58 +184,82 @@ def read_hello(payload: bytes) -> Hello | Failed:
     return Hello(**{**said, "eos": tuple(said["eos"])})
 
 
+_RECORD = struct.Struct("<?QII")
+"""Before each reply: whether it is a token and no more, the ask's number, the token's id (else 0), and how many bytes
+follow: the token's own, else JSON."""
+
+
 def replies_frame(replies: Iterable[Reply]) -> bytes:
-    return _frame([_write_reply(number, answer) for number, answer in replies])
+    parts = [b""]
+    for number, answer in replies:
+        if isinstance(answer, Token) and answer.logprob is None:
+            parts += _RECORD.pack(True, number, answer.id, len(answer.data)), answer.data
+        else:
+            text = json.dumps(_write_reply(answer), separators=(",", ":")).encode()
+            parts += _RECORD.pack(False, number, 0, len(text)), text
+    parts[0] = HEADER.pack(sum(map(len, parts)))
+    return b"".join(parts)
 
 
 def read_replies(payload: bytes) -> list[Reply]:
-    return [_read_reply(item) for item in json.loads(payload)]
+    replies: list[Reply] = []
+    begin, size, end = 0, _RECORD.size, len(payload)
+    while begin < end:
+        plain, number, token, length = _RECORD.unpack_from(payload, begin)
+        begin += size
+        data = payload[begin : begin + length]
+        begin += length
+        replies.append((number, _token(token, data) if plain else _read_reply(json.loads(data))))
+    return replies
+
+
+@lru_cache(maxsize=1 << 15)
+def _token(token: int, data: bytes) -> Token:
+    """The same value for the same token: that it is made once saves most of what it costs."""
+    return Token(token, data)
 
 
 _Kind: TypeAlias = Literal["p", "t", "e", "x", "s", "i", "b"]
 
 
-def _write_reply(number: int, answer: ReplyBody) -> list[object]:
+def _write_reply(answer: ReplyBody) -> list[object]:
     match answer:
         case Token(token, data, logprob, top):
-            item: list[object] = ["t", number, token, data.decode("latin-1")]
-            return item if logprob is None else [*item, logprob, _write_candidates(top)]
+            return ["t", token, data.decode("latin-1"), logprob, _write_candidates(top)]
         case Prefilled():
-            return ["p", number, asdict(answer)]
+            return ["p", asdict(answer)]
         case End():
-            return ["e", number, asdict(answer)]
+            return ["e", asdict(answer)]
         case PunaError():
-            return ["x", number, _write_error(answer)]
+            return ["x", _write_error(answer)]
         case bytes():
-            return ["b", number, answer.decode("latin-1")]
+            return ["b", answer.decode("latin-1")]
         case [int(), *_] | []:
-            return ["i", number, answer]
+            return ["i", answer]
         case _:
             scores = cast("Scores", answer)
-            return ["s", number, [[logprob, _write_candidates(top)] for logprob, top in scores]]
+            return ["s", [[logprob, _write_candidates(top)] for logprob, top in scores]]
 
 
-def _read_reply(item: list[Any]) -> Reply:
+def _read_reply(item: list[Any]) -> ReplyBody:
     kind: _Kind = item[0]
-    number: int = item[1]
     match kind:
         case "t":
-            data = item[3].encode("latin-1")
-            return number, Token(item[2], data) if len(item) == 4 else Token(
-                item[2], data, item[4], _read_candidates(item[5])
-            )
+            return Token(item[1], item[2].encode("latin-1"), item[3], _read_candidates(item[4]))
         case "p":
-            return number, Prefilled(**item[2])
+            return Prefilled(**item[1])
         case "e":
-            return number, End(**item[2])
+            return End(**item[1])
         case "x":
-            return number, _read_error(item[2])
+            return _read_error(item[1])
         case "b":
-            return number, item[2].encode("latin-1")
+            data: bytes = item[1].encode("latin-1")
+            return data
         case "s":
-            return number, [(logprob, _read_candidates(top)) for logprob, top in item[2]]
+            return [(logprob, _read_candidates(top)) for logprob, top in item[1]]
         case "i":
-            return number, item[2]
+            ids: list[int] = item[1]
+            return ids
 
 
 def _write_candidates(candidates: Iterable[Candidate]) -> list[list[object]]:
@@ -269,6 +295,27 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes:
         return await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
         return b""
+
+
+class Frames:
+    """Cuts what arrives into frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads of the frames that are whole by now."""
+        if self._rest:
+            data = self._rest + data
+        payloads, begin, end = [], 0, len(data)
+        while end - begin >= HEADER.size:
+            (length,) = HEADER.unpack_from(data, begin)
+            if end - begin < HEADER.size + length:
+                break
+            begin += HEADER.size + length
+            payloads.append(data[begin - length : begin])
+        self._rest = data[begin:]
+        return payloads
 
 
 def _frame(body: object) -> bytes:

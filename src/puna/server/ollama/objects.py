@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import cast
 
 from puna.chat.turns import arguments_json
+from puna.server.body import dump, dump_string
 from puna.types import (
     Candidate,
     Done,
@@ -57,6 +58,17 @@ class Turn:
         self._calls: list[_Call] = []
         self.started: Started | None = None
         self._finished: Finished | None = None
+        self._before = f'{{"model":{dump_string(model)},"created_at":"'
+        self._between = '","message":{"role":"assistant","content":' if chat else '","response":'
+        self._after = '},"done":false}\n' if chat else ',"done":false}\n'
+
+    def line_of(self, event: Event) -> bytes | None:
+        """The line of a stream that tells `event`. Of plain text, which comes with every token, all else is written."""
+        if isinstance(event, TextDelta) and not event.logprobs:
+            line = f"{self._before}{timestamp()}{self._between}{dump_string(event.text)}{self._after}"
+            return line.encode("utf-8", "replace")
+        item = self.object_of(event)
+        return None if item is None else dump(item) + b"\n"
 
     def object_of(self, event: Event) -> JsonObject | None:
         """The object that tells `event`; None if there is nothing to tell yet."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp
 
 from puna.errors import ModelNotFound, NotFound
 from puna.model.name import Name
-from puna.server.body import JsonReply, beside, dump, reply_beside
+from puna.server.body import JsonReply, beside, reply_beside
 from puna.server.contract.report import Report
 from puna.server.ollama.bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
 from puna.server.ollama.convert import to_chat, to_embed, to_embed_one, to_generate
@@ -20,7 +21,9 @@ from puna.server.ollama.exchange import missing_as, read_body, required
 from puna.server.ollama.objects import Turn, embeddings_object, idle_object, merged
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
-from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, JsonObject, Started
+from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, JsonObject, Started
+
+Form = TypeVar("Form")
 
 
 class InferenceRoutes:
@@ -101,14 +104,15 @@ class InferenceRoutes:
         *,
         stream: bool,
     ) -> ASGIApp:
-        objects = self._objects(wanted, turn, report)
         if stream:
-            return EventStream(_lines(objects), NDJSON)
+            return EventStream(self._told(wanted, report, turn.line_of), NDJSON)
+        objects = self._told(wanted, report, turn.object_of)
         return JsonReply(merged(await unless_gone(request.receive, _all(objects))))
 
-    async def _objects(
-        self, wanted: ChatRequest | CompletionRequest, turn: Turn, report: Report
-    ) -> AsyncGenerator[JsonObject, None]:
+    async def _told(
+        self, wanted: ChatRequest | CompletionRequest, report: Report, form: Callable[[Event], Form | None]
+    ) -> AsyncGenerator[Form, None]:
+        """The events that tell something, each in its form."""
         inference = self._inference
         answer = inference.chat(wanted) if isinstance(wanted, ChatRequest) else inference.complete(wanted)
         with _as_sent(wanted.model):
@@ -116,15 +120,9 @@ class InferenceRoutes:
                 async for event in events:
                     if isinstance(event, Started):
                         report.start(event)
-                    item = turn.object_of(event)
+                    item = form(event)
                     if item is not None:
                         yield item
-
-
-async def _lines(objects: AsyncGenerator[JsonObject, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(objects):
-        async for item in objects:
-            yield dump(item) + b"\n"
 
 
 async def _all(objects: AsyncGenerator[JsonObject, None]) -> list[JsonObject]:

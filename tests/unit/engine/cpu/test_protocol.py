@@ -18,6 +18,7 @@ from puna.engine.cpu.protocol import (
     AskScore,
     AskTokenize,
     Failed,
+    Frames,
     Hello,
     Load,
     ReplyBody,
@@ -103,6 +104,21 @@ def test_what_to_load(tmp_path: Path) -> None:
     load = Load("/a b/é.gguf", 512, 4, threads=None, step_tokens=64, memory=0, speculation=False)
     load.write(tmp_path)
     assert Load.read(tmp_path) == load
+
+
+def test_a_token_is_a_few_bytes_and_the_same_value_each_time() -> None:
+    frame = replies_frame([(number, Token(7, b" the")) for number in range(16)])
+    assert len(frame) < 16 * 24
+    first, second = read_replies(body(frame))[0][1], read_replies(body(frame))[1][1]
+    assert first is second
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 1000])
+def test_frames_are_cut_from_what_arrives_in_any_pieces(size: int) -> None:
+    sent = [ask_frame(ask) for ask in ASKS]
+    stream, frames = b"".join(sent), Frames()
+    got = [one for at in range(0, len(stream), size) for one in frames.feed(stream[at : at + size])]
+    assert got == [body(frame) for frame in sent]
 
 
 async def test_frames_are_read_until_the_other_side_is_gone() -> None:
