@@ -163,7 +163,7 @@ INLINE vi i_dot8(vi sum, vi w, vi a) { return i_dot4(sum, w ^ i_set((int32_t)0x8
 INLINE float half_to_float(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7fff, bits;
     float f;
-    if (rest >= 0x7c00) bits = sign | 0x7f800000 | (rest & 0x3ff) << 13;
+    if (rest >= 0x7c00) bits = sign | 0x7f800000 | (rest & 0x3ff) << 13 | (uint32_t)(rest > 0x7c00) << 22;
     else if (rest >= 0x400) bits = sign | ((rest << 13) + 0x38000000);
     else {
         f = (float)rest * 5.9604644775390625e-8f; /* 2^-24 */
