@@ -1,7 +1,7 @@
 """The families computed plainly: float32 NumPy over whole prompts, weights dequantised by the `gguf` package.
 
 Shares nothing with the engine: rotary pairs are complex numbers in the file's own order, attention is a full matrix,
-every row meets every expert. Keys and values are rounded to 16 bits, which the engine's cache holds.
+every row meets every expert.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ EVERY_OTHER = {"gemma2", "gpt-oss"}
 
 
 class Reference:
-    """One model file. `num_ctx`: the longest a prompt will be."""
+    """One file. `num_ctx`: the longest a prompt will be. `halves`: keys and values in 16 bits, as in the cache."""
 
-    def __init__(self, path: Path, *, num_ctx: int = 0) -> None:
+    def __init__(self, path: Path, *, num_ctx: int = 0, halves: bool = False) -> None:
         self.header = read_header(path)
         self.family = self.header.architecture
         self.tensors: dict[str, Floats] = numbers_of(path)
         self.num_ctx = num_ctx
+        self.halves = halves
 
     def fact(self, key: str, default: float = 0.0) -> float:
         value = self.header.metadata.get(f"{self.family}.{key}", default)
@@ -103,7 +104,8 @@ class Reference:
         if self.family != "smollm3" or (layer + 1) % 4:
             near = self.family == "gemma3" and bool(window)
             query, key = self._rotate(query, near), self._rotate(key, near)
-        key, value = (part.astype(np.float16).astype(np.float32) for part in (key, value))
+        if self.halves:
+            key, value = (part.astype(np.float16).astype(np.float32) for part in (key, value))
         repeats = heads // kv_heads
         scale = self.fact("attention.scale") or 1 / math.sqrt(size)
         scores = query @ np.repeat(key, repeats, axis=0).swapaxes(1, 2) * np.float32(scale)

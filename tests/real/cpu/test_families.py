@@ -64,7 +64,7 @@ def test_a_family_is_the_plain_computation(name: str, ids: Sequence[int], tmp_pa
     """The few larger differences are keys and values at the edge between two numbers of 16 bits."""
     model = tmp_path / "model.gguf"
     write_model(model, RECIPES[name])
-    expected = Reference(model, num_ctx=POSITIONS).logits(ids)
+    expected = Reference(model, num_ctx=POSITIONS, halves=True).logits(ids)
     apart = np.abs(forward_logits(model, ids, num_ctx=POSITIONS) - expected) / float(expected.std())
     assert float(apart.mean()) <= 1e-4
     assert float(apart.max()) <= 4e-3
@@ -84,13 +84,16 @@ def test_a_family_agrees_with_llama_cpp(name: str, ids: Sequence[int], tmp_path:
 def test_a_type_agrees_with_llama_cpp_and_with_the_plain_computation(
     kind: str, ids: Sequence[int], tmp_path: Path
 ) -> None:
+    """What llama.cpp rounds in its sums takes it as far from the plain computation as these are from each other."""
     model = tmp_path / "model.gguf"
     write_model(model, Recipe(kind=TensorType[kind]), seed=1)
     logits = forward_logits(model, ids)
-    for reference in (native_logits(model, ids), Reference(model).logits(ids)):
-        ours = agreement(reference, logits)
-        assert ours.top >= 0.97
-        assert ours.divergence < 0.01
+    plain = agreement(Reference(model).logits(ids), logits)
+    assert plain.top >= 0.97
+    assert plain.divergence < 0.004
+    theirs = agreement(native_logits(model, ids), logits)
+    assert theirs.top >= 0.96
+    assert theirs.divergence < 0.01
 
 
 @pytest.mark.parametrize("kind", ["MXFP4", "Q8_0"])
