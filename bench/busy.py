@@ -5,8 +5,8 @@
 
 A neighbour is a program that loops and does nothing else, at the same priority. Every figure is tokens a second of all
 streams together, of answers of 256 tokens each, which are left so many seconds after the first of them spoke: some
-servers would take minutes. Prints medians, ratios to the base within a round (servers and base as in bench/serve.py),
-and what is left of the rate without neighbours.
+servers would take minutes. Prints medians, ratios of the first server to each within a round (servers as in
+bench/serve.py), and what is left of the rate without neighbours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from load import many, rate_within
 from rounds import Rounds
-from serve import base_of, import_model, prompts, started
+from serve import import_model, prompts, started
 from servers import Server
 
 TOKENS = 256
@@ -69,7 +69,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--servers", default="default,native")
-    parser.add_argument("--base", help="the server that the others are compared with")
     parser.add_argument("--streams", default="1,16")
     parser.add_argument("--neighbours", default="0,1,2")
     parser.add_argument("--repeat", type=int, default=3)
@@ -89,7 +88,6 @@ def main() -> None:
         # The neighbours take what they take: no round waits for quiet, and none is left out.
         rounds = Rounds(
             names,
-            names[base_of(said.base, kinds)],
             {server.name: server.target.pids for server in servers},
             said.log,
             patience=0,

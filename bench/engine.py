@@ -8,7 +8,7 @@ Decode: tokens a second of so many sequences at once, their contexts 128 to 176 
 they are set. Logits are computed of each decoded row and of a prompt's last, in all of them.
 
 llama.cpp is `bench/native_llama.py`'s; each `--source` is one more, built from that directory, started with those
-arguments. Prints ratios to the first of them within a round, and the share of the floor: a token must read each weight
+arguments. Prints the ratio of ours to each within a round, and the share of the floor: a token must read each weight
 and its context's keys and values once, which takes as long as memory takes to bring them.
 """
 

@@ -38,13 +38,12 @@ class Round:
 
 @dataclass
 class Rounds:
-    """`names`: what is measured, the columns of the table; `base`: the one that others are compared with.
+    """`names`: what is measured, the columns of the table. The first is the one that is compared with each other.
 
     `pids`: by name, the processes that work for it. `log`: a file that gets a line of JSON for each round.
     """
 
     names: list[str]
-    base: str
     pids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     log: Path | None = None
     patience: float = 20.0
@@ -82,14 +81,18 @@ class Rounds:
         values = [one.values[name] for one in self.counted(what) if name in one.values]
         return statistics.median(values) if values else None
 
-    def ratio(self, what: str, name: str, base: str) -> float | None:
-        """The median of `name`'s figure over `base`'s, round by round."""
-        both = [one.values for one in self.counted(what) if {name, base} <= one.values.keys()]
-        ratios = [values[name] / values[base] for values in both if values[base]]
+    def ratio(self, what: str, name: str) -> float | None:
+        """The median of the first one's figure over `name`'s, round by round."""
+        first = self.names[0]
+        both = [one.values for one in self.counted(what) if {first, name} <= one.values.keys()]
+        ratios = [values[first] / values[name] for values in both if values[name]]
         return statistics.median(ratios) if ratios else None
 
     def table(self) -> str:
-        """A row a figure: medians, in parentheses ratios to the base; then memory's speed, and what others took."""
+        """A row a figure: medians, and behind each how many times it the first one's is, round by round.
+
+        Then memory's speed, the most that others took of the processors, and how many rounds counted.
+        """
         heads = ["", *self.names, "memory, GB/s", "others", "rounds"]
         lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
         lines += [
@@ -101,7 +104,7 @@ class Rounds:
         cells = []
         for name in self.names:
             value = self.median(what, name)
-            ratio = None if name == self.base else self.ratio(what, name, self.base)
+            ratio = None if name == self.names[0] else self.ratio(what, name)
             cells.append(("–" if value is None else number(value)) + ("" if ratio is None else f" ({ratio:.2f})"))
         return cells
 

@@ -8,8 +8,8 @@ the bare engine that Puna's own engine `llama` starts, with the options that it 
 seeds exact, `wheel-socket`: over a Unix socket); `ollama:PATH` a real Ollama.
 
 Every server is started once; each repetition then takes one figure after the other, of all servers in turn, forwards
-and backwards, so that a slow second of the machine hits all alike. Prints medians, and the median of the ratios to the
-base in the same round (`--base`: `native` if it is there, else the last), with the speed of memory in those rounds and
+and backwards, so that a slow second of the machine hits all alike. Prints medians, and behind each how many times it
+the first server's figure is (the median of the ratios within a round), with the speed of memory in those rounds and
 what others took of the processors. All are asked over TCP, as clients do, and told the same sampler settings.
 
 Decode: tokens a second of all streams together, from the first token of any to the last of all. First token: of one
@@ -70,7 +70,7 @@ def prompts(count: int, run: int) -> list[str]:
 
 def long_prompt(run: int) -> str:
     """About 1,250 tokens of plain text."""
-    return f"Run {run}. " + " ".join(f"In chapter {i} they spoke of {WORDS[i % 8]} again." for i in range(95))
+    return f"Run {run}. " + " ".join(f"In chapter {i} they spoke of {WORDS[i % 8]} again." for i in range(101))
 
 
 def conversation(run: int) -> list[str]:
@@ -123,11 +123,6 @@ def started(kind: str, file: Path, models: Path, slots: int) -> Iterator[Server]
             case _:
                 raise SystemExit(f"there is no server {kind}")
         yield stack.enter_context(server)
-
-
-def base_of(said: str | None, kinds: list[str]) -> int:
-    """The place of the server that the others are compared with: the one that is `said`, or else `native`."""
-    return kinds.index(said or ("native" if "native" in kinds else kinds[-1]))
 
 
 Measure: TypeAlias = Callable[[Server, int], float]
@@ -206,7 +201,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--servers", default="default,native")
-    parser.add_argument("--base", help="the server that the others are compared with")
     parser.add_argument("--streams", default="1,16")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128, help="of each answer where decoding is measured")
@@ -223,7 +217,6 @@ def main() -> None:
         servers = [stack.enter_context(started(kind, said.file, models, max(streams))) for kind in kinds]
         rounds = Rounds(
             [server.name for server in servers],
-            servers[base_of(said.base, kinds)].name,
             {server.name: server.target.pids for server in servers},
             said.log,
             0 if said.quick else PATIENCE,

@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="a file that gets each round as a line of JSON")
     said = parser.parse_args()
     repeat, patience = (1, 0.0) if said.quick else (said.repeat, PATIENCE)
-    rounds = Rounds([WITH, WITHOUT], WITHOUT, log=said.log, patience=patience)
+    rounds = Rounds([WITH, WITHOUT], log=said.log, patience=patience)
     with tempfile.TemporaryDirectory(prefix="puna-bench-") as folder:
         measure_http(said.file, Path(folder), rounds, repeat)
         measure_alone(said.file, Path(folder), rounds, repeat)
