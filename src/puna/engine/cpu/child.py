@@ -7,7 +7,6 @@ speaks with the server; when that goes away, the process ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
@@ -37,6 +36,7 @@ from puna.engine.cpu.protocol import (
     read_frame,
     replies_frame,
 )
+from puna.engine.cpu.voice import Voice
 from puna.errors import PunaError
 
 
@@ -80,27 +80,28 @@ def serve(loaded: ModelParts, connection: socket.socket) -> None:
 
 
 class Speaker:
-    """Asks in, replies out, in its own thread. What takes long and needs no model runs in `_workers`."""
+    """Asks in, in its own thread, and replies out. What takes long and needs no model runs in `_workers`."""
 
     def __init__(self, loaded: ModelParts) -> None:
         self._loaded = loaded
         self._workers = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2), "worker")
-        self._asyncio: asyncio.AbstractEventLoop | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._voice: Voice | None = None
         self._preparing: dict[int, asyncio.Task[None]] = {}
 
     def tell(self, told: Told) -> None:
-        """What a step brought. Called in the loop's thread; put into words in this one, beside the next step."""
-        if self._asyncio is not None:
-            with contextlib.suppress(RuntimeError):  # closed: the server has gone, nobody listens
-                self._asyncio.call_soon_threadsafe(self._tell, told)
+        """What a step brought. Called in the loop's thread."""
+        self._send([(number, self._loaded.answer(event)) for number, event in told])
 
     async def run(self, connection: socket.socket, loop: Loop) -> None:
         """Obey until the server closes the connection."""
-        self._asyncio = asyncio.get_running_loop()
-        reader, self._writer = await asyncio.open_unix_connection(sock=connection)
-        while payload := await read_frame(reader):
-            self._obey(read_ask(payload), loop)
+        reader, writer = await asyncio.open_unix_connection(sock=connection)
+        self._voice = Voice(connection, asyncio.get_running_loop())
+        try:
+            while payload := await read_frame(reader):
+                self._obey(read_ask(payload), loop)
+        finally:
+            self._voice.close()
+            writer.close()
 
     def _obey(self, ask: AskMessage, loop: Loop) -> None:
         match ask:
@@ -143,12 +144,9 @@ class Speaker:
             answer = error
         self._send([(number, answer)])
 
-    def _tell(self, told: Told) -> None:
-        self._send([(number, self._loaded.answer(event)) for number, event in told])
-
     def _send(self, replies: list[Reply]) -> None:
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(replies_frame(replies))
+        if self._voice is not None:
+            self._voice.say(replies_frame(replies))
 
 
 if __name__ == "__main__":
