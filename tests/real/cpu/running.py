@@ -44,10 +44,13 @@ class Answered:
         return b"".join(token.data for token in self.tokens)
 
 
-async def answer(runner: Runner, prompt: Sequence[int], gbnf: str | None = None, **said: Any) -> Answered:
+async def answer(
+    runner: Runner, prompt: Sequence[int], gbnf: str | None = None, prediction: Sequence[int] = (), **said: Any
+) -> Answered:
     sampling = Sampling(**{"max_tokens": 24, "seed": 42, "ignore_eos": True, **said})
     tokens: list[Token] = []
-    async for step in runner.generate(Prompt(tuple(prompt)), sampling, Constraint(gbnf) if gbnf else None):
+    asked = Prompt(tuple(prompt), prediction=tuple(prediction))
+    async for step in runner.generate(asked, sampling, Constraint(gbnf) if gbnf else None):
         if isinstance(step, End):
             return Answered(tuple(tokens), step)
         if isinstance(step, Token):
