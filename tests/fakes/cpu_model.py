@@ -6,10 +6,15 @@ blocks are mixed up, when a token is read that was refused, or when one stands e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
+
+from puna.engine.cpu.choice import Draw, Outcome, Rate
+from puna.engine.cpu.sampler import log_probabilities
+from puna.errors import EngineError
 
 BLOCK = 32
 
@@ -61,6 +66,20 @@ class FakeModel:
         for i, mine in enumerate(written):
             assert not any(mine & theirs for j, theirs in enumerate(read) if j != i), "a block is written while shared"
         return np.stack([self._logits(histories[row]) for row in rows]) if len(rows) else np.zeros((0, 1), np.float32)
+
+    def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
+        """By the specification."""
+        return [self._chosen(logits[order.row], order) for order in orders]
+
+    @staticmethod
+    def _chosen(row: NDArray[np.float32], order: Draw | Rate) -> Outcome:
+        if isinstance(order, Rate):
+            return log_probabilities(row, order.token, order.top)
+        allowed = None if order.allowed is None else order.allowed.allowed()[: len(row)]
+        try:
+            return order.sampler(row, order.history.tokens(0, order.length), allowed)
+        except EngineError as error:
+            return error
 
     def _logits(self, history: NDArray[np.int64]) -> NDArray[np.float32]:
         seed = int.from_bytes(blake2b(history.tobytes(), digest_size=8).digest(), "little")

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.cpu.cache import blocks_for
+from puna.engine.cpu.choice import Draw, Outcome, Rate
 from puna.engine.cpu.plan import Span
 from puna.engine.cpu.stream import Stream
 
 
 class ForwardPass(Protocol):
-    """Tokens to logits; `puna.engine.cpu.forward.Forward` is one.
+    """Tokens to logits, and logits to tokens; `puna.engine.cpu.forward.Forward` is one.
 
     Sequence i of a step has the tokens `ids[begins[i]:begins[i + 1]]`, after `past[i]` that are in the cache, in the
     blocks `blocks[block_begins[i]:block_begins[i + 1]]`. The result holds one row of logits for each of `rows` (places
@@ -33,6 +34,10 @@ class ForwardPass(Protocol):
         block_begins: NDArray[np.int32],
         rows: NDArray[np.int32],
     ) -> NDArray[np.float32]: ...
+
+    def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
+        """What each order asks of its row."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import llguidance
-import numpy as np
 
 from puna.engine.cpu.grammar import parse, to_lark
-from puna.engine.cpu.mask import Allowed
+from puna.engine.cpu.mask import Mask
 from puna.errors import EngineError, InvalidRequest
 
 MARK = b"\xff"
@@ -65,13 +64,12 @@ class GrammarMatcher:
         self._matcher = matcher
         self._vocabulary = vocabulary
 
-    def allowed(self) -> Allowed:
+    def mask(self) -> Mask:
         """Which tokens may come next. InvalidRequest when the grammar has become too much for the library."""
-        mask = self._matcher.compute_bitmask()
+        mask = Mask(self._vocabulary + 1)  # one more than there are: see `_Wrapper`
+        self._matcher.unsafe_compute_mask_ptr(mask.address, mask.words.nbytes)
         self._check()
-        bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=self._vocabulary, bitorder="little")
-        allowed: Allowed = bits.view(np.bool_)
-        return allowed
+        return mask
 
     def accept(self, token: int) -> bool:
         """`token` has come. True: the text is complete, and nothing could follow."""

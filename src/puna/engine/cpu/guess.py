@@ -57,8 +57,8 @@ class Guesser:
         self._hits = [[_WEIGHT * hope for hope in _HOPES] for _ in self._followers]
         self._tries = [[_WEIGHT] * len(_HOPES) for _ in self._followers]
         self._account = EXPECTED if prediction else BEGIN
-        self._source = self._run = 0
-        self._since = 0
+        self._source = self._run = self._since = 0
+        self._price = 0.0
 
     def feed(self) -> None:
         """One more token has come to the end of `tokens`."""
@@ -73,16 +73,16 @@ class Guesser:
         follower = self._followers[source]
         if follower.at is None or most < 1 or not 0 < price * MARGIN < 1:
             return []
-        self._source, self._run = source, _kind(follower.run)
+        self._source, self._run, self._price = source, _kind(follower.run), price
         count = self._worth(self._hits[source][self._run] / self._tries[source][self._run], price)
         if not count and self._since >= PROBE:
             count = 1
         return follower.ahead(min(count, most, MOST, int(self._account / price)))
 
-    def judged(self, count: int, right: int, price: float) -> None:
+    def judged(self, count: int, right: int) -> None:
         """Of the last guesses `count` were computed, and the first `right` of them were so."""
         self._since = 0
-        self._account = min(self._account + right - count * price, SAVED)
+        self._account = min(self._account + right - count * self._price, SAVED)
         hits, tries = self._hits[self._source], self._tries[self._source]
         for place in range(min(right + 1, count)):
             hits[self._run] = hits[self._run] * _KEPT + (place < right)

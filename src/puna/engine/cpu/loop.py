@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from puna.engine.cpu.batch import Batch, ForwardPass, batch
 from puna.engine.cpu.cache import Cache, WaitReason, blocks_for
-from puna.engine.cpu.drawing import TokenAsk, choose
+from puna.engine.cpu.choice import Draw, Outcome, Rate
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import Span, plan
 from puna.engine.cpu.sampler import check
@@ -157,22 +157,19 @@ class Loop:
             return True
 
     def step(self) -> bool:
-        """Compute one step and tell what came of it. False: there was nothing to compute.
-
-        Whoever is told in another thread comes to it while the next step is computed, which needs no Python.
-        """
+        """Compute one step and tell what came of it. False: there was nothing to compute."""
         self._admit()
         planned = plan([stream.state() for stream in self._running], self._budget())
         if not planned:
             return False
-        spans, price = self._guess(planned)
+        spans = self._guess(planned)
         for span in spans:
             self._cache.extend(self._running[span.index].table, span.end)
         work = batch(spans, self._running, self._cache.block_size)
         masks = self._start_masks(spans, work)
         before = time.perf_counter()
         rows = work.run(self._model)
-        self._take(spans, work, rows, masks, price)
+        self._take(spans, work, self._choose(spans, work, rows, masks))
         self._pace.took(len(work.ids), time.perf_counter() - before)
         self._remove(lambda stream: stream.ended)
         self._flush()
@@ -236,8 +233,8 @@ class Loop:
     def _budget(self) -> int:
         return self._pace.budget(sum(stream.decoding for stream in self._running))
 
-    def _guess(self, spans: Sequence[Span]) -> tuple[list[Span], float]:
-        """The spans with what each answer's next tokens may be; and what each guess costs, in tokens of all answers."""
+    def _guess(self, spans: Sequence[Span]) -> list[Span]:
+        """The spans, with what may come next in each answer where that is worth its rows."""
         rows = sum(span.count for span in spans)
         answers = sum(self._running[span.index].decoding for span in spans)
         price, room = self._pace.price(rows, answers), self._pace.room(rows)
@@ -249,7 +246,7 @@ class Loop:
                 room -= len(found[-1].guesses)
             else:
                 found.append(span)
-        return found, price
+        return found
 
     def _start_masks(self, spans: Sequence[Span], work: Batch) -> dict[int, Future[Masks]]:
         """What each Constraint allows next depends on no logits: find it out while the model computes them."""
@@ -260,35 +257,31 @@ class Loop:
                 masks[span.index] = self._masks.submit(masks_along, stream.matcher, span.guesses)
         return masks
 
-    def _take(
-        self,
-        spans: Sequence[Span],
-        work: Batch,
-        rows: NDArray[np.float32],
-        masks: dict[int, Future[Masks]],
-        price: float,
-    ) -> None:
-        """Choose all tokens at once; then each stream takes its own."""
-        found = {index: mask.result() for index, mask in masks.items()}
-        asks: list[TokenAsk] = []
-        begins: list[int] = []
+    def _choose(
+        self, spans: Sequence[Span], work: Batch, rows: NDArray[np.float32], masks: dict[int, Future[Masks]]
+    ) -> list[list[Outcome | PunaError]]:
+        """All tokens of the step in one call; for each span what was found. A Constraint's error is its last."""
+        ready = {index: mask.result() for index, mask in masks.items()}
+        orders: list[Draw | Rate] = []
+        ends: list[int] = []
         for span, (place, count) in zip(spans, work.wanted, strict=True):
-            begins.append(len(asks))
+            if count:
+                orders += self._running[span.index].orders(place, span, ready.get(span.index))
+            ends.append(len(orders))
+        outcomes = self._model.choose(rows, orders) if orders else []
+        found: list[list[Outcome | PunaError]] = []
+        for span, begin, end in zip(spans, [0, *ends], ends, strict=False):
+            errors = [mask for mask in ready.get(span.index, ()) if isinstance(mask, PunaError)]
+            found.append([*outcomes[begin:end], *errors])
+        return found
+
+    def _take(self, spans: Sequence[Span], work: Batch, found: Sequence[Sequence[Outcome | PunaError]]) -> None:
+        for span, (_, count), own in zip(spans, work.wanted, found, strict=True):
             stream = self._running[span.index]
-            if count and isinstance(stream, Generation):
-                asks += stream.asks(place, span.guesses, found.get(span.index))
-        drawn = choose(rows, asks)
-        for span, (place, count), begin, end in zip(spans, work.wanted, begins, [*begins[1:], len(asks)], strict=True):
-            stream = self._running[span.index]
-            if not count:
-                stream.advance(span.count, self._cache)
-                continue
-            if isinstance(stream, Scoring):
-                events = stream.take(rows[place : place + count], span, self._cache)
+            if count:
+                self._told += [(stream.number, event) for event in stream.take(own, span, self._cache)]
             else:
-                assert isinstance(stream, Generation)
-                events = stream.take(drawn[begin:end], span, found.get(span.index), price, self._cache)
-            self._told += [(stream.number, event) for event in events]
+                stream.advance(span.count, self._cache)
 
     def _remove(self, over: Callable[[Stream], bool]) -> None:
         for stream in [stream for stream in self._running if over(stream)]:

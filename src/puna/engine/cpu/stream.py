@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from puna.engine.cpu.cache import BlockKey, Cache, Table, WaitReason, block_keys
-from puna.engine.cpu.drawing import TokenAsk
+from puna.engine.cpu.choice import Draw, Rate
 from puna.engine.cpu.guess import Guesser
-from puna.engine.cpu.mask import Allowed
+from puna.engine.cpu.history import History
+from puna.engine.cpu.mask import Mask
 from puna.engine.cpu.plan import Span, State
-from puna.engine.cpu.sampler import Drawn, Sampler, log_probabilities
+from puna.engine.cpu.sampler import Drawn, Sampler
 from puna.engine.runner import End, Prefilled, Sampling
 from puna.errors import PunaError
 from puna.types import JsonObject
@@ -28,7 +26,7 @@ from puna.types import JsonObject
 class Matcher(Protocol):
     """A Constraint at work on one answer."""
 
-    def allowed(self) -> Allowed:
+    def mask(self) -> Mask:
         """Which tokens may come next."""
         ...
 
@@ -59,8 +57,8 @@ StreamEvent: TypeAlias = Prefilled | Drawn | End | Scored | PunaError
 PATIENCE = 0.001
 """Seconds after which a Constraint is not asked for what comes after further guesses."""
 
-Masks: TypeAlias = "list[Allowed | PunaError]"
-"""What a Constraint allows after each of a row's tokens; or that it has become too much there."""
+Masks: TypeAlias = "list[Mask | PunaError]"
+"""What a Constraint allows after a stream's last token, and after each guess; or that it has become too much there."""
 
 
 class Stream:
@@ -113,6 +111,14 @@ class Stream:
         self.done += count
         cache.publish(self.table, self.tokens, self.done)
 
+    def orders(self, row: int, span: Span, masks: Masks | None) -> Sequence[Draw | Rate]:
+        """What to find out from a span's rows, the first of which is `row`. `masks`: what a Constraint allows."""
+        raise NotImplementedError
+
+    def take(self, found: Sequence[Drawn | PunaError], span: Span, cache: Cache) -> list[StreamEvent]:
+        """The span is computed, and `found` answers its orders: what there is to tell."""
+        raise NotImplementedError
+
 
 class Generation(Stream):
     """Tokens after a prompt. `limit`: at most so many; `eos`: ids that end it.
@@ -136,6 +142,7 @@ class Generation(Stream):
         self.matcher = matcher
         self._sampling = sampling
         self._sampler = Sampler(sampling, banned=sorted(eos) if sampling.ignore_eos else ())
+        self._history = History(prompt, self.room + 1)
         self._limit = limit
         self._eos = eos
         self._cached = self._started = self._first = 0
@@ -162,47 +169,37 @@ class Generation(Stream):
             found = found[: self.matcher.follows(found)]
         return tuple(found)
 
-    def asks(self, row: int, guesses: Sequence[int], masks: Masks | None) -> list[TokenAsk]:
-        """The tokens after its last one and after each guess, from the rows from `row` on.
-
-        What comes after a guess is asked for as if it were right. Rows behind a Constraint's error are not.
-        """
-        asks = []
-        for place, allowed in enumerate([None] * (len(guesses) + 1) if masks is None else masks):
-            if isinstance(allowed, PunaError):
+    def orders(self, row: int, span: Span, masks: Masks | None) -> Sequence[Draw]:
+        """The tokens after its last one and after each guess, each as if the guesses before it were right."""
+        known = len(self.tokens)
+        self._history.truncate(known)
+        self._history.extend(span.guesses)
+        orders = []
+        for place, mask in enumerate([None] * (len(span.guesses) + 1) if masks is None else masks):
+            if isinstance(mask, PunaError):
                 break
-            history = self.tokens if not place else [*self.tokens, *guesses[:place]]
-            asks.append(TokenAsk(self._sampler, row + place, history, allowed))
-        return asks
+            orders.append(Draw(self._sampler, row + place, self._history, mask, known + place))
+        return orders
 
-    def take(
-        self,
-        drawn: Sequence[Drawn | PunaError],
-        span: Span,
-        masks: Masks | None,
-        price: float,
-        cache: Cache,
-    ) -> list[StreamEvent]:
+    def take(self, found: Sequence[Drawn | PunaError], span: Span, cache: Cache) -> list[StreamEvent]:
         """The next tokens: the one after the last, and one more for each guess that was right.
 
-        `drawn` answers its asks. All that is told is what would be told without guesses.
+        All that is told is what would be told without guesses.
         """
         events: list[StreamEvent] = []
         if not self._first:
             self._first = time.perf_counter_ns()
             events.append(Prefilled(self.prompt, self._cached, self._first - self._started))
-        found = list(drawn)
-        if masks is not None and isinstance(masks[-1], PunaError):
-            found.append(masks[-1])
+        self._history.truncate(len(self.tokens))
         right = 0
-        for place, next_ in enumerate(found):
-            events += self._told(next_)
-            guessed = place < len(span.guesses) and isinstance(next_, Drawn) and next_.token == span.guesses[place]
+        for place, one in enumerate(found):
+            events += self._told(one)
+            guessed = place < len(span.guesses) and isinstance(one, Drawn) and one.token == span.guesses[place]
             right += guessed
             if self.ended or not guessed:
                 break
         if self._guesser is not None and span.guesses:
-            self._guesser.judged(len(span.guesses), right, price)
+            self._guesser.judged(len(span.guesses), right)
         computed = span.count + right
         if not self.ended:  # the last token is computed once more if what comes after it was not asked for
             computed = min(computed, len(self.tokens) - 1 - span.start)
@@ -216,6 +213,7 @@ class Generation(Stream):
         if found.token in self._eos:
             return [self._end(complete=True)]
         self.tokens.append(found.token)
+        self._history.append(found.token)
         if self._guesser is not None:
             self._guesser.feed()
         try:
@@ -253,10 +251,17 @@ class Scoring(Stream):
     def decoding(self) -> bool:
         return False
 
-    def take(self, rows: NDArray[np.float32], span: Span, cache: Cache) -> list[StreamEvent]:
-        """Rows of the span's tokens, each for the token that follows it."""
-        for row, token in zip(rows, self.tokens[span.start + 1 :], strict=False):
-            self._found.append(log_probabilities(row, token, self._top))
+    def orders(self, row: int, span: Span, masks: Masks | None) -> Sequence[Rate]:
+        """Each of the span's tokens but the text's last one rates the one that follows it."""
+        following = self.tokens[span.start + 1 : span.start + span.count + 1]
+        return [Rate(row + place, token, self._top) for place, token in enumerate(following)]
+
+    def take(self, found: Sequence[Drawn | PunaError], span: Span, cache: Cache) -> list[StreamEvent]:
+        for one in found:
+            if isinstance(one, PunaError):
+                self.ended = True
+                return [one]
+            self._found.append(one)
         self.advance(span.count, cache)
         if self.done < self.prompt:
             return []
@@ -276,7 +281,7 @@ def masks_along(matcher: Matcher, guesses: Sequence[int]) -> Masks:
         try:
             if guess is not None and (time.perf_counter() > until or walker.accept(guess)):
                 break  # an answer that is complete has nothing after it
-            masks.append(walker.allowed())
+            masks.append(walker.mask())
         except PunaError as error:
             masks.append(error)
             break

@@ -24,7 +24,7 @@ def grammars() -> Grammars:
 
 
 def allowed(matcher: GrammarMatcher) -> set[bytes]:
-    return {b"END" if token in EOS else PIECES[token] for token in np.flatnonzero(matcher.allowed())}
+    return {b"END" if token in EOS else PIECES[token] for token in np.flatnonzero(matcher.mask().allowed())}
 
 
 def feed(matcher: GrammarMatcher, *texts: str | bytes) -> bool:
@@ -55,8 +55,8 @@ def test_the_end_is_allowed_only_where_the_grammar_may_end(grammars: Grammars) -
 
 def test_all_ends_are_allowed(grammars: Grammars) -> None:
     matcher = grammars.matcher('root ::= "a"*')
-    assert {1, 2} <= set(np.flatnonzero(matcher.allowed()))
-    assert 0 not in np.flatnonzero(matcher.allowed())
+    assert {1, 2} <= set(np.flatnonzero(matcher.mask().allowed()))
+    assert 0 not in np.flatnonzero(matcher.mask().allowed())
 
 
 def test_characters_are_not_taken_greedily(grammars: Grammars) -> None:
@@ -145,7 +145,7 @@ def test_schemas_become_grammars_that_hold(schema: JsonObject | None, good: str,
     def takes(text: str) -> bool:
         matcher = grammars.matcher(gbnf)
         for byte in text.encode():
-            if not matcher.allowed()[PIECES.index(bytes([byte]))]:
+            if not matcher.mask().allowed()[PIECES.index(bytes([byte]))]:
                 return False
             matcher.accept(PIECES.index(bytes([byte])))
         return b"END" in allowed(matcher)

@@ -30,7 +30,7 @@ class Played:
                 guesser.feed()
             place += right + 1
             if guesses:
-                guesser.judged(len(guesses), right, price)
+                guesser.judged(len(guesses), right)
             self.steps += 1
             self.rows += len(guesses)
             self.most = max(self.most, len(guesses))

@@ -14,7 +14,7 @@ from fakes.cpu_loop import EOS, NUM_CTX, Bench, prompt
 from fakes.cpu_model import BLOCK, FakeModel
 from puna.engine.cpu.cache import Cache
 from puna.engine.cpu.loop import Cancel, Generate, Loop, LoopLimits, Score, Shutdown, Told
-from puna.engine.cpu.mask import Allowed
+from puna.engine.cpu.mask import Mask
 from puna.engine.cpu.pace import FIRST, MOST
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Scored
@@ -300,10 +300,10 @@ class Counting:
     def fork(self) -> Counting:
         return Counting(self._text, ends=self._ends, place=self._place)
 
-    def allowed(self) -> Allowed:
+    def mask(self) -> Mask:
         mask = np.zeros(120, np.bool_)
         mask[self._text[self._place] if self._place < len(self._text) else EOS] = True
-        return mask
+        return Mask.of(mask)
 
     def accept(self, token: int) -> bool:
         assert token == self._text[self._place]

@@ -12,7 +12,7 @@ import pytest
 from fakes.cpu_loop import EOS, Bench, prompt
 from puna.engine.cpu.constraint import Grammars, TokenTable
 from puna.engine.cpu.loop import Cancel, Census
-from puna.engine.cpu.mask import Allowed
+from puna.engine.cpu.mask import Mask
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Matcher, StreamEvent
 from puna.engine.runner import End, Prefilled
@@ -209,10 +209,10 @@ class Breaking:
     def __init__(self, left: int) -> None:
         self._left = left
 
-    def allowed(self) -> Allowed:
+    def mask(self) -> Mask:
         if self._left <= 0:
             raise InvalidRequest("too much", param="grammar")
-        return np.ones(120, np.bool_)
+        return Mask.of(np.ones(120, np.bool_))
 
     def accept(self, token: int) -> bool:
         self._left -= 1
