@@ -14,3 +14,10 @@ def _byte_of_letter() -> dict[str, int]:
 
 BYTE_OF_LETTER: Mapping[str, int] = _byte_of_letter()
 """All 256."""
+
+_LETTERS = {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
+
+
+def letters_of(data: bytes) -> str:
+    """A letter for each byte."""
+    return data.decode("latin-1").translate(_LETTERS)

@@ -92,6 +92,6 @@ def test_the_server_process_is_light(tmp_path):
 
 def test_importing_the_server_loads_no_engine():
     code = "import sys, puna.server.run; print([m for m in sys.modules if m in sys.argv[1:]])"
-    heavy = ["xllamacpp", "numpy", "tokenizers", "llguidance", "openai", "jsonschema"]
+    heavy = ["xllamacpp", "numpy", "regex", "llguidance", "openai", "jsonschema"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

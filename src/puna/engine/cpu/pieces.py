@@ -1,67 +1,61 @@
-"""SentencePiece's merging, as llama.cpp does it: of all neighbours that form a piece the best-scored, again and again.
+"""Merging: of all neighbours in a text that may become one piece the best, again and again, until none may.
 
-Any pair counts whose text is in the vocabulary, not only recorded merges; ties go to the left. What forms no piece
-becomes bytes. This is our own because no library keeps that rule of scores.
+Both kinds of byte-pair encoding are this with another rank: SentencePiece's ranks any pair whose text is a piece by its
+score, the byte-level kind ranks recorded pairs by their order. Ties go to the left, as in llama.cpp.
 """
 
 from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 SPACE = "▁"
 """Stands for a space inside pieces."""
 
+Rank = Callable[[str, str], "float | None"]
+"""How early two neighbours merge, low first; None: they do not."""
+
+WordEncoder = Callable[[str], "tuple[int, ...]"]
+
 _WORDS = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
 _REMEMBERED = 1 << 15
-"""Words whose pieces are kept; text repeats itself."""
+_SHORT = 64
+"""How many words' pieces are kept, and of what length at most; text repeats itself."""
 
 
 class Merger:
-    """SentencePiece's merging over one vocabulary.
+    """Over one vocabulary. `ids` by piece; `byte_ids` for what is no piece: 256, or None where one is missing."""
 
-    `ids` by piece, `scores` by id, `byte_ids` for what is no piece: 256, or None where one is missing.
-    """
-
-    def __init__(self, ids: Mapping[str, int], scores: Sequence[float], byte_ids: Sequence[int | None]) -> None:
+    def __init__(self, ids: Mapping[str, int], rank: Rank, byte_ids: Sequence[int | None]) -> None:
         self._ids = ids
-        self._scores = scores
+        self._rank = rank
         self._bytes = byte_ids
-        # If no piece goes on past a word's end, words merge by themselves and can be remembered.
-        self._by_word = not any(re.search(f"[^{SPACE}]{SPACE}", piece) for piece in ids)
-        self._of_word = lru_cache(_REMEMBERED)(self._merged)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text`, in which spaces are already SPACE."""
-        if not self._by_word:
-            return list(self._merged(text))
-        found: list[int] = []
-        for word in _WORDS.findall(text):
-            found += self._of_word(word)
-        return found
+    def merged(self, text: str) -> tuple[int, ...]:
+        """Ids of a text.
 
-    def _merged(self, text: str) -> tuple[int, ...]:
-        """`symbols[i]` is what stands at i now, empty once merged to the left; `before` and `after` link the rest."""
-        ids, scores = self._ids, self._scores
+        Within: `symbols[i]` is what stands at i now, empty once merged to the left; `before` and `after` link the rest.
+        """
+        rank = self._rank
         symbols = list(text)
         before, after = list(range(-1, len(symbols) - 1)), [*range(1, len(symbols)), -1]
-        queue: list[tuple[float, int, int, str]] = []
+        queue: list[tuple[float, int, int, int]] = []
 
         def consider(left: int, right: int) -> None:
             if left >= 0 and right >= 0:
-                joined = symbols[left] + symbols[right]
-                if joined in ids:
-                    heapq.heappush(queue, (-scores[ids[joined]], left, right, joined))
+                place = rank(symbols[left], symbols[right])
+                if place is not None:
+                    heapq.heappush(queue, (place, left, right, len(symbols[left]) + len(symbols[right])))
 
         for right in range(1, len(symbols)):
             consider(right - 1, right)
         while queue:
-            _, left, right, joined = heapq.heappop(queue)
-            if not symbols[left] or not symbols[right] or len(symbols[left]) + len(symbols[right]) != len(joined):
+            _, left, right, length = heapq.heappop(queue)
+            if not symbols[left] or not symbols[right] or len(symbols[left]) + len(symbols[right]) != length:
                 continue
-            symbols[left], symbols[right] = joined, ""
+            symbols[left], symbols[right] = symbols[left] + symbols[right], ""
             after[left] = after[right]
             if after[right] >= 0:
                 before[after[right]] = left
@@ -76,3 +70,31 @@ class Merger:
         if symbol in self._ids:
             return [self._ids[symbol]]
         return [token for byte in symbol.encode() if (token := self._bytes[byte]) is not None]
+
+
+def remembered(encode: WordEncoder) -> WordEncoder:
+    """The same, which keeps what it found of short words."""
+    kept = lru_cache(_REMEMBERED)(encode)
+    return lambda word: kept(word) if len(word) <= _SHORT else encode(word)
+
+
+def by_scores(
+    ids: Mapping[str, int], scores: Sequence[float], byte_ids: Sequence[int | None]
+) -> Callable[[str], list[int]]:
+    """SentencePiece's encoding. `scores` by id. Spaces are already SPACE in what it is given."""
+
+    def rank(left: str, right: str) -> float | None:
+        token = ids.get(left + right)
+        return None if token is None else -scores[token]
+
+    merger = Merger(ids, rank, byte_ids)
+    # If no piece goes on past a word's end, words merge by themselves and can be remembered.
+    word_ids = remembered(merger.merged)
+    by_word = not any(re.search(f"[^{SPACE}]{SPACE}", piece) for piece in ids)
+
+    def encode(text: str) -> list[int]:
+        if not by_word:
+            return list(merger.merged(text))
+        return [token for word in _WORDS.findall(text) for token in word_ids(word)]
+
+    return encode

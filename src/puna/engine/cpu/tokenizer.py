@@ -1,7 +1,7 @@
 """Tokenizer: text to ids and back, from what the model file holds and nothing else; equal to llama.cpp's.
 
-Two kinds: byte-level BPE (through the `tokenizers` library) and SentencePiece's (`puna.engine.cpu.pieces`). Texts of
-special tokens are found first, the longest first, whatever the kind.
+Two kinds: byte-level BPE (words of a pattern, then recorded merges) and SentencePiece's (scores). Texts of special
+tokens are found first, the longest first, whatever the kind.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
-import tokenizers
-from tokenizers import models, pre_tokenizers
-
-from puna.engine.cpu.pieces import SPACE, Merger
-from puna.engine.cpu.words import WORD_RULES, WordRule
+from puna.engine.cpu.pieces import SPACE, Merger, by_scores, remembered
+from puna.engine.cpu.words import WORD_RULES, WordRule, word_cutter
 from puna.engine.endings import ROLE_TEXTS, ROLES, TEXTS, ending_tokens
-from puna.engine.letters import BYTE_OF_LETTER
+from puna.engine.letters import BYTE_OF_LETTER, letters_of
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, MetadataValue
 from puna.model.markup import is_mark
@@ -157,27 +154,29 @@ class Tokenizer:
     # --------------------------------------------------------------------------------------------- the two kinds
 
     def _byte_level(self, facts: _Metadata, rule: WordRule) -> Callable[[str], list[int]]:
-        merges = [tuple(merge.split(" ", 1)) for merge in facts.texts("merges")]
-        known = [
-            (first, second)
-            for first, second in merges
-            if first in self._ids and second in self._ids and first + second in self._ids
-        ]
-        bpe = tokenizers.Tokenizer(models.BPE(vocab=self._ids, merges=known, ignore_merges=rule.whole_words))
-        cuts = [pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in rule.patterns]
-        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        bpe.pre_tokenizer = pre_tokenizers.Sequence([*cuts, bytes_])
+        ids = self._ids
+        order: dict[tuple[str, str], int] = {}
+        for place, merge in enumerate(facts.texts("merges")):
+            first, _, second = merge.partition(" ")
+            if first in ids and second in ids and first + second in ids:
+                order.setdefault((first, second), place)
+        byte_ids: list[int | None] = [None] * 256  # a byte that is no token is left out
+        merger = Merger(ids, lambda left, right: order.get((left, right)), byte_ids)
+        whole = ids if rule.whole_words else {}
+        cut = word_cutter(rule)
 
-        def encode(text: str) -> list[int]:
-            ids: list[int] = bpe.encode(text, add_special_tokens=False).ids
-            return ids
+        @remembered
+        def word_ids(word: str) -> tuple[int, ...]:
+            letters = letters_of(word.encode())
+            token = whole.get(letters)
+            return merger.merged(letters) if token is None else (token,)
 
-        return encode
+        return lambda text: [token for word in cut(text) for token in word_ids(word)]
 
     def _sentence_pieces(self, facts: _Metadata) -> Callable[[str], list[int]]:
         byte_ids = [self._ids.get(f"<0x{byte:02X}>", self._ids.get(chr(byte))) for byte in range(256)]
-        merger = Merger(self._ids, facts.scores(len(self._texts)), byte_ids)
-        return lambda text: merger.encode(text.replace(" ", SPACE))
+        encode = by_scores(self._ids, facts.scores(len(self._texts)), byte_ids)
+        return lambda text: encode(text.replace(" ", SPACE))
 
     def _make_pieces(self) -> list[bytes]:
         quick = dict.fromkeys(range(256), _NO_BYTE) | {ord(letter): byte for letter, byte in BYTE_OF_LETTER.items()}

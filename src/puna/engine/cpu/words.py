@@ -1,4 +1,4 @@
-"""How text is cut into words before byte-level merging, by the pre-tokenizer's name in the file. Pure data.
+"""How text is cut into words before byte-level merging, by the pre-tokenizer's name in the file. Pure.
 
 A rule is a list of patterns: each cuts what the ones before left, and both matches and gaps are words. Source: the
 patterns that the models' own tokenizers declare, as llama.cpp names and reads them.
@@ -6,7 +6,7 @@ patterns that the models' own tokenizers declare, as llama.cpp names and reads t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 _CONTRACTION = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
@@ -78,3 +78,32 @@ WORD_RULES: Mapping[str, WordRule] = {
     "gpt-4o": _CASES,
     "llama4": _CASES,
 }  # fmt: skip
+
+
+def word_cutter(rule: WordRule) -> Callable[[str], list[str]]:
+    """What cuts a text into its words by a rule; joined again they are the text."""
+    import regex  # the server's process, which reads the names above, has no use for it
+
+    patterns = [regex.compile(pattern) for pattern in rule.patterns]
+
+    def cut(text: str) -> list[str]:
+        parts = [text] if text else []
+        for pattern in patterns:
+            parts = [piece for part in parts for piece in _cut(pattern, part)]
+        return parts
+
+    def _cut(pattern: regex.Pattern[str], part: str) -> list[str]:
+        pieces: list[str] = []
+        end = 0
+        for match in pattern.finditer(part):
+            start, stop = match.span()
+            if start > end:
+                pieces.append(part[end:start])
+            if stop > start:
+                pieces.append(part[start:stop])
+            end = stop
+        if end < len(part):
+            pieces.append(part[end:])
+        return pieces
+
+    return cut

@@ -1,37 +1,48 @@
 from __future__ import annotations
 
-from puna.engine.cpu.pieces import SPACE, Merger
+from collections.abc import Callable
+
+from puna.engine.cpu.pieces import SPACE, Merger, by_scores
 
 
-def merger(**scores: float) -> Merger:
+def encoder(**scores: float) -> Callable[[str], list[int]]:
     pieces = list(scores)
     ids = {piece: place for place, piece in enumerate(pieces)}
     byte_ids = [1000 + byte if byte < 128 else None for byte in range(256)]
-    return Merger(ids, list(scores.values()), byte_ids)
+    return by_scores(ids, list(scores.values()), byte_ids)
 
 
 def test_the_best_score_goes_first() -> None:
-    low, high = merger(a=0, b=0, c=0, ab=-2, bc=-1), merger(a=0, b=0, c=0, ab=-1, bc=-2)
-    assert low.encode("abc") == [0, 4]
-    assert high.encode("abc") == [3, 2]
+    low, high = encoder(a=0, b=0, c=0, ab=-2, bc=-1), encoder(a=0, b=0, c=0, ab=-1, bc=-2)
+    assert low("abc") == [0, 4]
+    assert high("abc") == [3, 2]
 
 
 def test_of_equals_the_left_goes_first() -> None:
-    assert merger(a=0, aa=-1).encode("aaa") == [1, 0]
+    assert encoder(a=0, aa=-1)("aaa") == [1, 0]
 
 
 def test_any_split_of_a_piece_counts() -> None:
-    assert merger(a=0, b=0, c=0, bc=-1, abc=-2).encode("abc") == [4]
-    assert merger(a=0, b=0, c=0, ab=-1, abc=-2).encode("abc") == [4]
+    assert encoder(a=0, b=0, c=0, bc=-1, abc=-2)("abc") == [4]
+    assert encoder(a=0, b=0, c=0, ab=-1, abc=-2)("abc") == [4]
 
 
 def test_what_is_no_piece_becomes_bytes_and_what_has_none_is_left_out() -> None:
-    assert merger(a=0).encode("axé") == [0, 1000 + ord("x")]
+    assert encoder(a=0)("axé") == [0, 1000 + ord("x")]
 
 
 def test_words_merge_alike_alone_and_together() -> None:
-    pieces = merger(**{SPACE: 0, "h": 0, "i": 0, "hi": -1, f"{SPACE}hi": -2, SPACE * 2: -3})
+    pieces = encoder(**{SPACE: 0, "h": 0, "i": 0, "hi": -1, f"{SPACE}hi": -2, SPACE * 2: -3})
     text = f"{SPACE}hi{SPACE}{SPACE}{SPACE}hi{SPACE}"
-    assert pieces.encode(text) == [4, 5, 4, 0]
-    across = merger(**{SPACE: 0, "h": 0, "i": 0, "hi": -1, f"i{SPACE}": -0.5})
-    assert across.encode(f"hi{SPACE}") == [1, 4]
+    assert pieces(text) == [4, 5, 4, 0]
+    across = encoder(**{SPACE: 0, "h": 0, "i": 0, "hi": -1, f"i{SPACE}": -0.5})
+    assert across(f"hi{SPACE}") == [1, 4]
+
+
+def test_recorded_pairs_merge_in_their_order_and_no_others() -> None:
+    ids = {piece: place for place, piece in enumerate(("a", "b", "c", "ab", "bc", "abc"))}
+    order = {("b", "c"): 0, ("a", "b"): 1}
+    merger = Merger(ids, lambda left, right: order.get((left, right)), [None] * 256)
+    assert merger.merged("abc") == (0, 4)
+    assert merger.merged("abxab") == (3, 3)
+    assert merger.merged("ab" * 100) == (3,) * 100
