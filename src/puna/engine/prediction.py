@@ -107,12 +107,8 @@ class Follower:
     def _index(self) -> None:
         """Note what stands before each place that has a token."""
         text, latest, earlier = self._text, self._latest, self._earlier
-        begun = len(earlier)
-        if len(text) <= begun:
-            return
-        first, second, third = (text[begun - back : len(text) - back] for back in (3, 2, 1))
-        for place, gram in enumerate(zip(first, second, third, strict=True), begun):
-            key = _key(*gram)
+        for place in range(len(earlier), len(text)):
+            key = _key(text[place - 3], text[place - 2], text[place - 1])
             earlier.append(latest.get(key, -1))
             latest[key] = place
 

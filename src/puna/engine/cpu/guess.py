@@ -69,7 +69,7 @@ class Guesser:
 
     def guesses(self, most: int, price: float) -> list[int]:
         """What may come next, `most` tokens at most, as far as that is worth their price."""
-        source = max(range(len(self._followers)), key=lambda place: self._followers[place].run)
+        source = int(len(self._followers) > 1 and self._followers[1].run > self._followers[0].run)
         follower = self._followers[source]
         if follower.at is None or most < 1 or not 0 < price * MARGIN < 1:
             return []

@@ -237,15 +237,13 @@ class Loop:
         """The spans, with what may come next in each answer where that is worth its rows."""
         rows = sum(span.count for span in spans)
         answers = sum(self._running[span.index].decoding for span in spans)
-        price, room = self._pace.price(rows, answers), self._pace.room(rows)
-        found: list[Span] = []
-        for span in spans:
+        price, room = self._pace.price(rows, answers), self._pace.room(rows, answers)
+        found = list(spans)
+        for place, span in enumerate(spans):
             stream = self._running[span.index]
-            if stream.decoding and isinstance(stream, Generation):
-                found.append(replace(span, guesses=stream.guesses(room, price)))
-                room -= len(found[-1].guesses)
-            else:
-                found.append(span)
+            if stream.decoding and isinstance(stream, Generation) and (guesses := stream.guesses(room, price)):
+                found[place] = replace(span, guesses=guesses)
+                room -= len(guesses)
         return found
 
     def _start_masks(self, spans: Sequence[Span], work: Batch) -> dict[int, Future[Masks]]:

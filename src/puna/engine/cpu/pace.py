@@ -56,9 +56,9 @@ class Pace:
         wanted = FIRST if self._rate is None else int(self._rate * (LONGEST if answers else ALONE))
         return min(max(wanted, SMALLEST + answers), self._most)
 
-    def room(self, rows: int) -> int:
-        """Rows that may come to a step of so many, for guesses."""
-        return max(self._most - rows, 0)
+    def room(self, rows: int, answers: int) -> int:
+        """Rows that may come to a step of so many, for guesses; a few even where prompts fill it."""
+        return min(max(self.budget(answers) - rows, SMALLEST), max(self._most - rows, 0))
 
     def price(self, rows: int, answers: int) -> float:
         """What a further row in a step of so many costs, in tokens that its running `answers` would get meanwhile."""

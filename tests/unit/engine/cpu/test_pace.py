@@ -38,8 +38,14 @@ def test_a_slow_machine_still_moves_every_prompt() -> None:
 def test_a_fast_machine_keeps_to_the_most() -> None:
     pace = paced(1e6, most=300)
     assert pace.budget(3) == pace.budget(0) == 300
-    assert pace.room(290) == 10
-    assert pace.room(320) == 0
+
+
+def test_guesses_make_no_step_much_longer_than_its_goal() -> None:
+    pace = paced(1000)
+    assert pace.room(4, 4) == int(1000 * LONGEST) - 4
+    assert pace.room(100, 4) == SMALLEST
+    assert pace.room(MOST - 3, 4) == 3
+    assert pace.room(MOST + 3, 4) == 0
 
 
 def test_steps_of_few_tokens_tell_nothing_of_prompts() -> None:
