@@ -52,6 +52,9 @@ def signatures() -> Mapping[str, tuple[Any, list[Any]]]:
         "puna_create": (c_void_p, [c_void_p, c_int32, c_char_p, c_int64]),
         "puna_destroy": (None, [c_void_p]),
         "puna_step": (c_int32, [c_void_p, c_void_p, c_char_p, c_int64]),
+        "puna_spent": (c_int32, [c_void_p, c_int32, c_void_p]),
+        "puna_read": (c_int32, [c_void_p, c_void_p, c_int64]),
+        "puna_angles": (c_int32, [c_void_p, c_int64, c_void_p, c_void_p]),
         "puna_product": (c_int32, [c_void_p, c_void_p, c_int32, c_void_p]),
         "puna_choose_room": (c_int64, [c_int32]),
         "puna_choose": (

@@ -2,7 +2,9 @@
 #ifndef PUNA_ANGLES_H
 #define PUNA_ANGLES_H
 
-/* Both to about 1e-9, for |angle| < 2^31. */
+#define MOST_ANGLE 2147483648.0f
+
+/* Both to about a float's last bit, for |angle| < MOST_ANGLE. */
 void angle(double radians, float *cosine, float *sine);
 
 #endif

@@ -501,7 +501,7 @@ EXPORT int32_t puna_choose(Engine *engine, const float *logits, int64_t rows, in
     int64_t threads = team ? team_threads(team) : 1;
     if (vocabulary < 1 || vocabulary > MOST_TOKENS) what = "the vocabulary";
     else if (rows < 0 || stride < vocabulary || (rows && !logits)) what = "the logits";
-    else if (count < 0 || (count && !choices)) what = "the choices";
+    else if (count < 0 || count > MOST_UNITS || (count && !choices)) what = "the choices";
     else if (!scratch || scratch_bytes < room_for(vocabulary) * threads) what = "the scratch";
     for (int i = 0; !what && i < count; i++) {
         what = wrong(&choices[i], rows, vocabulary);

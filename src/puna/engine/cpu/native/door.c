@@ -1,6 +1,7 @@
 /* What Python calls. Every size and pointer is looked at here, once; what is behind may trust them. */
 #include <stdio.h>
 
+#include "angles.h"
 #include "attention.h"
 #include "choice.h"
 #include "packing.h"
@@ -33,7 +34,8 @@ EXPORT int64_t puna_packed_bytes(int32_t type, int64_t outputs, int64_t k) { ret
 
 /* Bytes of a block of the cache over `kv_heads` heads, in one layer; -1 where that cannot be. */
 EXPORT int64_t puna_block_bytes(int32_t cache_type, int32_t kv_heads, int32_t head) {
-    if ((cache_type != CACHE_HALVES && cache_type != CACHE_BYTES) || kv_heads < 1 || head < GROUP || head > MOST_HEAD) return -1;
+    if ((cache_type != CACHE_HALVES && cache_type != CACHE_BYTES) || kv_heads < 1) return -1;
+    if (head < GROUP || head > MOST_HEAD || head % GROUP) return -1;
     return kv_heads * keys_bytes((CacheType)cache_type, head);
 }
 
@@ -42,7 +44,7 @@ EXPORT int32_t puna_pack(int32_t type, const uint8_t *source, int64_t source_byt
     int64_t row = row_bytes(type, k), size = packed_bytes(type, outputs, k);
     if (row < 0 || size < 0) return 1;
     if (!source || source_bytes < 0) return 2;
-    if (!target || target_bytes < size || from < 0 || from > to || to > (outputs + LANES - 1) / LANES) return 3;
+    if (!target || (uintptr_t)target % LINE || target_bytes < size || from < 0 || from > to || to > (outputs + LANES - 1) / LANES) return 3;
     if (!order && source_bytes / row < outputs) return 4;
     if (order)
         for (int64_t i = from * LANES; i < outputs && i < to * LANES; i++)
@@ -62,15 +64,21 @@ EXPORT int32_t puna_unpack(int32_t type, const uint8_t *source, int64_t source_b
 
 /* -------------------------------------------------------------------------------------------------------- a model */
 
+enum { MOST_OUTPUTS = (1 << 24) - LANES, MOST_K = 1 << 22 };
+
 static int matrix_fits(const Matrix *m, int32_t outputs, int32_t k) {
-    return m->data && (uintptr_t)m->data % LINE == 0 && m->format >= 0 && m->format < FORMATS && m->outputs == outputs &&
-           m->k == k && m->bytes >= matrix_tiles(m) * matrix_tile_bytes(m);
+    if (!m->data || (uintptr_t)m->data % LINE || m->format < 0 || m->format >= FORMATS) return 0;
+    if (m->outputs != outputs || m->k != k || outputs < 1 || outputs > MOST_OUTPUTS || k < 1 || k > MOST_K) return 0;
+    if (!is_float((Format)m->format) && k % (m->format == SIX ? SUPER * GROUP : GROUP)) return 0;
+    return m->bytes >= matrix_tiles(m) * matrix_tile_bytes(m);
 }
 
 static int mixture_fits(const Mixture *x, const Model *m) {
     if (x->experts < 1 || x->experts > MOST_EXPERTS || x->used < 1 || x->used > x->experts || x->used > MOST_USED) return 0;
     if (!x->gate || !x->up || !x->down || !matrix_fits(&x->router, x->experts, m->hidden)) return 0;
     if (!is_float((Format)x->router.format)) return 0;
+    if ((int64_t)x->experts * (m->between > m->hidden ? m->between : m->hidden) / LANES > MOST_UNITS) return 0;
+    if ((int64_t)m->most_rows * x->used > MOST_UNITS) return 0;
     for (int i = 0; i < x->experts; i++)
         if (!matrix_fits(&x->gate[i], m->between, m->hidden) || !matrix_fits(&x->up[i], m->between, m->hidden) ||
             !matrix_fits(&x->down[i], m->hidden, m->between))
@@ -96,6 +104,13 @@ static int layer_fits(const Layer *y, const Model *m, int number, char *why, int
     return 1;
 }
 
+static int rope_fits(const Rope *r, const Model *m) {
+    if (!r->speeds || r->pairs < 1 || r->pairs > m->head / 2) return 0;
+    for (int i = 0; i < r->pairs; i++) /* no number is not less either */
+        if (!(__builtin_fabsf(r->speeds[i]) * (float)m->context < MOST_ANGLE)) return 0;
+    return 1;
+}
+
 static int model_fits(const Model *m, char *why, int64_t why_bytes) {
     const int32_t most = 1 << 20;
     if (m->layers < 1 || m->layers > 4096 || !m->layer) return NO("%d layers", m->layers);
@@ -104,14 +119,14 @@ static int model_fits(const Model *m, char *why, int64_t why_bytes) {
     if (m->head < GROUP || m->head % GROUP || m->head > MOST_HEAD) return NO("heads of %d", m->head);
     if (m->heads < 1 || m->heads > 4096 || m->kv_heads < 1 || m->heads % m->kv_heads)
         return NO("%d heads that share %d", m->heads, m->kv_heads);
-    if (m->vocabulary < 1 || m->vocabulary > 1 << 24) return NO("a vocabulary of %d", m->vocabulary);
+    if (m->vocabulary < 1 || m->vocabulary > MOST_OUTPUTS) return NO("a vocabulary of %d", m->vocabulary);
     if (m->most_rows < 1 || (int64_t)m->most_rows * m->heads > 1 << 19) return NO("steps of %d rows", m->most_rows);
     if (m->blocks < 1 || m->context < 1 || m->context > 1 << 28) return NO("%d blocks", m->blocks);
     if (m->activation < SILU || m->activation > CLAMPED_SWIGLU) return NO("no activation %d", m->activation);
     if (m->cache_type != CACHE_HALVES && m->cache_type != CACHE_BYTES) return NO("no cache of type %d", m->cache_type);
     if (m->ropes < 0 || m->ropes > MOST_ROPES) return NO("%d rotations", m->ropes);
     for (int i = 0; i < m->ropes; i++)
-        if (!m->rope[i].speeds || m->rope[i].pairs < 1 || m->rope[i].pairs > m->head / 2) return NO("rotation %d", i);
+        if (!rope_fits(&m->rope[i], m)) return NO("rotation %d", i);
     int64_t row = row_bytes(m->embedding_type, m->hidden);
     if (row < 0 || !m->embedding || m->embedding_bytes / row < m->vocabulary) return NO("the embedding is too small");
     if (!m->output_norm || !matrix_fits(&m->output, m->vocabulary, m->hidden)) return NO("the head has another shape");
@@ -157,7 +172,7 @@ static int step_fits(const Model *m, const Step *s, char *why, int64_t why_bytes
         if (s->ids[i] < 0 || s->ids[i] >= m->vocabulary) return NO("there is no token %d", s->ids[i]);
     for (int i = 0; i < s->wanted; i++)
         if (s->want[i] < 0 || s->want[i] >= s->rows) return NO("there is no row %d", s->want[i]);
-    if (s->begins[0] != 0 || s->begins[s->sequences] != s->rows) return NO("rows that belong to no sequence");
+    if (s->begins[0] != 0 || s->begins[s->sequences] != s->rows || s->block_begins[0] != 0) return NO("rows that belong to no sequence");
     for (int q = 0; q < s->sequences; q++)
         if (!sequence_fits(m, s, q, why, why_bytes)) return 0;
     return 1;
@@ -180,7 +195,7 @@ EXPORT int32_t puna_spent(Engine *engine, int32_t thread, uint64_t *spent) {
 
 /* x [rows][k rounded up to 32] times one matrix, by one thread: out [rows][outputs rounded up to 16]. */
 EXPORT int32_t puna_product(const Matrix *m, const float *x, int32_t rows, float *out) {
-    if (!m || !x || !out || rows < 1 || rows > 1 << 16 || !matrix_fits(m, m->outputs, m->k) || m->outputs < 1 || m->k < 1) return 1;
+    if (!m || !x || !out || rows < 1 || rows > 1 << 16 || !matrix_fits(m, m->outputs, m->k)) return 1;
     int64_t groups = matrix_groups(m), stride = (int64_t)matrix_tiles(m) * LANES;
     Rows r = {room(rows * groups * ROW_GROUP), room(rows * groups * GROUP * 4), (int32_t)groups, rows};
     int failed = !r.bytes || !r.floats;
@@ -194,6 +209,16 @@ EXPORT int32_t puna_product(const Matrix *m, const float *x, int32_t rows, float
         }
     give_back(r.bytes), give_back(r.floats);
     return failed;
+}
+
+/* Cosines and sines of angles that are less than MOST_ANGLE. */
+EXPORT int32_t puna_angles(const double *radians, int64_t count, float *cosines, float *sines) {
+    if (!radians || !cosines || !sines) return 1;
+    for (int64_t i = 0; i < count; i++) {
+        if (!(__builtin_fabs(radians[i]) < MOST_ANGLE)) return 1;
+        angle(radians[i], &cosines[i], &sines[i]);
+    }
+    return 0;
 }
 
 typedef struct { const uint8_t *from; int64_t bytes; _Alignas(8) uint64_t *sum; } Reading;

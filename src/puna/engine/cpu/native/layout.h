@@ -91,12 +91,12 @@ INLINE void put_group(const Rows *to, int row, int group, vf a, vf b) {
     float scale = most * (1.0f / 127), back = most > 1e-30f ? 127.0f / most : 0;
     vi x = (vi)f_fma(a, f_set(back), f_set(ROUNDER)) - i_set(ROUNDER_BITS);
     vi y = (vi)f_fma(b, f_set(back), f_set(ROUNDER)) - i_set(ROUNDER_BITS);
-    int first = i_sum(x), second = i_sum(y), sum = first + second;
+    int first = i_sum(x), second = i_sum(y), sum = (int)((uint32_t)first + (uint32_t)second);
     *(v8_at *)(at + r * 32) = __builtin_convertvector(x, v8_at);
     *(v8_at *)(at + r * 32 + 16) = __builtin_convertvector(y, v8_at);
     ((f32_at *)(at + R * 32))[r] = scale;
     ((f32_at *)(at + R * 36))[r] = scale * (float)sum;
-    ((i32_at *)(at + R * 40))[r] = -128 * sum;
+    ((i32_at *)(at + R * 40))[r] = (int32_t)(-128u * (uint32_t)sum);
     ((i16_at *)(at + R * 44))[2 * r] = (int16_t)first;
     ((i16_at *)(at + R * 44))[2 * r + 1] = (int16_t)second;
 }

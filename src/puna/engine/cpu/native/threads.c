@@ -22,7 +22,6 @@
 
 /* phase << 40 | end << 20 | next: one word, one truth. The phase's lower 24 bits are enough to tell a late thread. */
 typedef struct { _Alignas(LINE) _Atomic uint64_t word; } Share;
-enum { UNIT_BITS = 20, MOST_UNITS = (1 << UNIT_BITS) - 1 };
 
 typedef struct { Team *team; int me; } Start;
 
@@ -145,7 +144,7 @@ int ended(Turn *turn) {
 }
 
 void begin(Turn *turn, int units) {
-    share_out(turn->team, turn->phase + 1, units < MOST_UNITS ? units : MOST_UNITS);
+    share_out(turn->team, turn->phase + 1, units);
     change(turn->team, &turn->team->phase);
     turn->phase++;
 }

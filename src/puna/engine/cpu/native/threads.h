@@ -34,7 +34,9 @@ void team_run(Team *team, Work *work, const void *context, int size, int units);
 /* Up to `chunk` of this phase's units: of the own share while there are any (one stream of memory), then of another's. */
 int take(Turn *turn, int chunk, int *from, int *to);
 
-/* The units of this phase that can be had are gone. On to the next one, of `units` units (at least 1). */
+/* The units of this phase that can be had are gone. On to the next one, of `units` units (at least 1, at most
+ * MOST_UNITS). */
+enum { UNIT_BITS = 20, MOST_UNITS = (1 << UNIT_BITS) - 1 };
 void meet(Turn *turn, int units);
 
 /* The same where the next phase depends on this one: 1 for the one thread that ended it, which alone then calls

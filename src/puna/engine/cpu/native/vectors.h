@@ -243,7 +243,11 @@ INLINE uint16_t to_half(float x) {
     v = OP(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13))
 #define PLUS(a, b) ((a) + (b))
 INLINE float f_sum(vf v) { FOLD(v, PLUS); return v[0] + v[1]; }
-INLINE int32_t i_sum(vi v) { FOLD(v, PLUS); return v[0] + v[1]; }
+INLINE int32_t i_sum(vi of) { /* as if there were no end to numbers: what is no number may have become any */
+    vu v = (vu)of;
+    FOLD(v, PLUS);
+    return (int32_t)(v[0] + v[1]);
+}
 INLINE float f_most(vf v) { FOLD(v, f_max); return v[0] > v[1] ? v[0] : v[1]; }
 INLINE vf f_abs(vf v) { return (vf)((vi)v & i_set(0x7fffffff)); }
 INLINE vf f_swapped(vf v) { /* each pair's lanes the other way round */
