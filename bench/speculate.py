@@ -4,8 +4,9 @@
 
 Tokens a second of one answer after its first. Prompts: a letter and JSON that are to be written again with a change, at
 temperature 0, so that much of the answer repeats them; a story, drawn with a seed, of which little repeats anything.
-From the engine alone there is one more, for models with random weights, whose answers repeat nothing that is asked: the
-story's own tokens as its prediction, half of them wrong, in stretches of 16.
+From the engine alone there are two more, for models with random weights, whose answers repeat nothing of what is asked:
+the story with its own tokens as a prediction, once with every 24th changed, as where a text is edited, and once with
+half of them wrong, in stretches of 16.
 
 Prints medians and the median of the ratios within a round. An answer that differs from the one without guesses is an
 error: guesses must never change a token.
@@ -18,7 +19,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -62,8 +63,14 @@ Change the city of the second person to "Lisbon" and print the whole JSON again.
 STORY = "Tell me a story about a lighthouse keeper who finds a letter in a bottle, and what he does about it."
 
 TOKENS = 200
+EDITED = 24
 STRETCH = 16
-"""Tokens of a prediction that are right, and then as many that are wrong."""
+
+PREDICTIONS: dict[str, Callable[[int], bool]] = {
+    f"predicted, every {EDITED}th token changed": lambda place: place % EDITED == EDITED - 1,
+    "predicted, half of it wrong": lambda place: place // STRETCH % 2 == 1,
+}
+"""Of a predicted answer, whether the token at a place is wrong."""
 
 CONTEXT = 2048
 WITH, WITHOUT = "with", "without"
@@ -128,13 +135,12 @@ class Alone:
                 first = first or time.perf_counter()
         return tuple(tokens), (len(tokens) - 1) / (time.perf_counter() - first)
 
-    async def half_right(self, task: Task) -> Prompt:
-        """The prompt, with every other stretch of its own answer as prediction."""
+    async def predicted(self, task: Task, wrong: Callable[[int], bool]) -> Prompt:
+        """The prompt with its own answer as prediction, but for the places that are to be wrong."""
         prompt = await self.prompt(task)
         told, _ = await self.answer(WITHOUT, prompt, task)
         vocabulary = self._runners[WITHOUT].info.vocabulary
-        wrong = [(token + 1) % vocabulary for token in told]
-        mixed = [(told if place // STRETCH % 2 == 0 else wrong)[place] for place in range(len(told))]
+        mixed = ((token + 1) % vocabulary if wrong(place) else token for place, token in enumerate(told))
         return replace(prompt, prediction=tuple(mixed))
 
 
@@ -176,7 +182,8 @@ def measure_alone(file: Path, folder: Path, rounds: Rounds, repeat: int) -> None
         alone = Alone(file, started)
         asked = [(task.name, loop.run_until_complete(alone.prompt(task)), task) for task in TASKS]
         story = TASKS[-1]
-        asked.append((f"{story.name}, half of it predicted", loop.run_until_complete(alone.half_right(story)), story))
+        for what, wrong in PREDICTIONS.items():
+            asked.append((f"{story.name}, {what}", loop.run_until_complete(alone.predicted(story, wrong)), story))
 
         def take(what: str, prompt: Prompt, task: Task, name: str) -> float:
             tokens, rate = loop.run_until_complete(alone.answer(name, prompt, task))
