@@ -107,14 +107,15 @@ class EngineFactory(Protocol):
         ...
 
 
-def lacking(profile: Profile, model: ModelFacts, load: LoadOptions) -> str | None:
-    """What is asked for that no model would let this engine do."""
+def lacking(profile: Profile, load: LoadOptions, *, projectors: int, adapters: int) -> str | None:
+    """What is asked for that no model would let this engine do. `projectors`, `adapters`: how many the model has."""
     name = profile.name
     if load.embedding and Feature.EMBED not in profile.features:
         return f"the {name} engine does not embed"
-    if model.projectors > profile.projectors:
-        return f"the {name} engine takes {_number(profile.projectors)}, this model has {model.projectors}"
-    if model.adapters and not profile.adapters:
+    if projectors > profile.projectors:
+        most = {0: "no projectors", 1: "one projector"}.get(profile.projectors, f"{profile.projectors} projectors")
+        return f"the {name} engine takes {most}, this model has {projectors}"
+    if adapters and not profile.adapters:
         return f"the {name} engine takes no adapters"
     if load.num_gpu is not None and load.num_gpu > 0 and not profile.gpu:  # -1, Ollama's default: as the engine likes
         return f"layers are to go to a GPU (num_gpu), and the {name} engine uses none"
@@ -122,7 +123,3 @@ def lacking(profile: Profile, model: ModelFacts, load: LoadOptions) -> str | Non
         kinds = ", ".join(sorted(profile.cache_types))
         return f"the {name} engine has no cache of the type {load.cache_type} (it has {kinds})"
     return None
-
-
-def _number(projectors: int) -> str:
-    return {0: "no projector", 1: "one projector"}.get(projectors, f"{projectors} projectors")

@@ -86,7 +86,7 @@ class CpuEngine:
         return Opinion(
             engine=self.name,
             objection=self.obstacle()
-            or lacking(PROFILE, model, load)
+            or lacking(PROFILE, load, projectors=model.projectors, adapters=model.adapters)
             or why_not(model.architecture, model.types, model.metadata),
             need=self.memory(model, replace(load, slots=1)),
             merit=PROFILE.merit,
@@ -98,7 +98,9 @@ class CpuEngine:
         return estimate(model.layout, load, COSTS).total
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
-        refuse(files, load)
+        objection = lacking(PROFILE, load, projectors=len(files.projectors), adapters=len(files.adapters))
+        if objection is not None:
+            raise LoadFailed(objection)
         settings = self._settings
         directory = private_directory()
         order = Load(
@@ -125,15 +127,6 @@ class CpuEngine:
         finally:
             server.close()
         return CpuRunner(child, link, _info(hello, load, child.pid, reason, speculation=settings.speculation))
-
-
-def refuse(files: ModelFiles, load: LoadOptions) -> None:
-    """LoadFailed for what this engine cannot load."""
-    for what, wanted in (("adapters", files.adapters), ("projectors", files.projectors), ("embed", load.embedding)):
-        if wanted:
-            raise LoadFailed(f"the cpu engine does not do {what}; name another engine (PUNA_ENGINE)")
-    if load.cache_type is not None and load.cache_type not in PROFILE.cache_types:
-        raise LoadFailed(f"the cpu engine has no cache of the type {load.cache_type}")
 
 
 def told(hello: Hello, load: LoadOptions, reason: str) -> str:

@@ -72,7 +72,8 @@ class _LlamaEngine(ABC):
         on_gpu = self.on_gpu(load)
         return Opinion(
             engine=self.name,
-            objection=self.obstacle() or lacking(self.profile, model, load),
+            objection=self.obstacle()
+            or lacking(self.profile, load, projectors=model.projectors, adapters=model.adapters),
             need=self.memory(model, replace(load, slots=1)),
             merit="it computes on the GPU of this machine" if on_gpu else self.profile.merit,
             slots=self.profile.slots,
@@ -97,8 +98,9 @@ class _LlamaEngine(ABC):
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         """See `puna.engine.runner.Engine.start`."""
-        if len(files.projectors) > self.profile.projectors:
-            raise Unsupported("this model has more than one projector; llama.cpp takes one", param="model")
+        objection = lacking(self.profile, load, projectors=len(files.projectors), adapters=len(files.adapters))
+        if objection is not None:
+            raise Unsupported(objection, param="model")
         header = await asyncio.to_thread(read_header, files.weights)
         whole_images = await asyncio.to_thread(_whole_images, files.projectors)
         async with AsyncExitStack() as stack:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from puna.engine.cpu.client import refuse, told
+from puna.engine.cpu.client import CpuEngine, told
 from puna.engine.cpu.protocol import Hello
 from puna.engine.runner import LoadOptions, ModelFiles
 from puna.errors import LoadFailed
+from puna.settings import Settings
 
 FILES = ModelFiles(Path("m.gguf"), "0" * 64, "llama", "Q4_1")
 
@@ -26,12 +28,10 @@ def test_the_server_loads_nothing_heavy_with_it() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_it_does_not_do_is_refused() -> None:
-    with pytest.raises(LoadFailed, match="embed"):
-        refuse(FILES, LoadOptions(num_ctx=64, slots=1, embedding=True))
-    with pytest.raises(LoadFailed, match="q4_0"):
-        refuse(FILES, LoadOptions(num_ctx=64, slots=1, cache_type="q4_0"))
-    refuse(FILES, LoadOptions(num_ctx=64, slots=1))
+@pytest.mark.parametrize(("load", "word"), [({"embedding": True}, "embed"), ({"cache_type": "q4_0"}, "q4_0")])
+async def test_what_it_does_not_do_is_refused(load: dict[str, Any], word: str) -> None:
+    with pytest.raises(LoadFailed, match=word):
+        await CpuEngine(Settings(models=Path("none"))).start(FILES, LoadOptions(num_ctx=64, slots=1, **load))
 
 
 def test_settings_that_mean_nothing_here_are_named() -> None:
