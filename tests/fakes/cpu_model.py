@@ -67,6 +67,9 @@ class FakeModel:
             assert not any(mine & theirs for j, theirs in enumerate(read) if j != i), "a block is written while shared"
         return np.stack([self._logits(histories[row]) for row in rows]) if len(rows) else np.zeros((0, 1), np.float32)
 
+    def copy(self, source: int, target: int) -> None:
+        self._slots[target] = self._slots[source]
+
     def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
         """By the specification."""
         return [self._chosen(logits[order.row], order) for order in orders]

@@ -35,6 +35,10 @@ class ForwardPass(Protocol):
         rows: NDArray[np.int32],
     ) -> NDArray[np.float32]: ...
 
+    def copy(self, source: int, target: int) -> None:
+        """Let block `target` hold what block `source` does."""
+        ...
+
     def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
         """What each order asks of its row."""
         ...

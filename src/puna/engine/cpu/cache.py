@@ -5,8 +5,9 @@ A block is room for `block_size` tokens. What happens to one:
     free → held by one sequence → held by several that begin alike → kept, held by none → free
 
 A whole block is found by what it holds: its tokens, and all those before them. Whether they came as a prompt or were
-decoded makes no difference to a byte of it. So the next turn of a conversation finds all of the one before, but for
-its last, open block. A shared block is never written again, so none is ever copied.
+decoded makes no difference to a byte of it. A shared block is never written again. The open block at the end of a
+prompt or of a sequence that is over is found too, and copied, as far as its tokens are those wanted. So the next turn
+of a conversation, or another choice of one prompt, computes only what is new to it.
 
 How much is kept: `capacity` blocks at most, held and kept together (see `capacity_for`). What nobody holds is kept
 until its room is needed; then that goes first which was left longest ago, and of one sequence its end before its
@@ -30,6 +31,9 @@ from puna.errors import LoadFailed
 
 CACHE_SHARE = 0.5
 """Of the memory that is left once the weights are in, how much the cache may take."""
+
+TAILS = 8
+"""Open blocks behind one beginning that are found: the latest."""
 
 BlockKey: TypeAlias = bytes
 
@@ -60,26 +64,36 @@ def block_keys(tokens: Sequence[int], block_size: int, keys: Sequence[BlockKey] 
     found = list(keys)
     key = found[-1] if found else b""
     for start in range(len(found) * block_size, len(tokens) - block_size + 1, block_size):
-        key = blake2b(key + array("I", tokens[start : start + block_size]).tobytes(), digest_size=16).digest()
+        key = _key(key, tokens[start : start + block_size])
         found.append(key)
     return found
+
+
+def end_key(tokens: Sequence[int], block_size: int, keys: Sequence[BlockKey]) -> BlockKey:
+    """A key for all of a text. `keys`: of its whole blocks."""
+    return _key(keys[-1] if keys else b"", tokens[len(keys) * block_size :])
+
+
+def _key(before: BlockKey, tokens: Sequence[int]) -> BlockKey:
+    return blake2b(before + array("I", tokens).tobytes(), digest_size=16).digest()
 
 
 @dataclass(slots=True, eq=False)
 class Table:
     """The blocks of one sequence, in order.
 
-    `keys`: of its first blocks, as far as they are known. `cached`: how many it found ready. `promised`: how many it
-    may still take. `published`: how many whole blocks of it are computed. `own`: the keys that others wait for it to
-    publish.
+    `keys`: of its first blocks, as far as they are known. `found`: how many tokens of it are ready. `promised`: how
+    many blocks it may still take. `published`: how many whole blocks of it are computed. `own`: the keys that others
+    wait for it to publish. `copied`: a block, and one of its own that must become the same before anything is computed.
     """
 
     keys: list[BlockKey]
     blocks: list[int]
-    cached: int
+    found: int
     promised: int
     published: int
     own: set[BlockKey] = field(default_factory=set)
+    copied: tuple[int, int] | None = None
 
 
 class WaitReason(Enum):
@@ -101,8 +115,10 @@ class Cache:
         self._free = list(range(capacity - 1, -1, -1))
         self._holders: dict[int, int] = {}
         self._block_of: dict[BlockKey, int] = {}
-        self._kept: OrderedDict[int, BlockKey] = OrderedDict()
+        self._kept: OrderedDict[int, None] = OrderedDict()
         self._key_of: dict[int, BlockKey] = {}
+        self._tails: dict[BlockKey, dict[int, tuple[int, ...]]] = {}
+        self._behind: dict[int, BlockKey] = {}
         self._being_made: set[BlockKey] = set()
         self._promised = 0
 
@@ -121,20 +137,25 @@ class Cache:
         """Blocks that could be promised now."""
         return len(self._free) + len(self._kept) - self._promised
 
-    def admit(self, keys: Sequence[BlockKey], tokens: int, shareable: int) -> Table | WaitReason:
-        """Room for a sequence that may grow to `tokens`; it finds at most its `shareable` first blocks ready.
+    def admit(
+        self, tokens: Sequence[int], keys: Sequence[BlockKey], room: int, findable: int, end: BlockKey | None = None
+    ) -> Table | WaitReason:
+        """Room for a sequence of these `tokens` that may grow to `room`; it finds at most its first `findable` ready.
 
-        A block that another one is just computing is waited for: that is cheaper than computing it twice.
+        A block that another one is just computing is waited for: that is cheaper than computing it twice. So is the
+        end of the very same text (`end`: its key).
         """
         found: list[int] = []
-        for key in keys[:shareable]:
+        for key in keys[: findable // self.block_size]:
             block = self._block_of.get(key)
             if block is None:
                 if key in self._being_made:
                     return WaitReason.PROMPT
                 break
             found.append(block)
-        promised = blocks_for(tokens, self.block_size) - len(found)
+        if end in self._being_made:
+            return WaitReason.PROMPT
+        promised = blocks_for(room, self.block_size) - len(found)
         revived = sum(block in self._kept for block in found)
         if promised > self.open - revived:
             return WaitReason.ROOM
@@ -144,7 +165,25 @@ class Cache:
         self._promised += promised
         own = {key for key in keys[len(found) :] if key not in self._block_of and key not in self._being_made}
         self._being_made |= own
-        return Table(list(keys), found, len(found), promised, len(found), own)
+        table = Table(list(keys), found, len(found) * self.block_size, promised, len(found), own)
+        self._copy_tail(table, tokens[table.found : findable])
+        if end is not None and table.found < findable:
+            table.own.add(end)
+            self._being_made.add(end)
+        return table
+
+    def _copy_tail(self, table: Table, wanted: Sequence[int]) -> None:
+        """Let it have the open block behind what it found that agrees with the most of what it wants next."""
+        tails = self._tails.get(table.keys[table.published - 1] if table.published else b"", {})
+        agreed, source = max(((_agreeing(held, wanted), block) for block, held in tails.items()), default=(0, 0))
+        if not agreed:
+            return
+        if source in self._kept:
+            self._kept.move_to_end(source)
+        # Should the cache be so full that the very block is what is taken, it holds what it should.
+        self.extend(table, table.found + 1)
+        table.copied = source, table.blocks[-1]
+        table.found += agreed
 
     def extend(self, table: Table, tokens: int) -> None:
         """Give a sequence the blocks that its first `tokens` tokens need."""
@@ -175,6 +214,22 @@ class Cache:
                 self._key_of[block] = key
         table.published = whole
 
+    def remember(self, table: Table, tokens: Sequence[int], done: int) -> None:
+        """The first `done` of `tokens` are computed and published: let the last of them be found though no block ends
+        there."""
+        if not done:
+            return
+        self._being_made -= table.own
+        table.own.clear()
+        place = (done - 1) // self.block_size
+        block, begin = table.blocks[place], place * self.block_size
+        self._behind[block] = beginning = table.keys[place - 1] if place else b""
+        tails = self._tails.setdefault(beginning, {})
+        tails.pop(block, None)
+        tails[block] = tuple(tokens[begin:done])
+        if len(tails) > TAILS:
+            self._forget(next(iter(tails)))
+
     def release(self, table: Table) -> None:
         """A sequence is over: its blocks go back; whole ones stay known until the room is needed."""
         self._promised -= table.promised
@@ -188,17 +243,37 @@ class Cache:
             if self._holders[block]:
                 continue
             del self._holders[block]
-            key = self._key_of.get(block)
-            if key is None:
-                self._free.append(block)
+            if block in self._key_of or block in self._behind:
+                self._kept[block] = None
             else:
-                self._kept[block] = key
+                self._free.append(block)
         table.blocks.clear()
 
     def _take(self) -> int:
         return self._free.pop() if self._free else self._evict()
 
     def _evict(self) -> int:
-        block, key = self._kept.popitem(last=False)
-        del self._block_of[key], self._key_of[block]
+        block, _ = self._kept.popitem(last=False)
+        key = self._key_of.pop(block, None)
+        if key is not None:
+            del self._block_of[key]
+        if block in self._behind:
+            self._forget(block)
         return block
+
+    def _forget(self, block: int) -> None:
+        """Its open tokens are found no more; and the block is free, if that was all for which it was kept."""
+        beginning = self._behind.pop(block)
+        tails = self._tails[beginning]
+        del tails[block]
+        if not tails:
+            del self._tails[beginning]
+        if block in self._kept and block not in self._key_of:
+            del self._kept[block]
+            self._free.append(block)
+
+
+def _agreeing(held: Sequence[int], wanted: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(held, wanted, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(held), len(wanted)))

@@ -158,6 +158,12 @@ class Forward:
             raise ValueError(f"a step that the native library does not take: {self._reason()}")
         return self._logits[:wanted, : self._vocabulary]
 
+    def copy(self, source: int, target: int) -> None:
+        """Let block `target` of the cache hold the keys and values that block `source` does."""
+        for cache in self._cache:
+            blocks = cache.reshape(-1, self._layer_block)
+            blocks[target] = blocks[source]
+
     def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
         """A token of each order's row, by the threads that computed the rows. Errors as of Chooser."""
         if self._chooser is None:

@@ -223,6 +223,8 @@ class Loop:
             stream = self._waiting.popleft()
             reason = stream.admit(self._cache)
             if reason is None:
+                if stream.table.copied is not None:
+                    self._model.copy(*stream.table.copied)
                 self._running.append(stream)
                 continue
             left.append(stream)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from puna.engine.cpu.cache import BlockKey, Cache, Table, WaitReason, block_keys
+from puna.engine.cpu.cache import BlockKey, Cache, Table, WaitReason, block_keys, end_key
 from puna.engine.cpu.choice import Draw, Rate
 from puna.engine.cpu.guess import Guesser
 from puna.engine.cpu.history import History
@@ -74,6 +74,7 @@ class Stream:
         self.done = 0
         self.ended = False
         self._keys: list[BlockKey] | None = None
+        self._end_key: BlockKey | None = None
         self._table: Table | None = None
 
     @property
@@ -83,19 +84,22 @@ class Stream:
 
     def admit(self, cache: Cache) -> WaitReason | None:
         """Take a place in the cache; or why not now."""
-        if self._keys is None:
-            self._keys = [] if self.scored else block_keys(self.tokens, cache.block_size)
-        # A token at least is left to be computed: the one whose row is wanted.
-        table = cache.admit(self._keys, self.room, shareable=(self.prompt - 1) // cache.block_size)
+        if self._keys is None and not self.scored:
+            self._keys = block_keys(self.tokens, cache.block_size)
+            self._end_key = end_key(self.tokens, cache.block_size, self._keys)
+        # A token at least is left to be computed: the one whose row is wanted. Of a scored text every row is.
+        findable = 0 if self.scored else self.prompt - 1
+        table = cache.admit(self.tokens, self._keys or (), self.room, findable, self._end_key)
         if isinstance(table, WaitReason):
             return table
         self._table = table
-        self.done = table.cached * cache.block_size
+        self.done = table.found
         return None
 
     def release(self, cache: Cache) -> None:
         """Give the place back, if there is one."""
         if self._table is not None:
+            cache.remember(self._table, self.tokens, self.done)
             cache.release(self._table)
             self._table = None
 
@@ -108,8 +112,10 @@ class Stream:
 
     def advance(self, count: int, cache: Cache) -> None:
         """The next `count` tokens are in the cache."""
-        self.done += count
+        before, self.done = self.done, self.done + count
         cache.publish(self.table, self.tokens, self.done)
+        if before < self.prompt <= self.done:
+            cache.remember(self.table, self.tokens, self.done)
 
     def orders(self, row: int, span: Span, masks: Masks | None) -> Sequence[Draw | Rate]:
         """What to find out from a span's rows, the first of which is `row`. `masks`: what a Constraint allows."""

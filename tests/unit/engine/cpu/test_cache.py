@@ -7,18 +7,14 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from puna.engine.cpu.cache import Cache, Table, WaitReason, block_keys, blocks_for, capacity_for
+from puna.engine.cpu.cache import TAILS, Cache, Table, WaitReason, block_keys, blocks_for, capacity_for, end_key
 from puna.errors import LoadFailed
 
 BLOCK = 32
 
 
-def shareable(prompt: list[int]) -> int:
-    return (len(prompt) - 1) // BLOCK
-
-
 def admit(cache: Cache, prompt: list[int], answer: int = 10) -> Table | WaitReason:
-    return cache.admit(block_keys(prompt, BLOCK), len(prompt) + answer, shareable(prompt))
+    return cache.admit(prompt, block_keys(prompt, BLOCK), len(prompt) + answer, len(prompt) - 1)
 
 
 def admitted(cache: Cache, prompt: list[int], answer: int = 10) -> Table:
@@ -51,15 +47,15 @@ def test_a_prompt_is_found_again() -> None:
     blocks = list(first.blocks)
     cache.release(first)
     again = admitted(cache, prompt)
-    assert again.cached == 3
+    assert again.found == 96
     assert again.blocks == blocks[:3]
 
 
 def test_a_token_or_more_is_left_to_compute() -> None:
     cache, prompt = Cache(20, BLOCK), list(range(65))
     cache.release(computed(cache, prompt))
-    assert admitted(cache, prompt).cached == 2
-    assert admitted(cache, prompt[:64]).cached == 1
+    assert admitted(cache, prompt).found == 64
+    assert admitted(cache, prompt[:64]).found == 32
 
 
 def test_an_answer_is_found_like_a_prompt() -> None:
@@ -71,9 +67,9 @@ def test_an_answer_is_found_like_a_prompt() -> None:
     blocks = list(table.blocks)
     cache.release(table)
     again = admitted(cache, [*prompt, *answer, 7, 7])
-    assert again.cached == 3
+    assert again.found == 96
     assert again.blocks == blocks[:3]
-    assert admitted(cache, [*prompt, *answer[:30], 7, *answer[30:]]).cached == 2
+    assert admitted(cache, [*prompt, *answer[:30], 7, *answer[30:]]).found == 64
 
 
 def test_what_two_compute_at_once_is_kept_once() -> None:
@@ -109,7 +105,7 @@ def test_who_gives_up_lets_the_others_go_on() -> None:
     cache.publish(first, prompt, 32)
     cache.release(first)
     second = admitted(cache, prompt)
-    assert second.cached == 1
+    assert second.found == 32
     assert admit(cache, prompt) is WaitReason.PROMPT
 
 
@@ -133,9 +129,9 @@ def test_the_prompt_left_unused_for_longest_is_evicted_from_its_end() -> None:
     cache.release(computed(cache, [9] * 20, answer=0))
     assert cache.kept == 5  # the last of the older went; the new one's end is open and so not kept
     again = admitted(cache, new, answer=0)
-    assert again.cached == 2
+    assert again.found == 64
     cache.release(again)
-    assert admitted(cache, [*old[:64], 7, 7], answer=0).cached == 2
+    assert admitted(cache, [*old[:64], 7, 7], answer=0).found == 64
 
 
 def test_a_kept_block_that_a_sequence_begins_with_is_not_also_promised_to_it() -> None:
@@ -159,6 +155,92 @@ def test_a_context_that_does_not_fit_is_refused() -> None:
         capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=7_000)
 
 
+def ended(cache: Cache, text: list[int], computed: int) -> list[int]:
+    """A sequence that is over; its blocks."""
+    table = admitted(cache, text, answer=max(computed - len(text), 0))
+    cache.extend(table, computed)
+    cache.publish(table, text, computed)
+    blocks = list(table.blocks)
+    cache.remember(table, text, computed)
+    cache.release(table)
+    return blocks
+
+
+def test_the_open_end_of_a_sequence_is_copied_as_far_as_it_agrees() -> None:
+    cache, text = Cache(20, BLOCK), list(range(100))
+    blocks = ended(cache, text, 80)
+    assert cache.kept == 3
+    again = admitted(cache, text)
+    assert (again.found, again.copied) == (80, (blocks[2], again.blocks[2]))
+    assert again.blocks[:2] == blocks[:2]
+    assert again.blocks[2] not in blocks
+    other = admitted(cache, [*text[:70], 7, 7, 7])
+    assert (other.found, other.copied) == (70, (blocks[2], other.blocks[2]))
+    assert admitted(cache, [*text[:64], 7, 7, 7]).copied is None
+    assert admitted(cache, [7, *text[1:]]).copied is None
+
+
+def test_of_open_ends_the_one_that_agrees_longest_is_taken() -> None:
+    cache = Cache(40, BLOCK)
+    for length in (5, 20, 9):
+        ended(cache, [*range(length), *range(100, 120)], length + 3)
+    assert admitted(cache, list(range(40))).found == 20
+
+
+def test_a_token_is_left_where_the_text_ends_with_its_blocks() -> None:
+    cache, text = Cache(20, BLOCK), list(range(64))
+    ended(cache, text, 64)
+    assert admitted(cache, text).found == 63
+    assert admitted(cache, text[:40]).found == 39
+
+
+def test_the_end_of_the_same_text_is_waited_for() -> None:
+    cache, text = Cache(20, BLOCK), list(range(20))
+
+    def same(last: int) -> Table | WaitReason:
+        said = [*text, last]
+        return cache.admit(said, [], 30, len(said) - 1, end_key(said, BLOCK, []))
+
+    first = same(7)
+    assert isinstance(first, Table)
+    assert same(7) is WaitReason.PROMPT
+    assert isinstance(same(8), Table)
+    cache.extend(first, 21)
+    cache.publish(first, [*text, 7], 21)
+    cache.remember(first, [*text, 7], 21)
+    again = same(7)
+    assert isinstance(again, Table)
+    assert again.found == 20
+    assert isinstance(same(7), Table)
+
+
+def test_open_ends_are_forgotten_with_their_blocks() -> None:
+    cache = Cache(3, BLOCK)
+    ended(cache, list(range(20)), 20)
+    held = admitted(cache, [5] * 40, answer=50)
+    cache.extend(held, 90)
+    assert cache.kept == 0
+    cache.release(held)
+    assert admitted(cache, list(range(20))).copied is None
+
+
+def test_only_the_latest_open_ends_behind_one_beginning_are_kept() -> None:
+    cache = Cache(40, BLOCK)
+    for number in range(TAILS + 3):
+        ended(cache, [1, 2, 3, 100 + number, 5, 6], 5)
+    assert cache.kept == TAILS
+    assert admitted(cache, [1, 2, 3, 100, 5, 6]).found == 3
+    assert admitted(cache, [1, 2, 3, 100 + TAILS + 2, 5, 6]).found == 5
+
+
+def test_an_open_end_in_the_way_is_taken_over() -> None:
+    """In a cache that has no other room: the block is what it should be copied into."""
+    cache = Cache(1, BLOCK)
+    (block,) = ended(cache, list(range(20)), 20)
+    again = admitted(cache, list(range(30)), answer=2)
+    assert (again.found, again.copied) == (20, (block, block))
+
+
 class CacheMachine(RuleBasedStateMachine):
     """Random sequences over few texts: each block is held by whom the model says, and holds what it should."""
 
@@ -176,14 +258,19 @@ class CacheMachine(RuleBasedStateMachine):
         table = admit(self.cache, prompt, answer)
         if isinstance(table, WaitReason):
             return
+        if table.copied is not None:
+            source, target = table.copied
+            assert target == table.blocks[-1]
+            assert len(self.holds[source]) >= table.found
+            self.holds[target] = self.holds[source][: table.found]
         for place, block in enumerate(table.blocks):
-            assert self.holds[block] == tuple(text[: (place + 1) * BLOCK])
+            assert self.holds[block] == tuple(text[: min((place + 1) * BLOCK, table.found)])
         self.running.append((table, text, length))
-        self.done[id(table)] = table.cached * BLOCK
+        self.done[id(table)] = table.found
 
     @precondition(lambda self: self.running)
-    @rule(which=st.integers(0, 1000), step=st.integers(1, 90), refused=st.integers(0, 15))
-    def advance(self, which: int, step: int, refused: int) -> None:
+    @rule(which=st.integers(0, 1000), step=st.integers(1, 90), refused=st.integers(0, 15), remembered=st.booleans())
+    def advance(self, which: int, step: int, refused: int, remembered: bool) -> None:
         """Some tokens come, and some that were guessed and computed behind them do not."""
         table, text, _ = self.running[which % len(self.running)]
         before = self.done[id(table)]
@@ -195,11 +282,14 @@ class CacheMachine(RuleBasedStateMachine):
             self.holds[table.blocks[place]] = tuple(written[: (place + 1) * BLOCK])
         self.done[id(table)] = after
         self.cache.publish(table, text, after)
+        if remembered:
+            self.cache.remember(table, text, after)
 
     @precondition(lambda self: self.running)
     @rule(which=st.integers(0, 1000))
     def stop(self, which: int) -> None:
-        table, _, _ = self.running.pop(which % len(self.running))
+        table, text, _ = self.running.pop(which % len(self.running))
+        self.cache.remember(table, text, self.done[id(table)])
         self.cache.release(table)
 
     @invariant()

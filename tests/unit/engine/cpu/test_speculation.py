@@ -157,7 +157,7 @@ def test_what_was_computed_with_guesses_serves_the_next_turn(trial: int) -> None
     before = bench.model.computed
     bench.generate(2, turn, max_tokens=1)
     bench.run()
-    assert bench.model.computed - before == 170 - 128
+    assert bench.model.computed - before == 170 - 149
     assert told(bench.told[2]) == answer(turn, speculation=False, max_tokens=1)[0]
 
 
