@@ -154,7 +154,7 @@ INLINE void read_group(const int type, const Sixteen *s, int64_t at, const Head 
     case G_Q5_1: {
         int64_t bits = at + (type == G_Q5_0 ? 2 : 4);
         vu high = a_word(s, bits);
-        one_scale(g, h->d, type == G_Q5_0 ? h->d * f_set(-16) : h->least), nibbles(s, bits + 4, g->q);
+        one_scale(g, h->d, type == G_Q5_0 ? (vf)(h->d * f_set(-16)) : h->least), nibbles(s, bits + 4, g->q);
         UNROLL for (int i = 0; i < 8; i++) { /* four bits to the fifth bit of four bytes: no two meet */
             vu four = high >> (4 * i) & u_set(15);
             g->q[i] |= (four * u_set(0x00204081) & u_set(0x01010101)) << 4;
