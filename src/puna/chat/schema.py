@@ -189,10 +189,23 @@ _SHORT_ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 8: "\\b", 9: "\\t", 10: "\\n", 12: 
 def json_characters(allowed: Chars) -> Expression:
     """One of these characters, as it is written inside a JSON string."""
     raw = intersection(allowed.ranges, _PLAIN.ranges)
-    options: list[Expression] = [Chars(raw)] if raw else []
-    for low, high in intersection(allowed.ranges, ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))):
-        options += [Terminal(_SHORT_ESCAPES.get(code) or f"\\u{code:04x}") for code in range(low, high + 1)]
-    return choice(*options)
+    others = intersection(allowed.ranges, ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
+    escapes = [_SHORT_ESCAPES.get(code) or f"\\u{code:04x}" for low, high in others for code in range(low, high + 1)]
+    return choice(*([Chars(raw)] if raw else []), *([_one_of(escapes)] if escapes else []))
+
+
+def _one_of(texts: list[str]) -> Expression:
+    """One of these texts, what they begin with only once, so that few are open at a character."""
+    if len(texts) == 1:
+        return Terminal(texts[0])
+    if all(len(text) == 1 for text in texts):
+        return chars("".join(texts))
+    after: dict[str, list[str]] = {}
+    for text in texts:
+        after.setdefault(text[0], []).append(text[1:])
+    ends = chars("".join(first for first, rests in after.items() if rests == [""]))
+    longer = [seq(Terminal(first), _one_of(rests)) for first, rests in after.items() if rests != [""]]
+    return choice(*([ends] if ends.ranges else []), *longer)
 
 
 def json_text(value: JsonValue) -> Terminal:
