@@ -21,6 +21,7 @@ from puna import __version__
 from puna.engine.runner import Engine
 from puna.errors import StoreError
 from puna.inference import Inference
+from puna.lane import take_short_turns
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
 from puna.server.engines import engines, stand_in_for
@@ -50,6 +51,7 @@ def run(settings: Settings, *, on_ready: Callable[[Address], None] = lambda _: N
     AddressInUse when something listens there.
     """
     parse_origins(settings.origins)
+    take_short_turns()
     with listening(settings.address) as listener:
         return _run_loop(_serve(settings, listener, on_ready))
 
