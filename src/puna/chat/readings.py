@@ -22,6 +22,9 @@ from puna.grammar.gbnf import Rules, intersection
 FEW = 64
 """Texts whose lengths differ by no more cannot be read in very many ways."""
 
+LONG_RUN = 1_000
+"""Characters of a run of one length that count as one of any length."""
+
 _SMALL = 4
 """A count up to which it is taken for what it is."""
 _MOST_STEPS = 200_000
@@ -64,7 +67,8 @@ def breadth(node: PatternNode) -> int | None:
             return None if None in found else sum(one for one in found if one is not None)
         case Times(item, low, high):
             inner = breadth(item)
-            return None if high is None or inner is None else high - low + inner * high
+            run = low if low > LONG_RUN else 0
+            return None if high is None or inner is None else high - low + run + inner * high
         case _:
             return 0
 
@@ -77,7 +81,8 @@ def _repetitions(node: PatternNode) -> int:
         case Concatenation(parts) | Either(parts):
             return sum(_repetitions(part) for part in parts)
         case Times(One(), low, high):
-            return int(high not in (low, 1))
+            # A long run of one length that may begin anywhere is as many runs at once.
+            return int(high not in (low, 1) or low > LONG_RUN)
         case Times(item, _, high):
             return _repetitions(item) if high == 1 else 2
         case _:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from puna.chat import numbers, pattern, texts
 from puna.chat.formats import STRING_FORMATS
 from puna.chat.loosened import is_there, loosened
-from puna.chat.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, measure
+from puna.chat.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, TooDeep, measure
 from puna.chat.survey import faults
 from puna.errors import Code, InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (
@@ -59,6 +59,8 @@ _ANY_ORDER = 6
 _MAX_OPTIONS = 500
 _MAX_LOOK = 4
 _MOST_PATTERNS = 4
+_MOST_MEMBERS = 20_000
+"""Rules for the properties of an object that are counted: one for each property and each number before it."""
 
 
 # ------------------------------------------------------------------------------------------------------ public parts
@@ -104,8 +106,13 @@ def loose_json_value(rules: Rules, schema: JsonValue, *, param: str, types: froz
     Raises InvalidRequest for a schema that is too large, UnsatisfiableSchema for one that nothing satisfies, and
     GrammarTooLarge.
     """
-    _check_size(schema, param)
     left_out: list[str] = []
+    try:
+        _check_size(schema, param)
+    except InvalidRequest as error:
+        if not isinstance(error.__cause__, TooDeep):
+            raise
+        schema, left_out = {}, [param]
     value = _attempt(rules, schema, param, types)
     while isinstance(value, list):
         if len(left_out) + len(value) > MAX_LEFT_OUT:
@@ -456,7 +463,11 @@ class Writer:
             low = 0
         if high is not None and high >= len(members) and extra is None:
             high = None
-        most = high + 1 if high is not None else max(low, 1)
+        # Of those with a given name no more can have been written than there are.
+        most = min(high + 1 if high is not None else max(low, 1), max(len(members), 1))
+        if most * len(members) > _MOST_MEMBERS:
+            keyword = "maxProperties" if high is not None else "minProperties"
+            raise SchemaError(shape.where, keyword, f"counted over {len(members)} properties")
         comma = seq(Terminal(","), self.gap())
         after: dict[int, Expression] = {
             count: self._last_members(

@@ -42,6 +42,7 @@ MANY = {
     r"^(https?://)?([\da-z.-]+)\.([a-z.]{2,6})([/\w .-]*)*/?$": "a.bc/d",
     "^(.{0,400},){0,300}$": "a, b,",
     "^[a-c]*a[a-c]{6}[a-c]*$": "abcabca",
+    "^.{0,100000}a.{100000}$": "a",
 }
 FEW = [
     "^a*b*$",
@@ -52,6 +53,7 @@ FEW = [
     "^[a-z]*[0-9]{4}[a-z]*$",
     "^.{0,40},.{0,20}$",
     "^[0-9]{1,9}$",
+    "^[a-z]{5000}$",
 ]
 
 
@@ -95,7 +97,7 @@ def grammars_of(text: str) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("kind", ["schema", "list", "caller"])
-@pytest.mark.parametrize("text", [text for text in MANY if "400" not in text])
+@pytest.mark.parametrize("text", [text for text in MANY if "00" not in text])
 def test_a_token_is_no_dearer_than_the_last(kind: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gbnf, before = grammars_of(text)[kind]
     follow(gbnf, before + MANY[text] * (600 // len(MANY[text])), monkeypatch)
@@ -160,7 +162,7 @@ def test_of_a_schema_repetitions_are_cut_shorter_instead() -> None:
 
 # ------------------------------------------------------------------------------------------------ the same texts
 
-TEXTS = ["".join(letters) for length in range(5) for letters in product("abc", repeat=length)]
+TEXTS = ["".join(letters) for length in range(4) for letters in product("abc", repeat=length)]
 pieces = st.recursive(
     st.sampled_from(["a", "b", "c", "[ab]", "[^a]", ".", "", "a*", "[ab]*", ".*"]),
     lambda inner: st.one_of(
