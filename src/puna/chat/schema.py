@@ -109,8 +109,8 @@ def loose_json_value(rules: Rules, schema: JsonValue, *, param: str, types: froz
     left_out: list[str] = []
     try:
         _check_size(schema, param)
-    except InvalidRequest as error:
-        if not isinstance(error.__cause__, TooDeep):
+    except InvalidRequest as refusal:
+        if not isinstance(refusal.__cause__, TooDeep):
             raise
         schema, left_out = {}, [param]
     value = _attempt(rules, schema, param, types)
