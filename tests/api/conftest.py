@@ -25,6 +25,7 @@ import pytest
 from openai import OpenAI
 
 from fakes.gguf_files import CHATML, Value, write_tiny_llama
+from fakes.raw_http import Answer
 from puna.engine.scripted import Script, ScriptedEngine
 from puna.model.digest import Digest
 from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, PROJECTOR_TYPE, Config, Layer, Manifest
@@ -147,38 +148,6 @@ def _layer(library: Library, path: Path, media_type: str) -> Layer:
 
 
 # ---------------------------------------------------------------------------------------------------------- server
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer. Header names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """OpenAI's error object."""
-        error: dict[str, Any] = self.json["error"]
-        return error
-
-    @property
-    def events(self) -> list[str]:
-        """The data of server-sent events."""
-        blocks = self.body.decode().split("\n\n")
-        return [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
-
-    @property
-    def chunks(self) -> list[dict[str, Any]]:
-        """The same as JSON; the stream must end with [DONE]."""
-        *chunks, last = self.events
-        assert last == "[DONE]"
-        return [json.loads(chunk) for chunk in chunks]
 
 
 @dataclass

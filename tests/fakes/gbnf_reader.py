@@ -138,6 +138,7 @@ class Gbnf:
 
     def __init__(self, text: str) -> None:
         self.rules: dict[str, object] = {}
+        self._rests: dict[tuple[object, int, int | None], Times] = {}
         for line in text.split("\n"):
             if not line:
                 continue
@@ -231,6 +232,49 @@ class Gbnf:
                     break
             return names
         return []
+
+    # -- how many ways to read it
+
+    def readings(self, text: str) -> int:
+        """How many stacks llama.cpp would hold at most while it reads `text`: each is what may yet have to come."""
+        stacks = self._opened({(Name("root"),)})
+        most = len(stacks)
+        for char in text:
+            holding = {
+                stack[:-1] for stack in stacks if stack and isinstance(stack[-1], Char) and stack[-1].holds(char)
+            }
+            stacks = self._opened(holding)
+            assert stacks, f"no way on at {char!r}"
+            most = max(most, len(stacks))
+        return most
+
+    def _opened(self, waiting: set[tuple[object, ...]]) -> set[tuple[object, ...]]:
+        """The stacks with a character on top, or nothing at all."""
+        opened: set[tuple[object, ...]] = set()
+        seen = set(waiting)
+        todo = list(waiting)
+        while todo:
+            stack = todo.pop()
+            if not stack or isinstance(stack[-1], Char):
+                opened.add(stack)
+                continue
+            new = {(*stack[:-1], *reversed(way)) for way in self._ways(stack[-1])} - seen
+            seen |= new
+            todo += new
+        return opened
+
+    def _ways(self, node: object) -> list[tuple[object, ...]]:
+        if isinstance(node, Name):
+            return [(self.rules[node.name],)]
+        if isinstance(node, Row):
+            return [node.parts]
+        if isinstance(node, Either):
+            return [(option,) for option in node.options]
+        assert isinstance(node, Times)
+        key = (node.item, max(node.low - 1, 0), None if node.high is None else node.high - 1)
+        rest = self._rests.setdefault(key, Times(*key))
+        more = [] if node.high == 0 else [(node.item, rest)]
+        return more if node.low else [(), *more]
 
     # -- does it match
 

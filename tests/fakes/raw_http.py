@@ -11,8 +11,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class RawAnswer:
-    """One answer, read until the server closed or its length was there. Header names in lower case."""
+class Answer:
+    """One HTTP answer, read to its end. Header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -21,6 +21,25 @@ class RawAnswer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        error: dict[str, Any] = self.json["error"]
+        return error
+
+    @property
+    def events(self) -> list[str]:
+        """The data of server-sent events."""
+        blocks = self.body.decode().split("\n\n")
+        return [block.removeprefix("data: ") for block in blocks if block.startswith("data: ")]
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """The same as JSON; the stream must end with [DONE]."""
+        *chunks, last = self.events
+        assert last == "[DONE]"
+        return [json.loads(chunk) for chunk in chunks]
 
 
 @contextmanager
@@ -38,7 +57,7 @@ def send(connection: socket.socket, data: bytes) -> bool:
     return True
 
 
-def read_answer(connection: socket.socket, *, interim: bool = True) -> RawAnswer:
+def read_answer(connection: socket.socket, *, interim: bool = True) -> Answer:
     """The next answer. `interim`: skip answers below 200."""
     stream = connection.makefile("rb")
     while True:
@@ -50,10 +69,10 @@ def read_answer(connection: socket.socket, *, interim: bool = True) -> RawAnswer
             name, _, value = field.decode("latin-1").partition(":")
             headers[name.strip().lower()] = value.strip()
         if status >= 200 or not interim:
-            return RawAnswer(status, headers, _body(stream, headers, status))
+            return Answer(status, headers, _body(stream, headers, status))
 
 
-def exchange(port: int, data: bytes, *, close: bool = False, timeout: float = 20) -> RawAnswer:
+def exchange(port: int, data: bytes, *, close: bool = False, timeout: float = 20) -> Answer:
     """Send, and read one answer. `close`: close the sending side first."""
     with connected(port, timeout=timeout) as connection:
         send(connection, data)

@@ -12,6 +12,9 @@ from fakes.gguf_files import gguf_bytes
 
 DIRECTORY = Path(__file__).parents[2] / "src" / "puna" / "engine" / "stand_in"
 
+LONGEST_TOKEN = "<|endoftext|>"
+"""Of the engine's: by it a prompt that is too long is known as such before it is tokenised."""
+
 TEMPLATE = (
     "{% if tools %}<|im_start|>system\nTools: <tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools>\n"
     'Call with <tool_call>\n{"name": ..., "arguments": ...}\n</tool_call><|im_end|>\n{% endif %}'
@@ -28,11 +31,12 @@ def stand_in_bytes() -> bytes:
     """A header without weights: a long context, ids to fill in between, a template with tools and thinking."""
     return gguf_bytes(
         architecture="scripted",
-        tokens=["none", "prefix", "suffix", "middle"],
+        tokens=["none", "prefix", "suffix", "middle", LONGEST_TOKEN],
         chat_template=TEMPLATE,
         metadata={
             "general.name": "Stand-in of the scripted engine: no model",
             "scripted.context_length": 131072,
+            "tokenizer.ggml.model": "gpt2",
             "tokenizer.ggml.fim_pre_token_id": 1,
             "tokenizer.ggml.fim_suf_token_id": 2,
             "tokenizer.ggml.fim_mid_token_id": 3,

@@ -9,11 +9,11 @@ expressions, left recursion.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from puna.chat import pattern
-from puna.grammar.gbnf import EMPTY, Chars, Expression, Ref, Rules, Terminal, choice, optional, seq, span
+from puna.grammar.gbnf import EMPTY, Expression, Ref, Rules, Terminal, choice, optional, seq, span
 
 _COMMON: Mapping[str, str] = MappingProxyType(
     {
@@ -51,17 +51,18 @@ class LarkError(Exception):
     """What cannot be read or held: a phrase, with its line."""
 
 
-def lark_expression(text: str, rules: Rules, written: Callable[[Chars], Expression]) -> Expression:
-    """All texts of the grammar's rule `start`."""
+def lark_rules(text: str) -> dict[str, Expression]:
+    """The grammar's rules under names of ours; `root` is its `start`. Raises LarkError."""
     if len(text) > _MAX_TEXT:
         raise LarkError(f"it has more than {_MAX_TEXT} characters")
-    return _Reader(text, rules, written).read()
+    reader = _Reader(text)
+    start = reader.read()
+    return {**reader.rules.bodies(), "root": start}
 
 
 class _Reader:
-    def __init__(self, text: str, rules: Rules, written: Callable[[Chars], Expression]) -> None:
-        self.rules = rules
-        self.written = written
+    def __init__(self, text: str) -> None:
+        self.rules = Rules()
         self.tokens = _tokens(text)
         self.at = 0
         self.depth = 0
@@ -249,15 +250,11 @@ class _Reader:
             low, high = self._unquoted(word), self._unquoted(self._take())
             if len(low) != 1 or len(high) != 1 or low > high:
                 raise self._wrong("a range needs two characters, in order")
-            return self.written(span(low, high))
+            return span(low, high)
         if word.endswith("i"):
             text = self._unquoted(word[:-1])
-            return seq(*(choice(*(self._char(c) for c in sorted({char.lower(), char.upper()}))) for char in text))
-        return seq(*(self._char(char) for char in self._unquoted(word)))
-
-    def _char(self, char: str) -> Expression:
-        shown = self.written(Chars(((ord(char), ord(char)),)))
-        return Terminal(char) if isinstance(shown, Chars) else shown
+            return seq(*(choice(*map(Terminal, sorted({char.lower(), char.upper()}))) for char in text))
+        return Terminal(self._unquoted(word))
 
     def _unquoted(self, word: str) -> str:
         if not word.startswith('"') or not word.endswith('"'):
@@ -266,7 +263,7 @@ class _Reader:
 
     def _regex(self, text: str) -> Expression:
         try:
-            return pattern.expression(pattern.whole(pattern.parse(text)), self.rules, self.written)
+            return pattern.expression(pattern.whole(pattern.parse(text)), self.rules, lambda allowed: allowed)
         except pattern.PatternError as error:
             raise self._wrong(f"a regular expression with {error}") from error
 

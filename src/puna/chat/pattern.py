@@ -648,17 +648,17 @@ def _flat(parts: tuple[PatternNode, ...]) -> tuple[PatternNode, ...]:
     return tuple(leaf for part in parts for leaf in (_flat(part.parts) if isinstance(part, Concatenation) else (part,)))
 
 
-def _something(node: PatternNode) -> PatternNode:
+def something(node: PatternNode) -> PatternNode:
     """The same without the empty text."""
     if lengths(node)[0] > 0:
         return node
     match node:
         case Concatenation(parts):
-            return Either(tuple(Concatenation((_something(part), *parts[i + 1 :])) for i, part in enumerate(parts)))
+            return Either(tuple(Concatenation((something(part), *parts[i + 1 :])) for i, part in enumerate(parts)))
         case Either(options):
-            return Either(tuple(_something(option) for option in options))
+            return Either(tuple(something(option) for option in options))
         case Times(item, _, high):
-            return Times(_something(item), 1, high)
+            return Times(something(item), 1, high)
         case _:
             return Either(())
 
@@ -675,7 +675,7 @@ def expression(node: PatternNode, rules: Rules, written: Callable[[Chars], Expre
         case Times(item, low, high):
             if lengths(item)[0] == 0:
                 # A repetition of what may be nothing is left recursion to llama.cpp: repeat what is something.
-                item, low = _something(item), 0
+                item, low = something(item), 0
             inner = expression(item, rules, written)
             return rules.repeat(rules.add(inner, "part") if isinstance(inner, Repeat) else inner, low, high)
         case Look():

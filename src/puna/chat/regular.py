@@ -31,6 +31,10 @@ from puna.grammar.gbnf import (
 Ranges = tuple[tuple[int, int], ...]
 _ALL: Ranges = ((0, 0x10FFFF),)
 _DONE = 0x110000
+_MOST_JOINED = 300
+"""States among which those are looked for that are alike: that takes steps as the square of their number."""
+_FARTHEST = 1_000
+"""How far into a language is looked for another one."""
 
 
 class TooManyStates(Exception):
@@ -48,6 +52,10 @@ class Language:
     low: int = 0
     high: int | None = None
     empty: bool = False
+    letters: Ranges = ()
+    """Characters outside of which none of its texts has any."""
+    longest: int | None = None
+    """No text of it has more characters; None: not known."""
     edges: tuple[int, ...] = (0,)
     """Code points, sorted, from each of which on to the next the same may follow."""
 
@@ -95,6 +103,12 @@ class Languages:
             return first
         if first.kind == "row":
             return self.row(first.parts[0], self.row(first.parts[1], rest))
+        begin = rest.parts[0] if rest.kind == "row" else rest
+        if _is_endless_filler(first) and _is_endless_filler(begin):
+            if _within(first.letters, begin.letters):
+                return rest
+            if _within(begin.letters, first.letters):
+                return self._make("row", (first, rest.parts[1])) if rest.kind == "row" else first
         return self._make("row", (first, rest))
 
     def either(self, options: Iterable[Language]) -> Language:
@@ -106,7 +120,36 @@ class Languages:
             return self.anything
         if any(option.empty and option.kind != "empty" for option in found):
             found.discard(self.nothing)
+        for option in [option for option in found if _is_filler(option) or _is_filled(option)]:
+            found -= {other for other in found if other is not option and self._has(option, other)}
         return self._of_many("either", found, self.none)
+
+    def _has(self, filler: Language, language: Language) -> bool:
+        """Whether what is, or begins with, any text of certain characters surely has all the texts of another
+        language: those are texts of such characters, or end in it after such characters.
+        """
+        if _is_filler(filler):
+            near = filler.high is None or (language.longest is not None and language.longest <= filler.high)
+            return near and _within(language.letters, filler.letters)
+        letters = filler.parts[0].letters
+        for _ in range(_FARTHEST):
+            self.work += 1
+            language = self._begun(language)
+            if language.kind != "row" or not _within(language.parts[0].letters, letters):
+                return False
+            language = language.parts[1]
+            if language is filler:
+                return True
+        return False
+
+    def _begun(self, language: Language) -> Language:
+        """The same; the first of the items, if it begins with some that must come, on its own."""
+        first, *rest = language.parts if language.kind == "row" else (language,)
+        if first.kind != "times" or not first.low or first.parts[0].kind == "one":
+            return language
+        high = None if first.high is None else first.high - 1
+        others = self.times(first.parts[0], first.low - 1, high)
+        return self.row(first.parts[0], self.row(others, rest[0]) if rest else others)
 
     def both(self, conditions: Iterable[Language]) -> Language:
         """The texts that are in all of them."""
@@ -213,7 +256,7 @@ class Languages:
             waiting += found
         live = _live(steps)
         numbers = {state: number for number, state in enumerate(state for state in steps if state in live)}
-        return Automaton(
+        whole = Automaton(
             tuple(
                 AutomatonState(
                     state.empty, tuple((numbers[to], ranges) for to, ranges in steps[state].items() if to in live)
@@ -221,28 +264,62 @@ class Languages:
                 for state in numbers
             )
         )
+        return whole.least()
+
+
+def _is_filler(language: Language) -> bool:
+    """Any text of certain characters, of up to a certain length."""
+    return language.kind == "times" and language.low == 0 and language.parts[0].kind == "one"
+
+
+def _is_endless_filler(language: Language) -> bool:
+    return _is_filler(language) and language.high is None
+
+
+def _within(letters: Ranges, others: Ranges) -> bool:
+    return union((*letters, *others)) == others
+
+
+def _is_filled(language: Language) -> bool:
+    """Any text of certain characters, and something after it."""
+    return language.kind == "row" and _is_endless_filler(language.parts[0])
 
 
 def _language(number: int, kind: str, parts: tuple[Language, ...], about: dict[str, object]) -> Language:
     edges = {edge for part in (parts[:1] if kind == "row" and not parts[0].empty else parts) for edge in part.edges}
+    letters: Ranges = union(letter for part in parts for letter in part.letters)
+    highs = [part.longest for part in parts]
+    known = [high for high in highs if high is not None]
+    longest: int | None = None
     match kind:
         case "one":
             ranges: Ranges = about["ranges"]  # type: ignore[assignment]
+            letters = ranges
+            longest = 1
             edges = {edge for low, high in ranges for edge in (low, high + 1) if edge < _DONE}
             empty = False
         case "row":
             empty = all(part.empty for part in parts)
+            longest = sum(known) if len(known) == len(parts) else None
         case "either":
             empty = any(part.empty for part in parts)
+            longest = max(known) if len(known) == len(parts) else None
         case "both":
             empty = all(part.empty for part in parts)
+            letters = min((part.letters for part in parts), key=len)
+            longest = min(known, default=None)
         case "not":
             empty = not parts[0].empty
+            letters = _ALL
         case "times":
             empty = about["low"] == 0
+            high: int | None = about["high"]  # type: ignore[assignment]
+            longest = None if high is None or highs[0] is None else highs[0] * high
         case _:
             empty = kind == "empty"
-    return Language(number, kind, parts, empty=empty, edges=tuple(sorted({0} | edges)), **about)  # type: ignore[arg-type]
+            longest = 0
+    edge = tuple(sorted({0} | edges))
+    return Language(number, kind, parts, empty=empty, letters=letters, longest=longest, edges=edge, **about)  # type: ignore[arg-type]
 
 
 def _live(steps: dict[Language, dict[Language, Ranges]]) -> set[Language]:
@@ -283,7 +360,37 @@ class Automaton:
 
     def expression(self, rules: Rules, written: Callable[[Chars], Expression]) -> Expression:
         """As rules of a grammar: one a state, rows of states that only follow each other in one."""
-        return _Writing(self.states, rules, written).state(0) if self.states else NEVER
+        if not self.states:
+            return NEVER
+        return rules.once((self, written), lambda: _Writing(self.states, rules, written).state(0))
+
+    def least(self) -> Automaton:
+        """The same texts in as few states as can be."""
+        if len(self.states) > _MOST_JOINED:
+            return self
+        blocks: list[int] = [int(state.ends) for state in self.states]
+        while True:
+            signs = [self._sign(number, blocks) for number in range(len(self.states))]
+            numbers = {sign: number for number, sign in enumerate(dict.fromkeys(signs))}
+            finer = [numbers[sign] for sign in signs]
+            if len(numbers) == len(set(blocks)):
+                return Automaton(
+                    tuple(
+                        AutomatonState(ends, steps)
+                        for _, ends, steps in dict.fromkeys(
+                            (block, state.ends, self._sign(number, finer)[1])
+                            for number, (block, state) in enumerate(zip(finer, self.states, strict=True))
+                        )
+                    )
+                )
+            blocks = finer
+
+    def _sign(self, number: int, blocks: list[int]) -> tuple[int, tuple[tuple[int, Ranges], ...]]:
+        """What tells a state from the others of its block: where it leads."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for target, ranges in self.states[number].steps:
+            found.setdefault(blocks[target], []).extend(ranges)
+        return blocks[number], tuple(sorted((block, union(ranges)) for block, ranges in found.items()))
 
 
 class _Writing:

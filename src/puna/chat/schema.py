@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from puna.chat import numbers, pattern, texts
 from puna.chat.formats import STRING_FORMATS
 from puna.chat.loosened import is_there, loosened
-from puna.chat.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, measure
+from puna.chat.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, TooDeep, measure
 from puna.chat.survey import faults
 from puna.errors import Code, InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (
@@ -59,6 +59,8 @@ _ANY_ORDER = 6
 _MAX_OPTIONS = 500
 _MAX_LOOK = 4
 _MOST_PATTERNS = 4
+_MOST_MEMBERS = 20_000
+"""Rules for the properties of an object that are counted: one for each property and each number before it."""
 
 
 # ------------------------------------------------------------------------------------------------------ public parts
@@ -104,8 +106,13 @@ def loose_json_value(rules: Rules, schema: JsonValue, *, param: str, types: froz
     Raises InvalidRequest for a schema that is too large, UnsatisfiableSchema for one that nothing satisfies, and
     GrammarTooLarge.
     """
-    _check_size(schema, param)
     left_out: list[str] = []
+    try:
+        _check_size(schema, param)
+    except InvalidRequest as refusal:
+        if not isinstance(refusal.__cause__, TooDeep):
+            raise
+        schema, left_out = {}, [param]
     value = _attempt(rules, schema, param, types)
     while isinstance(value, list):
         if len(left_out) + len(value) > MAX_LEFT_OUT:
@@ -189,10 +196,23 @@ _SHORT_ESCAPES = {0x22: '\\"', 0x5C: "\\\\", 8: "\\b", 9: "\\t", 10: "\\n", 12: 
 def json_characters(allowed: Chars) -> Expression:
     """One of these characters, as it is written inside a JSON string."""
     raw = intersection(allowed.ranges, _PLAIN.ranges)
-    options: list[Expression] = [Chars(raw)] if raw else []
-    for low, high in intersection(allowed.ranges, ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C))):
-        options += [Terminal(_SHORT_ESCAPES.get(code) or f"\\u{code:04x}") for code in range(low, high + 1)]
-    return choice(*options)
+    others = intersection(allowed.ranges, ((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
+    escapes = [_SHORT_ESCAPES.get(code) or f"\\u{code:04x}" for low, high in others for code in range(low, high + 1)]
+    return choice(*([Chars(raw)] if raw else []), *([_one_of(escapes)] if escapes else []))
+
+
+def _one_of(texts: list[str]) -> Expression:
+    """One of these texts, what they begin with only once, so that few are open at a character."""
+    if len(texts) == 1:
+        return Terminal(texts[0])
+    if all(len(text) == 1 for text in texts):
+        return chars("".join(texts))
+    after: dict[str, list[str]] = {}
+    for text in texts:
+        after.setdefault(text[0], []).append(text[1:])
+    ends = chars("".join(first for first, rests in after.items() if rests == [""]))
+    longer = [seq(Terminal(first), _one_of(rests)) for first, rests in after.items() if rests != [""]]
+    return choice(*([ends] if ends.ranges else []), *longer)
 
 
 def json_text(value: JsonValue) -> Terminal:
@@ -443,7 +463,11 @@ class Writer:
             low = 0
         if high is not None and high >= len(members) and extra is None:
             high = None
-        most = high + 1 if high is not None else max(low, 1)
+        # Of those with a given name no more can have been written than there are.
+        most = min(high + 1 if high is not None else max(low, 1), max(len(members), 1))
+        if most * len(members) > _MOST_MEMBERS:
+            keyword = "maxProperties" if high is not None else "minProperties"
+            raise SchemaError(shape.where, keyword, f"counted over {len(members)} properties")
         comma = seq(Terminal(","), self.gap())
         after: dict[int, Expression] = {
             count: self._last_members(

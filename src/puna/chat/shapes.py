@@ -54,6 +54,10 @@ class SchemaError(Exception):
         self.keyword = keyword
 
 
+class TooDeep(SchemaError):
+    """It is nested too deep to be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Located:
     """A schema and the JSON pointer of its place. `through`: the references followed to get here on one level."""
@@ -147,7 +151,7 @@ def measure(schema: JsonValue) -> None:
         value, depth = waiting.pop()
         nodes += 1
         if depth > MAX_DEPTH:
-            raise SchemaError("#", None, f"it is nested more than {MAX_DEPTH} levels deep")
+            raise TooDeep("#", None, f"it is nested more than {MAX_DEPTH} levels deep")
         if nodes > MAX_NODES:
             raise SchemaError("#", None, f"it has more than {MAX_NODES} parts")
         if isinstance(value, dict):

@@ -1,7 +1,8 @@
 """Texts that keep patterns, formats and lengths, all at once: their characters as expressions of a grammar. Pure.
 
-One pattern is written as it stands. Several, or one that looks ahead, become one machine (`puna.chat.regular`); where
-that would be too large, repetitions are cut shorter, which allows less than the schema does and never more.
+One pattern is written as it stands, if its texts have one reading (`puna.chat.readings`). Several, or one that looks
+ahead or can be read in many ways, become one machine (`puna.chat.regular`); where that would be too large, repetitions
+are cut shorter, which allows less than the schema does and never more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Literal
 
-from puna.chat import pattern
+from puna.chat import pattern, readings
 from puna.chat.formats import SHORT, SHORT_FORMATS, STRING_FORMATS
 from puna.chat.pattern import ANYTHING, Concatenation, Edge, Look, One, PatternError, PatternNode, Times
 from puna.chat.regular import Automaton, Languages, TooManyStates
@@ -21,6 +22,8 @@ from puna.grammar.gbnf import NEVER, Chars, Expression, Rules
 
 MAX_STATES = 1_500
 MAX_WORK = 50_000
+MOST_READINGS = 1_000
+"""How many readings of a text a grammar may have open at once, about."""
 _WORK = 4
 """Steps of a machine that count as one of reading a schema."""
 _SHORTER = ((200, 16), (64, 8), (32, 4), (24, 3), (16, 2), (12, 2), (12, 1), (8, 1), (4, 1), (2, 1), (1, 1))
@@ -115,7 +118,7 @@ def _written(
     high = None if high is not None and longest is not None and longest <= high else high
     if len(nodes) == 1 and not pattern.looks(nodes[0]):
         try:
-            return pattern.expression(pattern.within(nodes[0], low, high), rules, written)
+            return _alone(rules, pattern.within(nodes[0], low, high), written)
         except PatternError:
             pass
     if high is not None and high > SHORT and longest is not None:
@@ -124,6 +127,29 @@ def _written(
     machine, work = _machine(nodes, low, high)
     rules.spend(work // _WORK)
     return None if machine is None else machine.expression(rules, written)
+
+
+def whole(rules: Rules, node: PatternNode, written: _Write) -> Expression:
+    """The texts of a tree without edges. PatternError if it looks ahead, or can be read in too many ways."""
+    found = _alone(rules, node, written)
+    if found is None:
+        raise PatternError("repetitions of the same characters in each other or in a row, too many to tell apart")
+    return found
+
+
+def _alone(rules: Rules, node: PatternNode, written: _Write) -> Expression | None:
+    """As it stands where each text has one reading, or there are few; else as a machine. None: it would be too
+    large.
+    """
+    if readings.many(node, rules):
+        machine, work = _machine((node,), 0, None)
+        rules.spend(work // _WORK)
+        if machine is not None:
+            return machine.expression(rules, written)
+        open_at_once = readings.breadth(node)
+        if open_at_once is None or open_at_once > MOST_READINGS:
+            return None
+    return pattern.expression(node, rules, written)
 
 
 @lru_cache(maxsize=128)

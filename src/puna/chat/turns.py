@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import groupby
 
@@ -63,21 +63,18 @@ def spelled_out(
     """
     turns: list[Message] = []
     spelled: set[str | None] = set()
-    results = False
+    results: list[Part] = []
     for message in messages:
         if message.role == "tool" and (not unreadable_only or message.tool_call_id in spelled):
-            result = _result(message)
-            if results:
-                turns[-1] = replace(turns[-1], content=(*turns[-1].content, *result))
-            else:
-                turns.append(Message("user", result))
-            results = True
+            results += _result(message)
             continue
-        meant = [call for call in message.tool_calls if not unreadable_only or unreadable(call)]
+        if results:
+            turns.append(Message("user", tuple(results)))
+            results = []
+        meant = {call for call in message.tool_calls if not unreadable_only or unreadable(call)}
         spelled.update(call.id for call in meant)
         turns.append(_with_calls(message, meant, syntax))
-        results = False
-    return tuple(turns)
+    return (*turns, Message("user", tuple(results))) if results else tuple(turns)
 
 
 def _result(message: Message) -> tuple[Part, ...]:
@@ -87,9 +84,11 @@ def _result(message: Message) -> tuple[Part, ...]:
     return (TextPart("<tool_response>\n"), *message.content, TextPart("\n</tool_response>"))
 
 
-def _with_calls(message: Message, meant: Sequence[ToolCall], syntax: CallSyntax) -> Message:
+def _with_calls(message: Message, meant: Set[ToolCall], syntax: CallSyntax) -> Message:
     calls = tuple(
-        TextPart(f"{syntax.before}{call.name}{syntax.between}{_arguments_text(call)}{syntax.after}") for call in meant
+        TextPart(f"{syntax.before}{call.name}{syntax.between}{_arguments_text(call)}{syntax.after}")
+        for call in message.tool_calls
+        if call in meant
     )
     others = tuple(call for call in message.tool_calls if call not in meant)
     return replace(message, content=(*message.content, *calls), tool_calls=others) if calls else message
@@ -173,24 +172,41 @@ def with_short_ids(messages: Sequence[Message]) -> tuple[Message, ...]:
     A result that names no call answers the first one of its name that has no answer yet, or else the first at all.
     """
     turns: list[Message] = []
-    waiting: list[tuple[str, str]] = []
+    waiting = _Unanswered(())
     for place, message in enumerate(messages):
         if message.tool_calls:
             calls = tuple(replace(call, id=_short(call.id, place, at)) for at, call in enumerate(message.tool_calls))
-            waiting = [(old.id, new.id) for old, new in zip(message.tool_calls, calls, strict=True)]
-            named = {new.id: new.name for new in calls}
+            waiting = _Unanswered(zip(message.tool_calls, calls, strict=True))
             turns.append(replace(message, tool_calls=calls))
             continue
-        if message.role == "tool" and waiting:
-            answered = next(
-                (pair for pair in waiting if pair[0] == message.tool_call_id),
-                next((pair for pair in waiting if named[pair[1]] == message.name), waiting[0]),
-            )
-            waiting.remove(answered)
-            turns.append(replace(message, tool_call_id=answered[1]))
+        if message.role == "tool" and waiting.calls:
+            turns.append(replace(message, tool_call_id=waiting.answered(message)))
             continue
         turns.append(message)
     return tuple(turns)
+
+
+class _Unanswered:
+    """The calls of a turn that have no answer yet: by number, in order, under the ids that they get."""
+
+    def __init__(self, calls: Iterable[tuple[ToolCall, ToolCall]]) -> None:
+        self.calls: dict[int, str] = {}
+        self._of_id: dict[str | None, deque[int]] = {}
+        self._of_name: dict[str | None, deque[int]] = {}
+        for number, (old, new) in enumerate(calls):
+            self.calls[number] = new.id
+            self._of_id.setdefault(old.id, deque()).append(number)
+            self._of_name.setdefault(new.name, deque()).append(number)
+        self._in_order = deque(self.calls)
+
+    def answered(self, result: Message) -> str:
+        """The id of the call that this answers, which has its answer now."""
+        for numbers in (self._of_id.get(result.tool_call_id), self._of_name.get(result.name), self._in_order):
+            while numbers and numbers[0] not in self.calls:
+                numbers.popleft()
+            if numbers:
+                return self.calls.pop(numbers[0])
+        raise AssertionError("none is left")
 
 
 def _short(id_: str, *place: int) -> str:

@@ -45,6 +45,7 @@ from puna.engine.runner import (
     Token,
 )
 from puna.errors import Code, ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
+from puna.lane import in_lane
 from puna.model.markup import Markup
 from puna.settings import Settings
 from puna.types import Candidate, JsonObject
@@ -192,6 +193,8 @@ class Script(_Part):
 # ----------------------------------------------------------------------------------------------------- vocabulary
 
 _PIECES = re.compile(rb"\s?\w+|[\s\S]")
+_LONG = 64 * 1024
+"""Bytes over which a text is cut beside the event loop, and that are cut in one go."""
 _SPECIAL = re.compile("|".join(re.escape(text) for text in CONTROL + MARKERS).encode())
 
 
@@ -204,6 +207,12 @@ def split_text(data: bytes) -> list[bytes]:
         pieces.append(match[0])
         end = match.end()
     return pieces + _PIECES.findall(data[end:])
+
+
+def _add(tokens: list[int], data: bytes) -> None:
+    """The bytes as tokens. A little at a time: nothing else runs meanwhile."""
+    for at in range(0, len(data), _LONG):
+        tokens += data[at : at + _LONG]
 
 
 class ScriptedVocabulary:
@@ -223,15 +232,14 @@ class ScriptedVocabulary:
         return len(self._pieces)
 
     def tokenize(self, data: bytes, *, special: bool) -> list[int]:
-        if not special:
-            return list(data)
         tokens: list[int] = []
         end = 0
-        for match in _SPECIAL.finditer(data):
-            tokens += data[end : match.start()]
+        for match in _SPECIAL.finditer(data) if special else ():
+            _add(tokens, data[end : match.start()])
             tokens.append(self._ids[match[0]])
             end = match.end()
-        return tokens + list(data[end:])
+        _add(tokens, data[end:])
+        return tokens
 
     def echoed(self, tokens: Sequence[int]) -> list[bytes]:
         """A prompt's pieces: its special tokens, and between them its text, cut as an answer's is."""
@@ -400,7 +408,9 @@ class ScriptedRunner:
     async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         self._check_alive()
         head = [self._vocabulary.bos] if bos and self._info.add_bos else []
-        return head + self._vocabulary.tokenize(text.encode(), special=special)
+        if len(text) <= _LONG:
+            return head + self._vocabulary.tokenize(text.encode(), special=special)
+        return head + await in_lane(lambda: self._vocabulary.tokenize(text.encode(), special=special))
 
     async def detokenize(self, tokens: Sequence[int]) -> bytes:
         self._check_alive()

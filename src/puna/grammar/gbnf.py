@@ -11,7 +11,7 @@ llama.cpp turns a repetition over 2,000 into an endless one without a word, and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -173,6 +173,7 @@ class Rules:
 
     _bodies: dict[str, Expression | None] = field(default_factory=dict)
     _names: dict[Expression, Ref] = field(default_factory=dict)
+    _made: dict[Hashable, Expression] = field(default_factory=dict)
     _external: set[str] = field(default_factory=set)
     _work: list[int] = field(default_factory=lambda: [MAX_WORK])
 
@@ -210,6 +211,12 @@ class Rules:
         if body not in self._names:
             self._names[body] = self.define(self.reserve(hint), body)
         return self._names[body]
+
+    def once(self, key: Hashable, make: Callable[[], Expression]) -> Expression:
+        """What `make` gives for this key, which may define rules: made at the first time."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def repeat(self, item: Expression, low: int, high: int | None) -> Expression:
         """`item` from `low` to `high` times. Unambiguous if `item` is, so that few readings stay open at once."""
@@ -270,6 +277,10 @@ class Rules:
             new = (used for used in references(body) if used not in lines and used not in self._external)
             waiting.extend((used, _pruned(self._body(used), ending)) for used in new)
         return "".join(lines.values())
+
+    def bodies(self) -> dict[str, Expression]:
+        """All rules that are defined."""
+        return {name: body for name, body in self._bodies.items() if body is not None}
 
     def can_end(self, root: Expression) -> bool:
         """Whether any finite text matches."""

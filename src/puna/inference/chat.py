@@ -40,6 +40,8 @@ class ChatPlan:
     messages: tuple[Message, ...]
     calls: CallPlan
     ignored: tuple[str, ...]
+    media: str | None
+    """Where the first image or sound is."""
 
     @property
     def facts(self) -> TemplateFacts:
@@ -66,6 +68,7 @@ def plan_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> Cha
         messages=_messages(whole_messages(model, request), calls, facts),
         calls=calls,
         ignored=(*calls.ignored, *ignored, *_dropped_names(request, facts)),
+        media=_first(request.messages, ImagePart, AudioPart),
     )
 
 
@@ -241,5 +244,5 @@ def _check_features(info: RunnerInfo, plan: ChatPlan) -> None:
         require(info, Feature.LOGPROBS, "log-probabilities", "logprobs")
     if plan.calls.constraint is not None:
         require(info, Feature.CONSTRAINT, "constrained output", "tools" if plan.calls.form else "output")
-    if place := _first(request.messages, ImagePart, AudioPart):
-        require(info, Feature.MEDIA, "images and audio", place)
+    if plan.media is not None:
+        require(info, Feature.MEDIA, "images and audio", plan.media)

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Literal, Protocol
 
 from puna.chat.calls import native_syntax
+from puna.chat.disguise import Given
 from puna.chat.facts import ChatTemplate
 from puna.engine.runner import Runner
 from puna.errors import InvalidRequest, ModelFileError
@@ -26,6 +27,7 @@ from puna.inference.length import is_long
 from puna.inference.prompt import compile_template, template_key
 from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer, note_model
+from puna.lane import in_lane
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
@@ -182,7 +184,9 @@ class Inference:
         if isinstance(request.output, JsonOutput):
             await asyncio.to_thread(_load_checker)
         large = request.tools or request.output is not None or request.template is not None
-        if large or is_long(request.messages):
+        if is_long(Given(request.messages, request.tools, request.template_arguments)):
+            return await in_lane(lambda: plan_chat(model, template, request))
+        if large:
             return await asyncio.to_thread(plan_chat, model, template, request)
         return plan_chat(model, template, request)
 

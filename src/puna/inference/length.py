@@ -7,11 +7,12 @@ tokens swallow what stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import accumulate
 
+from puna.chat.disguise import Given
 from puna.errors import ContextLengthExceeded
 from puna.model.gguf import Header
-from puna.types import Message, TextPart
 
 MANY_MESSAGES = 500
 LONG_TEXT = 100_000
@@ -21,21 +22,17 @@ _EXACT = frozenset({"gpt2", "llama"})
 """Kinds of vocabularies that leave nothing of a text out. Others normalise it, or have one token for the unknown."""
 
 _PART = 100
-"""Characters that a part is worth, whatever is in it."""
+"""Characters that a text is worth, whatever is in it."""
 
 _SPACES = " \n\t\r"
 
 
-def is_long(messages: Sequence[Message]) -> bool:
-    """Whether it takes a while to look through these."""
-    if len(messages) > MANY_MESSAGES:
+def is_long(given: Given) -> bool:
+    """Whether it takes a while to look through this."""
+    if len(given.messages) > MANY_MESSAGES:
         return True
-    return sum(_length(message) for message in messages) > LONG_TEXT
-
-
-def _length(message: Message) -> int:
-    texts = (part.text for part in message.content if isinstance(part, TextPart))
-    return sum(map(len, texts)) + _PART * len(message.content)
+    so_far = accumulate(len(text) + _PART for text in given.strings())
+    return any(length > LONG_TEXT for length in so_far)
 
 
 def check_least(

@@ -6,11 +6,11 @@ spelling, which are all but a few, have the ids that they always had.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 
 from puna.chat.disguise import Written
 from puna.engine.runner import Runner
+from puna.lane import in_lane
 from puna.model.markup import Markup
 from puna.types import MEDIA_MARKER
 
@@ -39,7 +39,7 @@ async def tokenize_written(runner: Runner, written: Written, bos: str, *, begun:
         tokens.append(info.bos)
     before = ""
     large = len(written.disguised) > LARGE
-    parts = await asyncio.to_thread(markup.split, written.disguised) if large else markup.split(written.disguised)
+    parts = await in_lane(lambda: markup.split(written.disguised)) if large else markup.split(written.disguised)
     for part in parts:
         if isinstance(part, int):
             tokens.append(part)

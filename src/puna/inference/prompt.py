@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from puna.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from puna.inference.decode import prompt_size
 from puna.inference.length import LONG_TEXT, check_least, is_long
 from puna.inference.literal import beside, spelled, tokenize_written
+from puna.lane import in_lane
 from puna.model.capabilities import template_kind
 from puna.model.gguf import Header
 from puna.model.markup import Markup
@@ -233,22 +233,21 @@ async def build_prompt(
     `num_ctx`: raise ContextLengthExceeded, without the work, when it certainly does not fit that.
     """
     markup = runner.info.markup
-    media = tuple(
-        part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
-    )
-    marked = markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup
 
-    def write() -> Written:
+    def write() -> tuple[Written, tuple[bytes, ...]]:
+        media = tuple(
+            part.data for message in messages for part in message.content if isinstance(part, ImagePart | AudioPart)
+        )
         if num_ctx is not None:
             rendering.check(messages, num_ctx)
-        written = rendering.write(messages, marked)
+        written = rendering.write(messages, markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup)
         if num_ctx is not None:
             check_least([written.disguised], rendering.header, num_ctx)
-        return written
+        return written, media
 
     # A caller's template may take all the steps that it is allowed.
-    slow = request.template is not None or is_long(messages)
-    written = await asyncio.to_thread(write) if slow else write()
+    slow = request.template is not None or is_long(Given(tuple(messages), rendering.tools, rendering.arguments))
+    written, media = await in_lane(write) if slow else write()
     bos = rendering.template.bos
     tokens = await tokenize_written(runner, written, bos, begun=bool(request.context))
     texts: tuple[str, ...] = ()

@@ -22,6 +22,9 @@ _MOST = 100
 """Of settings that are not shares: far beyond use, and far from where an engine's arithmetic overflows."""
 
 
+MOST_NUM_CTX = 2**63 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """Bounds are inclusive; without one, any finite number will do."""
@@ -34,7 +37,7 @@ class Parameter:
 
 _ROWS = (
     # One beyond what the model was trained on is cut to that, so any is beyond.
-    Parameter("num_ctx", "int", 1, 2**63 - 1),
+    Parameter("num_ctx", "int", 1, MOST_NUM_CTX),
     Parameter("num_batch", "int", 1, _INT32),
     Parameter("num_thread", "int", 0, 4096),
     Parameter("num_gpu", "int", -1, _INT32),
@@ -122,6 +125,8 @@ def stored_options(shape: Mapping[str, JsonValue]) -> tuple[Options, tuple[str, 
 
 
 def _stored(name: str, value: JsonValue) -> tuple[Options, tuple[str, ...]]:
+    if name == "num_ctx" and type(value) is int:
+        value = min(value, MOST_NUM_CTX)  # cut to what the model was trained on in any case, and reported
     try:
         return options_from_json({name: value})
     except InvalidRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from puna.errors import InvalidRequest
+from puna.lane import in_lane
 from puna.server.allowance import Allowance
 from puna.server.encoding import decoded
 from puna.server.pieces import PIECE, parse_in_pieces
@@ -62,7 +62,7 @@ def _written(value: JsonValue) -> str:
 
 async def reply_beside(value: Callable[[], JsonValue], items: int) -> Response:
     """An answer of so many items: made in a thread if they are many, so that others are served meanwhile."""
-    return await asyncio.to_thread(lambda: JsonReply(value())) if items > _STRETCH else JsonReply(value())
+    return await in_lane(lambda: JsonReply(value())) if items > _STRETCH else JsonReply(value())
 
 
 class JsonReply(Response):
@@ -104,7 +104,8 @@ async def read_object(request: Request) -> JsonObject:
     body, encoding = await request.body(), request.headers.get("content-encoding", "")
     allowance: Allowance = request.state.allowance
     if encoding:
-        body = await asyncio.to_thread(decoded, body, encoding, allowance.meter)
+        coded = body
+        body = await in_lane(lambda: decoded(coded, encoding, allowance.meter))
     request.state.body_size = len(body)
     if len(body) > LARGE:
         allowance.grow_large()
@@ -128,7 +129,7 @@ def json_object(text: str, param: str, expected: str) -> JsonObject:
 async def beside(request: Request, work: Callable[[], Result], *, slow: bool = False) -> Result:
     """The result of `work` on the body of `request`: in a thread, while others are served, if it is large or `slow`."""
     size: int = request.state.body_size
-    return await asyncio.to_thread(work) if slow or size > LARGE else work()
+    return await in_lane(work) if slow or size > LARGE else work()
 
 
 def kind(value: object) -> str:

@@ -21,6 +21,7 @@ from puna import __version__
 from puna.engine.engine import Engine
 from puna.errors import StoreError
 from puna.inference import Inference
+from puna.lane import take_short_turns
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
 from puna.server.engines import engines, stand_in_for
@@ -50,8 +51,21 @@ def run(settings: Settings, *, on_ready: Callable[[Address], None] = lambda _: N
     AddressInUse when something listens there.
     """
     parse_origins(settings.origins)
+    take_short_turns()
+    open_many_files()
     with listening(settings.address) as listener:
         return _run_loop(_serve(settings, listener, on_ready))
+
+
+def open_many_files() -> None:
+    """As many as this process may: each connection is one, and systems give fewer than are allowed (1,024)."""
+    try:
+        import resource
+    except ImportError:  # Windows, which counts otherwise
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a limit beside this one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 # --------------------------------------------------------------------------------------------------------- address

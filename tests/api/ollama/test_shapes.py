@@ -22,6 +22,10 @@ def lines(body: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in body.decode().splitlines()]
 
 
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
 def generate(server: Any, **fields: Any) -> Any:
     return server.post("/api/generate", {"model": "tiny", "prompt": "Say hi.", "stream": False, **fields})
 
@@ -310,6 +314,10 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("/api/generate", {"model": "tiny", "prompt": "x", "options": {"top_k": "many"}}, 400, "options.top_k"),
     ("/api/generate", {"model": "tiny", "prompt": "x", "context": ["a"]}, 400, "context[0]"),
     ("/api/generate", {"model": "tiny", "prompt": "x", "context": [-1]}, 400, "vocabulary"),
+    ("/api/chat", {"model": "tiny", "tools": [tool("f")] * 1025}, 400, "tools: list should have at most 1024 items"),
+    ("/api/chat", {"model": "tiny", "tools": [tool("")]}, 400, "tools[0].function.name"),
+    ("/api/chat", {"model": "tiny", "tools": [tool("a b")]}, 400, "tools[0].function.name"),
+    ("/api/chat", {"model": "tiny", "tools": [tool("x" * 257)]}, 400, "tools[0].function.name"),
     ("/api/chat", {"messages": []}, 400, "model is required"),
     ("/api/chat", {"model": "nope", "messages": [{"role": "user", "content": "x"}]}, 404, "model 'nope' not found"),
     ("/api/chat", {"model": "tiny", "messages": [{"role": "wizard", "content": "x"}]}, 400, 'invalid role "wizard"'),

@@ -79,7 +79,7 @@ ANSWERS = (
     '<tool_call>\n{"name": "get_weather", "arguments": {\'city\': 1,}}\n</tool_call> and so on',
     '<tool_call>\n{"name": "get_weather", "arguments": {"city": "\\ud800", "n": 1e999}}\n</tool_call>',
     '<tool_call>\n{"name": "unknown", "arguments": {}}\n</tool_call>',
-    '<tool_call>\n{"name": "odd-name_2", "arguments": {"a": "<tool_call>"}}\n</tool_call>',
+    '<tool_call>\n{"name": "odd.name/2", "arguments": {"a": "<tool_call>"}}\n</tool_call>',
     '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Rome"}, "id": "abcdefghi"}]',
 )
 SCRIPT = {
@@ -90,7 +90,7 @@ SCRIPT = {
 }
 FUNCTIONS = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
-    for name in ("get_weather", "odd-name_2")
+    for name in ("get_weather", "odd.name/2")
 ]
 
 

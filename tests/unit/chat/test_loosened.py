@@ -79,3 +79,23 @@ def test_it_is_bounded() -> None:
     many = {"properties": {f"a{number}": {"not": {"const": 1}} for number in range(MAX_LEFT_OUT + 1)}}
     with pytest.raises(InvalidRequest, match="more than 64 others"):
         loose(many)
+
+
+def test_what_is_nested_too_deep_is_left_out_whole() -> None:
+    schema: Any = {"type": "integer"}
+    for _ in range(70):
+        schema = {"type": "object", "properties": {"a": schema}}
+    assert loose(schema)[1] == ("p",)
+    with pytest.raises(InvalidRequest, match="more than 64 levels"):
+        schema_to_gbnf(schema)
+
+
+def test_large_counts_of_properties_are_held_where_they_can_be() -> None:
+    large: Any = {"properties": {"a": {}}, "maxProperties": 1_000_000, "additionalProperties": True}
+    assert loose_json_value(Rules(), large, param="p").left_out == ()
+    many = {str(number): {"type": "null"} for number in range(300)}
+    assert loose({"properties": many, "maxProperties": 250})[1] == ("p/maxProperties",)
+    grammar, left_out = loose({"properties": {"a": {}, "b": {}, "c": {}}, "maxProperties": 2})
+    assert left_out == ()
+    assert grammar.accepts('{"a":1,"c":2}')
+    assert not grammar.accepts('{"a":1,"b":1,"c":2}')

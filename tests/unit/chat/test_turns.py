@@ -109,3 +109,23 @@ def test_many_turns_are_joined_at_once() -> None:
     """One after the other they would take longer than a test may."""
     (spelled,) = plainer([Message.of("user", "x" * 100)] * 200_000, DEFAULT_SYNTAX)
     assert [len(turn.text) for turn in spelled] == [200_000 * 102 - 2]
+
+
+def test_a_turn_of_many_calls_is_read_call_by_call() -> None:
+    """In time that grows with their number, not with its square: 20,000 would take minutes."""
+    calls = tuple(ToolCall(f"c{number}", "f", "{}") for number in range(20_000))
+    results = [Message("tool", (TextPart("ok"),)) for _ in calls]
+    messages = (Message.of("user", "q"), Message("assistant", tool_calls=calls), *results)
+    short = with_short_ids(messages)
+    assert [message.tool_call_id for message in short[2:]] == [call.id for call in short[1].tool_calls]
+    _, called, answered = spelled_out(messages, DEFAULT_SYNTAX)
+    assert len(called.content) == len(answered.content) == len(calls)
+
+
+def test_an_answer_goes_to_its_call_or_to_the_first_of_its_name_or_the_first() -> None:
+    calls = tuple(ToolCall(id_, name, "{}") for id_, name in (("a", "f"), ("b", "g"), ("c", "f"), ("d", "h")))
+    answers = [("c", None), (None, "g"), ("x", "none"), (None, "f"), ("a", None)]
+    results = [Message("tool", (TextPart("ok"),), name=name, tool_call_id=id_) for id_, name in answers]
+    _, called, *found = with_short_ids([Message.of("user", "q"), Message("assistant", tool_calls=calls), *results])
+    ids = [call.id for call in called.tool_calls]
+    assert [message.tool_call_id for message in found] == [ids[2], ids[1], ids[0], ids[3], "a"]

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from fakes.gguf_files import write_tiny_llama
+from puna.chat.disguise import Given
 from puna.chat.render import JinjaTemplate
 from puna.errors import ContextLengthExceeded
 from puna.inference.length import LONG_TEXT, check_least, is_long, longest_token
 from puna.inference.prompt import Rendering
 from puna.model.gguf import Header, read_header
-from puna.types import Message, TextPart
+from puna.types import Message, TextPart, Tool, ToolCall
 
 SHOWS = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
 LAST = "{{ messages[-1].content }}"
@@ -65,7 +66,12 @@ def test_a_text_that_it_leaves_out_counts_for_nothing(header):
 
 
 def test_what_is_long():
-    assert not is_long([Message.of("user", "Hi")] * 500)
-    assert is_long([Message.of("user", "Hi")] * 501)
-    assert is_long([Message.of("user", "x" * 60_000)] * 2)
-    assert is_long([Message("user", (TextPart("x"),) * 1000)])
+    assert not is_long(Given((Message.of("user", "Hi"),) * 500))
+    assert is_long(Given((Message.of("user", "Hi"),) * 501))
+    assert is_long(Given((Message.of("user", "x" * 60_000),) * 2))
+    assert is_long(Given((Message("user", (TextPart("x"),) * 1000),)))
+    call = ToolCall("id", "f", "{}")
+    assert not is_long(Given((Message("assistant", tool_calls=(call,) * 10),)))
+    assert is_long(Given((Message("assistant", tool_calls=(call,) * 1000),)))
+    assert is_long(Given(tools=(Tool("f", "what it does"),) * 1000))
+    assert is_long(Given(arguments={"documents": ["x"] * 1000}))

@@ -112,3 +112,9 @@ def test_text_refused(name: str, text: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message) as caught:
         parse_parameter(name, text)
     assert caught.value.param == name
+
+
+@pytest.mark.parametrize("value", [2**63, 10**30])
+def test_a_stored_context_of_any_length_counts(value: int) -> None:
+    """It is cut to what the model was trained on, and reported."""
+    assert stored_options({"num_ctx": value}) == (Options(num_ctx=2**63 - 1), ())

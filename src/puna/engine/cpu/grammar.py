@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from puna.engine.cpu.tails import turned
 from puna.errors import InvalidRequest
 from puna.grammar.gbnf import Alternation, Chars, Expression, Ref, Repeat, Sequence, Terminal, shorter
 from puna.grammar.reader import GrammarError, read
@@ -29,6 +30,7 @@ def parse(text: str) -> dict[str, Expression]:
 
 def to_lark(rules: dict[str, Expression]) -> str:
     """The same grammar for the constraint library; its start rule is `start`."""
+    rules = turned(rules)
     writer = _Writer({name: "start" if name == "root" else f"r{number}" for number, name in enumerate(rules)})
     lines = [f"{writer.names[name]}: {writer.text(rule)}" for name, rule in rules.items()]
     return "\n".join(['%llguidance {"no_forcing": true}', *lines, *writer.characters(), ""])

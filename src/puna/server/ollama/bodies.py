@@ -11,6 +11,7 @@ from pydantic import Field
 
 from puna.server.contract.options import KeepAlive
 from puna.server.contract.shapes import Honoured, JsonObject, JsonValue, Refused, Reported, Shape
+from puna.server.contract.tools import MAX_TOOLS
 from puna.server.ollama.messages import MessageBody
 from puna.server.ollama.tools import ToolBody
 
@@ -67,9 +68,9 @@ class ChatBody(GeneratingBody):
     messages: Annotated[list[MessageBody], Honoured("The conversation; empty: the model is only loaded.")] = Field(
         default_factory=list
     )
-    tools: Annotated[list[ToolBody], Honoured("Functions the model may call, with every model.")] = Field(
-        default_factory=list
-    )
+    tools: Annotated[
+        list[ToolBody], Field(max_length=MAX_TOOLS), Honoured("Functions the model may call, with every model.")
+    ] = Field(default_factory=list)
 
 
 class EmbedBody(Shape):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from puna.errors import InvalidRequest, Unsupported
+from puna.errors import Unsupported
 from puna.server.contract.shapes import Honoured, JsonObject, Shape
+from puna.server.contract.tools import ToolName
 from puna.types import Tool
 
 
 class FunctionBody(Shape):
-    name: Annotated[str, Honoured("Its name.")]
+    name: Annotated[ToolName, Honoured("Its name.")]
     description: Annotated[str, Honoured("What it does, for the model.")] = ""
     parameters: Annotated[JsonObject | None, Honoured("A JSON Schema that calls satisfy.")] = None
     strict: Annotated[bool, Honoured("A schema that cannot be enforced whole is refused.")] = False
@@ -27,6 +28,4 @@ def to_tool(body: ToolBody, path: str) -> Tool:
     if body.type != "function":
         raise Unsupported(f"tool type {json.dumps(body.type)} is not supported, only function is", param=f"{path}.type")
     function = body.function
-    if not function.name:
-        raise InvalidRequest(f"{path}.function.name is required", param=f"{path}.function.name")
     return Tool(function.name, function.description, function.parameters, function.strict)

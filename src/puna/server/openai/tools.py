@@ -7,19 +7,17 @@ from typing import Annotated, Literal, TypeAlias, cast
 
 from pydantic import Discriminator, Field, Tag
 
-from puna.chat.callparser import NAME
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import UNION, Honoured, JsonObject, Shape
+from puna.server.contract.tools import MAX_TOOLS, ToolName
 from puna.server.openai.strict import check_strict
 from puna.types import Grammar, Tool, ToolChoice
 
-MAX_TOOLS = 1_024
 _STANDARD_TOOLS = 128
 _STANDARD_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What OpenAI's own API takes; agents and MCP servers send more."""
 
 StandardName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
-ToolName = Annotated[str, Field(min_length=1, max_length=256, pattern=NAME)]
 _ANY_SCHEMA = "A JSON Schema that calls must satisfy; absent: no arguments are promised."
 
 
