@@ -23,6 +23,12 @@ TRUSTED = 4
 PLACES = 8
 """Places with the same GRAM tokens before them that are compared: the latest of them."""
 
+REACH = 1 << 16
+"""Tokens at the end of a text, as it is given, that are looked through: what is noted of each takes some 100 bytes."""
+
+AT_ONCE = 2048
+"""Tokens that are looked through for one of the answer, which takes a millisecond: a long text is known bit by bit."""
+
 NOWHERE = (0, 0)
 """No place: nothing before it fits."""
 
@@ -46,7 +52,8 @@ class Follower:
         self.run = TRUSTED if self.at == 0 else 0
         self._lost: int | None = None
         self._latest: dict[int, int] = {}
-        self._earlier = array("i", [-1] * GRAM)
+        self._first = max(GRAM, len(text) - REACH)
+        self._earlier = array("i")
 
     def ahead(self, most: int) -> list[int]:
         """The tokens that come next if the answer goes on repeating, `most` at most."""
@@ -93,7 +100,7 @@ class Follower:
             fit = self._fits(answer, place)
             if fit > best[1] or (fit == best[1] and place >= start):
                 best = place, fit
-            place = self._earlier[place]
+            place = self._earlier[place - self._first]
         return best
 
     def _fits(self, answer: Sequence[int], place: int) -> int:
@@ -107,7 +114,8 @@ class Follower:
     def _index(self) -> None:
         """Note what stands before each place that has a token."""
         text, latest, earlier = self._text, self._latest, self._earlier
-        for place in range(len(earlier), len(text)):
+        begin = self._first + len(earlier)
+        for place in range(begin, min(len(text), begin + AT_ONCE)):
             key = _key(text[place - 3], text[place - 2], text[place - 1])
             earlier.append(latest.get(key, -1))
             latest[key] = place

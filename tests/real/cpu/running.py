@@ -21,7 +21,7 @@ def files(model: Path) -> ModelFiles:
 async def started(
     model: Path, store: Path, *, num_ctx: int = 512, slots: int = 17, **settings: Any
 ) -> AsyncIterator[Runner]:
-    """A runner over `model`; unpacked weights are kept below `store`."""
+    """A runner over `model`. `store`: the models directory that its settings name."""
     engine = CpuEngine(Settings(models=store, **settings))
     runner = await engine.start(files(model), LoadOptions(num_ctx=num_ctx, slots=slots, num_thread=2))
     try:

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from puna.engine.prediction import GRAM, RUN, Follower, appeared
+from puna.engine.prediction import AT_ONCE, GRAM, REACH, RUN, Follower, appeared
 
 TEXT = list(range(100, 160))
 
@@ -88,6 +88,30 @@ def test_what_agrees_counts_as_a_run() -> None:
     assert fed(Follower(TEXT, from_start=True), *TEXT[:30]).run == RUN
     assert fed(Follower(TEXT), *TEXT[10:16]).run == 6
     assert fed(Follower(TEXT, from_start=True), *TEXT[:9], 5).run == 0
+
+
+def test_a_long_text_is_known_bit_by_bit() -> None:
+    text = list(range(3 * AT_ONCE))
+    follower = Follower(text)
+    place = 2 * AT_ONCE + 100
+    answer: list[int] = []
+    for token in [*[9] * 4, *text[place : place + 3]]:
+        answer.append(token)
+        follower.feed(answer)
+    assert follower.ahead(2) == [place + 3, place + 4]
+
+
+def test_of_a_very_long_text_the_end_is_known() -> None:
+    text = list(range(REACH + 5000))
+    follower, answer = Follower(text), [9]
+    for token in [*[9] * (REACH // AT_ONCE + 1), *text[2000:2003]]:
+        answer.append(token)
+        follower.feed(answer)
+    assert follower.ahead(1) == []
+    for token in text[60_000:60_003]:
+        answer.append(token)
+        follower.feed(answer)
+    assert follower.ahead(1) == [60_003]
 
 
 @given(st.lists(st.integers(0, 3), max_size=80), st.lists(st.integers(0, 3), max_size=40), st.booleans())

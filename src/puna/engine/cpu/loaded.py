@@ -80,7 +80,7 @@ def load(order: Load) -> ModelParts:
             header,
             threads=order.threads or cores(),
             num_ctx=order.num_ctx,
-            most_rows=max(MOST_ROWS, order.step_tokens or 0, order.slots + SMALLEST),
+            most_rows=max(MOST_ROWS, order.slots + SMALLEST),
             cache_type=order.cache_type,
         )
         words = reading.result()
@@ -101,7 +101,7 @@ def load(order: Load) -> ModelParts:
             order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos), speculation=order.speculation
         ),
         grammars=Grammars(TokenTable(pieces, control, tokenizer.eos)),
-        pace=Pace(order.step_tokens),
+        pace=Pace(order.step_tokens and min(order.step_tokens, MOST_ROWS)),  # more would be slower, and take memory
         shown=tuple(b"" if token in control else piece for token, piece in enumerate(pieces)),
         hello=Hello(
             version=variant(),

@@ -197,6 +197,10 @@ class Loop:
             raise InvalidRequest("the prompt holds no token", param="prompt")
         if not all(0 <= token < limits.vocabulary for token in order.tokens):
             raise InvalidRequest(f"the prompt holds a token outside 0 … {limits.vocabulary - 1}", param="prompt")
+        if isinstance(order, Generate) and not all(0 <= token < limits.vocabulary for token in order.prediction):
+            raise InvalidRequest(
+                f"the prediction holds a token outside 0 … {limits.vocabulary - 1}", param="prediction"
+            )
         if isinstance(order, Score):
             if length > limits.num_ctx:
                 raise ContextLengthExceeded(length, limits.num_ctx, param="prompt", what="prompt")

@@ -27,6 +27,9 @@ No more than SMALLEST: else a rate once found too low would allow no step that s
 FEW = 48
 """Rows of a step at most that tell what a further row costs beside so few."""
 
+GUESSES = 48
+"""Guesses of a step at most: of each a row of logits is wanted, which is as long as the vocabulary."""
+
 FURTHER = 0.1
 """What a further row costs of a step of none, before that was measured."""
 
@@ -58,7 +61,7 @@ class Pace:
 
     def room(self, rows: int, answers: int) -> int:
         """Rows that may come to a step of so many, for guesses; a few even where prompts fill it."""
-        return min(max(self.budget(answers) - rows, SMALLEST), max(self._most - rows, 0))
+        return min(max(self.budget(answers) - rows, SMALLEST), max(self._most - rows, 0), GUESSES)
 
     def price(self, rows: int, answers: int) -> float:
         """What a further row in a step of so many costs, in tokens that its running `answers` would get meanwhile."""

@@ -1,7 +1,7 @@
 """One request under way: a Generation, or a Scoring of a given text. It knows no other request and no thread.
 
-A stream moves in three calls a step: `state` says how far it is, `advance` that so many tokens are computed, `take`
-hands it the rows it wanted and gets back what to tell the caller.
+A stream moves in three calls a step: `state` says how far it is, `orders` what it wants of the rows that are computed,
+`take` hands it what was found in them and gets back what to tell the caller. (`advance`: where no row was wanted.)
 """
 
 from __future__ import annotations

@@ -269,6 +269,14 @@ def test_a_prompt_of_no_or_unknown_tokens_is_refused(tokens: list[int], param: s
     assert bench.error(1).param == param
 
 
+def test_a_prediction_of_unknown_tokens_is_refused() -> None:
+    bench = Bench()
+    bench.generate(1, prompt(20), prediction=[5, 120])
+    bench.run()
+    assert isinstance(bench.error(1), InvalidRequest)
+    assert bench.error(1).param == "prediction"
+
+
 def test_a_setting_without_meaning_is_refused_and_disturbs_nobody() -> None:
     bench, text = Bench(), prompt(40)
     bench.generate(1, text)

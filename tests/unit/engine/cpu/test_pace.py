@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from puna.engine.cpu.pace import ALONE, FIRST, FURTHER, LONGEST, MOST, Pace
+from puna.engine.cpu.pace import ALONE, FIRST, FURTHER, GUESSES, LONGEST, MOST, Pace
 from puna.engine.cpu.plan import SMALLEST
 
 
@@ -42,7 +42,8 @@ def test_a_fast_machine_keeps_to_the_most() -> None:
 
 def test_guesses_make_no_step_much_longer_than_its_goal() -> None:
     pace = paced(1000)
-    assert pace.room(4, 4) == int(1000 * LONGEST) - 4
+    assert pace.room(60, 4) == int(1000 * LONGEST) - 60
+    assert pace.room(4, 4) == GUESSES
     assert pace.room(100, 4) == SMALLEST
     assert pace.room(MOST - 3, 4) == 3
     assert pace.room(MOST + 3, 4) == 0

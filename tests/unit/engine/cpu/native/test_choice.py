@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puna.engine.cpu import library, structures
+from puna.engine.cpu import structures
 from puna.engine.cpu.choice import Chooser, Draw, Rate
 from puna.engine.cpu.history import History
 from puna.engine.cpu.mask import Allowed, Mask
@@ -20,14 +20,8 @@ from puna.engine.cpu.odds import MOST_TOKENS, Logits
 from puna.engine.cpu.sampler import Drawn, Sampler, log_probabilities
 from puna.engine.runner import Sampling
 from puna.errors import EngineError
-from puna.settings import CPU_VARIANTS
 
 PLAIN: dict[str, Any] = {"max_tokens": 1, "seed": 0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-
-
-@pytest.fixture(scope="module")
-def native() -> ctypes.CDLL:
-    return library.load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +99,23 @@ def ask(case: Case, sampler: Sampler, row: int) -> Draw:
     return Draw(sampler, row, History(case.history), mask)
 
 
-def agree(choose: Chooser, cases: list[Case]) -> None:
+def agree(variants: dict[str, ctypes.CDLL], cases: list[Case]) -> None:
     """One call for all rows; then a second token of each stream whose limit moved."""
     logits = np.stack([case.row for case in cases])
     before = logits.copy()
-    pairs = [(Sampler(case.sampling, case.banned), Sampler(case.sampling, case.banned)) for case in cases]
+    specs = [Sampler(case.sampling, case.banned) for case in cases]
+    choosers = [Chooser(native, logits.shape[1]) for native in variants.values()]
+    samplers = [[Sampler(case.sampling, case.banned) for case in cases] for _ in choosers]
     rows = list(range(len(cases)))
-    while rows:
-        expected = [specified(pairs[row][0], cases[row]) for row in rows]
-        found = choose(logits, [ask(cases[row], pairs[row][1], row) for row in rows])
-        for row, one, other in zip(rows, expected, found, strict=True):
-            said = other.message if isinstance(other, EngineError) else other
-            assert one == said, (cases[row].sampling, cases[row].row.size)
-            assert pairs[row][0].surprise_limit == pairs[row][1].surprise_limit, cases[row].sampling
-        whole = len(rows) == len(cases)
-        rows = [row for row in rows if cases[row].sampling.mirostat] if whole else []
+    for _ in range(2):
+        expected = [specified(specs[row], cases[row]) for row in rows]
+        for choose, own in zip(choosers, samplers, strict=True):
+            found = choose(logits, [ask(cases[row], own[row], row) for row in rows])
+            for row, one, other in zip(rows, expected, found, strict=True):
+                said = other.message if isinstance(other, EngineError) else other
+                assert one == said, (cases[row].sampling, cases[row].row.size)
+                assert specs[row].surprise_limit == own[row].surprise_limit, cases[row].sampling
+        rows = [row for row in rows if cases[row].sampling.mirostat]
     assert np.array_equal(logits, before, equal_nan=True), "rows are left as they are"
 
 
@@ -135,29 +131,18 @@ def sizes(count: int, chance: random.Random) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("part", range(5))
-def test_100_000_random_rows_give_the_same_tokens(native: ctypes.CDLL, part: int) -> None:
+def test_100_000_random_rows_give_the_same_tokens(variants: dict[str, ctypes.CDLL], part: int) -> None:
     together = 20
     chance, numbers = random.Random(part), np.random.default_rng(part)
     for size in sizes(20_000 // together, chance):
-        agree(Chooser(native, size), [some_case(chance, numbers, size) for _ in range(together)])
+        agree(variants, [some_case(chance, numbers, size) for _ in range(together)])
 
 
 @pytest.mark.parametrize("size", [49_152, 262_144])
-def test_rows_of_whole_vocabularies_give_the_same_tokens(native: ctypes.CDLL, size: int) -> None:
+def test_rows_of_whole_vocabularies_give_the_same_tokens(variants: dict[str, ctypes.CDLL], size: int) -> None:
     chance, numbers = random.Random(size), np.random.default_rng(size)
-    choose = Chooser(native, size)
     for _ in range(4):
-        agree(choose, [some_case(chance, numbers, size) for _ in range(8)])
-
-
-def test_every_variant_gives_the_same_tokens() -> None:
-    portable = library.opened("portable")
-    names = [name for name in CPU_VARIANTS if portable.puna_supported(name.encode())]
-    assert "portable" in names
-    for name in names:
-        chance, numbers = random.Random(name), np.random.default_rng(7)
-        for size in sizes(40, chance):
-            agree(Chooser(library.load(name), size), [some_case(chance, numbers, size) for _ in range(10)])
+        agree(variants, [some_case(chance, numbers, size) for _ in range(8)])
 
 
 def test_the_largest_vocabulary_is_summed_exactly(native: ctypes.CDLL) -> None:
