@@ -83,7 +83,7 @@ def follow(gbnf: str, text: str, monkeypatch: pytest.MonkeyPatch, *, rows: int =
     matcher = Grammars(VOCABULARY).matcher(gbnf)
     for byte in text.encode():
         token = PIECES.index(bytes([byte]))
-        assert matcher.allowed()[token], chr(byte)
+        assert matcher.mask().allowed()[token], chr(byte)
         matcher.accept(token)
 
 
@@ -220,7 +220,9 @@ def test_of_what_is_not_refused_no_token_is_dearer_than_the_last(text: str, seed
         patch.setattr(constraint, "LIMITS", limits)
         matcher = Grammars(VOCABULARY).matcher(gbnf)
         for _ in range(500):
-            ways = [PIECES.index(letter) for letter in (b"a", b"b", b"c") if matcher.allowed()[PIECES.index(letter)]]
+            ways = [
+                PIECES.index(letter) for letter in (b"a", b"b", b"c") if matcher.mask().allowed()[PIECES.index(letter)]
+            ]
             if not ways:
                 break
             matcher.accept(chance.choice(ways))
@@ -243,14 +245,14 @@ def test_rules_that_end_in_rules_have_the_same_texts_turned_round(
         states = {0}
         matcher, taken = grammars.matcher(gbnf), True
         for letter in text:
-            allowed = matcher.allowed()
+            allowed = matcher.mask().allowed()
             if not allowed[PIECES.index(letter.encode())]:
                 taken = False
                 break
             matcher.accept(PIECES.index(letter.encode()))
         for letter in text.removeprefix("c"):
             states = {to for state in states for way, to in steps[state] if way == letter}
-        assert (taken and bool(matcher.allowed()[1])) == bool(states & ends), text
+        assert (taken and bool(matcher.mask().allowed()[1])) == bool(states & ends), text
 
 
 def test_masks_are_those_of_the_same_grammar_the_other_way_round() -> None:
@@ -261,5 +263,5 @@ def test_masks_are_those_of_the_same_grammar_the_other_way_round() -> None:
             matcher = Grammars(VOCABULARY).matcher(gbnf)
             for letter in text:
                 matcher.accept(PIECES.index(letter.encode()))
-            masks.append(matcher.allowed())
+            masks.append(matcher.mask().allowed())
         assert np.array_equal(*masks), text
