@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 
 from machine import CORES, PATIENCE
 from native_llama import build
+from puna.engine.cpu import library
 from puna.engine.cpu.forward import Forward
+from puna.engine.cpu.memory import room
 from puna.model.gguf import read_header
 from rounds import Rounds, Take
 
@@ -41,6 +43,9 @@ LIMIT = 600
 
 ENOUGH = 0.3
 """Seconds that our decoding is measured at least, again and again from the same context on; the median counts."""
+
+READ = 512 << 20
+"""Bytes that are read to learn memory's speed: far more than caches hold."""
 
 OURS = "puna"
 Whole = NDArray[np.int32]
@@ -57,6 +62,8 @@ class Ours:
         self._short, self._long = -(-(CONTEXT + STEPS) // size), -(-max(LONG + LONG_STEPS, PROMPT) // size)
         self._chunk = chunk
         self._random = np.random.default_rng(0)
+        self._far = room(READ)
+        self._far[:] = 1
         self._forward.allocate(rows * self._short + self._long)
         self._tables = [self._span(n * self._short, self._short) for n in range(rows)]
         self._table = self._span(rows * self._short, self._long)
@@ -67,6 +74,17 @@ class Ours:
 
     def close(self) -> None:
         self._forward.close()
+
+    def read_speed(self) -> float:
+        """Bytes of memory a second, as the library's threads read weights; at best of four."""
+        read = library.load().puna_read
+        best = 0.0
+        for _ in range(4):
+            began = time.perf_counter()
+            if read(self._forward._engine, self._far.ctypes.data, READ):
+                raise RuntimeError("the library does not read")
+            best = max(best, READ / (time.perf_counter() - began))
+        return best
 
     def decode(self, rows: int) -> float:
         """Tokens a second of so many sequences together."""
@@ -164,10 +182,8 @@ def peers(sources: list[str]) -> list[BatchedBench]:
     return found
 
 
-def measure(
-    file: Path, rows: list[int], others: list[BatchedBench], rounds: Rounds, count: int, chunk: int, *, long: bool
-) -> None:
-    ours = Ours(file, max(rows), long=long, chunk=chunk)
+def measure(file: Path, ours: Ours, rows: list[int], others: list[BatchedBench], rounds: Rounds, count: int) -> None:
+    """`count` rounds of every figure; prints the shares of the floor."""
     title = file.stem
     floors: dict[str, float] = {}
 
@@ -207,12 +223,11 @@ def main() -> None:
     others = [] if said.no_llama else peers(said.source)
     names = [OURS, *(peer.name for peer in others)]
     for file in said.files:
-        rounds = Rounds(
-            names, names[-1] if said.no_llama else names[1], log=said.log, patience=0 if said.quick else PATIENCE
-        )
-        count = 2 if said.quick else said.rounds
-        measure(file, rows, others, rounds, count, said.chunk, long=not said.quick)
+        ours = Ours(file, max(rows), long=not said.quick, chunk=said.chunk)
+        rounds = Rounds(names, log=said.log, patience=0 if said.quick else PATIENCE, speed=ours.read_speed)
+        measure(file, ours, rows, others, rounds, 2 if said.quick else said.rounds)
         print(f"\n{rounds.table()}\n")
+        ours.close()
 
 
 if __name__ == "__main__":

@@ -40,21 +40,22 @@ class Round:
 class Rounds:
     """`names`: what is measured, the columns of the table. The first is the one that is compared with each other.
 
-    `pids`: by name, the processes that work for it. `log`: a file that gets a line of JSON for each round.
+    `pids`: by name, the processes that work for it. `log`: a file that gets a line of JSON for each round. `patience`:
+    seconds to wait for a quiet moment before each. `speed`: measures how fast memory is read.
     """
 
     names: list[str]
     pids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     log: Path | None = None
     patience: float = 20.0
+    speed: Take = field(default_factory=lambda: Memory().speed)
     taken: dict[str, list[Round]] = field(default_factory=dict)
-    _memory: Memory = field(default_factory=Memory)
     _turn: int = 0
 
     def round(self, what: str, takes: Mapping[str, Take]) -> Round:
         """Measure each once. The figure is printed at once, to be seen while the rest runs."""
         await_quiet(self.patience)
-        speed = self._memory.speed()
+        speed = self.speed()
         self._turn += 1
         values: dict[str, float] = {}
         others = 0.0
