@@ -387,6 +387,24 @@ def prompt_cache_key(door: Door) -> None:
     assert usage(ours + " and more", "a")["prompt_tokens_details"]["cached_tokens"] > before - 40
 
 
+def predicted(door: Door) -> None:
+    """The same answer, and how much of it was foretold. An engine that makes nothing of it says so."""
+    said = door.open | {"max_tokens": 40, "seed": 3}
+    text = door.text(**said)
+    answer = door.post(**said, prediction={"type": "content", "content": text[:60] + "?" + text[60:]})
+    whole = answer.json()
+    assert whole["choices"][0]["message"]["content"] == text
+    details = whole["usage"]["completion_tokens_details"]
+    found = details["accepted_prediction_tokens"], details["rejected_prediction_tokens"]
+    if door.program.environment["PUNA_ENGINE"] == "cpu":
+        assert "x-puna-ignored" not in answer.headers
+        assert found[0] > 30
+        assert found[1] < 10
+    else:
+        assert answer.headers["x-puna-ignored"] == "prediction"
+        assert found == (0, 0)
+
+
 def options(door: Door) -> None:
     assert door.of_seeds(**HOT | {"top_k": None, "options": {"top_k": 1}}) == {door.greedy()}
 
@@ -430,6 +448,7 @@ OBSERVED: dict[type[Shape], dict[str, Callable[[Door], None]]] = {
     ChatCompletionBody: SAMPLED
     | {
         "messages": messages,
+        "prediction": predicted,
         "max_completion_tokens": count("max_completion_tokens"),
         "response_format": is_shape(
             response_format={"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": SHAPE}}
