@@ -176,6 +176,7 @@ static void serve(Start *start) {
         Turn turn = {t, start->me, t->first, 0};
         memcpy(context, t->context, TEAM_CONTEXT);
         /* Copied while the next job was being written: not this one's. Nothing was looked at. */
+        atomic_thread_fence(memory_order_acquire);
         if (atomic_load(&t->job) == seen) work(context, &turn);
     }
 }
@@ -184,6 +185,7 @@ void team_run(Team *t, Work *work, const void *context, int size, int units) {
     Turn turn = {t, 0, atomic_load(&t->phase), 0};
     unsigned char own[TEAM_CONTEXT] __attribute__((aligned(16)));
     atomic_fetch_add(&t->job, 1);
+    atomic_thread_fence(memory_order_release); /* nothing of this job is seen before its number */
     memcpy(t->context, context, (size_t)size);
     memcpy(own, context, (size_t)size);
     t->work = work, t->first = turn.phase;
