@@ -132,4 +132,4 @@ class Rounds:
 
 def number(value: float) -> str:
     """As many places as it takes to tell two figures apart."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

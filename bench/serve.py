@@ -37,7 +37,7 @@ from load import FEW, LATE, first_among, later_turn, many, total_rate
 from machine import PATIENCE
 from native_llama import build
 from rounds import Rounds
-from servers import Server, bare, first_token, memory, native, ollama, puna
+from servers import Server, bare, cache, first_token, memory, native, ollama, puna
 
 WORDS = (
     "the river",
@@ -186,15 +186,16 @@ def measure_all(rounds: Rounds, servers: list[Server], figures: dict[str, tuple[
 
 
 def note_memory(rounds: Rounds, server: Server, when: str, size: int) -> None:
-    """What its processes hold, and that against the model's file, the server's own share left out."""
-    _, anonymous = memory(server.target.pids)
+    """What its processes hold; of ours, that of the engine's own and without its cache, against the model's file."""
+    pids = server.target.pids
+    _, anonymous = memory(pids)
     rounds.note(f"anonymous, {when} (MB)", server.name, anonymous / 1e6)
-    alone = rounds.median(ALONE, server.name) or 0.0
-    rounds.note(
-        f"anonymous without the server's own, {when} (of the file)",
-        server.name,
-        (anonymous / 1e6 - alone) / (size / 1e6),
-    )
+    alone = rounds.median(ALONE, server.name)
+    if alone is not None:
+        kept = cache(pids)
+        rounds.note(f"cache, {when} (MB)", server.name, kept / 1e6)
+        engine = anonymous - alone * 1e6 - kept
+        rounds.note(f"anonymous of the engine, cache apart, {when} (of the file)", server.name, engine / size)
 
 
 def main() -> None:
