@@ -128,9 +128,7 @@ class _Words:
 
 def _read_words(header: Header) -> _Words:
     tokenizer = Tokenizer(header)
-    tokens = range(tokenizer.vocabulary)
-    control = frozenset(token for token in tokens if tokenizer.is_control(token))
-    return _Words(tokenizer, [tokenizer.piece(token) for token in tokens], control)
+    return _Words(tokenizer, tokenizer.pieces, tokenizer.control)
 
 
 def cores() -> int:

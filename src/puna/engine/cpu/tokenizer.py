@@ -48,6 +48,9 @@ class Kind(IntEnum):
     BYTE = 6
 
 
+_CONTROL = frozenset({Kind.CONTROL, Kind.UNKNOWN})
+
+
 class Tokenizer:
     """Needs a header read with its arrays. ModelFileError if the vocabulary is missing, damaged or of another kind."""
 
@@ -99,7 +102,17 @@ class Tokenizer:
         return b"".join(self._pieces[token] for token in tokens)
 
     def is_control(self, token: int) -> bool:
-        return self._kinds[token] is Kind.CONTROL or self._kinds[token] is Kind.UNKNOWN
+        return self._kinds[token] in _CONTROL
+
+    @property
+    def control(self) -> frozenset[int]:
+        """All control tokens."""
+        return frozenset([token for token, kind in enumerate(self._kinds) if kind in _CONTROL])
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """The bytes of all tokens, see `piece`."""
+        return list(self._pieces)
 
     # -------------------------------------------------------------------------------------------- special tokens
 
@@ -155,13 +168,15 @@ class Tokenizer:
 
     def _byte_level(self, facts: _Metadata, rule: WordRule) -> Callable[[str], list[int]]:
         ids = self._ids
-        order: dict[tuple[str, str], int] = {}
-        for place, merge in enumerate(facts.texts("merges")):
-            first, _, second = merge.partition(" ")
-            if first in ids and second in ids and first + second in ids:
-                order.setdefault((first, second), place)
+        merges = facts.texts("merges")
+        # Left as the file has them: to part them all would take as long as packing the weights. The first of equals counts.
+        order = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
         byte_ids: list[int | None] = [None] * 256  # a byte that is no token is left out
-        merger = Merger(ids, lambda left, right: order.get((left, right)), byte_ids)
+
+        def place(left: str, right: str) -> int | None:
+            return order.get(f"{left} {right}") if left + right in ids and left in ids and right in ids else None
+
+        merger = Merger(ids, place, byte_ids)
         whole = ids if rule.whole_words else {}
         cut = word_cutter(rule)
 
@@ -179,23 +194,34 @@ class Tokenizer:
         return lambda text: encode(text.replace(" ", SPACE))
 
     def _make_pieces(self) -> list[bytes]:
-        quick = dict.fromkeys(range(256), _NO_BYTE) | {ord(letter): byte for letter, byte in BYTE_OF_LETTER.items()}
-        pieces: list[bytes] = []
-        for text, kind in zip(self._texts, self._kinds, strict=True):
+        pieces = self._normal_pieces()
+        for token, kind in enumerate(self._kinds):
+            if kind is Kind.NORMAL:
+                continue
+            text = self._texts[token]
             if kind in {Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED}:
-                pieces.append(text.encode())
-            elif kind is Kind.BYTE:
-                pieces.append(bytes([int(text[3:5], 16)]))
-            elif kind is not Kind.NORMAL:
-                pieces.append(b"")
-            elif self._is_bytes:
-                pieces.append(_bytes_of(text, quick))
+                pieces[token] = text.encode()
             else:
-                pieces.append(text.replace(SPACE, " ").encode())
+                pieces[token] = bytes([int(text[3:5], 16)]) if kind is Kind.BYTE else b""
         return pieces
+
+    def _normal_pieces(self) -> list[bytes]:
+        """What each token would be as one of plain text."""
+        if not self._is_bytes:
+            return [text.replace(SPACE, " ").encode() for text in self._texts]
+        # All at once, which is several times as fast: no byte is put to a letter beyond U+00FF.
+        quick = dict.fromkeys(range(256), _NO_BYTE) | {ord(letter): byte for letter, byte in BYTE_OF_LETTER.items()}
+        parts = _BETWEEN.join(self._texts).translate(quick).split(_BETWEEN)
+        try:
+            if len(parts) == len(self._texts):
+                return [part.encode("latin-1") for part in parts]
+        except UnicodeEncodeError:
+            pass
+        return [_bytes_of(text) for text in self._texts]
 
 
 _NO_BYTE = 0xFFFF
+_BETWEEN = "\uffff"
 
 _SENTENCE_PIECE_TOKENS: Mapping[str, int] = {"bos": 1, "eos": 2}
 """What holds for such a vocabulary that does not say."""
@@ -254,10 +280,7 @@ class _Metadata:
 _KINDS: Mapping[object, Kind] = {kind.value: kind for kind in Kind}
 
 
-def _bytes_of(text: str, quick: Mapping[int, int]) -> bytes:
-    """The bytes of a byte-level token. `quick`: as `str.translate` takes it; what is no letter becomes no byte."""
-    try:
-        return text.translate(quick).encode("latin-1")
-    except UnicodeEncodeError:
-        known = BYTE_OF_LETTER
-        return b"".join(bytes([known[letter]]) if letter in known else letter.encode() for letter in text)
+def _bytes_of(text: str) -> bytes:
+    """The bytes of a byte-level token; what is no letter stands for its own."""
+    known = BYTE_OF_LETTER
+    return b"".join(bytes([known[letter]]) if letter in known else letter.encode() for letter in text)
