@@ -169,7 +169,7 @@ class Tokenizer:
     def _byte_level(self, facts: _Metadata, rule: WordRule) -> Callable[[str], list[int]]:
         ids = self._ids
         merges = facts.texts("merges")
-        # Left as the file has them: to part them all would take as long as packing the weights. The first of equals counts.
+        # Not parted: that would take as long as packing the weights. The first of equals counts.
         order = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
         byte_ids: list[int | None] = [None] * 256  # a byte that is no token is left out
 
