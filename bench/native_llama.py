@@ -97,10 +97,12 @@ def build(source: Path | None = None, programs: tuple[str, ...] | None = None, j
 
 
 def identity(source: Path) -> str:
-    """The digest of all C and C++ and cmake files."""
+    """The digest of all C and C++ and cmake files but the one that a build writes among them."""
     digest = hashlib.sha256()
     kinds = {".c", ".cc", ".cpp", ".h", ".hpp", ".cmake", ".txt"}
-    for path in sorted(path for path in source.rglob("*") if path.suffix in kinds and path.is_file()):
+    for path in sorted(
+        path for path in source.rglob("*") if path.suffix in kinds and path.name != "build-info.cpp" and path.is_file()
+    ):
         digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
