@@ -160,9 +160,11 @@ class BatchedBench:
         """The only row of the table that it prints. RuntimeError if there is none."""
         room = -(-rows * (context + steps + 16) // 256) * 256
         sizes = ["-c", room, "-npp", context, "-ntg", steps, "-npl", rows, "-t", CORES, "-tb", CORES, "-fa", "on"]
-        command = [self.program, "-m", file, *sizes, *self.arguments]
+        command = [self.program, "-m", file.resolve(), *sizes, *self.arguments]
+        words = [str(word) for word in command]
+        # Some write a log where they are started.
         done = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, check=False, timeout=LIMIT
+            words, cwd=self.program.parent, capture_output=True, text=True, check=False, timeout=LIMIT
         )
         printed = done.stdout + done.stderr
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line[:1] == "|"]
