@@ -298,7 +298,7 @@ class Model:
     def _structures(self, blocks: int, most_rows: int) -> tuple[ModelStruct, ctypes.Array[LayerStruct]]:
         tiny, found = self.tiny, weights(self.tiny)
         layers = (LayerStruct * tiny.layers)()
-        size = blocks * self.library.puna_block_bytes(tiny.cache, tiny.kv_heads, tiny.head)
+        stride = self.library.puna_block_bytes(tiny.cache, tiny.kv_heads, tiny.head)
         for number, layer in enumerate(layers):
             part = found[f"layer {number}"]
             for name, value in part.items():
@@ -308,10 +308,10 @@ class Model:
                     setattr(layer, name, self._hold(value))
             if tiny.experts:
                 layer.mixture = self._mixture(part)
-            nothing = guarded(size)
+            nothing = guarded(blocks * stride)
             nothing[:] = 0xFF  # no number: what was never written may not be read
             self._held.append(nothing)
-            layer.cache, layer.cache_bytes = nothing.ctypes.data, size
+            layer.cache, layer.cache_bytes, layer.cache_stride = nothing.ctypes.data, blocks * stride, stride
             layer.window = tiny.windows[number % len(tiny.windows)]
             layer.rope = tiny.ropes[number % len(tiny.ropes)]
         model = ModelStruct(

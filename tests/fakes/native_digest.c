@@ -111,7 +111,8 @@ static Model model(const Kind *kind, int experts, int cache) {
                            matrices(kind, EXPERTS, BETWEEN, HIDDEN), matrices(kind, EXPERTS, HIDDEN, BETWEEN), EXPERTS, 2, 1, 1};
             y->mixture = x;
         } else y->gate = matrix(kind, BETWEEN, HIDDEN), y->up = matrix(kind, BETWEEN, HIDDEN), y->down = matrix(kind, HIDDEN, BETWEEN);
-        y->cache_bytes = BLOCKS * puna_block_bytes(cache, KV_HEADS, HEAD), y->cache = have(y->cache_bytes);
+        y->cache_stride = puna_block_bytes(cache, KV_HEADS, HEAD);
+        y->cache_bytes = BLOCKS * y->cache_stride, y->cache = have(y->cache_bytes);
     }
     return m;
 }

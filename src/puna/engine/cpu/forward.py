@@ -76,7 +76,7 @@ class Forward:
         self._step_at = ctypes.addressof(self._step)
         self._why = ctypes.create_string_buffer(_WORDS)
         self._logits = np.empty((0, self._stride), np.float32)
-        self._cache: list[NDArray[np.uint8]] = []
+        self._cache: NDArray[np.uint8] | None = None
         self._engine: int | None = None
         self._chooser: Chooser | None = None
         self._end: weakref.finalize[..., Forward] | None = None
@@ -103,13 +103,15 @@ class Forward:
     def allocate(self, n_blocks: int) -> None:
         """Blocks 0 … n_blocks-1 for the caller, empty. LoadFailed where there is no memory for them."""
         self.close()
-        size, assembly = n_blocks * self._layer_block, self._assembly
+        stride, assembly = self.bytes_per_block, self._assembly
         try:
-            self._cache = [room(size) for _ in assembly.layers]
+            # All layers of a block lie together: so a block that is first used takes one piece of the system's memory.
+            cache = self._cache = room(n_blocks * stride)
         except MemoryError as error:
             raise LoadFailed(f"there is no memory for a cache of {n_blocks * BLOCK_SIZE} tokens") from error
-        for layer, cache in zip(assembly.layers, self._cache, strict=True):
-            layer.cache, layer.cache_bytes = cache.ctypes.data, size
+        for number, layer in enumerate(assembly.layers):
+            begin = number * self._layer_block
+            layer.cache, layer.cache_bytes, layer.cache_stride = cache.ctypes.data + begin, cache.nbytes - begin, stride
         assembly.model.blocks = n_blocks
         self._engine = self._library.puna_create(
             ctypes.addressof(assembly.model), self._threads, self._why, len(self._why)
@@ -123,7 +125,7 @@ class Forward:
         """End the library's threads and give the cache back. `allocate` makes both anew."""
         if self._end is not None:
             self._end()
-        self._engine, self._chooser, self._end, self._cache = None, None, None, []
+        self._engine, self._chooser, self._end, self._cache = None, None, None, None
 
     def __call__(
         self, ids: Whole, past: Whole, begins: Whole, blocks: Whole, block_begins: Whole, rows: Whole
@@ -160,9 +162,10 @@ class Forward:
 
     def copy(self, source: int, target: int) -> None:
         """Let block `target` of the cache hold the keys and values that block `source` does."""
-        for cache in self._cache:
-            blocks = cache.reshape(-1, self._layer_block)
-            blocks[target] = blocks[source]
+        if self._cache is None:
+            raise ValueError("there is no cache: it is to be allocated first")
+        blocks = self._cache.reshape(-1, self.bytes_per_block)
+        blocks[target] = blocks[source]
 
     def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
         """A token of each order's row, by the threads that computed the rows. Errors as of Chooser."""

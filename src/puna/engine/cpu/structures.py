@@ -60,6 +60,7 @@ class LayerStruct(ctypes.Structure):
         ("mixture", c_void_p),
         ("cache", c_void_p),
         ("cache_bytes", c_int64),
+        ("cache_stride", c_int64),
         ("rope", c_int32),
         ("window", c_int32),
     )

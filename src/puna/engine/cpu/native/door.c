@@ -98,7 +98,8 @@ static int layer_fits(const Layer *y, const Model *m, int number, char *why, int
                    : !matrix_fits(&y->gate, m->between, m->hidden) || !matrix_fits(&y->up, m->between, m->hidden) ||
                          !matrix_fits(&y->down, m->hidden, m->between))
         return NO("a matrix of layer %d's feed-forward part has another shape", number);
-    if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_bytes / (m->kv_heads * cache_bytes) < m->blocks)
+    if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_stride % LINE || y->cache_stride < m->kv_heads * cache_bytes ||
+        (y->cache_bytes - m->kv_heads * cache_bytes) / y->cache_stride < m->blocks - 1 || y->cache_bytes < m->kv_heads * cache_bytes)
         return NO("layer %d's cache is too small", number);
     if (y->rope >= m->ropes || y->window < 0) return NO("layer %d has no such rotation or window", number);
     return 1;

@@ -25,7 +25,7 @@
  *   R * 32 bytes q | R floats: scale | R floats: scale * sum(q) | R i32: -128 * sum(q) | R pairs of i16: sums of 16
  * Formats of floats read rows of floats instead, one after another.
  *
- * Cache. For a layer, a block of 32 tokens and a head of keys, either
+ * Cache. Blocks may follow each other or lie apart: a layer's are one stride from each other. For a layer, a block of 32 tokens and a head of keys, either
  *   keys transposed [D][32], then values [32][D], in f16, or
  *   keys in bytes, four elements of a token together: [D/4][32][4], plus 128; 32 scales (floats); values [32][D] in
  *   signed bytes; 32 scales.

@@ -27,7 +27,7 @@ typedef struct {
     Matrix gate, up, down;                             /* not looked at if there is a mixture */
     const Mixture *mixture;                            /* or NULL */
     uint8_t *cache;                                    /* this layer's blocks */
-    int64_t cache_bytes;
+    int64_t cache_bytes, cache_stride;                 /* from its first block's begin on; from block to block */
     int32_t rope;   /* which of the model's; -1: positions are not told */
     int32_t window; /* how many positions a row sees, itself included; 0: all */
 } Layer;

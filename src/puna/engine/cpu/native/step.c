@@ -149,7 +149,7 @@ static void put_head(Engine *e, const Step *s, const Layer *layer, int part, int
     }
     int place = s->past[q] + row - s->begins[q];
     int64_t block = s->blocks[s->block_begins[q] + place / BLOCK];
-    uint8_t *to = layer->cache + (block * m->kv_heads + head) * keys_bytes((CacheType)m->cache_type, D);
+    uint8_t *to = layer->cache + block * layer->cache_stride + head * keys_bytes((CacheType)m->cache_type, D);
     (part == 1 ? put_key : put_value)((CacheType)m->cache_type, to, D, place % BLOCK, from, width, v);
 }
 
@@ -247,7 +247,7 @@ static void finish_queries(Engine *e, const Step *s, const Layer *layer, const T
 
 static Keys keys_of(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
     const Model *m = e->m;
-    int64_t size = keys_bytes((CacheType)m->cache_type, m->head), stride = m->kv_heads * size;
+    int64_t size = keys_bytes((CacheType)m->cache_type, m->head), stride = layer->cache_stride;
     const int32_t *blocks = s->blocks + s->block_begins[t->sequence];
     int32_t later = s->blocks[s->block_begins[next->sequence]];
     return (Keys){layer->cache + t->head * size, blocks, stride, m->head, (CacheType)m->cache_type, m->attention_cap,
