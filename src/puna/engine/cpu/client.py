@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from puna.engine.cpu import library
 from puna.engine.cpu.link import Link
-from puna.engine.cpu.profile import BITS, COSTS, PROFILE
+from puna.engine.cpu.profile import BITS, COSTS, MOST_ROWS, PROFILE
 from puna.engine.cpu.protocol import (
     SOCKET,
     AskCancel,
@@ -134,6 +134,8 @@ def told(hello: Hello, load: LoadOptions, reason: str) -> str:
     notes = [reason] if reason else []
     if hello.cache_tokens < load.num_ctx * load.slots:
         notes.append(f"for lack of memory its requests share a cache of {hello.cache_tokens} tokens")
+    if load.num_batch is not None and load.num_batch > MOST_ROWS:
+        notes.append(f"num_batch is {MOST_ROWS}, the most that it computes in a step")
     if ignored := [name for name in PROFILE.without_effect if getattr(load, name) is not None]:
         notes.append(f"without effect here: {', '.join(ignored)}")
     return "; ".join(notes)

@@ -19,6 +19,7 @@ from puna.engine.cpu.assembly import Assembly, assemble
 from puna.engine.cpu.choice import Chooser, Draw, Outcome, Rate
 from puna.engine.cpu.memory import room
 from puna.engine.cpu.packing import TILE
+from puna.engine.cpu.profile import MOST_ROWS
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.shape import read_shape
 from puna.engine.cpu.structures import CACHE_TYPES, MOST_THREADS, StepStruct
@@ -29,9 +30,6 @@ Whole = Sequence[int] | NDArray[np.int32]
 
 BLOCK_SIZE = 32
 """Tokens of one block of keys and values; the library's."""
-
-MOST_ROWS = 1024
-"""Tokens of one step, unless the caller says otherwise."""
 
 _WORDS = 512
 """Bytes that the library has to say what is wrong."""

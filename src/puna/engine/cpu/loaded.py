@@ -12,11 +12,12 @@ import psutil
 from puna.engine.cpu.cache import Cache, capacity_for
 from puna.engine.cpu.check import check_numbers
 from puna.engine.cpu.constraint import Grammars, TokenTable
-from puna.engine.cpu.forward import MOST_ROWS, Forward
+from puna.engine.cpu.forward import Forward
 from puna.engine.cpu.library import variant
 from puna.engine.cpu.loop import Census, LoopLimits
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import SMALLEST
+from puna.engine.cpu.profile import MOST_ROWS
 from puna.engine.cpu.protocol import Hello, Load, ReplyBody
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Scored, StreamEvent

@@ -28,6 +28,9 @@ FEATURES = frozenset(
 
 COSTS = Costs(base=96 << 20, weights=1.3, batch=256, value=None)
 
+MOST_ROWS = 1024
+"""Tokens of one step at most: more would take memory and be no faster."""
+
 PROFILE = Profile(
     name="cpu",
     what="Puna's own engine, a small native library",

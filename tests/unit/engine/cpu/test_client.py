@@ -45,3 +45,10 @@ def test_settings_that_mean_nothing_here_are_named() -> None:
 def test_a_cache_for_fewer_than_all_requests_is_told() -> None:
     hello = Hello("1", 320, None, (2,), False, 64, 4096, 10**9, {})
     assert "share a cache of 4096 tokens" in told(hello, LoadOptions(num_ctx=4096, slots=2), "")
+
+
+def test_a_larger_step_than_it_computes_is_told() -> None:
+    hello = Hello("1", 320, None, (2,), False, 64, 4096, 10**9, {})
+    assert told(hello, LoadOptions(num_ctx=64, slots=1, num_batch=1025), "") == (
+        "num_batch is 1024, the most that it computes in a step"
+    )
