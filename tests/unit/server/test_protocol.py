@@ -30,6 +30,7 @@ def test_a_client_that_has_gone_both_ways_ends_the_connection() -> None:
     connection: Any = SimpleNamespace(
         transport=transport, _eof=False, _head=bytearray(b"GET"), _behind=b"more",
         _unset_keepalive_if_required=lambda: None, _set_timer=lambda seconds: None,
+        _channel=SimpleNamespace(flush=lambda: None),
     )  # fmt: skip
     Protocol._finish(connection)
     assert transport.closed
