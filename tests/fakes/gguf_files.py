@@ -91,22 +91,23 @@ def write_tiny_llama(
     more_tokens: Sequence[str] = (),
     kind: TensorType = TensorType.F32,
     norm: float = 1.0,
+    head: int = 8,
 ) -> Path:
     """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end.
 
     `kind`: of its matrices, F32 or Q8_0. `norm`: in all its norms; one that is no number makes all that it computes so.
+    `head`: the size of a head of attention. With 8 the engine cpu leaves the model to llama.cpp, with 32 it takes it.
     """
     width, hidden, layers, heads, heads_kv = 32, 64, 2, 4, 2
     tokens = [*byte_tokens(), *more_tokens]
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, len(tokens)), "output_norm.weight": (width,)}
-    head = width // heads
     for layer in range(layers):
         shapes |= {
             f"blk.{layer}.attn_norm.weight": (width,),
-            f"blk.{layer}.attn_q.weight": (width, width),
+            f"blk.{layer}.attn_q.weight": (width, head * heads),
             f"blk.{layer}.attn_k.weight": (width, head * heads_kv),
             f"blk.{layer}.attn_v.weight": (width, head * heads_kv),
-            f"blk.{layer}.attn_output.weight": (width, width),
+            f"blk.{layer}.attn_output.weight": (head * heads, width),
             f"blk.{layer}.ffn_norm.weight": (width,),
             f"blk.{layer}.ffn_gate.weight": (width, hidden),
             f"blk.{layer}.ffn_up.weight": (width, hidden),
@@ -127,6 +128,8 @@ def write_tiny_llama(
         "llama.feed_forward_length": hidden,
         "llama.attention.head_count": heads,
         "llama.attention.head_count_kv": heads_kv,
+        "llama.attention.key_length": head,
+        "llama.attention.value_length": head,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.dimension_count": head,
         "tokenizer.ggml.model": "gpt2",

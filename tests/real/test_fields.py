@@ -517,7 +517,7 @@ THINKS = (
 def with_thinker(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """The program with one more model, `thinks`: tiny, and with a template that thinks."""
     directory: Path = tmp_path_factory.mktemp("thinks")
-    write_tiny_llama(directory / "thinks.gguf", chat_template=THINKS)
+    write_tiny_llama(directory / "thinks.gguf", chat_template=THINKS, head=32)
     (directory / "Modelfile").write_text("FROM ./thinks.gguf\n")
     made = program.command("create", "thinks", "-f", str(directory / "Modelfile"))
     assert made.returncode == 0, made.stderr

@@ -62,7 +62,7 @@ def test_no_prompt_begins_a_document(program: Program, prompt: dict[str, None]) 
 
 
 def test_a_template_that_llama_cpp_refuses_serves(program: Program, tmp_path: Path) -> None:
-    data = write_tiny_llama(tmp_path / "tiny.gguf", chat_template=ONE_ONLY).read_bytes()
+    data = write_tiny_llama(tmp_path / "tiny.gguf", chat_template=ONE_ONLY, head=32).read_bytes()
     digest = str(Digest.of(data))
     httpx.post(f"{program.url}/api/blobs/{digest}", content=data)
     made = post(program, "/api/create", model="foreign", files={"tiny.gguf": digest}, stream=False)
@@ -95,7 +95,7 @@ def test_a_fraction_is_cut_and_told(program: Program) -> None:
 
 
 def test_what_a_model_computes_wrong_is_an_error_with_a_code(program: Program, tmp_path: Path) -> None:
-    data = write_tiny_llama(tmp_path / "broken.gguf", norm=float("nan")).read_bytes()
+    data = write_tiny_llama(tmp_path / "broken.gguf", norm=float("nan"), head=32).read_bytes()
     digest = str(Digest.of(data))
     httpx.post(f"{program.url}/api/blobs/{digest}", content=data)
     assert post(program, "/api/create", model="broken", files={"broken.gguf": digest}, stream=False).status_code == 200
