@@ -177,7 +177,7 @@ async def test_with_little_memory_requests_share_and_it_is_said(model: Path, tmp
         assert len((await answer(runner, PROMPT)).tokens) == 24
 
 
-@pytest.mark.parametrize("seconds", [0.01, 0.3])
+@pytest.mark.parametrize("seconds", [0.01, 0.1])
 async def test_a_start_given_up_leaves_no_process(seconds: float, model: Path, tmp_path: Path) -> None:
     before = _children()
     start = asyncio.create_task(_start(model, tmp_path))

@@ -8,8 +8,6 @@
  * weights of a step are far more than the caches hold. */
 enum { AHEAD = 8192 };
 #define FETCH(w, lines) for (int i = 0; i < (lines); i++) __builtin_prefetch((w) + AHEAD + LINE * i, 0, 0)
-/* Scales that lie behind all groups: a line holds those of two. Left out, they would be what a row waits for. */
-#define FETCH_SCALES(scales, g) if ((g) % 2 == 0) FETCH(scales, 1)
 
 #define EACH(R) UNROLL for (int r = 0; r < (R); r++)
 
@@ -64,7 +62,6 @@ INLINE void around_zero(const int R, const int five, const uint8_t *w, const uin
     for (int g = 0; g < groups; g++, w += five ? 320 : 256, scales += 32, a += R * ROW_GROUP) {
         vi s[ROWS], high = five ? i_load(w + 256) : i_set(0), x, y;
         FETCH(w, five ? 5 : 4);
-        FETCH_SCALES(scales, g);
         EACH(R) s[r] = i_set(act_bias(a, R, r) / (five ? 8 : 16));
         UNROLL for (int v = 0; v < 4; v++) {
             words_of(w, v, five ? &high : 0, &x, &y);
@@ -87,7 +84,6 @@ INLINE void looked_up(const int R, const int8_t *values, const uint8_t *w, const
     for (int g = 0; g < groups; g++, w += 256, scales += 32, a += R * ROW_GROUP) {
         vi s[ROWS], x, y;
         FETCH(w, 4);
-        FETCH_SCALES(scales, g);
         EACH(R) s[r] = i_set(BIASED ? act_bias(a, R, r) : 0);
         UNROLL for (int v = 0; v < 4; v++) {
             words_of(w, v, 0, &x, &y);
@@ -108,7 +104,6 @@ INLINE void eight(const int R, const uint8_t *w, const uint8_t *a, int groups, v
     for (int g = 0; g < groups; g++, w += 512, scales += 32, a += R * ROW_GROUP) {
         vi s[ROWS];
         FETCH(w, 8);
-        FETCH_SCALES(scales, g);
         EACH(R) s[r] = i_set(BIASED ? act_bias(a, R, r) : 0);
         UNROLL for (int j = 0; j < 8; j++) {
             vi x = i_load(w + LINE * j);
@@ -125,7 +120,6 @@ INLINE void six(const int R, const uint8_t *w, const uint8_t *a, int groups, vf 
     EACH(R) sum[r] = f_set(0);
     for (int g = 0; g < groups; g += SUPER, w += 3392) {
         vf d = f_load((const float *)(w + SUPER * 416));
-        FETCH(w + SUPER * 384, 5);
         for (int i = 0; i < SUPER; i++, a += R * ROW_GROUP) {
             const uint8_t *at = w + i * 384, *steps = w + SUPER * 384 + i * 32;
             vi s[ROWS], x, y;
@@ -238,7 +232,6 @@ void product_tile(const Matrix *m, int tile, const Rows *rows, int row, vf *out)
     const uint8_t *w = m->data + tile * matrix_tile_bytes(m);
     const uint8_t *a = is_float((Format)m->format) ? (const uint8_t *)floats_of_row(rows, row) : tile_of_row(rows, row);
     vf factor = f_load((const float *)w);
-    FETCH(w, 1);
     kernels[m->format][R - 1](w + LINE, a, groups, out);
     if (m->bias) {
         vf bias = f_load(m->bias + tile * LANES);
