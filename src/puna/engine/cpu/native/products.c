@@ -4,10 +4,10 @@
 
 #include "packing.h"
 
-/* Bytes of weights asked for ahead (beyond the tile's end comes the next one), and how: not to be kept, since the
- * weights of a step are far more than the caches hold. */
+/* Bytes of weights asked for ahead (beyond the tile's end comes the next one): into the second cache, which waits for more
+ * lines at once than the first does. */
 enum { AHEAD = 8192 };
-#define FETCH(w, lines) for (int i = 0; i < (lines); i++) __builtin_prefetch((w) + AHEAD + LINE * i, 0, 0)
+#define FETCH(w, lines) for (int i = 0; i < (lines); i++) __builtin_prefetch((w) + AHEAD + LINE * i, 0, 2)
 
 #define EACH(R) UNROLL for (int r = 0; r < (R); r++)
 
