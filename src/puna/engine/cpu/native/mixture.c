@@ -1,7 +1,7 @@
 #include "mixture.h"
 
 #include "products.h"
-#include "room.h"
+#include "rows.h"
 
 INLINE vf activated(Activation kind, vf gate, vf up) {
     if (kind == SILU) return gate * f_sigmoid(gate) * up;
@@ -21,12 +21,6 @@ void gate_group(const Matrix *gate, const Matrix *up, int unit, Activation kind,
         put_group(to, row + r, unit, activated(kind, g[0][r], u[0][r]), activated(kind, g[1][r], u[1][r]));
 }
 
-static int part_create(Rows *r, int64_t rows, int k, int bytes, int floats) {
-    r->groups = k / GROUP;
-    if (bytes && !(r->bytes = room(rows * r->groups * ROW_GROUP))) return 0;
-    return !floats || (r->floats = room(rows * k * 4));
-}
-
 int pairs_create(Pairs *p, int64_t rows, int experts, int used, int hidden, int between, int inner_bytes,
                  int inner_floats, int between_bytes, int between_floats) {
     int64_t pairs = rows * used;
@@ -35,14 +29,14 @@ int pairs_create(Pairs *p, int64_t rows, int experts, int used, int hidden, int 
     p->place = room(pairs * 4), p->row = room(pairs * 4), p->expert = room(experts * 4);
     p->begin = room((experts + 1) * 4), p->out = room(pairs * hidden * 4);
     return p->scores && p->chosen && p->share && p->place && p->row && p->expert && p->begin && p->out &&
-           part_create(&p->in, pairs, hidden, inner_bytes, inner_floats) &&
-           part_create(&p->between, pairs, between, between_bytes, between_floats);
+           rows_create(&p->in, pairs, hidden, inner_bytes, inner_floats) &&
+           rows_create(&p->between, pairs, between, between_bytes, between_floats);
 }
 
 void pairs_destroy(Pairs *p) {
     give_back(p->scores), give_back(p->chosen), give_back(p->share), give_back(p->place), give_back(p->row);
-    give_back(p->expert), give_back(p->begin), give_back(p->out), give_back(p->in.bytes), give_back(p->in.floats);
-    give_back(p->between.bytes), give_back(p->between.floats);
+    give_back(p->expert), give_back(p->begin), give_back(p->out), rows_destroy(&p->in);
+    rows_destroy(&p->between);
 }
 
 INLINE float exponential(float x) { return f_exp(f_set(x))[0]; }

@@ -8,7 +8,7 @@
 #include "norms.h"
 #include "packing.h"
 #include "products.h"
-#include "room.h"
+#include "rows.h"
 
 typedef struct { /* `count` queries of a sequence for one head of keys; `segment` -1: all of the context */
     int32_t sequence, head, first, count, segment, group, slot;
@@ -498,15 +498,6 @@ static void need(Needs *n, const Matrix *m) {
     else n->bytes = 1;
 }
 
-static int rows_create(Rows *r, int64_t rows, int k, Needs n) {
-    r->groups = k / GROUP;
-    if (n.bytes && !(r->bytes = room(rows * r->groups * ROW_GROUP))) return 0;
-    if (n.floats && !(r->floats = room(rows * k * 4))) return 0;
-    return 1;
-}
-
-static void rows_destroy(Rows *r) { give_back(r->bytes), give_back(r->floats); }
-
 static int fill(Engine *e, int threads) {
     const Model *m = e->m;
     int64_t n = m->most_rows;
@@ -547,12 +538,14 @@ static int fill(Engine *e, int threads) {
     }
     for (int i = 0; i < SLOTS; i++) e->seen[i].values = e->seen_values + (int64_t)i * m->head;
     for (int i = 0; i < threads; i++)
-        if (!rows_create(&e->own[i].rows, LONE, m->hidden, hidden)) return 0;
-    if (!rows_create(&e->hidden, n, m->hidden, hidden) || !rows_create(&e->heads, n, m->heads * m->head, heads)) return 0;
+        if (!rows_create(&e->own[i].rows, LONE, m->hidden, hidden.bytes, hidden.floats)) return 0;
+    if (!rows_create(&e->hidden, n, m->hidden, hidden.bytes, hidden.floats) ||
+        !rows_create(&e->heads, n, m->heads * m->head, heads.bytes, heads.floats))
+        return 0;
     if (experts && !pairs_create(&e->pairs, n, experts, used, m->hidden, m->between, inner.bytes, inner.floats,
                                  between.bytes, between.floats))
         return 0;
-    return m->between == 0 || rows_create(&e->between, n, m->between, between);
+    return rows_create(&e->between, n, m->between, between.bytes, between.floats);
 }
 
 Engine *engine_create(const Model *m, int threads) {
