@@ -37,5 +37,10 @@ class FullCollections:
                 gc.set_threshold(young, middle, self._usual)
 
 
+def keep_what_is_there() -> None:
+    """No collection looks at the objects that there are now: those of a server that has begun live as long as it."""
+    gc.freeze()
+
+
 FULL_COLLECTIONS = FullCollections()
 """There is one collector a process."""

@@ -24,6 +24,7 @@ from puna.inference import Inference
 from puna.lane import take_short_turns
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
+from puna.server.collector import keep_what_is_there
 from puna.server.engines import engines, stand_in_for
 from puna.server.middleware import is_loopback, parse_origins
 from puna.server.protocol import Limits, Protocol
@@ -245,6 +246,7 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
 
 def _announce(settings: Settings, listener: socket.socket, on_ready: Callable[[Address], None]) -> None:
     address = bound(listener, settings.address)
+    keep_what_is_there()
     on_ready(address)
     _log.info(f"puna {__version__} listens on {address.url}", models=str(settings.models), engine=settings.engine)
     if not is_loopback(settings.address.host) and not settings.api_keys:

@@ -1,7 +1,8 @@
-"""What a body may cost, measured in the server's own process: its memory, and how long others wait."""
+"""What a body may cost, measured in the server's own process: memory, and how long its loop works at a time."""
 
 from __future__ import annotations
 
+import gc
 import gzip
 import threading
 import time
@@ -18,12 +19,20 @@ from puna.server.body import LARGE
 MULTIPLE = 64
 """Of a body's bytes, that it may cost."""
 BASE = 64 * 2**20
+TURN = 0.1
+"""Seconds of a processor that the loop may use at a time."""
+STALL = 1.0
+"""Seconds. A thread that lets nobody else run for so long is at something that should have been done in pieces."""
 
 
 @dataclass
 class Cost:
-    """`lag`: seconds that the loop was late, at worst. `memory`: bytes more than before, at most."""
+    """`turn`: seconds of a processor that the loop used between two looks, at most: others waited so long at least.
 
+    `lag`: seconds that it was late, at worst, and in which this process did something. `memory`: bytes more, at most.
+    """
+
+    turn: float = 0.0
     lag: float = 0.0
     memory: int = 0
 
@@ -32,15 +41,19 @@ class Cost:
 def measured(server) -> Iterator[Cost]:
     """What a server in this process costs while this is entered.
 
-    Other processes may keep this one waiting. What counts of a lag is what this process did itself in that time.
+    Other processes may keep this one waiting, and so may the clients, which are in it. So it is not the clock that is
+    held to a tenth of a second, but what the loop's own thread did. What earlier tests left is no work of the server's.
     """
     cost, over, loop, process = Cost(), threading.Event(), server.loop, psutil.Process()
+    gc.collect()
+    gc.freeze()
     before = process.memory_info().rss
 
-    def look(due: float, used: float) -> None:
+    def look(due: float, used: float, turned: float) -> None:
+        cost.turn = max(cost.turn, time.thread_time() - turned)
         cost.lag = max(cost.lag, min(loop.time() - due, time.process_time() - used))
         if not over.is_set():
-            loop.call_later(0.005, look, loop.time() + 0.005, time.process_time())
+            loop.call_later(0.005, look, loop.time() + 0.005, time.process_time(), time.thread_time())
 
     def watch() -> None:
         while not over.wait(0.01):
@@ -48,12 +61,13 @@ def measured(server) -> Iterator[Cost]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    loop.call_soon_threadsafe(lambda: look(loop.time(), time.process_time()))
+    loop.call_soon_threadsafe(lambda: look(loop.time(), time.process_time(), time.thread_time()))
     try:
         yield cost
     finally:
         over.set()
         watcher.join()
+        gc.unfreeze()
 
 
 def chat(*messages: bytes) -> bytes:
@@ -115,8 +129,8 @@ def test_no_body_costs_more_than_it_may(server, name, path):
         answer = server.post(path, body)
     assert answer.status in {200, 400}, answer.body
     assert cost.memory <= MULTIPLE * len(body) + BASE
-    # A tenth of a second is promised. Twice that, since the clients of these tests are in the same process.
-    assert cost.lag < 0.2
+    assert cost.turn < TURN
+    assert cost.lag < STALL
 
 
 @pytest.mark.parametrize("name", ["text", "zeros"])
@@ -125,4 +139,5 @@ def test_many_large_bodies_at_once_keep_nobody_waiting(server, name):
     with measured(server) as cost, ThreadPoolExecutor(4) as clients:
         answers = [*clients.map(lambda _: server.post("/v1/chat/completions", body, headers=headers), range(4))]
     assert {answer.status for answer in answers} == {400}
-    assert cost.lag < 0.2
+    assert cost.turn < TURN
+    assert cost.lag < STALL
