@@ -177,6 +177,36 @@ def create(model: str, *, file: str, quantize: str) -> None:
     _call(lambda: work(model, file, quantize=quantize))
 
 
+@puna.command("export")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, shell_complete=_models)
+@click.option("-o", "--output", metavar="FILE", required=True, help="Where to write it; '-' is stdout.")
+@addressed
+def export(models: tuple[str, ...], *, output: str) -> None:
+    """Write models into one file, to be carried elsewhere.
+
+    The file is a tar in OCI's image layout. 'puna import' reads it, on a machine without network too. The same
+    models give the same bytes. Works on the models directory itself: no server is needed.
+    """
+    from puna.cli.export import export as work
+
+    work(models, output)
+
+
+@puna.command("import")
+@click.argument("file", metavar="FILE")
+@click.option("--name", metavar="NAME", default="", help="What to call a model that comes alone.")
+@addressed
+def import_archive(file: str, *, name: str) -> None:
+    """Take in the models of a file that 'puna export' wrote.
+
+    FILE is a tar in OCI's image layout, whoever wrote it; '-' is stdin. Every byte is checked before a model is listed.
+    Works on the models directory itself: no server is needed.
+    """
+    from puna.cli.import_ import import_archive as work
+
+    work(file, name)
+
+
 @puna.command("list")
 @_prefix
 @addressed

@@ -112,7 +112,7 @@ def stopping(told: str, console: Console) -> Iterator[None]:
     """Inside, Ctrl-C says what became of the work before it ends the command."""
     try:
         yield
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         console.print(told, markup=False)
         raise
 
