@@ -37,7 +37,8 @@ from puna.model.model import Model, config_of, media_type_of
 from puna.model.modelfile import parse_requires
 from puna.model.name import Name
 from puna.model.parameters import OBSOLETE, PARAMETERS, options_from_json, options_to_json
-from puna.sources.pull import check_source, pull
+from puna.sources.source import Terms
+from puna.sources.sources import Sources
 from puna.sources.worker import Report, Worker
 from puna.store.library import MAX_TEXT_BYTES, Library
 from puna.types import JsonObject, JsonValue, Message, Progress, Tool
@@ -73,14 +74,15 @@ class _Base:
     header: Header
 
 
-async def create(request: CreateRequest, library: Library) -> AsyncGenerator[Progress, None]:
+async def create(request: CreateRequest, library: Library, sources: Sources) -> AsyncGenerator[Progress, None]:
     """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before any step."""
     # A template is read and tried, which takes a while for a large one.
     await asyncio.to_thread(check_request, request)
     base_name = None if request.from_ is None else Name.parse(request.from_, param="from")
     if base_name is not None and not library.has(base_name):
-        check_source(base_name, library)
-        async with aclosing(pull(base_name, library)) as steps:
+        terms = Terms(literal=Name.writes_host(request.from_ or ""))
+        await asyncio.to_thread(sources.check, base_name, terms)
+        async with aclosing(sources.pull(base_name, terms)) as steps:
             async for progress in steps:
                 if progress.status != "success":
                     yield progress

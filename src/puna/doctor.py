@@ -22,8 +22,8 @@ from puna.engine.cpu.profile import PROFILE
 from puna.engine.cpu.supported import Machine, here
 from puna.errors import PunaError
 from puna.settings import SettingError, Settings, unknown
-from puna.sources.catalogue import SMOLLM2_135M
-from puna.sources.pip_client import reach
+from puna.sources.packages.catalogue import SMOLLM2_135M
+from puna.sources.packages.pip_client import reach
 from puna.store.manifests import Manifests
 
 _FEATURES = (

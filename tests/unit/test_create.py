@@ -12,6 +12,8 @@ from puna.errors import InvalidName, InvalidRequest, ModelFileError, NotFound, P
 from puna.model.digest import Digest
 from puna.model.modelfile import parse_modelfile, render_model
 from puna.model.name import Name
+from puna.sources.packages.packages import Packages
+from puna.sources.sources import Sources
 from puna.store.library import Library
 from puna.types import JsonObject, Message, Options, Progress
 
@@ -36,7 +38,7 @@ def library(tmp_path: Path) -> Library:
 
 async def made(library: Library, **arguments: object) -> list[str]:
     request = CreateRequest(name=NEW, **arguments)  # type: ignore[arg-type]
-    return [progress.status async for progress in create(request, library)]
+    return [progress.status async for progress in create(request, library, Sources(library, [Packages()]))]
 
 
 async def test_from_a_model(library: Library) -> None:
@@ -87,7 +89,7 @@ async def test_from_uploaded_files(library: Library) -> None:
 
 async def test_over_itself(library: Library) -> None:
     request = CreateRequest(name=Name.parse("Base"), from_="base", system="New.")
-    steps = [progress async for progress in create(request, library)]
+    steps = [progress async for progress in create(request, library, Sources(library, [Packages()]))]
     assert steps[-1] == Progress("success")
     assert library.resolve(Name.parse("base")).system == "New."
     assert not library.blobs.has(Digest.of(b"Old."))

@@ -49,6 +49,11 @@ class Name:
             param=param,
         )
 
+    @staticmethod
+    def writes_host(text: str) -> bool:
+        """Whether a text that `parse` takes says the host itself. The Name does not: it is the same either way."""
+        return _cut_tag(text.strip())[0].removeprefix("https://").count("/") > 1
+
     @classmethod
     def of(cls, host: str, namespace: str, model: str, tag: str, *, param: str = "model") -> Name:
         """From all four parts. InvalidName if one breaks the grammar."""

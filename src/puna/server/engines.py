@@ -9,7 +9,7 @@ from typing import cast
 from puna.engine.engine import Engine, EngineFactory
 from puna.roster import ROSTER, RosterEntry
 from puna.settings import Settings
-from puna.sources import catalogue
+from puna.sources.packages import catalogue
 from puna.store.library import StandIn
 
 

@@ -30,7 +30,8 @@ from puna.server.middleware import is_loopback, parse_origins
 from puna.server.protocol import Limits, Protocol
 from puna.server.services import Services
 from puna.settings import IDENTITY, Address, SettingError, Settings
-from puna.sources import catalogue
+from puna.sources.packages import catalogue
+from puna.sources.wiring import open_sources
 from puna.store.library import Library, StandIn
 
 DRAIN_SECONDS = 5.0
@@ -134,8 +135,9 @@ async def parts(
     )
     if prune:
         await _prune(library)
-    async with Scheduler(found, settings, verify=library.verify) as scheduler:
-        yield Services(settings, library, scheduler, Inference(library, scheduler, settings))
+    scheduling = Scheduler(found, settings, verify=library.verify)
+    async with open_sources(settings, library) as sources, scheduling as scheduler:
+        yield Services(settings, library, sources, scheduler, Inference(library, scheduler, settings))
 
 
 async def _prune(library: Library) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fakes.gguf_files import CHATML, gguf_bytes
 from fakes.stores import put_model
 from puna.model.digest import Digest
-from puna.sources import catalogue
+from puna.sources.packages import catalogue
 
 WEIGHTS = gguf_bytes(chat_template=CHATML, metadata={"llama.context_length": 4096})
 

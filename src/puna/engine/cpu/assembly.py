@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.cpu.families.family import Pairs
-from puna.engine.cpu.packing import Floats, Order, Source, floats, pack
+from puna.engine.cpu.packing import Floats, Order, Unpacked, floats, pack
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.rope import Rope, rope
 from puna.engine.cpu.shape import Dimensions, LayerShape
@@ -60,7 +60,7 @@ class _Builder:
         self._library = library
         self._shape = shape
         self._tensors = tensors
-        self.sources: list[Source] = []
+        self.sources: list[Unpacked] = []
         self.places: list[Callable[[MatrixStruct], None]] = []
         self.held: list[object] = []
         self._ropes: list[Rope] = []
@@ -212,7 +212,7 @@ class _Builder:
         """Kept in floats, whatever the file has: who is chosen hangs on small differences."""
         shape = self._shape
         numbers = self._numbers(f"{name}.weight", shape.hidden, shape.experts)
-        source = Source(
+        source = Unpacked(
             name=f"{name}.weight",
             type=TensorType.F32,
             data=numbers.view(np.uint8).reshape(-1),
@@ -232,7 +232,7 @@ class _Builder:
             biases = self._numbers(f"{name}.bias", outputs, count).reshape(count, outputs)
         matrices = (MatrixStruct * count)()
         for expert in range(count):
-            source = Source(
+            source = Unpacked(
                 name=f"{name}.weight",
                 type=info.type,
                 data=data[expert],
@@ -259,7 +259,7 @@ class _Builder:
     ) -> None:
         """`<name>.weight`, of `rows` rows (None: `outputs`), and `<name>.bias` where there is one."""
         info = self._tensors.info(f"{name}.weight", k, rows or outputs)
-        source = Source(
+        source = Unpacked(
             name=info.name,
             type=info.type,
             data=self._tensors.bytes(info.name),
@@ -271,7 +271,7 @@ class _Builder:
         )
         self._add(place, source)
 
-    def _add(self, place: Callable[[MatrixStruct], None], source: Source) -> None:
+    def _add(self, place: Callable[[MatrixStruct], None], source: Unpacked) -> None:
         self.sources.append(source)
         self.places.append(place)
 

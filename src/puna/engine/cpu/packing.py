@@ -30,7 +30,7 @@ Order = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Unpacked:
     """A matrix [outputs][k] as a file keeps it, rows one after another.
 
     `order`: the row of `data` that each output is, None: as they lie. `bias`: one an output, in the outputs' order.
@@ -67,7 +67,7 @@ def floats(library: ctypes.CDLL, name: str, kind: TensorType, data: Bytes, rows:
     return numbers
 
 
-def pack(library: ctypes.CDLL, sources: Sequence[Source], *, threads: int) -> Packed:
+def pack(library: ctypes.CDLL, sources: Sequence[Unpacked], *, threads: int) -> Packed:
     """All of them, into one piece of memory. LoadFailed where that cannot be, or there is not so much memory."""
     sizes = [library.puna_packed_bytes(source.type.value, source.outputs, source.k) for source in sources]
     for source, size in zip(sources, sizes, strict=True):
@@ -81,7 +81,7 @@ def pack(library: ctypes.CDLL, sources: Sequence[Source], *, threads: int) -> Pa
     except MemoryError as error:
         raise LoadFailed(f"there is no memory for {sum(sizes) >> 20} MiB of weights") from error
     places = np.cumsum([0, *sizes])
-    work: list[tuple[Source, Bytes, int, int]] = []
+    work: list[tuple[Unpacked, Bytes, int, int]] = []
     for source, start, end in zip(sources, places, places[1:], strict=False):
         tiles = -(-source.outputs // TILE)
         step = max(1, _AT_ONCE // (TILE * source.k))
@@ -105,7 +105,7 @@ def pack(library: ctypes.CDLL, sources: Sequence[Source], *, threads: int) -> Pa
     return Packed(matrices, (weights, biases))
 
 
-def _pack_piece(library: ctypes.CDLL, source: Source, target: Bytes, first: int, end: int) -> int:
+def _pack_piece(library: ctypes.CDLL, source: Unpacked, target: Bytes, first: int, end: int) -> int:
     """Tiles `first` … `end`-1 of one matrix. Gives the library's answer, 0 if all is well."""
     order = source.order
     fault: int = library.puna_pack(

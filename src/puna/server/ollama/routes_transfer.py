@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from puna.create import CreateRequest, check_request, create
-from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError, Unsupported
+from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.parameters import options_from_json
@@ -25,7 +25,7 @@ from puna.server.ollama.exchange import read_body, required
 from puna.server.ollama.messages import to_message
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
-from puna.sources.pull import check_source, pull
+from puna.sources.source import Terms
 from puna.store.blobs import BlobWriter
 from puna.types import JsonObject, Progress
 
@@ -38,18 +38,20 @@ _BLOCK = 1 << 20
 class TransferRoutes:
     def __init__(self, services: Services) -> None:
         self._library = services.library
+        self._sources = services.sources
         self._strict = services.settings.strict
 
     async def pull(self, request: Request) -> ASGIApp:
         body, _ = await read_body(request, TransferBody, strict=self._strict)
-        name = Name.parse(required(body.target))
-        await asyncio.to_thread(check_source, name, self._library)
-        return await self._answer(request, pull(name, self._library), stream=body.stream)
+        name, terms = Name.parse(required(body.target)), _terms(body)
+        await asyncio.to_thread(self._sources.check, name, terms)
+        return await self._answer(request, self._sources.pull(name, terms), stream=body.stream)
 
-    async def push(self, request: Request) -> Response:
+    async def push(self, request: Request) -> ASGIApp:
         body, _ = await read_body(request, TransferBody, strict=self._strict)
-        required(body.target)
-        raise Unsupported("pushing to a registry is not supported yet", param="model")
+        name, terms = Name.parse(required(body.target)), _terms(body)
+        steps = await asyncio.to_thread(self._sources.push, name, terms)
+        return await self._answer(request, steps, stream=body.stream)
 
     async def create(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, CreateBody, strict=self._strict)
@@ -57,7 +59,7 @@ class TransferRoutes:
         await asyncio.to_thread(check_request, wanted)
         _, ignored = options_from_json(wanted.parameters, param="parameters")
         report.ignore(f"parameters.{name}" for name in ignored)
-        return await self._answer(request, create(wanted, self._library), stream=body.stream)
+        return await self._answer(request, create(wanted, self._library, self._sources), stream=body.stream)
 
     async def _answer(self, request: Request, steps: AsyncGenerator[Progress, None], *, stream: bool) -> ASGIApp:
         """All steps as they come, or the last one alone."""
@@ -123,6 +125,10 @@ class TransferRoutes:
             raise InvalidRequest(
                 "this file cannot be taken from where it is: send its bytes", param=LOCAL_FILE, code="local_file"
             ) from error
+
+
+def _terms(body: TransferBody) -> Terms:
+    return Terms(insecure=body.insecure, literal=Name.writes_host(body.target))
 
 
 def create_request(body: CreateBody) -> CreateRequest:

@@ -9,10 +9,15 @@ from puna.errors import PunaError, SourceNotFound, Unsupported
 from puna.model.digest import Digest
 from puna.model.model import Model
 from puna.model.name import Name
-from puna.sources import catalogue
-from puna.sources.catalogue import CATALOGUE, SMOLLM2_135M, find_entry, stand_in
-from puna.sources.pull import check_source
+from puna.sources.packages import catalogue
+from puna.sources.packages.catalogue import CATALOGUE, SMOLLM2_135M, find_entry, stand_in
+from puna.sources.packages.packages import Packages
+from puna.sources.sources import Sources
 from puna.store.library import Library
+
+
+def check_source(name: Name, library: Library) -> None:
+    Sources(library, [Packages()]).check(name)
 
 
 @pytest.mark.parametrize("text", ["smollm2", "smollm2:135m", "SmolLM2:LATEST", "library/smollm2"])

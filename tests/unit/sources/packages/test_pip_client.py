@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from puna.errors import SourceError, SourceNotFound, StoreError
-from puna.sources.pip_client import download_arguments, failure, pip_command
+from puna.sources.packages.pip_client import download_arguments, failure, pip_command
 
 
 def test_only_wheels_and_no_dependencies() -> None:
