@@ -147,6 +147,7 @@ class ModelCard:
     tool_syntax: str = ""
     engine: str = ""
     engine_reason: str = ""
+    rendered_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,6 +576,7 @@ def _card(answer: JsonObject) -> ModelCard:
         tool_syntax=_text(answer, "tool_syntax"),
         engine=_text(answer, "engine"),
         engine_reason=_text(answer, "engine_reason"),
+        rendered_by=_text(answer, "rendered_by"),
     )
 
 

@@ -64,6 +64,8 @@ class CreateRequest:
     parameters: JsonObject = field(default_factory=dict)
     messages: Sequence[Message] = ()
     requires: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +167,27 @@ def _build(request: CreateRequest, base_name: Name | None, library: Library, rep
     layers = [*base.layers, *_adapters(request, base, library)]
     added_layers = _Adding(library, report, layers)
     _change(request, base, added_layers)
-    config = replace(base.config, requires=parse_requires(request.requires)) if request.requires else base.config
+    config = _config(request, base, report)
     return Manifest(library.blobs.add_layer(CONFIG_TYPE, config.dump()), tuple(added_layers.layers))
+
+
+def _config(request: CreateRequest, base: _Base, report: Report) -> Config:
+    """The base's, but for what is asked. Who gives a template of his own wants it used: then no renderer is."""
+    config = base.config
+    if request.requires:
+        config = replace(config, requires=parse_requires(request.requires))
+    config = replace(config, renderer=request.renderer or config.renderer, parser=request.parser or config.parser)
+    if config.renderer is None:
+        return config
+    if request.template and not request.renderer:
+        report(Progress(f"warning: the template makes the prompts, no longer the base's renderer {config.renderer}"))
+        return replace(config, renderer=None, parser=request.parser)
+    if base.header.chat_template is None and request.renderer:
+        what = f"the renderer '{config.renderer}' is a part of Ollama's program, and the file has no chat template"
+        raise Unsupported(f"{what} to stand in for it: give a TEMPLATE instead", param="renderer")
+    if request.template:
+        report(Progress(f"warning: the renderer {config.renderer} is named too: the template is stored, and not used"))
+    return config
 
 
 def _change(request: CreateRequest, base: _Base, to: _Adding) -> None:

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,8 @@ async def test_from_a_model(library: Library) -> None:
         ("MIT", "Apache", "More"),
     )
     assert (model.options, model.ignored_parameters) == (Options(temperature=0.0, stop=("B",), top_k=3), ("num_gqa",))
-    assert (model.messages, model.config) == ((Message.of("user", "Hi"),), base.config)
+    assert (model.messages, model.config) == ((Message.of("user", "Hi"),), replace(base.config, renderer=None))
+    assert "warning: the template makes the prompts, no longer the base's renderer cogito" in steps
     assert model.manifest.layers[0].from_ == "base:latest"
     assert [layer.media_type.rpartition(".")[2] for layer in model.manifest.layers] == [
         *("model", "license", "template", "system", "license", "license", "params", "messages")
@@ -111,6 +113,17 @@ async def test_a_modelfile_of_show_makes_the_same(library: Library) -> None:
     new = library.resolve(NEW)
     assert (new.weights, new.go_template, new.system) == (model.weights, model.go_template, model.system)
     assert (new.licenses, new.options) == (model.licenses, model.options)
+
+
+async def test_a_renderer_is_kept_where_the_files_own_template_stands_in(library: Library) -> None:
+    steps = await made(library, from_="base", renderer="qwen3.5", parser="qwen3.5", template="{{ .Prompt }}")
+    model = library.resolve(NEW)
+    assert (model.config.renderer, model.config.parser, model.template_kind) == ("qwen3.5", "qwen3.5", "jinja")
+    assert "warning: the renderer qwen3.5 is named too: the template is stored, and not used" in steps
+    plain = str(put_blob(library.root, gguf_bytes(tensors=[Tensor("a", (8,))])))
+    with pytest.raises(Unsupported, match="the file has no chat template") as caught:
+        await made(library, files={"plain.gguf": plain}, renderer="qwen3.5")
+    assert caught.value.param == "renderer"
 
 
 GOOD: JsonObject = {"m.gguf": f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"}

@@ -200,6 +200,8 @@ def _model_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "quantization", card.details.quantization_level
     if card.engine:
         yield "engine", f"{card.engine} ({card.engine_reason})" if card.engine_reason else card.engine
+    if card.rendered_by:
+        yield "prompts by", card.rendered_by
 
 
 def _projector_rows(projector: JsonObject) -> Iterator[tuple[str, str]]:

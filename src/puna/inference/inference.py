@@ -106,7 +106,7 @@ class Inference:
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
         check_completion(model, request)
-        template = self._template(model, None)
+        template = self._template(model, None, chat=False)
         async with self._lease(model, request.options, request.keep_alive) as lease:
             run = CompletionRun(model, template, request, lease.runner)
             async with aclosing(await run.events(began, lease.load_ns)) as events:
@@ -145,7 +145,7 @@ class Inference:
 
         Raises ModelFileError for a template that is none.
         """
-        if Capability.TOOLS not in model.capabilities:
+        if Capability.TOOLS not in model.capabilities or model.unrendered is not None:
             return None
         facts = self._template(model, None).facts
         return "template" if native_syntax(facts) is not None else "puna"
@@ -190,9 +190,9 @@ class Inference:
             return await asyncio.to_thread(plan_chat, model, template, request)
         return plan_chat(model, template, request)
 
-    def _template(self, model: Model, override: str | None) -> ChatTemplate:
+    def _template(self, model: Model, override: str | None, *, chat: bool = True) -> ChatTemplate:
         try:
-            return self._compiled(template_key(model, override))
+            return self._compiled(template_key(model, override, chat=chat))
         except ModelFileError as error:
             if override is None:
                 raise

@@ -21,7 +21,6 @@ from puna.inference.decode import prompt_size
 from puna.inference.length import LONG_TEXT, check_least, is_long
 from puna.inference.literal import beside, spelled, tokenize_written
 from puna.lane import in_lane
-from puna.model.capabilities import template_kind
 from puna.model.gguf import Header
 from puna.model.markup import Markup
 from puna.model.model import Model
@@ -52,12 +51,17 @@ class TemplateKey:
     eos: str
 
 
-def template_key(model: Model, override: str | None = None) -> TemplateKey:
-    """The template that makes this model's prompts. `override`: a caller's own, in either language."""
+def template_key(model: Model, override: str | None = None, *, chat: bool = True) -> TemplateKey:
+    """The template that makes this model's prompts. `override`: a caller's own, in either language.
+
+    Unsupported for a `chat` when the model is published to be rendered by what is not there. Other prompts need none.
+    """
     bos, eos = model.header.bos_token or "", model.header.eos_token or ""
     if override is not None:
         return TemplateKey("jinja" if "{%" in override else "go", override, bos, eos)
-    kind = template_kind(model.go_template, model.chat_template)
+    if chat and model.unrendered is not None:
+        raise Unsupported(f'"{model.name.short}" cannot chat: {model.unrendered}', param="model")
+    kind = model.template_kind
     source = {"go": model.go_template, "jinja": model.chat_template}.get(kind) or PLAIN_TEMPLATE
     return TemplateKey("go" if kind == "go" else "jinja", source, bos, eos)
 

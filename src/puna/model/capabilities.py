@@ -14,6 +14,7 @@ from puna.errors import ModelFileError
 from puna.model.gguf import Header
 from puna.model.goparse import parse
 from puna.model.goscan import names, thinking_tags
+from puna.model.manifest import Config
 
 
 class Capability(str, Enum):
@@ -53,13 +54,22 @@ EMBEDDING_ARCHITECTURES = frozenset(
 """Encoders: they cannot generate, whatever else their header says."""
 
 
+_TAKEN_AT_ITS_WORD = frozenset({Capability.THINKING.value, Capability.INSERT.value})
+"""Of what a config says: the rest shows in the file itself, or nothing here could make it true."""
+
+
 def capabilities(
-    header: Header, go_template: str | None = None, projectors: Iterable[Header] = ()
+    header: Header, go_template: str | None = None, projectors: Iterable[Header] = (), config: Config | None = None
 ) -> frozenset[Capability]:
-    """All of them. `go_template`: the template layer, if there is one; `projectors`: headers of projector layers."""
-    if header.pooling_type is not None or header.architecture in EMBEDDING_ARCHITECTURES:
+    """All of them. `go_template`: the template layer, if there is one; `projectors`: headers of projector layers.
+
+    What `config` says of itself counts too, where nothing in the files could tell it.
+    """
+    said = frozenset() if config is None else frozenset(config.capabilities)
+    of_config = Capability.EMBEDDING.value in said and Capability.COMPLETION.value not in said
+    if of_config or header.pooling_type is not None or header.architecture in EMBEDDING_ARCHITECTURES:
         return frozenset({Capability.EMBEDDING})
-    kind = template_kind(go_template, header.chat_template)
+    kind = template_kind(go_template, header.chat_template, renderer=None if config is None else config.renderer)
     # A template that knows no tools gets them described, and the calls are kept to their form: see `puna.chat.calls`.
     found = {Capability.COMPLETION, Capability.TOOLS}
     if kind == "go" and go_template is not None:
@@ -71,6 +81,7 @@ def capabilities(
         found.add(Capability.INSERT)
     if header.architecture in {"gptoss", "gpt-oss"}:
         found.add(Capability.THINKING)
+    found |= {Capability(word) for word in said & _TAKEN_AT_ITS_WORD}
     return frozenset(found | _media(header, projectors))
 
 
@@ -87,9 +98,13 @@ def fill_in_tokens(header: Header) -> tuple[int, int, int] | None:
 TemplateKind = Literal["go", "jinja", "none"]
 
 
-def template_kind(go_template: str | None, jinja: str | None) -> TemplateKind:
-    """Which template makes the prompts: the Go one, unless the Jinja one knows more of tools and thought."""
-    if go_template is None:
+def template_kind(go_template: str | None, jinja: str | None, *, renderer: str | None = None) -> TemplateKind:
+    """Which template makes the prompts: the Go one, unless the Jinja one knows more of tools and thought.
+
+    A model whose config names a `renderer` is written for code inside Ollama, and its Go template, if it has one, for
+    nobody: only the file's own Jinja says the same.
+    """
+    if go_template is None or renderer is not None:
         return "none" if jinja is None else "jinja"
     if jinja is None:
         return "go"

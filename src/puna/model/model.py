@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from puna.model.capabilities import Capability
+from puna.model.capabilities import Capability, TemplateKind, template_kind
 from puna.model.digest import Digest
 from puna.model.gguf import Header
 from puna.model.manifest import ADAPTER_TYPE, MODEL_TYPE, PROJECTOR_TYPE, Config, Manifest
@@ -48,6 +48,29 @@ class Model:
     def chat_template(self) -> str | None:
         """The Jinja template of the weights."""
         return self.header.chat_template
+
+    @property
+    def template_kind(self) -> TemplateKind:
+        """Which of its templates makes its prompts."""
+        return template_kind(self.go_template, self.chat_template, renderer=self.config.renderer)
+
+    @property
+    def unrendered(self) -> str | None:
+        """Why no template can make prompts as the model was published to have them; None when one can."""
+        named = self.config.renderer or self.config.parser
+        if named is None or self.template_kind != "none":
+            return None
+        return (
+            f"its prompts are made by '{named}', a part of Ollama's program, and its file has no chat template "
+            "of its own: give it one ('TEMPLATE' in a Modelfile), or ask with raw prompts"
+        )
+
+    @property
+    def rendered_by(self) -> str | None:
+        """In words, what stands in for the renderer that its config names; None where it names none."""
+        if self.unrendered is not None or self.config.renderer is None:
+            return self.unrendered
+        return f"the file's own chat template, in place of Ollama's renderer '{self.config.renderer}'"
 
 
 def config_of(header: Header) -> Config:

@@ -465,7 +465,7 @@ class Library:
             ignored_parameters=ignored,
             messages=self._messages(store, manifest),
             licenses=tuple(self._layer_text(store, layer) for layer in manifest.of_type(LICENSE_TYPE)),
-            capabilities=capabilities(header, go_template, [self.header(path, file) for path in projectors]),
+            capabilities=capabilities(header, go_template, [self.header(path, file) for path in projectors], config),
             size=manifest.size,
             modified=stamp.modified,
             read_only=store.read_only,

@@ -152,8 +152,13 @@ class CreateBody(NamedBody):
     )
     requires: Annotated[str, Honoured("The least release that can run it.")] = ""
     stream: Annotated[bool, Honoured("Each step as it comes; false: the last one.")] = True
-    renderer: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""
-    parser: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""
+    renderer: Annotated[
+        str,
+        Honoured("Kept in the model. Its prompts are then made by the file's own chat template, which must be there."),
+    ] = ""
+    parser: Annotated[
+        str, Honoured("Kept in the model. Answers are read as the template that makes prompts has them.")
+    ] = ""
     quantize: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""
     quantization: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""
     draft_quantize: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""

@@ -84,7 +84,7 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
     shape["modelfile"] = render_model(model)
     if parameters := parameter_lines(model.options):
         shape["parameters"] = parameters
-    shape["template"] = model.go_template or model.chat_template or ""
+    shape["template"] = _template(model)
     if model.system:
         shape["system"] = model.system
     shape["details"] = _details(model)
@@ -98,6 +98,11 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
     ]
     shape["capabilities"] = _capabilities(model)
     shape["modified_at"] = _rfc3339(model.modified)
+    for key, value in (("renderer", model.config.renderer), ("parser", model.config.parser)):
+        if value:
+            shape[key] = value
+    if model.rendered_by is not None:
+        shape["rendered_by"] = model.rendered_by
     if model.config.requires:
         shape["requires"] = model.config.requires
     shape["context_length"] = here.context
@@ -117,6 +122,13 @@ def parameter_lines(options: Options) -> str:
         for name, value in options_to_json(options).items()
         for item in (value if isinstance(value, list) else [value])
     )
+
+
+def _template(model: Model) -> str:
+    """The one that makes prompts, where a renderer is named; else the model's template layer before the file's."""
+    if model.config.renderer is not None:
+        return model.chat_template or ""
+    return model.go_template or model.chat_template or ""
 
 
 def _details(model: Model) -> JsonObject:

@@ -153,6 +153,8 @@ def create_request(body: CreateBody) -> CreateRequest:
         parameters=body.parameters,
         messages=[to_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)],
         requires=body.requires or None,
+        renderer=body.renderer or None,
+        parser=body.parser or None,
     )
 
 
