@@ -34,7 +34,8 @@ stands here.
   `--verbose=false`; the last one holds. The value of `--think` may be left out and is joined with `=`: `--think`,
   `--think=high`, `--think=false`.
 - `--` ends the flags: `puna run smollm2 -- --what is this?`
-- A model's name is `[host/][namespace/]model[:tag]`; without a tag it is `:latest`. A short name of the catalogue whose
+- A model's name is `[host/][namespace/]model[:tag]`; without a tag it is `:latest`. `NAME@sha256:…`
+  is the manifest with that digest and no other. A short name of the catalogue whose
   model is there under its other tag answers all the same. A name that is not found is answered with those that may be
   meant.
 - What is piped in comes before the words of the prompt. It is UTF-8, of 64 MiB at most; bytes that are no text are

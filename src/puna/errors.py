@@ -194,18 +194,24 @@ class NotFound(PunaError):
 
 
 class ModelNotFound(NotFound):
-    """No model of this Name is here. `name` is what the caller wrote; `near`: Names that may have been meant."""
+    """No model of this Name is here, or another one than its digest says.
+
+    `name` is what the caller wrote; `near`: Names that may have been meant; `there`: the digest that is under the Name.
+    """
 
     default_code: ClassVar[Code | None] = "model_not_found"
 
-    def __init__(self, name: str, *, near: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, *, near: Sequence[str] = (), there: str = "") -> None:
         self.near = tuple(near)
+        self.there = there
         super().__init__(f"model '{name}' not found{self.hint}, try pulling it first: puna pull {name}", param="model")
         self.name = name
 
     @property
     def hint(self) -> str:
-        """To go on with after 'not found': '' or ' (did you mean …?)'."""
+        """To go on with after 'not found': '' or ' (did you mean …?)', ' (under that name is …)'."""
+        if self.there:
+            return f" (under that name is {self.there})"
         return f" (did you mean {' or '.join(repr(name) for name in self.near)}?)" if self.near else ""
 
 

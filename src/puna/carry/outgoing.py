@@ -16,7 +16,7 @@ from puna.carry.tar import BLOCK, CHUNK
 from puna.errors import ModelFileError
 from puna.model.digest import Digest
 from puna.model.manifest import Layer, parse_manifest
-from puna.model.name import Name
+from puna.model.reference import Reference
 from puna.store.files import store_errors
 from puna.store.library import Library
 from puna.types import Progress
@@ -25,13 +25,13 @@ Told = Callable[[Progress], None]
 """Told of each step."""
 
 
-def write_archive(names: Sequence[Name], library: Library, path: Path, told: Told) -> None:
+def write_archive(wanted: Sequence[Reference], library: Library, path: Path, told: Told) -> None:
     """The archive at `path`, in one step: it is whole, or `path` is as it was. Else as `send_archive`."""
     with _whole(path) as stream:
-        send_archive(names, library, stream, told)
+        send_archive(wanted, library, stream, told)
 
 
-def send_archive(names: Sequence[Name], library: Library, stream: BinaryIO, told: Told) -> None:
+def send_archive(wanted: Sequence[Reference], library: Library, stream: BinaryIO, told: Told) -> None:
     """The archive, as it is written. Each blob is hashed on its way.
 
     ModelNotFound; ModelFileError: a blob is damaged; StoreError: one is missing, or cannot be read. What was written by
@@ -40,13 +40,13 @@ def send_archive(names: Sequence[Name], library: Library, stream: BinaryIO, told
     manifests: dict[Digest, bytes] = {}
     models: list[Carried] = []
     blobs: dict[Digest, Layer] = {}
-    for name in sorted(set(names), key=lambda name: name.full):
-        told(Progress(f"reading manifest of {name.short}"))
-        data = library.manifest_bytes(name)
+    for one in sorted(set(wanted), key=lambda one: one.name.full):
+        told(Progress(f"reading manifest of {one.short}"))
+        data = library.manifest_bytes(one)
         manifest = parse_manifest(data)
         digest = Digest.of(data)
         manifests[digest] = data
-        models.append(Carried(library.spelled(name), digest, len(data), manifest.media_type))
+        models.append(Carried(library.spelled(one.name), digest, len(data), manifest.media_type))
         blobs |= {Digest(layer.digest.hex.lower()): layer for layer in manifest.blobs}
     for layer in blobs.values():
         _check_size(layer, library)

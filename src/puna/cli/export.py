@@ -11,12 +11,12 @@ from puna.cli.at_hand import library
 from puna.cli.progress import error_console, reporter, stopping
 from puna.errors import InvalidRequest, NotFound
 from puna.human import human_bytes
-from puna.model.name import Name
+from puna.model.reference import Reference
 
 
 def export(models: Sequence[str], output: str) -> None:
     """`output`: a path, or '-' for stdout."""
-    names = [Name.parse(model) for model in models]
+    names = [Reference.parse(model) for model in models]
     store, console = library(), error_console()
     if output == "-":
         if sys.stdout.isatty():

@@ -31,6 +31,7 @@ from puna.lane import in_lane
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
+from puna.model.reference import Reference, Wanted
 from puna.settings import Settings
 from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, JsonOutput, Options, Usage
 
@@ -52,9 +53,9 @@ class LoadedModel:
 class Models(Protocol):
     """Where models are found: `puna.store.library.Library`."""
 
-    def known(self, name: Name) -> Model | None: ...
+    def known(self, wanted: Wanted) -> Model | None: ...
 
-    def resolve(self, name: Name) -> Model: ...
+    def resolve(self, wanted: Wanted) -> Model: ...
 
 
 class Leased(Protocol):
@@ -169,7 +170,7 @@ class Inference:
 
     async def _resolve(self, name: str) -> Model:
         """In a thread when a manifest and a header have to be read: going there costs more than to see that not."""
-        parsed = Name.parse(name)
+        parsed = Reference.parse(name)
         known = self._library.known(parsed)
         model = known if known is not None else await asyncio.to_thread(self._library.resolve, parsed)
         note_model(model.name.short)

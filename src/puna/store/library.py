@@ -45,6 +45,7 @@ from puna.model.messages import messages_from_json
 from puna.model.model import Model
 from puna.model.name import Name, nearest
 from puna.model.parameters import stored_options
+from puna.model.reference import Reference, Wanted, reference
 from puna.store.blobs import Blobs
 from puna.store.changing import Changing
 from puna.store.files import remove_empty, store_errors, write_errors
@@ -141,21 +142,26 @@ class Library:
 
     # ---------------------------------------------------------------------------------------------------- reading
 
-    def resolve(self, name: Name) -> Model:
+    def resolve(self, wanted: Wanted) -> Model:
         """ModelNotFound, or ModelFileError or StoreError when it is there but not usable."""
-        model = self._stored(name) or self._stand_in(name, self._stored)
+        wanted = reference(wanted)
+        model = self._stored(wanted.name) or self._stand_in(wanted.name, self._stored)
         if model is None:
-            raise self._missing(name)
+            raise self._missing(wanted.name)
+        _check(wanted, model.digest)
         return model
 
-    def known(self, name: Name) -> Model | None:
+    def known(self, wanted: Wanted) -> Model | None:
         """What `resolve` gave before, if that still holds: a few looks at the disk, no reading. None: resolve it."""
+        wanted = reference(wanted)
         try:
-            if self._lookup(name) is None:
-                return self._stand_in(name, self._remembered)
-            return self._remembered(name)
+            if self._lookup(wanted.name) is None:
+                model = self._stand_in(wanted.name, self._remembered)
+            else:
+                model = self._remembered(wanted.name)
         except PunaError:
             return None
+        return model if model is not None and wanted.fits(model.digest) else None
 
     def has(self, name: Name) -> bool:
         """Whether there is a manifest under that Name, usable or not."""
@@ -181,8 +187,17 @@ class Library:
                     self._warn(store.manifests.path(name), name, error)
         return sorted(found.values(), key=lambda model: model.modified, reverse=True)
 
-    def manifest_bytes(self, name: Name) -> bytes:
-        return self._present(name, lambda store, spelled, _: store.manifests.read(spelled))
+    def manifest_bytes(self, wanted: Wanted) -> bytes:
+        """As they came. ModelNotFound."""
+        wanted = reference(wanted)
+        data = self._present(wanted.name, lambda store, spelled, _: store.manifests.read(spelled))
+        _check(wanted, hashlib.sha256(data).hexdigest())
+        return data
+
+    def expect(self, wanted: Wanted) -> None:
+        """ModelNotFound when another manifest is under that Name than its digest says. Without a digest any will do."""
+        if reference(wanted).digest is not None:
+            self.manifest_bytes(wanted)
 
     def headers(self, model: Model, *, arrays: bool) -> tuple[Header, list[Header]]:
         """Of its weights and its projectors; with `arrays` read anew, with all their arrays.
@@ -244,26 +259,30 @@ class Library:
             self._own.manifests.write(name, data)
             return () if self._no_prune else self._remove_unused(before, stamp)
 
-    def copy(self, source: Name, destination: Name) -> None:
+    def copy(self, source: Wanted, destination: Name) -> None:
         """The same manifest under another Name. ModelNotFound when there is no source."""
-        self._find(source)  # what is not there changes nothing
+        wanted = reference(source)
+        self._find(wanted.name)  # what is not there changes nothing
         with self._changing:
             store, spelled, data = self._present(
-                source, lambda store, spelled, _: (store, spelled, store.manifests.read(spelled))
+                wanted.name, lambda store, spelled, _: (store, spelled, store.manifests.read(spelled))
             )
+            _check(wanted, hashlib.sha256(data).hexdigest())
             if store.read_only:
                 self._adopt(parse_manifest(data))
             if not store.read_only and self._own.manifests.spelled(destination) == spelled:
                 return
             self.write_manifest(destination, data)
 
-    def delete(self, name: Name) -> None:
+    def delete(self, wanted: Wanted) -> None:
         """Remove the manifest and the blobs that nothing else uses.
 
         ModelNotFound; Unsupported when the model lies in a read-only store.
         """
+        name = reference(wanted).name
         self._find(name)  # what is not there changes nothing
         with self._changing:
+            self.expect(wanted)
             spelled = self._own.manifests.spelled(name)
             stamp = self._own.manifests.stamp(spelled)
             if stamp is None:
@@ -509,6 +528,12 @@ class Library:
         if stamp is not None and self._unreadable.get(path) != stamp:
             self._remember(self._unreadable, path, stamp)
             _log.warning("model left out of the list", model=name.short, reason=str(error))
+
+
+def _check(wanted: Reference, digest: str) -> None:
+    """`digest`: of the manifest that is under the Name, 64 hex digits."""
+    if not wanted.fits(digest):
+        raise ModelNotFound(wanted.short, there=f"sha256:{digest}")
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -29,6 +29,7 @@ from puna.errors import (
 )
 from puna.model.digest import Digest
 from puna.model.name import Name
+from puna.model.reference import Reference
 from puna.store.library import Library
 from puna.types import Progress
 
@@ -55,7 +56,7 @@ def quiet(_: Progress) -> None:
 
 def exported(origin: Library, tmp_path: Path, *names: Name) -> Path:
     path = tmp_path / "a.tar"
-    write_archive(names or (ONE, TWO), origin, path, quiet)
+    write_archive([Reference(name) for name in names or (ONE, TWO)], origin, path, quiet)
     return path
 
 
@@ -177,16 +178,16 @@ def test_what_is_not_there_or_damaged_does_not_go_out(origin: Library, tmp_path:
     path.write_bytes(b"before")
     weights = origin.resolve(ONE).weights
     with pytest.raises(ModelNotFound):
-        write_archive([Name.parse("absent")], origin, path, quiet)
+        write_archive([Reference.parse("absent")], origin, path, quiet)
     weights.write_bytes(b"x" * len(WEIGHTS))
     with pytest.raises(ModelFileError, match=f"{Digest.of(WEIGHTS)} is damaged: its bytes"):
-        write_archive([ONE], origin, path, quiet)
+        write_archive([Reference(ONE)], origin, path, quiet)
     weights.write_bytes(WEIGHTS[:-1])
     with pytest.raises(ModelFileError, match="is damaged: it has"):
-        write_archive([ONE], origin, path, quiet)
+        write_archive([Reference(ONE)], origin, path, quiet)
     weights.unlink()
     with pytest.raises(StoreError, match=str(Digest.of(WEIGHTS))):
-        write_archive([ONE], origin, path, quiet)
+        write_archive([Reference(ONE)], origin, path, quiet)
     assert path.read_bytes() == b"before"
     assert {path.name for path in tmp_path.iterdir()} == {"origin", "a.tar"}
 

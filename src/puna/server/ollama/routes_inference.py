@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from puna.errors import ModelNotFound, NotFound
-from puna.model.name import Name
+from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, reply_beside
 from puna.server.contract.report import Report
 from puna.server.ollama.bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
@@ -88,7 +88,7 @@ class InferenceRoutes:
         """Without a prompt: load the model, or unload it when it is to be kept for no time."""
         with report.naming(), _as_sent(wanted.model):
             if wanted.keep_alive == 0:
-                await asyncio.to_thread(self._library.resolve, Name.parse(wanted.model))
+                await asyncio.to_thread(self._library.resolve, Reference.parse(wanted.model))
                 await self._inference.unload(wanted.model)
                 return JsonReply(idle_object(wanted.model, "unload", chat=chat))
             load = self._inference.load(wanted.model, wanted.options, wanted.keep_alive)
@@ -136,4 +136,4 @@ def _as_sent(model: str) -> Iterator[None]:
     try:
         yield
     except ModelNotFound as error:
-        raise ModelNotFound(model, near=error.near) from error
+        raise ModelNotFound(model, near=error.near, there=error.there) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime, timezone
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +15,7 @@ from puna.errors import InvalidName, InvalidRequest, ModelFileError, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
+from puna.model.reference import Reference
 from puna.server.body import JsonReply
 from puna.server.ollama import listing
 from puna.server.ollama.bodies import CopyBody, DeleteBody, ShowBody
@@ -21,6 +24,9 @@ from puna.server.services import Services
 
 OLLAMA_API = "0.33.0"
 """The release of Ollama whose API this is. Clients compare it with the least they need; `puna` stands beside it."""
+
+
+_Parsed = TypeVar("_Parsed", Name, Reference)
 
 
 class ModelRoutes:
@@ -50,9 +56,9 @@ class ModelRoutes:
 
     async def show(self, request: Request) -> Response:
         body, _ = await read_body(request, ShowBody, strict=self._strict)
-        name = Name.parse(required(body.target))
-        with missing_as(f"model '{name.short}' not found"):
-            model = await asyncio.to_thread(self._library.resolve, name)
+        wanted = Reference.parse(required(body.target))
+        with missing_as(f"model '{wanted.short}' not found"):
+            model = await asyncio.to_thread(self._library.resolve, wanted)
         header, projectors = await asyncio.to_thread(self._library.headers, model, arrays=body.verbose)
         return JsonReply(listing.card(model, self._here(model), header=header, projectors=projectors))
 
@@ -76,7 +82,8 @@ class ModelRoutes:
 
     async def copy(self, request: Request) -> Response:
         body, _ = await read_body(request, CopyBody, strict=self._strict)
-        source, destination = _name(body.source, "source"), _name(body.destination, "destination")
+        source = _named(lambda: Reference.parse(body.source, param="source"), body.source, "source")
+        destination = _named(lambda: Name.parse(body.destination, param="destination"), body.destination, "destination")
         with missing_as(f'model "{body.source}" not found'):
             await asyncio.to_thread(self._library.copy, source, destination)
         return Response()
@@ -86,17 +93,18 @@ class ModelRoutes:
         body, _ = await read_body(request, DeleteBody, strict=self._strict)
         target = required(body.target)
         try:
-            name = Name.parse(target)
+            wanted = Reference.parse(target)
         except InvalidName as error:
             raise InvalidRequest(f'name "{target}" is invalid', param="model", code="invalid_model_name") from error
         with missing_as(f"model '{target}' not found"):
-            await self._scheduler.unload(name)
-            await asyncio.to_thread(self._library.delete, name)
+            await asyncio.to_thread(self._library.expect, wanted)
+            await self._scheduler.unload(wanted.name)
+            await asyncio.to_thread(self._library.delete, wanted)
         return Response()
 
 
-def _name(text: str, field: str) -> Name:
+def _named(parse: Callable[[], _Parsed], text: str, field: str) -> _Parsed:
     try:
-        return Name.parse(text, param=field)
+        return parse()
     except InvalidName as error:
         raise InvalidRequest(f'{field} "{text}" is invalid', param=field, code="invalid_model_name") from error

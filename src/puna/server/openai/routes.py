@@ -15,7 +15,7 @@ from starlette.routing import Route
 from puna.errors import InvalidRequest, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.model import Model
-from puna.model.name import Name
+from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, reply_beside
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
@@ -115,9 +115,10 @@ class _Api:
 
     async def delete(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
-        name = Name.parse(id_)
-        await self._scheduler.unload(name)
-        await asyncio.to_thread(self._library.delete, name)
+        wanted = Reference.parse(id_)
+        await asyncio.to_thread(self._library.expect, wanted)
+        await self._scheduler.unload(wanted.name)
+        await asyncio.to_thread(self._library.delete, wanted)
         return JsonReply({"id": id_, "object": "model", "deleted": True})
 
     # ------------------------------------------------------------------------------------------------------ tokens
@@ -162,7 +163,7 @@ class _Api:
         return await read_request(request, shape, WORDING, strict=self._settings.strict)
 
     async def _resolve(self, name: str) -> Model:
-        return await asyncio.to_thread(self._library.resolve, Name.parse(name))
+        return await asyncio.to_thread(self._library.resolve, Reference.parse(name))
 
     def _shown(self, model: Model, id_: str) -> JsonObject:
         return model_json(model, id_, self._scheduler.context_now(model))
