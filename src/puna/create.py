@@ -37,6 +37,7 @@ from puna.model.model import Model, config_of, media_type_of
 from puna.model.modelfile import parse_requires
 from puna.model.name import Name
 from puna.model.parameters import OBSOLETE, PARAMETERS, options_from_json, options_to_json
+from puna.model.shards import ShardName, filename, place, together
 from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.sources.worker import Report, Worker
@@ -244,20 +245,26 @@ def _from_model(model: Model, library: Library) -> _Base:
 
 
 def _from_files(files: Sequence[tuple[Layer, Header]]) -> _Base:
-    """One file of weights, and projectors or adapters beside it."""
+    """One model's weights, in one file or its shards, and projectors or adapters beside it."""
     weights = [(layer, header) for layer, header in files if layer.media_type == MODEL_TYPE]
-    if len(weights) != 1:
-        found = "none" if not weights else "several (a split GGUF must be joined first)"
-        raise Unsupported(f"one GGUF with a model's weights is needed; there are {found}", param="files")
-    ((_, header),) = weights
-    if not header.tensors:
+    if not weights:
+        raise Unsupported("a GGUF with a model's weights is needed; there are none", param="files")
+    if len(weights) > 1 and all(place(header) is None for _, header in weights):
+        raise Unsupported("one GGUF with a model's weights is needed; there are several", param="files")
+    named = ShardName.parse(weights[0][0].from_ or "")
+    stem = "model" if named is None else named.stem
+    whole = together(weights, stem)
+    if not whole.header.tensors:
         raise ModelFileError("the GGUF holds no tensors")
-    shards = header.number("split.count")
-    if shards is not None and shards > 1:
-        raise Unsupported(f"the GGUF is one of {shards} shards, which is not supported: join them first", param="files")
-    order = (MODEL_TYPE, PROJECTOR_TYPE, ADAPTER_TYPE)
-    layers = sorted((layer for layer, _ in files), key=lambda layer: order.index(layer.media_type))
-    return _Base(config_of(header), tuple(layers), {}, header)
+    shards = whole.files
+    if len(shards) > 1:
+        shards = tuple(
+            replace(layer, name=filename(stem, number, len(shards))) for number, layer in enumerate(shards, 1)
+        )
+    order = (PROJECTOR_TYPE, ADAPTER_TYPE)
+    beside = [layer for layer, _ in files if layer.media_type != MODEL_TYPE]
+    layers = (*shards, *sorted(beside, key=lambda layer: order.index(layer.media_type)))
+    return _Base(config_of(whole.header), layers, {}, whole.header)
 
 
 def _uploaded(name: str, digest_text: str, param: str, library: Library) -> tuple[Layer, Header]:

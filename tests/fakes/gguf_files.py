@@ -32,6 +32,16 @@ FOREIGN_TEMPLATES = (
 )
 """Chat templates that llama.cpp's own parser, or what it tries at a load, does not take."""
 
+
+class Uint16(int):
+    """A number that is written in 16 bits."""
+
+
+class Int32(int):
+    """A number that is written with a sign."""
+
+
+_UINT16 = 2
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _UINT64, _INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 
 
@@ -61,7 +71,7 @@ def gguf_bytes(
     alignment: int = 32,
 ) -> bytes:
     """A whole file. `metadata` wins over what the other arguments make; keys are written in its order after theirs."""
-    pairs: dict[str, Value] = {"general.architecture": architecture}
+    pairs: dict[str, Value] = {"general.architecture": architecture} if architecture else {}
     if alignment != 32:
         pairs["general.alignment"] = alignment
     if tokens is not None:
@@ -92,8 +102,11 @@ def write_tiny_llama(
     kind: TensorType = TensorType.F32,
     norm: float = 1.0,
     head: int = 8,
+    shards: int = 1,
 ) -> Path:
     """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end.
+
+    `shards`: in how many files, as llama.cpp splits them; gives the path of the first.
 
     `kind`: of its matrices, F32 or Q8_0. `norm`: in all its norms; one that is no number makes all that it computes so.
     `head`: the size of a head of attention. With 8 the engine cpu leaves the model to llama.cpp, with 32 it takes it.
@@ -142,9 +155,37 @@ def write_tiny_llama(
         "tokenizer.ggml.padding_token_id": special,
         "tokenizer.ggml.add_bos_token": False,
     }
-    return write_gguf(
-        path, metadata=pairs | dict(metadata or {}), chat_template=chat_template, tokens=tokens, tensors=tensors
-    )
+    pairs |= dict(metadata or {})
+    if shards > 1:
+        return write_shards(path, shards, tensors, metadata=pairs, chat_template=chat_template, tokens=tokens)
+    return write_gguf(path, metadata=pairs, chat_template=chat_template, tokens=tokens, tensors=tensors)
+
+
+def write_shards(
+    path: Path,
+    count: int,
+    tensors: Sequence[Tensor],
+    *,
+    metadata: Mapping[str, Value],
+    chat_template: str | None = None,
+    tokens: Sequence[str] | None = None,
+) -> Path:
+    """`<stem>-00001-of-0000N.gguf` and so on beside `path`, the metadata in the first. Gives the first's path."""
+    paths = [path.with_name(f"{path.stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    each = -(-len(tensors) // count)
+    for number, one in enumerate(paths):
+        split: dict[str, Value] = {
+            "split.no": Uint16(number),
+            "split.count": Uint16(count),
+            "split.tensors.count": Int32(len(tensors)),
+        }
+        held = tensors[number * each : (number + 1) * each]
+        if number == 0:
+            data = gguf_bytes(metadata={**metadata, **split}, chat_template=chat_template, tokens=tokens, tensors=held)
+        else:
+            data = gguf_bytes(architecture="", metadata=split, tensors=held)
+        one.write_bytes(data)
+    return paths[0]
 
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -206,6 +247,8 @@ def _typed(value: Value) -> bytes:
 def _type(value: Value) -> int:
     if isinstance(value, bool):
         return _BOOL
+    if isinstance(value, Uint16 | Int32):
+        return _UINT16 if isinstance(value, Uint16) else _INT32
     if isinstance(value, int):
         return _INT32 if -(2**31) <= value < 0 else _INT64 if value < 0 else _UINT32 if value < 2**32 else _UINT64
     if isinstance(value, float):
@@ -216,5 +259,5 @@ def _type(value: Value) -> int:
 def _untyped(number: int, value: Value) -> bytes:
     if isinstance(value, str):
         return _text(value)
-    codes = {_UINT32: "I", _INT32: "i", _FLOAT32: "f", _BOOL: "?", _UINT64: "Q", _INT64: "q"}
+    codes = {_UINT16: "H", _UINT32: "I", _INT32: "i", _FLOAT32: "f", _BOOL: "?", _UINT64: "Q", _INT64: "q"}
     return struct.pack(f"<{codes[number]}", value)

@@ -6,13 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from fakes.gguf_files import CHATML, Tensor, gguf_bytes
+from fakes.gguf_files import CHATML, Tensor, gguf_bytes, write_tiny_llama
 from fakes.stores import put_blob, put_model
 from puna.create import CreateRequest, create
-from puna.errors import InvalidName, InvalidRequest, ModelFileError, NotFound, PunaError, SourceNotFound, Unsupported
+from puna.errors import (
+    InvalidName,
+    InvalidRequest,
+    ModelFileError,
+    NotFound,
+    PunaError,
+    SourceNotFound,
+    StoreError,
+    Unsupported,
+)
 from puna.model.digest import Digest
+from puna.model.gguf import read_header
+from puna.model.model import size_text
 from puna.model.modelfile import parse_modelfile, render_model
 from puna.model.name import Name
+from puna.model.shards import ShardName
 from puna.sources.packages.packages import Packages
 from puna.sources.sources import Sources
 from puna.store.library import Library
@@ -126,6 +138,27 @@ async def test_a_renderer_is_kept_where_the_files_own_template_stands_in(library
     assert caught.value.param == "renderer"
 
 
+async def test_from_shards_in_any_order(library: Library, tmp_path: Path) -> None:
+    first = write_tiny_llama(tmp_path / "tiny.gguf", shards=3)
+    paths = [first.with_name(name) for name in ShardName("tiny", 1, 3).all]
+    files = {path.name: str(put_blob(library.root, path.read_bytes())) for path in reversed(paths)}
+    await made(library, files=files)
+    model = library.resolve(NEW)
+    assert [layer.name for layer in model.manifest.layers] == [path.name for path in paths]
+    assert [path.read_bytes() for path in model.files] == [path.read_bytes() for path in paths]
+    one = read_header(write_tiny_llama(tmp_path / "one.gguf"))
+    assert model.header.parameter_count == one.parameter_count
+    assert model.config.model_type == size_text(one.parameter_count)
+    assert (model.header.chat_template, model.header.size) == (CHATML, sum(path.stat().st_size for path in paths))
+    again = Name.parse("again")
+    async for _ in create(CreateRequest(name=again, from_="new", system="Short."), library, Sources(library, [])):
+        pass
+    assert library.resolve(again).weights_digest == model.weights_digest
+    model.shards[1].unlink()
+    with pytest.raises(StoreError, match="is missing from the store"):
+        library.resolve(NEW)
+
+
 GOOD: JsonObject = {"m.gguf": f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"}
 NONE = f"sha256:{'00' * 32}"
 
@@ -168,11 +201,15 @@ async def test_refused_before_anything_is_written(
     [
         ({"m.safetensors": b"{}"}, Unsupported, "safetensors"),
         ({"m.bin": b"PK"}, Unsupported, "unknown type"),
-        ({"a.gguf": WEIGHTS, "b.gguf": WEIGHTS + b"2"}, Unsupported, "split"),
+        ({"a.gguf": WEIGHTS, "b.gguf": WEIGHTS + b"2"}, Unsupported, "there are several"),
         ({"a.gguf": MMPROJ}, Unsupported, "there are none"),
         ({"a.gguf": WEIGHTS[:-1]}, ModelFileError, "truncated"),
         ({"a.gguf": gguf_bytes()}, ModelFileError, "no tensors"),
-        ({"a.gguf": gguf_bytes(metadata={"split.count": 3}, tensors=[Tensor("a", (8,))])}, Unsupported, "3 shards"),
+        (
+            {"x-00001-of-00003.gguf": gguf_bytes(metadata={"split.count": 3}, tensors=[Tensor("a", (8,))])},
+            ModelFileError,
+            "in 3 files, of which 2 are missing: x-00002-of-00003.gguf, x-00003-of-00003.gguf",
+        ),
     ],
 )
 async def test_unusable_files(library: Library, files: dict[str, bytes], kind: type[PunaError], words: str) -> None:

@@ -14,6 +14,7 @@ from puna.model.gguf import MAGIC
 from puna.model.messages import messages_to_json
 from puna.model.modelfile import Modelfile, decode_modelfile, parse_modelfile
 from puna.model.name import Name
+from puna.model.shards import ShardName
 from puna.types import JsonObject
 
 
@@ -43,16 +44,34 @@ def read_modelfile(path: Path) -> Modelfile:
     return modelfile
 
 
-def base_path(text: str, directory: Path) -> Path | None:
-    """The file that FROM or ADAPTER means; None when it is a model's Name. Relative paths start at the Modelfile."""
+def base_files(text: str, directory: Path) -> list[Path] | None:
+    """The files that FROM means, in order; None when it is a model's Name. Relative paths start at the Modelfile.
+
+    Of a model in shards the first one means all that lie beside it, a directory all GGUF files in it.
+    """
     path = directory / Path(text).expanduser()
     if path.is_file():
-        return path
-    if path.is_dir() and (text.startswith((".", "/", "~"))):
-        raise Unsupported(f"{text} is a directory: name a GGUF file")
+        return beside(path)
+    if path.is_dir() and text.startswith((".", "/", "~")):
+        found = sorted(one for one in path.iterdir() if one.suffix.lower() == ".gguf" and one.is_file())
+        if not found:
+            raise NotFound(f"no GGUF files in {path}")
+        return found
     if text.startswith((".", "/", "~")) or text.lower().endswith(".gguf"):
         raise NotFound(f"no such file: {path}")
     return None
+
+
+def beside(path: Path) -> list[Path]:
+    """The file, or all shards of its model where it is the first. NotFound names those that are missing."""
+    shard = ShardName.parse(path.name)
+    if shard is None or shard.number != 1:
+        return [path]
+    paths = [path.with_name(name) for name in shard.all]
+    missing = [one.name for one in paths if not one.is_file()]
+    if missing:
+        raise NotFound(f"{path.name} is one of {shard.count} files, and not there are: {', '.join(missing)}")
+    return paths
 
 
 async def _request(
@@ -61,18 +80,16 @@ async def _request(
     request: JsonObject = {"model": model}
     files: dict[str, Path] = {}
     for text in modelfile.from_:
-        path = base_path(text, directory)
-        if path is None:
+        found = base_files(text, directory)
+        if found is None:
             request["from"] = text
         else:
-            files[path.name] = path
+            files |= {path.name: path for path in found}
     if files:
         request["files"] = await _bring_all(server, files, shown)
     if modelfile.adapter is not None:
-        path = base_path(modelfile.adapter, directory)
-        if path is None:
-            raise InvalidRequest(f"ADAPTER {modelfile.adapter} is not a file")
-        request["adapters"] = await _bring_all(server, {path.name: path}, shown)
+        adapter = _adapter_file(modelfile.adapter, directory)
+        request["adapters"] = await _bring_all(server, {adapter.name: adapter}, shown)
     texts = {
         "template": modelfile.template,
         "system": modelfile.system,
@@ -88,6 +105,13 @@ async def _request(
     if modelfile.messages:
         request["messages"] = messages_to_json(modelfile.messages)
     return request
+
+
+def _adapter_file(text: str, directory: Path) -> Path:
+    path = directory / Path(text).expanduser()
+    if not path.is_file():
+        raise InvalidRequest(f"ADAPTER {text} is not a file")
+    return path
 
 
 async def _bring_all(server: Client, files: dict[str, Path], shown: Bars | Lines) -> JsonObject:

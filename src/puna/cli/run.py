@@ -15,12 +15,14 @@ from puna.cli.answer import Transcript, printer, show, stats_text, tell_notices
 from puna.cli.ask import Ask, shared_fields
 from puna.cli.background import ensure_server
 from puna.cli.connect import client, settings
+from puna.cli.create import beside
 from puna.cli.media import attach
 from puna.cli.progress import error_console, follow, reporter, stopping, waiting
 from puna.cli.transfer import pull_stopped
 from puna.cli.upload import bring
 from puna.client import Client, ModelCard, ServerRefused
 from puna.errors import InvalidRequest, NotFound
+from puna.model.shards import ShardName
 from puna.types import JsonObject
 
 IMPORTED = "local"
@@ -65,7 +67,8 @@ def local_file(text: str) -> Path | None:
 
 def file_name(path: Path) -> str:
     """The Name under which a file is imported: its own name, in the letters that a Name may have."""
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-.").lower()
+    shard = ShardName.parse(path.name)
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem if shard is None else shard.stem).strip("-.").lower()
     return f"{IMPORTED}/{stem[:80] or 'model'}"
 
 
@@ -74,8 +77,8 @@ async def import_file(server: Client, path: Path, console: Console) -> str:
     console.print(f"importing {path} as {name}", markup=False)
     with stopping(f"Stopped before {name} was made: nothing was changed.", console):
         with reporter(console) as shown:
-            digest = await bring(server, path, shown)
-        await follow(server.create({"model": name, "files": {path.name: digest}}), console)
+            files: JsonObject = {one.name: await bring(server, one, shown) for one in beside(path)}
+        await follow(server.create({"model": name, "files": files}), console)
     return name
 
 

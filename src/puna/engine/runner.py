@@ -55,6 +55,7 @@ class LoadOptions:
 class ModelFiles:
     """The files of one model, resolved to paths, with what its header said (see `puna.model.gguf`).
 
+    `shards`: the files after the first, where the weights are in several.
     `name`: the Name it was first asked for under; for logs and scripts only. `pooled`: the header says how the model
     pools embeddings.
     """
@@ -67,6 +68,12 @@ class ModelFiles:
     adapters: tuple[Path, ...] = ()
     name: str = ""
     pooled: bool = False
+    shards: tuple[Path, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Path, ...]:
+        """The files of the weights, in order."""
+        return (self.weights, *self.shards)
 
 
 @dataclass(frozen=True, slots=True)

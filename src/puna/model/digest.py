@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from puna.errors import InvalidRequest
@@ -41,3 +42,8 @@ class Digest:
 
     def __str__(self) -> str:
         return f"sha256:{self.hex}"
+
+
+def listed_digest(digests: Sequence[Digest]) -> Digest:
+    """One that stands for several files in order; for one file, its own."""
+    return digests[0] if len(digests) == 1 else Digest.of("\n".join(digest.hex for digest in digests).encode())

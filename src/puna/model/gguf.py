@@ -104,6 +104,7 @@ class TensorInfo:
     """Where a tensor lies in its file, and what it is.
 
     `shape` as ggml has it: the row length first. `offset` from the file's start, `size` in bytes: both inside it.
+    `part`: which of the model's files that is, where there are several (see `puna.model.shards`).
     """
 
     name: str
@@ -111,6 +112,7 @@ class TensorInfo:
     type: TensorType
     offset: int
     size: int
+    part: int = 0
 
     @property
     def elements(self) -> int:
@@ -402,7 +404,9 @@ class _Parser:
         pair_count = self._count("metadata", MAX_PAIRS)
         metadata = self._metadata(pair_count)
         architecture = metadata.get("general.architecture")
-        if not isinstance(architecture, str) or not architecture:
+        if (not isinstance(architecture, str) or not architecture) and metadata.get("split.no"):
+            architecture = ""  # of several files only the first says what the model is
+        elif not isinstance(architecture, str) or not architecture:
             raise _Damaged("names no architecture")
         alignment = _alignment(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
         tensors = self._tensors(tensor_count, alignment)

@@ -20,6 +20,8 @@ class Model:
 
     `digest`: 64 hex digits of the manifest's bytes. `size`: bytes of all blobs. `modified`: UTC.
 
+    `weights`: the file, or the first of several; `shards`: the others, in order. `weights_digest`: of the file, or of
+    the list of their digests. `header`: of all of them.
     `go_template`: the template layer; None: the model has only its Jinja template, or none.
     `ignored_parameters`: stored parameters without effect. `read_only`: it lies in a store that is only read.
     """
@@ -31,6 +33,7 @@ class Model:
     header: Header
     weights: Path
     weights_digest: Digest
+    shards: tuple[Path, ...] = ()
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
     go_template: str | None = None
@@ -43,6 +46,11 @@ class Model:
     size: int = 0
     modified: datetime
     read_only: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Of the weights, in order."""
+        return (self.weights, *self.shards)
 
     @property
     def chat_template(self) -> str | None:

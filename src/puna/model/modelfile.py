@@ -98,7 +98,7 @@ def render_model(model: Model) -> str:
     """The Modelfile of a stored model, as `show` prints it. TEMPLATE only where the model has a template layer."""
     return render_modelfile(
         Modelfile(
-            from_=(str(model.weights), *map(str, model.projectors)),
+            from_=(*map(str, model.files), *map(str, model.projectors)),
             adapter=str(model.adapters[-1]) if model.adapters else None,
             template=model.go_template,
             system=model.system,

@@ -501,7 +501,7 @@ class Scheduler:
 
 def named(message: str, files: ModelFiles) -> str:
     """What an engine says of a model's files, with the model's name in place of their paths, which are digests."""
-    for path in (files.weights, *files.projectors, *files.adapters):
+    for path in (*files.whole, *files.projectors, *files.adapters):
         for spelled in dict.fromkeys((str(path.resolve()), str(path), path.name)):
             message = message.replace(spelled, f"a file of {files.name}")
     return message
@@ -554,6 +554,7 @@ def _files(model: Model) -> ModelFiles:
         adapters=model.adapters,
         name=model.name.short,
         pooled=model.header.pooling_type is not None,
+        shards=model.shards,
     )
 
 

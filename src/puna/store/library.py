@@ -23,7 +23,7 @@ import structlog
 
 from puna.errors import Conflict, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
 from puna.model.capabilities import capabilities
-from puna.model.digest import Digest
+from puna.model.digest import Digest, listed_digest
 from puna.model.gguf import Header, read_header
 from puna.model.manifest import (
     ADAPTER_TYPE,
@@ -46,6 +46,7 @@ from puna.model.model import Model
 from puna.model.name import Name, nearest
 from puna.model.parameters import stored_options
 from puna.model.reference import Reference, Wanted, reference
+from puna.model.shards import place, read_whole, together
 from puna.store.blobs import Blobs
 from puna.store.changing import Changing
 from puna.store.files import remove_empty, store_errors, write_errors
@@ -87,12 +88,12 @@ class _Store:
 @dataclass(frozen=True, slots=True)
 class _Known:
     manifest: Stamp
-    weights: Stamp
+    weights: tuple[Stamp | None, ...]
     model: Model
 
     def holds(self, manifest: Stamp) -> bool:
-        """Whether neither file has changed; `manifest`: its stamp now."""
-        return self.manifest == manifest and _stamp(self.model.weights) == self.weights
+        """Whether no file of it has changed; `manifest`: its stamp now."""
+        return self.manifest == manifest and tuple(map(_stamp, self.model.files)) == self.weights
 
 
 class Library:
@@ -213,8 +214,8 @@ class Library:
         if not arrays:
             return model.header, [self.header(path) for path in model.projectors]
         with store_errors("reading a model file"):
-            header, *projectors = (read_header(path, arrays=True) for path in (model.weights, *model.projectors))
-        return header, projectors
+            header = read_whole(model.files, arrays=True)
+            return header, [read_header(path, arrays=True) for path in model.projectors]
 
     def spelled(self, name: Name) -> Name:
         """The Name as it is stored, where case differs; as it is given, where nothing like it is."""
@@ -236,7 +237,7 @@ class Library:
 
         Hashes a file once, and again only after it changed.
         """
-        for path in (model.weights, *model.projectors, *model.adapters):
+        for path in (*model.files, *model.projectors, *model.adapters):
             self._verified.check(path, f"a file of model '{model.name.short}'")
 
     # ---------------------------------------------------------------------------------------------------- writing
@@ -444,7 +445,7 @@ class Library:
             return known.model
         model = self._read_model(store, name, stamp)
         with store_errors(f"reading the weights of {name.short}"):
-            weights = Stamp.of(model.weights)
+            weights = tuple(Stamp.of(path) for path in model.files)
         self._remember(self._known, key, _Known(stamp, weights, model))
         return model
 
@@ -464,7 +465,7 @@ class Library:
             where = f"it runs on {config.remote_host}" if config.remote_host else f"its format is {config.model_format}"
             raise Unsupported(f"model '{name.short}' has no GGUF weights here: {where}", param="model")
         file = f"a file of model '{name.short}'"
-        header = self.header(self._file(store, weights[-1], file), file)
+        shards, header = self._weights(store, weights, file)
         projectors = tuple(self._file(store, layer, file) for layer in manifest.of_type(PROJECTOR_TYPE))
         go_template = self._text(store, manifest, TEMPLATE_TYPE, PROMPT_TYPE)
         options, ignored = self._options(store, manifest)
@@ -474,8 +475,9 @@ class Library:
             manifest=manifest,
             config=config,
             header=header,
-            weights=self._file(store, weights[-1], file),
-            weights_digest=weights[-1].digest,
+            weights=self._file(store, shards[0], file),
+            weights_digest=listed_digest([layer.digest for layer in shards]),
+            shards=tuple(self._file(store, layer, file) for layer in shards[1:]),
             projectors=projectors,
             adapters=tuple(self._file(store, layer, file) for layer in manifest.of_type(ADAPTER_TYPE)),
             go_template=go_template,
@@ -489,6 +491,17 @@ class Library:
             modified=stamp.modified,
             read_only=store.read_only,
         )
+
+    def _weights(self, store: _Store, layers: Sequence[Layer], what: str) -> tuple[tuple[Layer, ...], Header]:
+        """The last layer's, which counts where there are several; or all of them, when it is one shard of a model."""
+        header = self.header(self._file(store, layers[-1], what), what)
+        if place(header) is None:
+            return (layers[-1],), header
+        try:
+            whole = together([(layer, self.header(self._file(store, layer, what), what)) for layer in layers])
+        except ModelFileError as error:
+            raise ModelFileError(f"{what}: {error}") from error
+        return whole.files, whole.header
 
     def _file(self, store: _Store, layer: Layer, what: str) -> Path:
         path = store.blobs.find(layer.digest)

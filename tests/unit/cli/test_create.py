@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.create import base_path, read_modelfile
-from puna.errors import InvalidRequest, NotFound, PunaError, Unsupported
+from puna.cli.create import base_files, read_modelfile
+from puna.errors import InvalidRequest, NotFound, PunaError
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,26 @@ def test_a_parameter_without_effect_is_told(tmp_path: Path, capsys: pytest.Captu
 def test_from_is_a_file_beside_the_modelfile_or_a_name(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     (tmp_path / "smollm2").mkdir()
-    assert base_path("./x.gguf", tmp_path) == tmp_path / "x.gguf"
-    assert base_path(str(tmp_path / "x.gguf"), Path("elsewhere")) == tmp_path / "x.gguf"
-    assert base_path("smollm2:135m", tmp_path) is None
+    assert base_files("./x.gguf", tmp_path) == [tmp_path / "x.gguf"]
+    assert base_files(str(tmp_path / "x.gguf"), Path("elsewhere")) == [tmp_path / "x.gguf"]
+    assert base_files("smollm2:135m", tmp_path) is None
     # Ollama takes a directory of that name instead of the model.
-    assert base_path("smollm2", tmp_path) is None
+    assert base_files("smollm2", tmp_path) is None
     with pytest.raises(NotFound):
-        base_path("./y.gguf", tmp_path)
+        base_files("./y.gguf", tmp_path)
     with pytest.raises(NotFound):
-        base_path("y.gguf", tmp_path)
-    with pytest.raises(Unsupported, match="directory"):
-        base_path("./smollm2", tmp_path)
+        base_files("y.gguf", tmp_path)
+    with pytest.raises(NotFound, match="no GGUF files"):
+        base_files("./smollm2", tmp_path)
+
+
+def test_from_a_first_shard_or_a_directory_is_all_of_them(tmp_path: Path) -> None:
+    paths = [tmp_path / f"m-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    for path in paths:
+        path.write_bytes(b"GGUF")
+    assert base_files("./m-00001-of-00003.gguf", tmp_path) == paths
+    assert base_files(".", tmp_path) == paths
+    assert base_files("m-00002-of-00003.gguf", tmp_path) == [paths[1]]
+    paths[1].unlink()
+    with pytest.raises(NotFound, match="is one of 3 files, and not there are: m-00002-of-00003.gguf"):
+        base_files("./m-00001-of-00003.gguf", tmp_path)

@@ -112,6 +112,7 @@ class CpuEngine:
             memory=settings.memory_limit,
             cache_type=load.cache_type or "f16",
             speculation=settings.speculation,
+            shards=[str(path.absolute()) for path in files.shards],
         )
         order.write(directory)
         link = Link()

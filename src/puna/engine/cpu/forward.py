@@ -40,7 +40,7 @@ class Forward:
 
     def __init__(
         self,
-        model_path: Path,
+        files: Path | Sequence[Path],
         header: Header,
         *,
         threads: int,
@@ -48,7 +48,9 @@ class Forward:
         most_rows: int = MOST_ROWS,
         cache_type: str = "f16",
     ) -> None:
-        """`num_ctx`: the longest a sequence will become, 0: the model's own context. `most_rows`: tokens of one step.
+        """`files`: the model's, or all of them where it has shards; `header`: of them all.
+
+        `num_ctx`: the longest a sequence will become, 0: the model's own context. `most_rows`: tokens of one step.
 
         `cache_type`: what keys and values are kept as, a name of CACHE_TYPES.
 
@@ -61,7 +63,7 @@ class Forward:
         structures.check(self._library)
         self._shape = read_shape(header)
         self._threads = max(1, min(threads, MOST_THREADS))
-        tensors = Tensors(model_path, header)
+        tensors = Tensors([files] if isinstance(files, Path) else files, header)
         self._assembly: Assembly = assemble(self._library, self._shape, tensors, num_ctx=num_ctx, threads=self._threads)
         model = self._assembly.model
         model.most_rows, model.cache_type = most_rows, CACHE_TYPES[cache_type]

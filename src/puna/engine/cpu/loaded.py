@@ -24,7 +24,8 @@ from puna.engine.cpu.stream import Scored, StreamEvent
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.engine.runner import Token
 from puna.errors import InvalidRequest
-from puna.model.gguf import Header, read_header
+from puna.model.gguf import Header
+from puna.model.shards import read_whole
 from puna.types import Candidate
 
 
@@ -72,12 +73,12 @@ class ModelParts:
 
 def load(order: Load) -> ModelParts:
     """Load, make room, and compute a first step. LoadFailed or ModelFileError says why that is not possible."""
-    weights = Path(order.weights)
-    header = read_header(weights, arrays=True)
+    files = [Path(path) for path in (order.weights, *order.shards)]
+    header = read_whole(files, arrays=True)
     with ThreadPoolExecutor(1, "words") as beside:  # packing leaves the interpreter's lock alone
         reading = beside.submit(_read_words, header)
         model = Forward(
-            weights,
+            files,
             header,
             threads=order.threads or cores(),
             num_ctx=order.num_ctx,

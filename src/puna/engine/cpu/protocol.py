@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,7 @@ LOAD = "load.json"
 class Load:
     """What the child is to load, and how. `memory`: bytes that it may take in all, 0: what the system has free.
 
+    `shards`: the files after the first, where the weights are in several.
     `cache_type`: what keys and values are kept as. `speculation`: whether next tokens are guessed.
     """
 
@@ -47,6 +48,7 @@ class Load:
     memory: int
     cache_type: str = "f16"
     speculation: bool = True
+    shards: Sequence[str] = ()
 
     def write(self, directory: Path) -> None:
         (directory / LOAD).write_text(json.dumps(asdict(self)), encoding="utf-8")

@@ -1,7 +1,8 @@
-"""The tensors of a GGUF file, mapped into memory. Trusts the header, whose bounds are checked where it is read."""
+"""The tensors of a model's files, mapped into memory. Trusts the header, whose bounds are checked where it is read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ Bytes = NDArray[np.uint8]
 
 
 class Tensors:
-    """By name. Bytes come from the mapped file and are not copied. `unread`: names that nobody has asked for yet."""
+    """By name. Bytes come from the mapped files and are not copied. `unread`: names that nobody has asked for yet."""
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(self, files: Sequence[Path], header: Header) -> None:
         self._infos = {tensor.name: tensor for tensor in header.tensors}
         self.unread = set(self._infos)
-        self._file: Bytes = np.memmap(path, np.uint8, mode="r")
-        if self._file.size != header.size:
-            raise ModelFileError(f"{path.name}: changed since its header was read")
+        self._files: list[Bytes] = [np.memmap(path, np.uint8, mode="r") for path in files]
+        if sum(file.size for file in self._files) != header.size:
+            raise ModelFileError(f"{files[0].name}: changed since its header was read")
 
     def __contains__(self, name: str) -> bool:
         return name in self._infos
@@ -42,7 +43,7 @@ class Tensors:
     def bytes(self, name: str) -> Bytes:
         """All bytes of a tensor, as they lie in the file."""
         info = self.info(name)
-        return self._file[info.offset : info.offset + info.size]
+        return self._files[info.part][info.offset : info.offset + info.size]
 
 
 def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:

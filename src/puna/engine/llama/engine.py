@@ -38,6 +38,7 @@ from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerI
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
 from puna.model.gguf import Header, read_header
 from puna.model.markup import Markup
+from puna.model.shards import filename, read_whole
 from puna.settings import Settings
 from puna.types import MEDIA_MARKER
 
@@ -101,13 +102,13 @@ class _LlamaEngine(ABC):
         objection = lacking(self.profile, load, projectors=len(files.projectors), adapters=len(files.adapters))
         if objection is not None:
             raise Unsupported(objection, param="model")
-        header = await asyncio.to_thread(read_header, files.weights)
+        header = await asyncio.to_thread(read_whole, files.whole)
         whole_images = await asyncio.to_thread(_whole_images, files.projectors)
         async with AsyncExitStack() as stack:
             directory = private_directory()
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             started = parameters(
-                _resolved(files),
+                await asyncio.to_thread(_beside, _resolved(files), directory),
                 load,
                 cores=physical_cores(),
                 socket=directory / "runner.sock",
@@ -199,7 +200,25 @@ def _resolved(files: ModelFiles) -> ModelFiles:
         weights=files.weights.resolve(),
         projectors=tuple(path.resolve() for path in files.projectors),
         adapters=tuple(path.resolve() for path in files.adapters),
+        shards=tuple(path.resolve() for path in files.shards),
     )
+
+
+def _link(link: Path, path: Path) -> None:
+    try:
+        link.symlink_to(path)
+    except OSError:  # Windows lets only some users make one
+        os.link(path, link)
+
+
+def _beside(files: ModelFiles, directory: Path) -> ModelFiles:
+    """Weights in several files under names by which llama.cpp finds them beside the first: links in `directory`."""
+    if not files.shards:
+        return files
+    links = [directory / filename("model", number, len(files.whole)) for number in range(1, len(files.whole) + 1)]
+    for link, path in zip(links, files.whole, strict=True):
+        _link(link, path)
+    return replace(files, weights=links[0], shards=tuple(links[1:]))
 
 
 async def _ready(process: ChildProcess, socket: EngineSocket, timeout: float) -> None:

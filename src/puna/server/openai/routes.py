@@ -182,8 +182,8 @@ class _Api:
 
     async def _context(self, name: str) -> int | None:
         """The context that the model is loaded with; names that share weights share it."""
-        weights = (await self._resolve(name)).weights
-        return next((one.num_ctx for one in self._scheduler.loaded() if one.model.weights == weights), None)
+        weights = (await self._resolve(name)).files
+        return next((one.num_ctx for one in self._scheduler.loaded() if one.model.files == weights), None)
 
     async def _fetch_images(
         self, request: Request, name: str, conversation: list[ConversationMessage]
