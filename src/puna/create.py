@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from puna.chat.gotemplate import GoTemplate
-from puna.errors import InvalidRequest, ModelFileError, NotFound, Unsupported
+from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, Unsupported
 from puna.model.digest import Digest
 from puna.model.gguf import MAGIC, Header, read_header
 from puna.model.manifest import (
@@ -164,8 +164,9 @@ def _build(request: CreateRequest, base_name: Name | None, library: Library, rep
         base = _from_model(library.resolve(base_name), library)
     else:
         report(Progress("parsing GGUF"))
-        base = _from_files([_uploaded(name, digest, "files", library) for name, digest in request.files.items()])
-    layers = [*base.layers, *_adapters(request, base, library)]
+        files = request.files.items()
+        base = _from_files([_uploaded(name, digest, "files", library, report) for name, digest in files])
+    layers = [*base.layers, *_adapters(request, base, library, report)]
     added_layers = _Adding(library, report, layers)
     _change(request, base, added_layers)
     config = _config(request, base, report)
@@ -267,11 +268,17 @@ def _from_files(files: Sequence[tuple[Layer, Header]]) -> _Base:
     return _Base(config_of(whole.header), layers, {}, whole.header)
 
 
-def _uploaded(name: str, digest_text: str, param: str, library: Library) -> tuple[Layer, Header]:
+def _uploaded(name: str, digest_text: str, param: str, library: Library, report: Report) -> tuple[Layer, Header]:
     digest = Digest.parse(digest_text, param=param)
     path = library.blobs.find(digest)
     if path is None:
         raise NotFound(f'{name}: blob "{digest}" not found: upload it first', param=param)
+    total = path.stat().st_size
+    fault = library.blobs.fault(
+        digest, on_bytes=lambda done: report(Progress("verifying sha256 digest", str(digest), total, done))
+    )
+    if fault is not None:
+        raise ModelDamaged(f"{name}: blob {digest} {fault.words}: upload it again", param=param)
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
     if start != MAGIC:
@@ -281,8 +288,8 @@ def _uploaded(name: str, digest_text: str, param: str, library: Library) -> tupl
     return Layer(media_type_of(header), digest, header.size, PurePosixPath(name).name), header
 
 
-def _adapters(request: CreateRequest, base: _Base, library: Library) -> list[Layer]:
-    found = [_uploaded(name, digest, "adapters", library) for name, digest in request.adapters.items()]
+def _adapters(request: CreateRequest, base: _Base, library: Library, report: Report) -> list[Layer]:
+    found = [_uploaded(name, digest, "adapters", library, report) for name, digest in request.adapters.items()]
     for layer, header in found:
         if layer.media_type != ADAPTER_TYPE:
             raise InvalidRequest(f"{layer.from_} is not an adapter", param="adapters")

@@ -21,6 +21,7 @@
     ├── ServerStopping             503  the server ends before the answer did
     ├── Cancelled                  499  the caller went away
     ├── ModelFileError             400  a model file is damaged, hostile or of an unknown kind
+    │   └── ModelDamaged           400  what was stored is not there any more as it was stored
     ├── StoreError                 500  the models directory cannot be read or written
     │   └── StoreReadOnly      403  it may be read, not written
     ├── SourceError                502  a registry, an index or a transfer failed
@@ -95,6 +96,7 @@ Code: TypeAlias = Literal[
     "conflict",
     "model_not_found",
     "invalid_model_file",
+    "model_damaged",
     "store_error",
     "store_read_only",
     "disk_full",
@@ -301,6 +303,12 @@ class ModelFileError(PunaError):
     status = 400
     type = "invalid_request_error"
     default_code: ClassVar[Code | None] = "invalid_model_file"
+
+
+class ModelDamaged(ModelFileError):
+    """A file of a stored model is missing, or its bytes are not those that were stored."""
+
+    default_code: ClassVar[Code | None] = "model_damaged"
 
 
 class StoreError(PunaError):

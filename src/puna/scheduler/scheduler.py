@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta, timezone
@@ -144,7 +144,7 @@ class Scheduler:
     """Use it as an async context manager: leaving it closes every runner.
 
     `free_memory`: bytes the system could give now; to be replaced where a test has to decide.
-    `verify`: looks at a model's files before they are loaded, in a thread; what it raises is why the load failed.
+    `verify`: looks at a model's files before they are loaded; what it raises is why the load failed.
     `choose`: which engine runs a model.
     """
 
@@ -154,7 +154,7 @@ class Scheduler:
         settings: Settings,
         *,
         free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
-        verify: Callable[[Model], None] = lambda _: None,
+        verify: Callable[[Model], Awaitable[None]] = lambda _: asyncio.sleep(0),
         choose: Callable[[str, Sequence[Opinion], int | None], EngineChoice] = choose,
     ) -> None:
         self._engines = engines
@@ -421,7 +421,7 @@ class Scheduler:
         return place
 
     async def _load(self, engine: Engine, order: _Order, load: LoadOptions, reason: str) -> Runner:
-        await asyncio.to_thread(self._verify, order.model)
+        await self._verify(order.model)
         try:
             return await engine.start(order.files, load, reason=reason)
         except LoadFailed as error:

@@ -64,6 +64,7 @@ MEANINGS: Mapping[Code, str] = {
     "conflict": "something else happened to it meanwhile",
     "model_not_found": "there is no such model",
     "invalid_model_file": "a model's file or template is damaged, hostile or of an unknown kind",
+    "model_damaged": "a file of a stored model is missing or damaged; `puna verify MODEL --repair` mends it",
     "store_error": "the models directory cannot be read or written",
     "store_read_only": "the models directory cannot be written",
     "disk_full": "the disk is full",

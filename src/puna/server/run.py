@@ -21,7 +21,8 @@ from puna import __version__
 from puna.engine.engine import Engine
 from puna.errors import StoreError
 from puna.inference import Inference
-from puna.lane import take_short_turns
+from puna.lane import in_hashing, take_short_turns
+from puna.model.model import Model
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
 from puna.server.collector import keep_what_is_there
@@ -32,6 +33,7 @@ from puna.server.services import Services
 from puna.settings import IDENTITY, Address, SettingError, Settings
 from puna.sources.packages import catalogue
 from puna.sources.wiring import open_sources
+from puna.store.blobs import stop_when
 from puna.store.library import Library, StandIn
 
 DRAIN_SECONDS = 5.0
@@ -135,9 +137,14 @@ async def parts(
     )
     if prune:
         await _prune(library)
-    scheduling = Scheduler(found, settings, verify=library.verify)
+    scheduling = Scheduler(found, settings, verify=lambda model: _verify(library, model))
     async with open_sources(settings, library) as sources, scheduling as scheduler:
         yield Services(settings, library, sources, scheduler, Inference(library, scheduler, settings))
+
+
+async def _verify(library: Library, model: Model) -> None:
+    """Before its first load. Ends early when nobody wants the model any more."""
+    await in_hashing(lambda left: library.verify(model, stop_when(left)))
 
 
 async def _prune(library: Library) -> None:

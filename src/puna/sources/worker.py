@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Generic, TypeVar
 
 from puna.errors import Cancelled
+from puna.lane import begin_job, gone
 from puna.store.transfers import Mailbox
 from puna.types import Progress
 
@@ -41,7 +42,8 @@ class Worker(Generic[T]):
         mailbox = Mailbox()
         loop = asyncio.get_running_loop()
         report = _throttled(lambda progress: loop.call_soon_threadsafe(mailbox.put, progress), self._stop)
-        future = loop.run_in_executor(None, self._work, report)
+        job = begin_job(lambda: self._work(report))
+        future = asyncio.wrap_future(job)
         future.add_done_callback(lambda _: mailbox.close())
         try:
             async for progress in mailbox:
@@ -50,8 +52,8 @@ class Worker(Generic[T]):
         finally:
             self._stop.set()
             # The thread holds files open: whoever cleans up next must find it gone.
-            await asyncio.wait([future])
-            if not future.cancelled():
+            await gone(job)
+            if future.done() and not future.cancelled():
                 future.exception()
 
 

@@ -1,7 +1,8 @@
 """Blobs: files named by the sha256 of what is in them.
 
 A blob appears under its name only when all of it is written, hashed and on the disk. Until then it is a temporary file
-in the same directory that no lookup finds. Blocking: call from a thread when a file is large.
+in the same directory that no lookup finds. It is trusted only after its digest was seen on this disk: whoever writes
+one hashes it as he does, what was there already is hashed once. Blocking: call from a thread when a file is large.
 """
 
 from __future__ import annotations
@@ -11,30 +12,47 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakValueDictionary
 
-from puna.errors import DigestMismatch, StoreError
+from puna.errors import Cancelled, DigestMismatch, ModelDamaged, StoreError
 from puna.model.digest import Digest
 from puna.model.manifest import Layer
-from puna.store.files import store_errors, sync_directory, write_errors
+from puna.store.faults import MISSING, Fault, unreadable, wrong_bytes, wrong_size
+from puna.store.files import make_directory, store_errors, sync_directory, sync_file, write_errors
+from puna.store.manifests import Stamp
+from puna.store.verified import FILE_NAME, Verified
 
 CHUNK = 1 << 20
+SMALL = 64 * 1024
+"""Bytes up to which a blob is hashed whenever it is looked at: a note of it would cost as much."""
 _FICLONE = 0x40049409
 """Linux: let a file share the blocks of another, copied when one is written to."""
+
+_PATIENCE = 0.5
+"""Seconds between two looks at whether the work is to stop, while another hashes the same file."""
+_ATTEMPTS = 5
 
 OnBytes = Callable[[int], None]
 """Told how many bytes are done so far; may raise to stop the work."""
 
 
 class Blobs:
-    """The blob directory of one store, and those of read-only stores beside it for lookups."""
+    """The blob directory of one store, and those of read-only stores beside it for lookups.
 
-    def __init__(self, directory: Path, read_only: Sequence[Path] = ()) -> None:
+    `verified`: what is known of the files; a log beside the directory when nothing is said.
+    """
+
+    def __init__(self, directory: Path, read_only: Sequence[Path] = (), verified: Verified | None = None) -> None:
         self.directory = directory
         self._read_only = tuple(read_only)
+        self._verified = verified or Verified(directory.parent / FILE_NAME)
+        self._hashing: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
+        self._turns = threading.Lock()
 
     def find(self, digest: Digest) -> Path | None:
         """Where the blob is: in the own store first; under either way of writing its name."""
@@ -74,23 +92,91 @@ class Blobs:
             return self.path(digest).stat().st_size
 
     def read(self, digest: Digest, *, limit: int) -> bytes:
-        """A small blob. StoreError when it is missing or larger than `limit` bytes."""
-        with store_errors(f"reading blob {digest}"), self.path(digest).open("rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise StoreError(f"blob {digest} is larger than the {limit} bytes that its kind may have")
-        return data
+        """A small blob, checked against its digest each time. ModelDamaged when it is missing or not what it should be.
 
-    def intact(self, digest: Digest, size: int, on_bytes: OnBytes | None = None) -> bool:
-        """Whether the blob is there with that size and its bytes still have that digest."""
+        StoreError when it is larger than `limit` bytes.
+        """
         path = self.find(digest)
         if path is None:
-            return False
-        with store_errors(f"reading blob {digest}"):
-            return path.stat().st_size == size and hash_file(path, on_bytes).hex == digest.hex.lower()
+            raise damaged(MISSING, digest)
+        with store_errors(f"reading blob {digest}"), path.open("rb") as file:
+            data = file.read(limit + 1)
+            if len(data) > limit:
+                raise StoreError(f"blob {digest} is larger than the {limit} bytes that its kind may have")
+            if Digest.of(data).hex != digest.hex.lower():
+                raise damaged(wrong_bytes(path), digest)
+        return data
+
+    def intact(self, digest: Digest, size: int | None = None, on_bytes: OnBytes | None = None) -> bool:
+        """Whether the blob is there and can be trusted: what a source asks before it leaves out a layer.
+
+        Hashes it, unless that was done since it was last changed. `size`: bytes that it should have.
+        """
+        return self.fault(digest, size, on_bytes) is None
+
+    def fault(
+        self, digest: Digest, size: int | None = None, on_bytes: OnBytes | None = None, *, anew: bool = False
+    ) -> Fault | None:
+        """What is wrong with the blob; None: nothing. As `intact`; `anew`: its bytes are read, whatever is known."""
+        turn = self._turn(digest)
+        while not turn.lock.acquire(timeout=_PATIENCE):
+            if on_bytes is not None:
+                on_bytes(0)
+        try:
+            return self._look(digest, size, on_bytes, anew)
+        finally:
+            turn.lock.release()
+
+    def _look(self, digest: Digest, size: int | None, on_bytes: OnBytes | None, anew: bool) -> Fault | None:
+        for _ in range(_ATTEMPTS):
+            path = self.find(digest)
+            if path is None:
+                return MISSING
+            try:
+                before = Stamp.of(path)
+                if size is not None and before.size != size:
+                    self._verified.forget(digest)
+                    return wrong_size(before.size, size)
+                if not anew and self._verified.holds(digest, before):
+                    return None
+                right = hash_file(path, on_bytes).hex == digest.hex.lower()
+                fault = None if right else wrong_bytes(path)
+                if Stamp.of(path) != before:
+                    continue  # somebody stored it anew, or is damaging it: look again
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                return unreadable(error)
+            if fault is None:
+                self._note(digest, before)
+            else:
+                self._verified.forget(digest)
+            return fault
+        return Fault("changed", "is damaged: it changes while it is read")
+
+    def _turn(self, digest: Digest) -> _Turn:
+        """One file is hashed once, whoever asks; others are meanwhile looked at."""
+        key = digest.hex.lower()
+        with self._turns:
+            turn = self._hashing.get(key)
+            if turn is None:
+                turn = self._hashing[key] = _Turn()
+            return turn
+
+    def _note(self, digest: Digest, stamp: Stamp) -> None:
+        if stamp.size > SMALL:
+            self._verified.record(digest, stamp)
+
+    def tidy(self, digests: Iterable[Digest]) -> None:
+        """Forget what is known of all blobs but these."""
+        stamps = {}
+        for digest in digests:
+            with suppress(OSError):
+                stamps[digest] = Stamp.of(self.path(digest))
+        self._verified.tidy(stamps)
 
     def writer(self, expected: Digest | None = None) -> BlobWriter:
-        return BlobWriter(self.directory, expected)
+        return BlobWriter(self.directory, expected, self._note)
 
     def add_bytes(self, data: bytes) -> Digest:
         with self.writer() as writer:
@@ -115,26 +201,41 @@ class Blobs:
                 raise StoreError(f"{path.name} changed while it was read")
         if expected is not None and digest.hex != expected.hex.lower():
             raise _mismatch(expected, digest)
-        if not self.has(digest) or self.size(digest) != before.st_size:
+        if not self.intact(digest, before.st_size):
             with write_errors(f"storing {path.name}"):
-                self.directory.mkdir(parents=True, exist_ok=True)
+                make_directory(self.directory)
                 self._take(source, digest)
+                if _changed(before, source.stat()):
+                    self.remove(digest)
+                    raise StoreError(f"{path.name} changed while it was stored")
         self.claim(digest)
         return digest
 
     def take(self, path: Path, digest: Digest) -> None:
         """A file on the same disk whose bytes were hashed to that digest becomes the blob, and leaves `path`."""
         with write_errors(f"storing blob {digest}"):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            make_directory(self.directory)
+            sync_file(path)
             path.chmod(0o644)
-            path.replace(self.directory / digest.filename)
+            final = self.directory / digest.filename
+            path.replace(final)
             sync_directory(self.directory)
+            self._note(digest, Stamp.of(final))
         self.claim(digest)
+
+    def adopt(self, digest: Digest) -> OSError | None:
+        """Link a blob of a read-only store into the own one; gives why not where that cannot be done without a copy."""
+        path, own = self.find(digest), self.directory / digest.filename
+        if path is None or own.exists():
+            return None
+        with write_errors("making the blob directory"):
+            make_directory(self.directory)
+        try:
+            os.link(path, own)
+            sync_directory(self.directory)
+        except OSError as error:
+            return error
+        return None
 
     def remove(self, digest: Digest) -> None:
         """From the own store, under both names; no error if it is not there."""
@@ -151,8 +252,11 @@ class Blobs:
                 except OSError:
                     self._copy(source, digest)
                     return
-            temporary.replace(self.directory / digest.filename)
+            sync_file(temporary)
+            final = self.directory / digest.filename
+            temporary.replace(final)
         sync_directory(self.directory)
+        self._note(digest, Stamp.of(final))
 
     def _copy(self, source: Path, digest: Digest) -> None:
         with self.writer(digest) as writer, source.open("rb") as file:
@@ -167,15 +271,21 @@ class BlobWriter:
     `path` is the temporary file, for a look at it after `flush` before it becomes a blob.
     """
 
-    def __init__(self, directory: Path, expected: Digest | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        expected: Digest | None,
+        note: Callable[[Digest, Stamp], None] = lambda digest, stamp: None,
+    ) -> None:
         self.size = 0
+        self._note = note
         self._directory = directory
         self._expected = expected
         self._hash = hashlib.sha256()
 
     def __enter__(self) -> BlobWriter:
         with write_errors("writing a blob"):
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_directory(self._directory)
             descriptor, name = tempfile.mkstemp(prefix="sha256-", suffix=".tmp", dir=self._directory)
         self.path = Path(name)
         self._file = os.fdopen(descriptor, "wb")
@@ -219,6 +329,30 @@ class BlobWriter:
             # In place of one that is already there: this one is known to be right, and its date keeps it from pruning.
             self.path.replace(final)
             sync_directory(self._directory)
+            self._note(self.digest, Stamp.of(final))
+
+
+def stop_when(left: Callable[[], bool]) -> OnBytes:
+    """Raises Cancelled as soon as `left` says that nobody waits any more."""
+
+    def on_bytes(_: int) -> None:
+        if left():
+            raise Cancelled("nobody waits for it any more")
+
+    return on_bytes
+
+
+class _Turn:
+    """Whose turn it is to hash a file."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def damaged(fault: Fault, digest: Digest, what: str = "", name: str = "") -> ModelDamaged:
+    """Says what to do. `what`: the file in its user's words; `name`: of the model that it belongs to."""
+    whose = name or "--all"
+    return ModelDamaged(f"{what or 'a blob'} {fault.words} ({digest}). Mend it with: puna verify {whose} --repair")
 
 
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> Digest:

@@ -57,13 +57,31 @@ def write_file(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def make_directory(path: Path) -> None:
+    """With its parents, so that a crash loses none of them. OSError."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file last that somebody else wrote. OSError."""
+    with path.open("rb") as file:
+        if os.name != "nt":  # it wants to write for that
+            os.fsync(file.fileno())
+
+
 def _temporary(directory: Path) -> tuple[int, str]:
     """A new file in `directory`, which is made; again if somebody removes it meanwhile, since it is empty."""
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             return tempfile.mkstemp(prefix=".", suffix=".tmp", dir=directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     return tempfile.mkstemp(prefix=".", suffix=".tmp", dir=directory)
 
 

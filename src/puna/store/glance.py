@@ -15,7 +15,8 @@ from puna.errors import PunaError, StoreError, Unsupported
 from puna.model.gguf import read_header
 from puna.model.manifest import MAX_MANIFEST_BYTES, MODEL_TYPE, PROJECTOR_TYPE, parse_config, parse_manifest
 from puna.model.name import Name
-from puna.store.blobs import Blobs
+from puna.store.blobs import Blobs, damaged
+from puna.store.faults import MISSING
 from puna.store.manifests import Manifests
 
 
@@ -81,6 +82,6 @@ def _listed(manifests: Manifests, blobs: Blobs, name: Name) -> Listed | None:
     for layer in (files[-1], *manifest.of_type(PROJECTOR_TYPE)):
         path = blobs.find(layer.digest)
         if path is None:
-            raise StoreError(f"blob {layer.digest} is missing: pull or create the model again")
+            raise damaged(MISSING, layer.digest, "a file of it", name.short)
         read_header(path)
     return Listed(name, hashlib.sha256(data).hexdigest(), manifest.size, stamp.modified)

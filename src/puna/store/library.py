@@ -15,18 +15,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import link
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import structlog
 
-from puna.errors import Conflict, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
+from puna.errors import Conflict, ModelDamaged, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
 from puna.model.capabilities import capabilities
 from puna.model.digest import Digest, listed_digest
 from puna.model.gguf import Header, read_header
 from puna.model.manifest import (
     ADAPTER_TYPE,
+    CONFIG_TYPE,
     LICENSE_TYPE,
     MAX_MANIFEST_BYTES,
     MESSAGES_TYPE,
@@ -47,10 +47,13 @@ from puna.model.name import Name, nearest
 from puna.model.parameters import stored_options
 from puna.model.reference import Reference, Wanted, reference
 from puna.model.shards import place, read_whole, together
-from puna.store.blobs import Blobs
+from puna.store.blobs import Blobs, OnBytes, damaged
 from puna.store.changing import Changing
+from puna.store.faults import MISSING
 from puna.store.files import remove_empty, store_errors, write_errors
 from puna.store.glance import check_directories
+from puna.store.kept import DIRECTORY as KEPT
+from puna.store.kept import Kept, manifest_fault
 from puna.store.manifests import Manifests, Stamp
 from puna.store.transfers import Transfers
 from puna.store.verified import FILE_NAME, Verified
@@ -82,6 +85,7 @@ class _Store:
     root: Path
     manifests: Manifests
     blobs: Blobs
+    kept: Kept
     read_only: bool
 
 
@@ -106,7 +110,6 @@ class Library:
         self.blobs = own.blobs
         self._stand_in = stand_in
         self.transfers = Transfers()
-        self._verified = Verified(own.root / FILE_NAME)
         self._own = own
         self._stores = (own, *others)
         self._no_prune = no_prune
@@ -127,9 +130,14 @@ class Library:
     ) -> Library:
         """Makes nothing on the disk. StoreError when a path is no directory, or a read-only one is missing."""
         check_directories(models, read_only)
-        others = [_Store(path, Manifests(path / "manifests"), Blobs(path / "blobs"), True) for path in read_only]
-        blobs = Blobs(models / "blobs", [path / "blobs" for path in read_only])
-        return cls(_Store(models, Manifests(models / "manifests"), blobs, False), others, no_prune, stand_in)
+        verified = Verified(models / FILE_NAME)
+
+        def store(root: Path, others: Sequence[Path], read_only: bool) -> _Store:
+            blobs = Blobs(root / "blobs", [path / "blobs" for path in others], verified)
+            return _Store(root, Manifests(root / "manifests"), blobs, Kept(root / KEPT), read_only)
+
+        others = [store(path, (), True) for path in read_only]
+        return cls(store(models, read_only, False), others, no_prune, stand_in)
 
     @property
     def root(self) -> Path:
@@ -207,7 +215,7 @@ class Library:
         """
         try:
             return self._headers_of(model, arrays)
-        except StoreError:
+        except (StoreError, ModelDamaged):
             return self._headers_of(self.resolve(model.name), arrays)
 
     def _headers_of(self, model: Model, arrays: bool) -> tuple[Header, list[Header]]:
@@ -232,13 +240,19 @@ class Library:
         self._remember(self._headers, path, (stamp, header))
         return header
 
-    def verify(self, model: Model) -> None:
-        """Make sure that the files a runner will load hold what their digests say. ModelFileError names a damaged one.
+    def verify(self, model: Model, on_bytes: OnBytes | None = None) -> None:
+        """Make sure that the files a runner will load hold what their digests say. ModelDamaged names what is wrong.
 
-        Hashes a file once, and again only after it changed.
+        Hashes a file once, and again only after it changed. `on_bytes` is told of it, and may raise to stop it.
         """
-        for path in (*model.files, *model.projectors, *model.adapters):
-            self._verified.check(path, f"a file of model '{model.name.short}'")
+        for layer in model.manifest.of_type(MODEL_TYPE, PROJECTOR_TYPE, ADAPTER_TYPE):
+            fault = self.blobs.fault(layer.digest, layer.size, on_bytes)
+            if fault is not None:
+                raise damaged(fault, layer.digest, part_of(layer, model.name), model.name.short)
+
+    def intact(self, layer: Layer, on_bytes: OnBytes | None = None) -> bool:
+        """Whether a source need not bring this layer: it is there, and its digest was seen on this disk, or is now."""
+        return self.blobs.intact(layer.digest, layer.size, on_bytes)
 
     # ---------------------------------------------------------------------------------------------------- writing
 
@@ -257,6 +271,7 @@ class Library:
                     raise StoreError(f"blob {layer.digest} does not have the {layer.size} bytes its manifest says")
             name = self._own.manifests.spelled(name)
             before, stamp = self._blobs_of(name), self._own.manifests.stamp(name)
+            self._own.kept.keep(name, data)
             self._own.manifests.write(name, data)
             return () if self._no_prune else self._remove_unused(before, stamp)
 
@@ -295,6 +310,7 @@ class Library:
             self._known.pop((self._own.root, spelled), None)
             if not self._own.manifests.remove(spelled):
                 raise self._missing(name)
+            self._own.kept.forget(spelled)
             self._remove_unused(before, stamp)
 
     def prune(self, *, now: float | None = None) -> tuple[str, ...]:
@@ -310,6 +326,8 @@ class Library:
             if used is None or self._own.manifests.has_strays():
                 _log.warning("store not pruned: a manifest cannot be read", models=str(self.root))
                 return ()
+            self._own.blobs.tidy(used.union(*(_digests(store) for store in self._stores[1:])))
+            self._own.kept.tidy(self._own.manifests.names())
             return self._prune_blobs(used, (time.time() if now is None else now) - PRUNE_AGE)
 
     def _prune_blobs(self, used: frozenset[Digest], before: float) -> tuple[str, ...]:
@@ -335,15 +353,8 @@ class Library:
     def _adopt(self, manifest: Manifest) -> None:
         """Link the blobs of another store into the own one where that costs nothing; else they are used there."""
         for layer in manifest.blobs:
-            path = self.blobs.find(layer.digest)
-            own = self.blobs.directory / layer.digest.filename
-            if path is None or own.exists():
-                continue
-            with write_errors("making the blob directory"):
-                own.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                link(path, own)
-            except OSError as error:
+            error = self.blobs.adopt(layer.digest)
+            if error is not None:
                 _log.info("blob stays in its read-only store", digest=str(layer.digest), reason=str(error))
 
     def _blobs_of(self, name: Name) -> frozenset[Digest]:
@@ -358,10 +369,9 @@ class Library:
     def _used(self) -> frozenset[Digest] | None:
         """Every digest that a manifest of the own store names; None when one cannot be read."""
         try:
-            manifests = [parse_manifest(self._own.manifests.read(name)) for name in self._own.manifests.names()]
+            return _digests(self._own)
         except (ModelFileError, StoreError):
             return None
-        return frozenset(layer.digest for manifest in manifests for layer in manifest.blobs)
 
     def _remove_unused(self, candidates: frozenset[Digest], listed: Stamp | None) -> tuple[Digest, ...]:
         """`candidates`: the blobs of a manifest that is gone, which was written when `listed` says.
@@ -458,82 +468,99 @@ class Library:
 
     def _read_model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
         data = store.manifests.read(name)
+        fault = manifest_fault(data, store.kept.copies(name))
+        if fault is not None:
+            raise ModelDamaged(
+                f"the manifest of model '{name.short}' {fault.words}. Mend it with: puna verify {name.short} --repair"
+            )
         manifest = parse_manifest(data)
-        config = parse_config(store.blobs.read(manifest.config.digest, limit=MAX_MANIFEST_BYTES))
+        config = parse_config(self._bytes(store, name, manifest.config, MAX_MANIFEST_BYTES))
         weights = manifest.of_type(MODEL_TYPE)
         if not weights:
             where = f"it runs on {config.remote_host}" if config.remote_host else f"its format is {config.model_format}"
             raise Unsupported(f"model '{name.short}' has no GGUF weights here: {where}", param="model")
         file = f"a file of model '{name.short}'"
-        shards, header = self._weights(store, weights, file)
-        projectors = tuple(self._file(store, layer, file) for layer in manifest.of_type(PROJECTOR_TYPE))
-        go_template = self._text(store, manifest, TEMPLATE_TYPE, PROMPT_TYPE)
-        options, ignored = self._options(store, manifest)
+        shards, header = self._weights(store, name, weights)
+        projectors = tuple(self._file(store, name, layer) for layer in manifest.of_type(PROJECTOR_TYPE))
+        go_template = self._text(store, name, manifest, TEMPLATE_TYPE, PROMPT_TYPE)
+        options, ignored = self._options(store, name, manifest)
         return Model(
             name=name,
             digest=hashlib.sha256(data).hexdigest(),
             manifest=manifest,
             config=config,
             header=header,
-            weights=self._file(store, shards[0], file),
+            weights=self._file(store, name, shards[0]),
             weights_digest=listed_digest([layer.digest for layer in shards]),
-            shards=tuple(self._file(store, layer, file) for layer in shards[1:]),
+            shards=tuple(self._file(store, name, layer) for layer in shards[1:]),
             projectors=projectors,
-            adapters=tuple(self._file(store, layer, file) for layer in manifest.of_type(ADAPTER_TYPE)),
+            adapters=tuple(self._file(store, name, layer) for layer in manifest.of_type(ADAPTER_TYPE)),
             go_template=go_template,
-            system=self._text(store, manifest, SYSTEM_TYPE),
+            system=self._text(store, name, manifest, SYSTEM_TYPE),
             options=options,
             ignored_parameters=ignored,
-            messages=self._messages(store, manifest),
-            licenses=tuple(self._layer_text(store, layer) for layer in manifest.of_type(LICENSE_TYPE)),
+            messages=self._messages(store, name, manifest),
+            licenses=tuple(self._layer_text(store, name, layer) for layer in manifest.of_type(LICENSE_TYPE)),
             capabilities=capabilities(header, go_template, [self.header(path, file) for path in projectors], config),
             size=manifest.size,
             modified=stamp.modified,
             read_only=store.read_only,
         )
 
-    def _weights(self, store: _Store, layers: Sequence[Layer], what: str) -> tuple[tuple[Layer, ...], Header]:
+    def _weights(self, store: _Store, name: Name, layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Header]:
         """The last layer's, which counts where there are several; or all of them, when it is one shard of a model."""
-        header = self.header(self._file(store, layers[-1], what), what)
+        what = f"a file of model '{name.short}'"
+        header = self.header(self._file(store, name, layers[-1]), what)
         if place(header) is None:
             return (layers[-1],), header
         try:
-            whole = together([(layer, self.header(self._file(store, layer, what), what)) for layer in layers])
+            whole = together([(layer, self.header(self._file(store, name, layer), what)) for layer in layers])
+        except ModelDamaged:
+            raise
         except ModelFileError as error:
             raise ModelFileError(f"{what}: {error}") from error
         return whole.files, whole.header
 
-    def _file(self, store: _Store, layer: Layer, what: str) -> Path:
+    def _file(self, store: _Store, name: Name, layer: Layer) -> Path:
         path = store.blobs.find(layer.digest)
         if path is None:
-            raise StoreError(f"{what} is missing from the store ({layer.digest}): pull or create it again")
+            raise damaged(MISSING, layer.digest, part_of(layer, name), name.short)
         return path
 
-    def _text(self, store: _Store, manifest: Manifest, *types: str) -> str | None:
+    def _bytes(self, store: _Store, name: Name, layer: Layer, limit: int) -> bytes:
+        try:
+            return store.blobs.read(layer.digest, limit=limit)
+        except ModelDamaged:
+            fault = store.blobs.fault(layer.digest, layer.size)
+            if fault is None:
+                return store.blobs.read(layer.digest, limit=limit)  # it was stored anew in this moment
+            raise damaged(fault, layer.digest, part_of(layer, name), name.short) from None
+
+    def _text(self, store: _Store, name: Name, manifest: Manifest, *types: str) -> str | None:
         layers = manifest.of_type(*types)
-        return self._layer_text(store, layers[-1]) if layers else None
+        return self._layer_text(store, name, layers[-1]) if layers else None
 
-    def _layer_text(self, store: _Store, layer: Layer) -> str:
-        return store.blobs.read(layer.digest, limit=MAX_TEXT_BYTES).decode("utf-8", "replace")
+    def _layer_text(self, store: _Store, name: Name, layer: Layer) -> str:
+        return self._bytes(store, name, layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
 
-    def _json(self, store: _Store, manifest: Manifest, media_type: str) -> JsonValue:
-        text = self._text(store, manifest, media_type)
+    def _json(self, store: _Store, name: Name, manifest: Manifest, media_type: str) -> JsonValue:
+        text = self._text(store, name, manifest, media_type)
         try:
             value: JsonValue = json.loads(text) if text else None
         except (ValueError, RecursionError) as error:
             raise ModelFileError(f"the {media_type.rpartition('.')[2]} layer is not JSON: {error}") from error
         return value
 
-    def _options(self, store: _Store, manifest: Manifest) -> tuple[Options, tuple[str, ...]]:
-        value = self._json(store, manifest, PARAMS_TYPE)
+    def _options(self, store: _Store, name: Name, manifest: Manifest) -> tuple[Options, tuple[str, ...]]:
+        value = self._json(store, name, manifest, PARAMS_TYPE)
         if value is None:
             return Options(), ()
         if not isinstance(value, dict):
             raise ModelFileError("the params layer is not an object")
         return stored_options(value)
 
-    def _messages(self, store: _Store, manifest: Manifest) -> tuple[Message, ...]:
-        value = self._json(store, manifest, MESSAGES_TYPE)
+    def _messages(self, store: _Store, name: Name, manifest: Manifest) -> tuple[Message, ...]:
+        value = self._json(store, name, manifest, MESSAGES_TYPE)
         return () if value is None else messages_from_json(value)
 
     def _warn(self, path: Path, name: Name, error: PunaError) -> None:
@@ -547,6 +574,32 @@ def _check(wanted: Reference, digest: str) -> None:
     """`digest`: of the manifest that is under the Name, 64 hex digits."""
     if not wanted.fits(digest):
         raise ModelNotFound(wanted.short, there=f"sha256:{digest}")
+
+
+def part_of(layer: Layer, name: Name) -> str:
+    """A layer in words: the template of model 'a:latest'."""
+    kind = _PARTS.get(layer.media_type) or f"layer '{layer.media_type.rpartition('.')[2]}'"
+    return f"the {kind} of model '{name.short}'"
+
+
+_PARTS = {
+    MODEL_TYPE: "weights file",
+    PROJECTOR_TYPE: "projector",
+    ADAPTER_TYPE: "adapter",
+    TEMPLATE_TYPE: "template",
+    PROMPT_TYPE: "template",
+    SYSTEM_TYPE: "system message",
+    PARAMS_TYPE: "parameters file",
+    MESSAGES_TYPE: "messages file",
+    LICENSE_TYPE: "licence",
+    CONFIG_TYPE: "config",
+}
+
+
+def _digests(store: _Store) -> frozenset[Digest]:
+    """Every digest that a manifest of the store names. ModelFileError or StoreError when one cannot be read."""
+    manifests = [parse_manifest(store.manifests.read(name)) for name in store.manifests.names()]
+    return frozenset(layer.digest for manifest in manifests for layer in manifest.blobs)
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fakes.stores import put_blob
-from puna.errors import DigestMismatch, StoreError
+from puna.errors import DigestMismatch, ModelDamaged, StoreError
 from puna.model.digest import Digest
 from puna.store.blobs import Blobs
 
@@ -122,5 +122,5 @@ def test_reading_is_bounded(blobs: Blobs) -> None:
     assert blobs.read(DIGEST, limit=len(DATA)) == DATA
     with pytest.raises(StoreError, match="larger"):
         blobs.read(DIGEST, limit=len(DATA) - 1)
-    with pytest.raises(StoreError, match="No such file"):
+    with pytest.raises(ModelDamaged, match="missing"):
         blobs.read(Digest("00" * 32), limit=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from puna.create import CreateRequest, check_request, create
 from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError
+from puna.lane import in_hashing
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.parameters import options_from_json
@@ -26,7 +27,7 @@ from puna.server.ollama.messages import to_message
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
 from puna.sources.source import Terms
-from puna.store.blobs import BlobWriter
+from puna.store.blobs import BlobWriter, stop_when
 from puna.types import JsonObject, Progress
 
 LOCAL_FILE = "x-puna-local-file"
@@ -71,20 +72,24 @@ class TransferRoutes:
 
     async def has_blob(self, request: Request) -> Response:
         digest = Digest.parse(request.path_params["digest"])
-        if not await asyncio.to_thread(self._claimed, digest):
+        if not await self._claimed(digest):
             raise NotFound(f'blob "{digest}" not found')
         return Response()
 
-    def _claimed(self, digest: Digest) -> bool:
-        """Whether it is there, and then stays for a while: the client is about to make a model of it."""
-        self._library.blobs.claim(digest)
-        return self._library.blobs.has(digest)
+    async def _claimed(self, digest: Digest) -> bool:
+        """Whether it is there and whole, and then stays for a while: the client is about to make a model of it."""
+
+        def look(left: Callable[[], bool]) -> bool:
+            self._library.blobs.claim(digest)
+            return self._library.blobs.intact(digest, on_bytes=stop_when(left))
+
+        return await in_hashing(look)
 
     async def add_blob(self, request: Request) -> Response:
         """201 when it is new, 200 when it was there already."""
         digest = Digest.parse(request.path_params["digest"])
         try:
-            if await asyncio.to_thread(self._claimed, digest):
+            if await self._claimed(digest):
                 async for _ in request.stream():
                     pass  # read to its end, so that the connection can be used again
                 return Response()

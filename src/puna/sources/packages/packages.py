@@ -110,7 +110,7 @@ def _package(name: Name) -> Package:
 def _whole(name: Name, package: Package, entry: Entry | None, library: Library, report: Report) -> bool:
     """Whether the model is listed with exactly what the source would bring, every byte verified. Blocking.
 
-    Blobs that turn out to be damaged are removed, so that they are fetched again.
+    What is damaged is fetched again, and replaced then.
     """
     if entry is not None:
         _copy_twin(name, entry, library)
@@ -126,6 +126,7 @@ def _whole(name: Name, package: Package, entry: Entry | None, library: Library, 
 
 
 def _verified(manifest: Manifest, library: Library, report: Report) -> bool:
+    """What is damaged stays until it is replaced. Only what nobody has hashed yet is hashed."""
     whole = True
     for layer in manifest.blobs:
         digest, total = str(layer.digest), layer.size
@@ -133,9 +134,8 @@ def _verified(manifest: Manifest, library: Library, report: Report) -> bool:
         def on_bytes(done: int, digest: str = digest, total: int = total) -> None:
             report(Progress("verifying sha256 digest", digest, total, done))
 
-        if not library.blobs.intact(layer.digest, layer.size, on_bytes):
-            library.blobs.remove(layer.digest)
-            whole = False
+        report(Progress("verifying sha256 digest", digest, total, 0))
+        whole = library.intact(layer, on_bytes) and whole
     return whole
 
 
