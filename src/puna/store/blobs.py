@@ -115,44 +115,55 @@ class Blobs:
         return self.fault(digest, size, on_bytes) is None
 
     def fault(
-        self, digest: Digest, size: int | None = None, on_bytes: OnBytes | None = None, *, anew: bool = False
+        self,
+        digest: Digest,
+        size: int | None = None,
+        on_bytes: OnBytes | None = None,
+        *,
+        anew: bool = False,
+        path: Path | None = None,
     ) -> Fault | None:
-        """What is wrong with the blob; None: nothing. As `intact`; `anew`: its bytes are read, whatever is known."""
+        """What is wrong with the blob; None: nothing. As `intact`.
+
+        `anew`: its bytes are read, whatever is known. `path`: of the file that has to hold it, where that is known.
+        """
         turn = self._turn(digest)
         while not turn.lock.acquire(timeout=_PATIENCE):
             if on_bytes is not None:
                 on_bytes(0)
         try:
-            return self._look(digest, size, on_bytes, anew)
+            for _ in range(_ATTEMPTS):
+                where = path or self.find(digest)
+                if where is None:
+                    return MISSING
+                with suppress(_Moved):
+                    return self._look(where, digest, size, on_bytes, anew)
+            return MISSING if self.find(digest) is None else Fault("changed", "is damaged: it changes as it is read")
         finally:
             turn.lock.release()
 
-    def _look(self, digest: Digest, size: int | None, on_bytes: OnBytes | None, anew: bool) -> Fault | None:
-        for _ in range(_ATTEMPTS):
-            path = self.find(digest)
-            if path is None:
-                return MISSING
-            try:
-                before = Stamp.of(path)
-                if size is not None and before.size != size:
-                    self._verified.forget(digest)
-                    return wrong_size(before.size, size)
-                if not anew and self._verified.holds(digest, before):
-                    return None
+    def _look(self, path: Path, digest: Digest, size: int | None, on_bytes: OnBytes | None, anew: bool) -> Fault | None:
+        """_Moved when somebody stored it anew meanwhile."""
+        try:
+            before = Stamp.of(path)
+            if size is not None and before.size != size:
+                fault: Fault | None = wrong_size(before.size, size)
+            elif not anew and self._verified.holds(digest, before):
+                return None
+            else:
                 right = hash_file(path, on_bytes).hex == digest.hex.lower()
                 fault = None if right else wrong_bytes(path)
-                if Stamp.of(path) != before:
-                    continue  # somebody stored it anew, or is damaging it: look again
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                return unreadable(error)
-            if fault is None:
-                self._note(digest, before)
-            else:
-                self._verified.forget(digest)
-            return fault
-        return Fault("changed", "is damaged: it changes while it is read")
+            if Stamp.of(path) != before:
+                raise _Moved
+        except FileNotFoundError as error:
+            raise _Moved from error
+        except OSError as error:
+            return unreadable(error)
+        if fault is None:
+            self._note(digest, before)
+        else:
+            self._verified.forget(digest)
+        return fault
 
     def _turn(self, digest: Digest) -> _Turn:
         """One file is hashed once, whoever asks; others are meanwhile looked at."""
@@ -340,6 +351,10 @@ def stop_when(left: Callable[[], bool]) -> OnBytes:
             raise Cancelled("nobody waits for it any more")
 
     return on_bytes
+
+
+class _Moved(Exception):
+    """The file is another one now."""
 
 
 class _Turn:

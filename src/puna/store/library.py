@@ -245,8 +245,12 @@ class Library:
 
         Hashes a file once, and again only after it changed. `on_bytes` is told of it, and may raise to stop it.
         """
-        for layer in model.manifest.of_type(MODEL_TYPE, PROJECTOR_TYPE, ADAPTER_TYPE):
-            fault = self.blobs.fault(layer.digest, layer.size, on_bytes)
+        at = {Digest.parse(path.name): path for path in (model.weights, *model.projectors, *model.adapters)}
+        for layer in model.manifest.layers:
+            if layer.digest not in at:
+                continue
+            # A model that stands in for others lies outside of the store.
+            fault = self.blobs.fault(layer.digest, layer.size, on_bytes, path=at[layer.digest])
             if fault is not None:
                 raise damaged(fault, layer.digest, part_of(layer, model.name), model.name.short)
 
