@@ -245,7 +245,7 @@ class Library:
 
         Hashes a file once, and again only after it changed. `on_bytes` is told of it, and may raise to stop it.
         """
-        at = {Digest.parse(path.name): path for path in (model.weights, *model.projectors, *model.adapters)}
+        at = {Digest.parse(path.name): path for path in (*model.files, *model.projectors, *model.adapters)}
         for layer in model.manifest.layers:
             if layer.digest not in at:
                 continue
