@@ -24,7 +24,7 @@ from puna.model.digest import Digest
 from puna.model.manifest import Layer
 from puna.store.faults import MISSING, Fault, unreadable, wrong_bytes, wrong_size
 from puna.store.files import make_directory, store_errors, sync_directory, sync_file, write_errors
-from puna.store.manifests import Stamp
+from puna.store.stamp import Stamp
 from puna.store.verified import FILE_NAME, Verified
 
 CHUNK = 1 << 20

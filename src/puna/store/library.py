@@ -54,7 +54,8 @@ from puna.store.files import remove_empty, store_errors, write_errors
 from puna.store.glance import check_directories
 from puna.store.kept import DIRECTORY as KEPT
 from puna.store.kept import Kept, manifest_fault
-from puna.store.manifests import Manifests, Stamp
+from puna.store.manifests import Manifests
+from puna.store.stamp import Stamp
 from puna.store.transfers import Transfers
 from puna.store.verified import FILE_NAME, Verified
 from puna.types import JsonValue, Message, Options

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from os import stat, stat_result, walk
+from os import stat, walk
 from pathlib import Path
 from stat import S_ISREG
 
@@ -14,30 +12,9 @@ from puna.errors import InvalidName, StoreError
 from puna.model.manifest import MAX_MANIFEST_BYTES
 from puna.model.name import Name
 from puna.store.files import is_temporary, remove_empty, store_error, store_errors, write_errors, write_file
+from puna.store.stamp import Stamp
 
 _DEEPEST = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """Changes when a file is replaced or written to."""
-
-    inode: int
-    modified_ns: int
-    size: int
-
-    @classmethod
-    def of(cls, path: Path) -> Stamp:
-        """OSError if it is not there."""
-        return cls.told(path.stat())
-
-    @classmethod
-    def told(cls, status: stat_result) -> Stamp:
-        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
-
-    @property
-    def modified(self) -> datetime:
-        return datetime.fromtimestamp(self.modified_ns / 1e9, timezone.utc)
 
 
 class Manifests:

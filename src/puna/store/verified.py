@@ -16,7 +16,7 @@ from pathlib import Path
 
 from puna.model.digest import Digest
 from puna.store.files import write_file
-from puna.store.manifests import Stamp
+from puna.store.stamp import Stamp
 
 FILE_NAME = "verified.log"
 

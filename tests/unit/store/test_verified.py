@@ -14,7 +14,7 @@ from puna.errors import Cancelled, ModelDamaged, StoreError
 from puna.model.digest import Digest
 from puna.store import blobs as blobs_module
 from puna.store.blobs import SMALL, Blobs, OnBytes, stop_when
-from puna.store.manifests import Stamp
+from puna.store.stamp import Stamp
 from puna.store.verified import FILE_NAME, Verified
 
 DATA = bytes(range(1, 251)) * 1000

@@ -1,0 +1,30 @@
+"""Stamp: what of a file changes when it is replaced or written to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from os import stat_result
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Changes when a file is replaced or written to."""
+
+    inode: int
+    modified_ns: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """OSError if it is not there."""
+        return cls.told(path.stat())
+
+    @classmethod
+    def told(cls, status: stat_result) -> Stamp:
+        return cls(status.st_ino, status.st_mtime_ns, status.st_size)
+
+    @property
+    def modified(self) -> datetime:
+        return datetime.fromtimestamp(self.modified_ns / 1e9, timezone.utc)
