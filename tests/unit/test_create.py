@@ -12,11 +12,11 @@ from puna.create import CreateRequest, create
 from puna.errors import (
     InvalidName,
     InvalidRequest,
+    ModelDamaged,
     ModelFileError,
     NotFound,
     PunaError,
     SourceNotFound,
-    StoreError,
     Unsupported,
 )
 from puna.model.digest import Digest
@@ -155,7 +155,7 @@ async def test_from_shards_in_any_order(library: Library, tmp_path: Path) -> Non
         pass
     assert library.resolve(again).weights_digest == model.weights_digest
     model.shards[1].unlink()
-    with pytest.raises(StoreError, match="is missing from the store"):
+    with pytest.raises(ModelDamaged, match="is missing from the store"):
         library.resolve(NEW)
 
 
