@@ -18,7 +18,14 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
-from puna.engine.cpu.structures import LayerStruct, MatrixStruct, MixtureStruct, ModelStruct, StepStruct
+from puna.engine.cpu.structures import (
+    ConvolutionStruct,
+    LayerStruct,
+    MatrixStruct,
+    MixtureStruct,
+    ModelStruct,
+    StepStruct,
+)
 from puna.model.ggml import TensorType
 
 Bytes = NDArray[np.uint8]
@@ -187,7 +194,10 @@ def as_bytes(x: NDArray[Any], together: int = GROUP) -> Doubles:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiny:
-    """A model with random weights. `windows`, `ropes`: of one layer after another, over and over."""
+    """A model with random weights. `windows`, `ropes`, `taps`: of one layer after another, over and over.
+
+    `taps`: tokens that are convolved; 0: the layer attends.
+    """
 
     kind: TensorType = TensorType.F32
     embedding: TensorType = TensorType.F32
@@ -202,6 +212,7 @@ class Tiny:
     cache: int = CACHE_HALVES
     windows: Sequence[int] = (0,)
     ropes: Sequence[int] = (0,)
+    taps: Sequence[int] = (0,)
     speeds: Sequence[float] = (10000.0,)
     pairs: int = 0
     magnitude: float = 1.0
@@ -241,16 +252,22 @@ def weights(tiny: Tiny) -> dict[str, Any]:
         part = {
             "attention_norm": vector(tiny.hidden),
             "feed_norm": vector(tiny.hidden),
-            "query": made(queries, tiny.hidden, size=2),
-            "key": made(keys, tiny.hidden, size=2),
-            "value": made(keys, tiny.hidden),
-            "output": made(tiny.hidden, queries),
         }
+        if taps := taps_of(tiny, layer):
+            part |= {name: made(tiny.hidden, tiny.hidden) for name in ("before", "after", "input", "output")}
+            part["filter"] = random.standard_normal((taps, tiny.hidden)).astype(np.float32)
+        else:
+            part |= {
+                "query": made(queries, tiny.hidden, size=2),
+                "key": made(keys, tiny.hidden, size=2),
+                "value": made(keys, tiny.hidden),
+                "output": made(tiny.hidden, queries),
+            }
         if tiny.post_norms:
             part |= {"post_attention_norm": vector(tiny.hidden), "post_feed_norm": vector(tiny.hidden)}
-        if tiny.head_norms:
+        if tiny.head_norms and not taps:
             part |= {"query_norm": vector(tiny.head), "key_norm": vector(tiny.head)}
-        if tiny.sinks:
+        if tiny.sinks and not taps:
             part["sinks"] = random.standard_normal(tiny.heads).astype(np.float32)
         count = tiny.experts or 1
         feed = {
@@ -263,6 +280,10 @@ def weights(tiny: Tiny) -> dict[str, Any]:
             part["router"] = made(tiny.experts, tiny.hidden, TensorType.F32, 4.0)
         found[f"layer {layer}"] = part
     return found
+
+
+def taps_of(tiny: Tiny, layer: int) -> int:
+    return tiny.taps[layer % len(tiny.taps)]
 
 
 def speeds_of(tiny: Tiny, which: int) -> Floats:
@@ -298,14 +319,17 @@ class Model:
     def _structures(self, blocks: int, most_rows: int) -> tuple[ModelStruct, ctypes.Array[LayerStruct]]:
         tiny, found = self.tiny, weights(self.tiny)
         layers = (LayerStruct * tiny.layers)()
-        stride = self.library.puna_block_bytes(tiny.cache, tiny.kv_heads, tiny.head)
         for number, layer in enumerate(layers):
             part = found[f"layer {number}"]
             for name, value in part.items():
-                if isinstance(value, Matrix) and name != "router":
+                if isinstance(value, Matrix) and hasattr(layer, name):
                     setattr(layer, name, self._pack(value))
-                elif isinstance(value, np.ndarray):
+                elif isinstance(value, np.ndarray) and hasattr(layer, name):
                     setattr(layer, name, self._hold(value))
+            stride = self.library.puna_block_bytes(tiny.cache, tiny.kv_heads, tiny.head)
+            if taps := taps_of(tiny, number):
+                layer.convolution = self._convolution(part, taps)
+                stride = self.library.puna_convolution_bytes(tiny.hidden)
             if tiny.experts:
                 layer.mixture = self._mixture(part)
             nothing = guarded(blocks * stride)
@@ -330,6 +354,13 @@ class Model:
             model.rope[which].speeds, model.rope[which].pairs = self._hold(speeds), len(speeds)
             model.rope[which].magnitude = tiny.magnitude
         return model, layers
+
+    def _convolution(self, part: dict[str, Any], taps: int) -> int:
+        made = ConvolutionStruct(
+            *(self._pack(part[name]) for name in ("before", "after", "input")), self._hold(part["filter"]), taps
+        )
+        self._held.append(made)
+        return ctypes.addressof(made)
 
     def _mixture(self, part: dict[str, Any]) -> int:
         tiny = self.tiny
@@ -387,7 +418,7 @@ def reference(tiny: Tiny, ids: tuple[int, ...]) -> Doubles:
     x = found["embedding"].numbers[np.array(ids)].astype(np.float64) * tiny.embedding_scale
     for number in range(tiny.layers):
         part = found[f"layer {number}"]
-        y = _attention(tiny, number, part, _normed(tiny, x, part["attention_norm"]))
+        y = _mixed(tiny, number, part, _normed(tiny, x, part["attention_norm"]))
         x = x + (_normed(tiny, y, part["post_attention_norm"]) if tiny.post_norms else y)
         y = _feed_forward(tiny, part, _normed(tiny, x, part["feed_norm"]))
         x = x + (_normed(tiny, y, part["post_feed_norm"]) if tiny.post_norms else y)
@@ -422,6 +453,20 @@ def _turned(tiny: Tiny, number: int, x: Doubles) -> Doubles:
     even, odd = x[..., 0:n:2], x[..., 1:n:2]
     turned[..., 0:n:2], turned[..., 1:n:2] = even * cosine - odd * sine, odd * cosine + even * sine
     return turned
+
+
+def _mixed(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
+    return (_convolution if taps_of(tiny, number) else _attention)(tiny, number, part, x)
+
+
+def _convolution(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
+    before, after, given = (_times(x, part[name]) for name in ("before", "after", "input"))
+    mixed = (before * given).astype(np.float16).astype(np.float64)
+    taps = taps_of(tiny, number)
+    padded = np.concatenate([np.zeros((taps - 1, tiny.hidden)), mixed])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, taps, axis=0)
+    out: Doubles = after * (windows * part["filter"].T).sum(axis=-1)
+    return _times(out, part["output"])
 
 
 def _attention(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:

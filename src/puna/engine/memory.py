@@ -21,17 +21,21 @@ class Costs:
 
     `base`: bytes of a runner's process without a model. `weights`: bytes it holds for each of the file's. `batch`:
     tokens computed at once, when nothing else is said. `value`: bytes of a number in the cache; None: as is asked for.
+    `keyless`: bytes that a layer without keys keeps of each token, for each of its channels.
     """
 
     base: int
     weights: float
     batch: int
     value: float | None
+    keyless: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLayout:
-    """The numbers of a header that decide. `kv_heads`: one number a layer. `key`, `value`: lengths of one head's."""
+    """The numbers of a header that decide. `kv_heads`: one number a layer, 0: it has no keys. `key`, `value`: lengths
+    of one head's.
+    """
 
     weights: int
     vocabulary: int
@@ -66,7 +70,11 @@ def shape(
     value: int | None = None,
 ) -> ModelLayout:
     """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too."""
-    each = (kv_heads or heads,) * blocks if kv_heads is None or isinstance(kv_heads, int) else tuple(kv_heads)
+    each = (
+        (kv_heads or heads,) * blocks
+        if kv_heads is None or isinstance(kv_heads, int)
+        else tuple(max(count, 0) for count in kv_heads)
+    )
     head = embedding // heads if heads else embedding
     return ModelLayout(
         weights=weights,
@@ -84,6 +92,7 @@ def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs) -> Estimate:
     places = load.num_ctx * load.slots
     values = sum(shape.kv_heads) * (shape.key + shape.value) * places
     each = BYTES_PER_VALUE[load.cache_type] if costs.value is None else costs.value
+    cache = values * each + shape.kv_heads.count(0) * shape.embedding * places * costs.keyless
     batch = min(load.num_batch or costs.batch, costs.batch)
     compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
-    return Estimate(int(shape.weights * costs.weights), int(values * each), costs.base + compute)
+    return Estimate(int(shape.weights * costs.weights), int(cache), costs.base + compute)

@@ -244,12 +244,16 @@ class Header:
 
     def largest(self, key: str) -> int | None:
         """A number, or the largest of an array of numbers."""
+        found = self.counts(key)
+        return self.number(key) if found is None else max(found, default=None)
+
+    def counts(self, key: str) -> tuple[int, ...] | None:
+        """The whole numbers of an array; None where there is none, or it was too long to be kept."""
         value = self.metadata.get(key)
         values = value.values if isinstance(value, ArrayInfo) else value if isinstance(value, tuple) else None
         if values is None:
-            return self.number(key)
-        whole = [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
-        return max(whole, default=None)
+            return None
+        return tuple(item for item in values if isinstance(item, int) and not isinstance(item, bool))
 
 
 def read_header(path: Path, *, arrays: bool = False, name: str = "") -> Header:

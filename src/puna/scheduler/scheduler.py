@@ -538,7 +538,7 @@ def _layout(model: Model) -> memory.ModelLayout:
         embedding=header.embedding_length or 0,
         blocks=header.block_count or 0,
         heads=header.head_count or 0,
-        kv_heads=header.head_count_kv,
+        kv_heads=header.counts(f"{header.architecture}.attention.head_count_kv") or header.head_count_kv,
         key=lengths["key"] if isinstance(lengths["key"], int) else None,
         value=lengths["value"] if isinstance(lengths["value"], int) else None,
     )

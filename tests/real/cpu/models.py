@@ -166,7 +166,10 @@ def _q4_k_m(tensor: TensorInfo) -> TensorType:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A small model. `settings`: its `rope.*` and others; `extra`: tensors of its own; `experts` 0: none."""
+    """A small model. `settings`: its `rope.*` and others; `extra`: tensors of its own; `experts` 0: none.
+
+    `convolutions`: layers of lfm2 that convolve 3 tokens.
+    """
 
     family: str = "llama"
     kind: TensorType = TensorType.F32
@@ -180,11 +183,13 @@ class Recipe:
     tied: bool = False
     biases: bool = False
     experts: int = 0
+    convolutions: Sequence[int] = ()
     settings: Mapping[str, Value] = field(default_factory=dict)
     extra: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 VOCABULARY = 320
+TAPS = 3
 
 
 def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Floats]:
@@ -220,11 +225,28 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
             for part, size in (("gate", width), ("up", width), ("down", hidden)):
                 vector(f"{block}.ffn_{part}_exps.bias", (count, size), 0.0, 0.3)
 
+    def convolution(block: str) -> None:
+        matrix(f"{block}.shortconv.in_proj", 3 * hidden, hidden)
+        matrix(f"{block}.shortconv.out_proj", hidden, hidden)
+        vector(f"{block}.shortconv.conv.weight", (hidden, TAPS), 0.0, 0.7)
+
+    def attention(block: str) -> None:
+        if recipe.family == "phi3":
+            matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden)
+        else:
+            matrix(f"{block}.attn_q", queries, hidden)
+            matrix(f"{block}.attn_k", keys, hidden)
+            matrix(f"{block}.attn_v", keys, hidden)
+        matrix(f"{block}.attn_output", hidden, queries, 0.7)
+        if recipe.family in {"qwen3", "qwen3moe", "gemma3", "lfm2"}:
+            vector(f"{block}.attn_q_norm.weight", recipe.head_size)
+            vector(f"{block}.attn_k_norm.weight", recipe.head_size)
+
     hidden, queries, keys = recipe.hidden, recipe.heads * recipe.head_size, recipe.kv_heads * recipe.head_size
     sizes = 0.35 * np.exp(1.5 * random.standard_normal((VOCABULARY, 1)))
     matrix("token_embd", VOCABULARY, hidden)
     matrices["token_embd.weight"] *= sizes.astype(np.float32) if recipe.tied else 16
-    vector("output_norm.weight", hidden)
+    vector(f"{'token_embd_norm' if recipe.family == 'lfm2' else 'output_norm'}.weight", hidden)
     if not recipe.tied:
         matrix("output", VOCABULARY, hidden)
         matrices["output.weight"] *= sizes.astype(np.float32)
@@ -233,20 +255,11 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
         vector(f"{block}.attn_norm.weight", hidden)
         gemma, oss = recipe.family in {"gemma2", "gemma3"}, recipe.family == "gpt-oss"
         vector(f"{block}.{'post_attention_norm' if oss else 'ffn_norm'}.weight", hidden)
-        if recipe.family == "phi3":
-            matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden)
-        else:
-            matrix(f"{block}.attn_q", queries, hidden)
-            matrix(f"{block}.attn_k", keys, hidden)
-            matrix(f"{block}.attn_v", keys, hidden)
-        matrix(f"{block}.attn_output", hidden, queries, 0.7)
+        (convolution if layer in recipe.convolutions else attention)(block)
         feed(block)
         if recipe.biases:
             for part, size in (("q", queries), ("k", keys), ("v", keys)):
                 vector(f"{block}.attn_{part}.bias", size, 0.0, 0.3)
-        if recipe.family in {"qwen3", "qwen3moe", "gemma3"}:
-            vector(f"{block}.attn_q_norm.weight", recipe.head_size)
-            vector(f"{block}.attn_k_norm.weight", recipe.head_size)
         if gemma:
             vector(f"{block}.post_attention_norm.weight", hidden)
             vector(f"{block}.post_ffw_norm.weight", hidden)
@@ -276,6 +289,9 @@ def _metadata(recipe: Recipe) -> dict[str, Value]:
         "rope.freq_base": 10000.0,
         **recipe.settings,
     }
+    if recipe.convolutions:
+        heads = [0 if layer in recipe.convolutions else recipe.kv_heads for layer in range(recipe.layers)]
+        own |= {"attention.head_count_kv": heads, "shortconv.l_cache": TAPS}
     if recipe.experts:
         own |= {
             "expert_count": recipe.experts,

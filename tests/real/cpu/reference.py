@@ -48,13 +48,15 @@ class Reference:
         for layer in range(int(self.fact("block_count"))):
             x = self._layer(x, f"blk.{layer}", layer)
         head = self.tensors.get("output.weight", self.tensors["token_embd.weight"])
-        logits: Floats = self._norm(x, "output_norm") @ head.T
+        last = "token_embd_norm" if self.family == "lfm2" else "output_norm"
+        logits: Floats = self._norm(x, last) @ head.T
         logits = logits / np.float32(self.fact("logit_scale", 1.0))
         return _capped(logits, 30.0) if self.family == "gemma2" else logits
 
     def _layer(self, x: Floats, block: str, layer: int) -> Floats:
         residual = np.float32(self.fact("residual_scale", 1.0))
-        h = self._attention(self._norm(x, f"{block}.attn_norm"), block, layer)
+        part = self._convolution if f"{block}.shortconv.conv.weight" in self.tensors else self._attention
+        h = part(self._norm(x, f"{block}.attn_norm"), block, layer)
         x = x + residual * (self._norm(h, f"{block}.post_attention_norm") if self.family in GEMMA else h)
         second = "post_attention_norm" if self.family == "gpt-oss" else "ffn_norm"
         h = self._norm(x, f"{block}.{second}")
@@ -86,10 +88,20 @@ class Reference:
             mixed += shares[:, expert, None] * self._times(inner, f"{block}.ffn_down_exps", expert)
         return mixed
 
+    def _convolution(self, x: Floats, block: str, layer: int) -> Floats:
+        before, after, value = np.split(self._times(x, f"{block}.shortconv.in_proj"), 3, axis=1)
+        mixed = before * value
+        if self.halves:
+            mixed = mixed.astype(np.float16).astype(np.float32)
+        taps = self.tensors[f"{block}.shortconv.conv.weight"].T
+        padded = np.concatenate([np.zeros((len(taps) - 1, mixed.shape[1]), np.float32), mixed])
+        mixed = sum((padded[i : i + len(x)] * tap for i, tap in enumerate(taps)), np.zeros_like(mixed))
+        return self._times(after * mixed, f"{block}.shortconv.out_proj")
+
     def _attention(self, x: Floats, block: str, layer: int) -> Floats:
         heads, size = int(self.fact("attention.head_count")), int(self.fact("attention.key_length"))
         size = size or x.shape[1] // heads
-        kv_heads = int(self.fact("attention.head_count_kv"))
+        kv_heads = self.header.head_count_kv or heads
         if self.family == "phi3":
             fused = self._times(x, f"{block}.attn_qkv")
             parts = np.split(fused, [heads * size, (heads + kv_heads) * size], axis=1)

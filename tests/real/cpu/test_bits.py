@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from real.cpu.test_families import RECIPES
 POSITIONS = 90
 BLOCKS = 40
 RECIPES_OF_BITS = {
-    **{name: RECIPES[name] for name in ("llama", "gemma2", "gemma3", "qwen3moe", "gpt-oss")},
+    **{name: RECIPES[name] for name in ("llama", "gemma2", "gemma3", "qwen3moe", "gpt-oss", "lfm2")},
+    "lfm2, a convolution last, Q4_K": replace(RECIPES["lfm2, a convolution last"], kind=TensorType.Q4_K),
     **{kind: Recipe(kind=TensorType[kind]) for kind in ("Q4_1", "Q4_K", "Q6_K", "Q8_0", "BF16", "IQ4_XS")},
 }
 

@@ -45,6 +45,8 @@ RECIPES = {
     "phi3, short": Recipe(family="phi3", settings=_SHORT, extra=_FACTORS),
     "phi3, long": Recipe(family="phi3", settings=_LONG, extra=_FACTORS),
     "granite": Recipe(family="granite", settings=_SCALES),
+    "lfm2": Recipe(family="lfm2", layers=4, tied=True, convolutions=(0, 2)),
+    "lfm2, a convolution last": Recipe(family="lfm2", layers=3, heads=8, head_size=32, convolutions=(0, 2)),
     "gpt-oss": Recipe(family="gpt-oss", layers=3, experts=4, biases=True, settings=_WINDOW | _YARN),
 }
 

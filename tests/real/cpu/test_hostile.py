@@ -30,6 +30,7 @@ RECIPES = (
     replace(SMALL, family="phi3"),
     replace(SMALL, family="gemma3", settings={"attention.sliding_window": 4}),
     replace(SMALL, family="qwen3moe", experts=3),
+    replace(SMALL, family="lfm2", layers=2, convolutions=(1,)),
     replace(SMALL, family="gpt-oss", experts=2, biases=True, settings={"attention.sliding_window": 4}),
 )
 NUMBERS: Sequence[Value] = (
@@ -189,6 +190,35 @@ def test_numbers_that_do_not_fit_are_named(
     parts = Parts(models[0])
     parts.metadata |= change
     assert word in (tried(parts.write(tmp_path / "changed.gguf")) or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"lfm2.shortconv.l_cache": 0}, "l_cache"),
+        ({"lfm2.shortconv.l_cache": 2}, "shortconv.conv"),
+        ({"lfm2.shortconv.l_cache": 1 << 20}, "tokens"),
+        ({"lfm2.attention.head_count_kv": [1, 1]}, "attn_q_norm"),
+        ({"lfm2.attention.head_count_kv": [0, 0]}, "heads of keys"),
+        ({"lfm2.attention.head_count_kv": [0, 1]}, "shortconv"),
+        ({"lfm2.attention.head_count_kv": [1, 0, 0]}, "head_count_kv"),
+        ({"lfm2.attention.head_count_kv": [1, -1]}, "head_count_kv"),
+        ({"lfm2.block_count": 3}, "head_count_kv"),
+    ],
+)
+def test_numbers_of_convolutions_that_do_not_fit_are_named(
+    change: dict[str, Value], word: str, models: Sequence[Path], tmp_path: Path
+) -> None:
+    parts = Parts(models[[recipe.family for recipe in RECIPES].index("lfm2")])
+    parts.metadata |= change
+    assert word in (tried(parts.write(tmp_path / "changed.gguf")) or "")
+
+
+@pytest.mark.parametrize("name", ["shortconv.conv", "shortconv.in_proj", "shortconv.out_proj"])
+def test_a_convolutions_tensor_that_is_missing_is_named(name: str, models: Sequence[Path], tmp_path: Path) -> None:
+    parts = Parts(models[[recipe.family for recipe in RECIPES].index("lfm2")])
+    parts.tensors = [tensor for tensor in parts.tensors if name not in tensor.name]
+    assert f"blk.1.{name}.weight" in (tried(parts.write(tmp_path / "less.gguf")) or "")
 
 
 def test_a_tensor_that_nobody_knows_is_named(models: Sequence[Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,23 +17,30 @@ from puna.model.ggml import TensorType
 
 from .models import Recipe, in_type, write_model
 from .running import Answered, answer, started
+from .test_families import RECIPES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TRIALS = 24
 SHIPPED = ("Q4_1", "Q4_K_M", "Q8_0", "BF16")
-SMALL = ("Q4_K", "F32")
+SMALL = {
+    "Q4_K": Recipe(kind=TensorType.Q4_K),
+    "F32": Recipe(),
+    "lfm2": replace(RECIPES["lfm2"], kind=TensorType.Q8_0, tied=False),
+}
 
 
-@pytest.fixture(scope="module", params=[*SHIPPED, *(f"small {kind}" for kind in SMALL)])
+@pytest.fixture(scope="module", params=[*SHIPPED, *(f"small {name}" for name in SMALL)])
 def model(request: pytest.FixtureRequest, smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model in four types, and small random ones whose rows are whole blocks of 256, or plain numbers."""
+    """The shipped model in four types, and small random ones: whose rows are whole blocks of 256, or plain numbers, or
+    which do not attend in every layer.
+    """
     directory = tmp_path_factory.mktemp("model")
     kind: str = request.param
     if kind in SHIPPED:
         return in_type(smollm2_gguf, kind, directory)
     path = directory / "small.gguf"
-    write_model(path, Recipe(kind=TensorType[kind.removeprefix("small ")]))
+    write_model(path, SMALL[kind.removeprefix("small ")])
     return path
 
 

@@ -12,7 +12,9 @@ import pytest_asyncio
 
 from puna.engine.runner import Feature, Runner
 
+from .models import write_model
 from .running import Answered, answer, started
+from .test_families import RECIPES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -69,6 +71,25 @@ async def test_answers_are_the_same(runners: tuple[Runner, Runner], kind: str) -
             *(answer(guessing, prompt, seed=seed, prediction=prediction, **said) for seed in range(3))
         )
         assert [shown(one) for one in together] == [shown(one) for one in wanted]
+
+
+@pytest.mark.parametrize("name", ["lfm2"])
+async def test_what_was_guessed_wrongly_leaves_nothing(name: str, tmp_path: Path) -> None:
+    """Models that do not attend in every layer, foretold their own answer up to a wrong token, over and over."""
+    model = tmp_path / "model.gguf"
+    write_model(model, RECIPES[name])
+    prompt = [3 + 7 * place % 300 for place in range(45)]
+    said = {"max_tokens": 60, "logprobs": 3, "temperature": 0.7}
+    async with (
+        started(model, tmp_path / "store", speculation=False) as plain,
+        started(model, tmp_path / "store") as guessing,
+    ):
+        for seed in range(3):
+            wanted = await answer(plain, prompt, seed=seed, **said)
+            wrong = [token if place % 9 else 3 for place, token in enumerate(wanted.ids)]
+            for prediction in (wanted.ids, wrong, [wrong[0]] * 50):
+                got = await answer(guessing, prompt, seed=seed, prediction=prediction, **said)
+                assert shown(got) == shown(wanted)
 
 
 async def test_the_next_turn_finds_the_answer(

@@ -44,6 +44,13 @@ def test_layers_may_differ() -> None:
     assert estimate(mixed, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == 6 * 32 * 10 * 2
 
 
+def test_layers_without_keys_may_keep_something_else() -> None:
+    mixed = shape(weights=0, vocabulary=0, embedding=64, blocks=3, heads=4, kv_heads=(0, 4, 0))
+    load = LoadOptions(num_ctx=10, slots=2, cache_type="f16")
+    assert estimate(mixed, load).cache == 4 * 32 * 20 * 2
+    assert estimate(mixed, load, CPU).cache == 4 * 32 * 20 * 2 + 2 * 64 * 20 * 2
+
+
 def test_heads_may_have_their_own_length() -> None:
     own = shape(weights=0, vocabulary=0, embedding=64, blocks=1, heads=4, kv_heads=1, key=256, value=128)
     assert estimate(own, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == 384 * 10 * 2

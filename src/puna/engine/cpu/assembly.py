@@ -14,8 +14,8 @@ from puna.engine.cpu.families.family import Pairs
 from puna.engine.cpu.packing import Floats, Order, Unpacked, floats, pack
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.rope import Rope, rope
-from puna.engine.cpu.shape import Dimensions, LayerShape
-from puna.engine.cpu.structures import LayerStruct, MatrixStruct, MixtureStruct, ModelStruct
+from puna.engine.cpu.shape import Dimensions, LayerKind, LayerShape
+from puna.engine.cpu.structures import ConvolutionStruct, LayerStruct, MatrixStruct, MixtureStruct, ModelStruct
 from puna.errors import LoadFailed, ModelFileError
 from puna.model.ggml import TensorType
 
@@ -89,7 +89,7 @@ class _Builder:
             embedding_type=info.type.value,
             embedding=rows.ctypes.data,
             embedding_bytes=rows.nbytes,
-            output_norm=self._vector("output_norm.weight", shape.hidden),
+            output_norm=self._vector(f"{shape.family.norms.output}.weight", shape.hidden),
         )
         head = "output" if "output.weight" in tensors else "token_embd"
         place = partial(setattr, model, "output")
@@ -149,13 +149,10 @@ class _Builder:
         for field, name in norms.items():
             if name is not None:
                 setattr(layer, field, self._vector(f"{block}.{name}.weight", shape.hidden))
-        if family.head_norms:
-            for field, name in (("query_norm", "attn_q_norm"), ("key_norm", "attn_k_norm")):
-                numbers = self._numbers(f"{block}.{name}.weight", shape.head_size)
-                setattr(layer, field, self._hold(np.ascontiguousarray(numbers[self._within_head()])))
-        if family.sinks:
-            layer.sinks = self._vector(f"{block}.attn_sinks.weight", shape.heads)
-        self._attention(layer, block)
+        if wanted.kind is LayerKind.CONVOLUTION:
+            self._convolution(layer, block)
+        else:
+            self._attention(layer, block)
         if family.experts is None:
             self._feed_forward(layer, block)
         else:
@@ -164,7 +161,13 @@ class _Builder:
         layer.rope = -1 if not wanted.turned else int(bool(wanted.window) and self._own_rope)
 
     def _attention(self, layer: LayerStruct, block: str) -> None:
-        shape = self._shape
+        shape, family = self._shape, self._shape.family
+        if family.head_norms:
+            for field, name in (("query_norm", "attn_q_norm"), ("key_norm", "attn_k_norm")):
+                numbers = self._numbers(f"{block}.{name}.weight", shape.head_size)
+                setattr(layer, field, self._hold(np.ascontiguousarray(numbers[self._within_head()])))
+        if family.sinks:
+            layer.sinks = self._vector(f"{block}.attn_sinks.weight", shape.heads)
         queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
         parts = (("query", "attn_q", queries, True), ("key", "attn_k", keys, True), ("value", "attn_v", keys, False))
         fused, first = f"{block}.attn_qkv.weight" in self._tensors, 0
@@ -177,6 +180,19 @@ class _Builder:
             first += outputs if fused else 0
         place = partial(setattr, layer, "output")
         self._matrix(place, f"{block}.attn_output", shape.hidden, queries, scale=shape.residual_scale)
+
+    def _convolution(self, layer: LayerStruct, block: str) -> None:
+        shape, name = self._shape, f"{block}.shortconv"
+        numbers = self._numbers(f"{name}.conv.weight", shape.taps, shape.hidden).reshape(shape.hidden, shape.taps)
+        convolution = ConvolutionStruct(filter=self._hold(np.ascontiguousarray(numbers.T)), taps=shape.taps)
+        for number, part in enumerate(("before", "after", "input")):
+            order = np.arange(number * shape.hidden, (number + 1) * shape.hidden, dtype=np.int32)
+            place = partial(setattr, convolution, part)
+            self._matrix(place, f"{name}.in_proj", shape.hidden, shape.hidden, order, rows=3 * shape.hidden)
+        place = partial(setattr, layer, "output")
+        self._matrix(place, f"{name}.out_proj", shape.hidden, shape.hidden, scale=shape.residual_scale)
+        self.held.append(convolution)
+        layer.convolution = ctypes.addressof(convolution)
 
     def _feed_forward(self, layer: LayerStruct, block: str) -> None:
         shape = self._shape

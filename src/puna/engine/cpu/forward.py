@@ -7,6 +7,7 @@ or on the processor's instructions. So whole blocks of any sequence may be share
 from __future__ import annotations
 
 import ctypes
+import itertools
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from puna.engine.cpu.memory import room
 from puna.engine.cpu.packing import TILE
 from puna.engine.cpu.profile import MOST_ROWS
 from puna.engine.cpu.reader import Tensors
-from puna.engine.cpu.shape import read_shape
+from puna.engine.cpu.shape import LayerKind, read_shape
 from puna.engine.cpu.structures import CACHE_TYPES, MOST_THREADS, StepStruct
 from puna.errors import LoadFailed
 from puna.model.gguf import Header
@@ -67,9 +68,7 @@ class Forward:
         self._assembly: Assembly = assemble(self._library, self._shape, tensors, num_ctx=num_ctx, threads=self._threads)
         model = self._assembly.model
         model.most_rows, model.cache_type = most_rows, CACHE_TYPES[cache_type]
-        self._layer_block: int = self._library.puna_block_bytes(
-            model.cache_type, self._shape.kv_heads, self._shape.head_size
-        )
+        self._layer_blocks = self._sizes_of_blocks()
         self._vocabulary = int(model.vocabulary)
         self._stride = self._vocabulary + -self._vocabulary % TILE
         self._step = StepStruct()
@@ -98,7 +97,18 @@ class Forward:
     @property
     def bytes_per_block(self) -> int:
         """Bytes of one block over all layers."""
-        return len(self._shape.layers) * self._layer_block
+        return sum(self._layer_blocks)
+
+    def _sizes_of_blocks(self) -> list[int]:
+        """Bytes of a block in each layer."""
+        shape, library = self._shape, self._library
+        sizes = {
+            LayerKind.ATTENTION: library.puna_block_bytes(
+                self._assembly.model.cache_type, shape.kv_heads, shape.head_size
+            ),
+            LayerKind.CONVOLUTION: library.puna_convolution_bytes(shape.hidden),
+        }
+        return [sizes[layer.kind] for layer in shape.layers]
 
     def allocate(self, n_blocks: int) -> None:
         """Blocks 0 … n_blocks-1 for the caller, empty. LoadFailed where there is no memory for them."""
@@ -109,8 +119,8 @@ class Forward:
             cache = self._cache = room(n_blocks * stride)
         except MemoryError as error:
             raise LoadFailed(f"there is no memory for a cache of {n_blocks * BLOCK_SIZE} tokens") from error
-        for number, layer in enumerate(assembly.layers):
-            begin = number * self._layer_block
+        begins = itertools.accumulate(self._layer_blocks, initial=0)
+        for begin, layer in zip(begins, assembly.layers, strict=False):
             layer.cache, layer.cache_bytes, layer.cache_stride = cache.ctypes.data + begin, cache.nbytes - begin, stride
         assembly.model.blocks = n_blocks
         self._engine = self._library.puna_create(

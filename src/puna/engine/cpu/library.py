@@ -20,7 +20,7 @@ from puna.settings import CPU_VARIANTS, SettingError
 if TYPE_CHECKING:
     from ctypes import CDLL
 
-ABI = 1
+ABI = 2
 """What `puna_abi` has to answer: changed on both sides whenever a function or a structure changes its meaning."""
 
 VARIABLE = "PUNA_CPU_VARIANT"
@@ -49,6 +49,7 @@ def signatures() -> Mapping[str, tuple[Any, list[Any]]]:
         ),
         "puna_unpack": (c_int32, [c_int32, c_void_p, c_int64, c_int64, c_int64, c_void_p]),
         "puna_block_bytes": (c_int64, [c_int32, c_int32, c_int32]),
+        "puna_convolution_bytes": (c_int64, [c_int32]),
         "puna_create": (c_void_p, [c_void_p, c_int32, c_char_p, c_int64]),
         "puna_destroy": (None, [c_void_p]),
         "puna_step": (c_int32, [c_void_p, c_void_p, c_char_p, c_int64]),

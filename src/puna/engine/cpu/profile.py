@@ -26,7 +26,7 @@ FEATURES = frozenset(
 )
 """Of these PREDICTION only as long as tokens are guessed at all (`Settings.speculation`)."""
 
-COSTS = Costs(base=96 << 20, weights=1.3, batch=256, value=None)
+COSTS = Costs(base=96 << 20, weights=1.3, batch=256, value=None, keyless=2.0)
 
 MOST_ROWS = 1024
 """Tokens of one step at most: more would take memory and be no faster."""

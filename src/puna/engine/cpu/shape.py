@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from puna.engine.cpu.families import FAMILIES
 from puna.engine.cpu.families.family import Family
@@ -26,10 +28,18 @@ class RopeScaling:
     slow: float
 
 
+class LayerKind(Enum):
+    """How a layer looks at other tokens."""
+
+    ATTENTION = "attention"
+    CONVOLUTION = "convolution"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
     """`window`: how many positions a row sees, itself included; 0: all. `turned`: it is told positions."""
 
+    kind: LayerKind
     window: int
     turned: bool
 
@@ -39,7 +49,8 @@ class Dimensions:
     """Counts and sizes in elements. `rotary`: how many elements of a head are rotated.
 
     `feed_forward`: the width between gate and down, of one expert where there are `experts`, of which a row takes
-    `used`, their shares multiplied by `share_scale`. `window_base`: of the rope of layers with a window. Caps are 0
+    `used`, their shares multiplied by `share_scale`. `taps`: how many tokens a convolution sees, itself included; 0
+    where there is none. `window_base`: of the rope of layers with a window. Caps are 0
     where there are none.
     """
 
@@ -54,6 +65,7 @@ class Dimensions:
     experts: int
     used: int
     share_scale: float
+    taps: int
     context: int
     epsilon: float
     rope_base: float
@@ -73,6 +85,8 @@ def read_shape(header: Header) -> Dimensions:
     family = FAMILIES[header.architecture]
     facts = _Facts(header)
     layers = facts.whole("block_count")
+    if layers > _MOST_LAYERS:
+        raise ModelFileError(f"the model file names {layers} layers")
     hidden, heads = facts.whole("embedding_length"), facts.whole("attention.head_count")
     head_size = facts.whole("attention.key_length", hidden // heads)
     context = facts.whole("context_length")
@@ -81,18 +95,20 @@ def read_shape(header: Header) -> Dimensions:
     windows, caps, mixture = family.windows, family.caps, family.experts
     own_base = windows.base if windows is not None else None
     width = hidden // heads if layers == family.wide else head_size
+    keys = _heads_of_keys(family, facts, layers, heads)
     shape = Dimensions(
         family=family,
-        layers=_layers(family, facts, layers),
+        layers=_layers(family, facts, keys),
         hidden=hidden,
         heads=heads,
-        kv_heads=facts.whole("attention.head_count_kv", heads),
+        kv_heads=max(keys),
         head_size=head_size,
         rotary=facts.whole("rope.dimension_count", head_size),
         feed_forward=facts.whole("expert_feed_forward_length" if mixture else "feed_forward_length"),
         experts=facts.whole("expert_count") if mixture else 0,
         used=facts.whole("expert_used_count") if mixture else 0,
         share_scale=(facts.real("expert_weights_scale", 0.0) if mixture else 0.0) or 1.0,
+        taps=facts.whole("shortconv.l_cache") if family.convolutions else 0,
         context=context,
         epsilon=facts.real("attention.layer_norm_rms_epsilon"),
         rope_base=base,
@@ -113,20 +129,29 @@ def read_shape(header: Header) -> Dimensions:
 _UNSCALED = RopeScaling(kind="none", factor=1.0, attention_factor=1.0, original_context=1, fast=32.0, slow=1.0)
 
 
-def _layers(family: Family, facts: _Facts, count: int) -> tuple[LayerShape, ...]:
+def _heads_of_keys(family: Family, facts: _Facts, layers: int, heads: int) -> Sequence[int]:
+    """Of each layer: the same number in all that attend, 0 in those that convolve."""
+    if not family.convolutions:
+        return (facts.whole("attention.head_count_kv", heads),) * layers
+    found = facts.each("attention.head_count_kv", layers)
+    if len(set(found) - {0}) != 1:
+        raise ModelFileError("the model file's layers have not all as many heads of keys")
+    return found
+
+
+def _layers(family: Family, facts: _Facts, heads_of_keys: Sequence[int]) -> tuple[LayerShape, ...]:
     windows, size, period = family.windows, 0, 1
     if windows is not None:
         size = facts.whole("attention.sliding_window", windows.size)
         period = facts.whole("attention.sliding_window_pattern", windows.period)
     turned = facts.flag("rope.scaling.finetuned", True) if family.scales else True
-    if count > _MOST_LAYERS:
-        raise ModelFileError(f"the model file names {count} layers")
     return tuple(
         LayerShape(
+            kind=LayerKind.ATTENTION if heads else LayerKind.CONVOLUTION,
             window=size if number % period else 0,
             turned=turned and (not family.unturned or number % family.unturned != 0),
         )
-        for number in range(1, count + 1)
+        for number, heads in enumerate(heads_of_keys, 1)
     )
 
 
@@ -176,6 +201,15 @@ class _Facts:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
             raise ModelFileError(f"the model file's {full} is {_words(value)}, not a usable number")
         return value
+
+    def each(self, key: str, count: int) -> tuple[int, ...]:
+        """One number for each of `count` layers, which may be 0; a number alone is that of all."""
+        found = self._header.counts(f"{self._header.architecture}.{key}")
+        if found is None:
+            return (self.whole(key),) * count
+        if len(found) != count or not all(0 <= number <= MOST for number in found):
+            raise ModelFileError(f"the model file's {self._header.architecture}.{key} has no usable number a layer")
+        return found
 
     def real(self, key: str, default: float | None = None, *, above: float | None = None) -> float:
         full = f"{self._header.architecture}.{key}"

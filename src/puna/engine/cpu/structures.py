@@ -41,6 +41,17 @@ class MixtureStruct(ctypes.Structure):
     )
 
 
+class ConvolutionStruct(ctypes.Structure):
+    _fields_ = (
+        ("before", MatrixStruct),
+        ("after", MatrixStruct),
+        ("input", MatrixStruct),
+        ("filter", c_void_p),
+        ("taps", c_int32),
+        ("unused", c_int32),
+    )
+
+
 class LayerStruct(ctypes.Structure):
     _fields_ = (
         ("attention_norm", c_void_p),
@@ -58,6 +69,7 @@ class LayerStruct(ctypes.Structure):
         ("up", MatrixStruct),
         ("down", MatrixStruct),
         ("mixture", c_void_p),
+        ("convolution", c_void_p),
         ("cache", c_void_p),
         ("cache_bytes", c_int64),
         ("cache_stride", c_int64),
@@ -173,6 +185,7 @@ _IN_ORDER = (
     StepStruct,
     WishesStruct,
     ChoiceStruct,
+    ConvolutionStruct,
 )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from puna.engine.cpu.families import FAMILIES
+from puna.engine.cpu.families.family import Family
 
 TYPES: frozenset[str] = frozenset({
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1",
@@ -21,7 +22,7 @@ TOKENIZERS: frozenset[str] = frozenset({"gpt2", "llama"})
 """`tokenizer.ggml.model`: byte-level BPE, and SentencePiece's BPE with scores."""
 
 PRE_TOKENIZERS: frozenset[str] = frozenset({
-    "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "smaug-bpe", "dbrx",
+    "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "smaug-bpe", "dbrx",
     "gpt-2", "phi-2", "olmo", "mpt", "jais",
     "smollm", "starcoder", "refact", "command-r", "exaone", "codeshell",
     "qwen2", "deepseek-r1-qwen", "stablelm2", "megrez",
@@ -109,8 +110,13 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
         return f"the cpu engine runs no mixtures of experts of the family '{architecture}'"
     if of("expert_shared_count") or of("expert_shared_feed_forward_length"):
         return "the cpu engine has no experts that every token takes"
-    if any(not isinstance(of(key) or 0, int) for key in _COUNTS):
+    if any(not isinstance(of(key) or 0, int) for key in _COUNTS if not _may_be_none(family, key)):
         return "the cpu engine needs layers of one shape"
+    if of("embedding_length_out"):
+        return "the cpu engine gives logits, and this model something else"
+    taps = of("shortconv.l_cache")
+    if isinstance(taps, int) and taps > MOST_TAPS:
+        return f"the cpu engine has convolutions over at most {MOST_TAPS} tokens, not {taps}"
     if family.windows is not None and family.windows.size is None and not of("attention.sliding_window"):
         return f"the cpu engine needs the sliding window of the family '{architecture}'"
     if of("attention.causal") is False:
@@ -126,6 +132,11 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
     if keys != values:
         return "the cpu engine needs keys and values of one length"
     return _why_not_sizes(of) or _why_not_tokenizer(metadata)
+
+
+def _may_be_none(family: Family, key: str) -> bool:
+    """Whether a file tells by a 0 there that a layer is of another kind. What else differs, its reader says."""
+    return family.convolutions and key == "attention.head_count_kv"
 
 
 _SCALES = ("embedding_scale", "residual_scale", "logit_scale")
@@ -151,7 +162,8 @@ def _why_not_sizes(of: Callable[[str], object]) -> str | None:
 
 GROUP = 32
 MOST_HEAD = 512
-"""What the library's tiles are made of, and the longest head that it holds."""
+MOST_TAPS = 16
+"""What the library's tiles are made of, the longest head that it holds, and the longest convolution."""
 
 
 def _why_not_tokenizer(metadata: Mapping[str, object]) -> str | None:

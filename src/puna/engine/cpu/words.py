@@ -51,6 +51,7 @@ WORD_RULES: Mapping[str, WordRule] = {
     "llama-v3": _TRIPLES_WHOLE,
     "falcon3": _TRIPLES_WHOLE,
     "pixtral": _TRIPLES_WHOLE,
+    "lfm2": _TRIPLES_WHOLE,
     "smaug-bpe": _TRIPLES,
     "dbrx": _TRIPLES,
     "gpt-2": _PLAIN,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from puna.engine.cpu.shape import Dimensions, read_shape
+from puna.engine.cpu.shape import Dimensions, LayerKind, read_shape
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, MetadataValue
 
@@ -45,6 +45,21 @@ def test_windows_lie_where_the_family_has_them() -> None:
 
 def test_every_fourth_layer_of_smollm3_is_not_told_positions() -> None:
     assert [layer.turned for layer in shape("smollm3").layers] == [True, True, True, False, True, True]
+
+
+def test_layers_of_lfm2_without_heads_of_keys_convolve() -> None:
+    found = shape("lfm2", attention__head_count_kv=(0, 2, 0, 0, 2, 0), shortconv__l_cache=3)
+    assert [layer.kind is LayerKind.ATTENTION for layer in found.layers] == [False, True, False, False, True, False]
+    assert (found.kv_heads, found.taps) == (2, 3)
+    assert {layer.kind for layer in shape("lfm2", attention__head_count_kv=2, shortconv__l_cache=3).layers} == {
+        LayerKind.ATTENTION
+    }
+
+
+@pytest.mark.parametrize("heads", [(0,) * 6, (2, 4, 0, 0, 2, 0), (2, 0), (2, -2, 0, 0, 2, 0), (2, True, 0), "x"])
+def test_heads_of_keys_that_go_together_with_nothing(heads: MetadataValue) -> None:
+    with pytest.raises(ModelFileError, match=r"heads of keys|head_count_kv"):
+        shape("lfm2", attention__head_count_kv=heads, shortconv__l_cache=3)
 
 
 def test_gemma_turns_near_layers_by_a_base_of_their_own_unscaled() -> None:

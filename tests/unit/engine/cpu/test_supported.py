@@ -53,6 +53,22 @@ def test_gemma_needs_its_window() -> None:
     assert why_not("gemma3", {"F32"}, metadata | {"gemma3.attention.sliding_window": 512}) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("lfm2.shortconv.l_cache", 17, "16 tokens"),
+        ("lfm2.attention.head_count", (8, 8), "one shape"),
+        ("lfm2.attention.causal", False, "causal"),
+        ("lfm2.embedding_length_out", 128, "logits"),
+        ("lfm2.expert_count", 32, "experts"),
+    ],
+)
+def test_a_family_with_convolutions_has_reasons_of_its_own(key: str, value: object, word: str) -> None:
+    metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "lfm2", "lfm2.attention.head_count_kv": (0, 8)}
+    assert why_not("lfm2", {"F32"}, metadata) is None
+    assert word in (why_not("lfm2", {"F32"}, metadata | {key: value}) or "")
+
+
 def test_this_machine_has_a_name() -> None:
     assert here().system
     assert here().processor == here().processor.lower()

@@ -28,12 +28,13 @@ class Activation(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Norms:
-    """Tensors of a layer's norms. Those after a part are left out where the name is None."""
+    """Tensors of a layer's norms, and of the last one. Those after a part are left out where the name is None."""
 
     attention: str = "attn_norm"
     after_attention: str | None = None
     feed: str = "ffn_norm"
     after_feed: str | None = None
+    output: str = "output_norm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +74,10 @@ class Family:
 
     `rope_scaling`: the kinds that its files may name. `unturned`: each so manieth layer is not told positions, 0: none.
     `head_norms`: queries and keys of each head are normed before they are turned. `sinks`: each head has a score that
-    takes weight and has no value. `embedding_root`: embeddings are multiplied by the root of their width. `scales`: the
-    file may name factors of embeddings, of what is added to the residual, and a divisor of logits. `wide`: models of so
-    many layers scale attention by the width of the embedding over the heads, in place of a head's size; 0: none do.
+    takes weight and has no value. `convolutions`: a layer for which the file names no heads of keys convolves the last
+    few tokens in place of attending. `embedding_root`: embeddings are multiplied by the root of their width. `scales`:
+    the file may name factors of embeddings, of what is added to the residual, and a divisor of logits. `wide`: models
+    of so many layers scale attention by the width of the embedding over the heads, in place of a head's size; 0: none.
     """
 
     architecture: str
@@ -85,6 +87,7 @@ class Family:
     norms: Norms = field(default_factory=Norms)
     head_norms: bool = False
     sinks: bool = False
+    convolutions: bool = False
     windows: Windows | None = None
     caps: Caps | None = None
     activation: Activation = Activation.SILU

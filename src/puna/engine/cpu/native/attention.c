@@ -2,8 +2,6 @@
 
 #define NOTHING (-1e30f) /* a score that weighs nothing beside any other */
 
-INLINE vf finite(vf v) { return f_min(f_max(v, f_set(-65504)), f_set(65504)); } /* 0 * it must be 0 */
-
 /* Where the parts of a block of bytes begin. */
 INLINE int64_t key_scales(int D) { return (int64_t)BLOCK * D; }
 INLINE int64_t byte_values(int D) { return key_scales(D) + BLOCK * 4; }
@@ -30,7 +28,7 @@ void put_key(CacheType type, uint8_t *block, int head, int place, int d, int wid
     }
     uint16_t half[LANES], *to = (uint16_t *)block;
     for (int w = 0; w < width; w++, d += LANES) {
-        f_to_half(half, finite(v[w]));
+        f_to_half(half, f_finite(v[w]));
         for (int i = 0; i < LANES; i++) to[(d + i) * BLOCK + place] = half[i];
     }
 }
@@ -42,7 +40,7 @@ void put_value(CacheType type, uint8_t *block, int head, int place, int d, int w
         return;
     }
     for (int w = 0; w < width; w++)
-        f_to_half((uint16_t *)block + (BLOCK + place) * head + d + w * LANES, finite(v[w]));
+        f_to_half((uint16_t *)block + (BLOCK + place) * head + d + w * LANES, f_finite(v[w]));
 }
 
 /* Scores of 32 tokens, a lane each. */

@@ -4,6 +4,7 @@
 #include "angles.h"
 #include "attention.h"
 #include "choice.h"
+#include "convolution.h"
 #include "packing.h"
 #include "products.h"
 #include "room.h"
@@ -15,6 +16,8 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
+enum { MOST_WIDTH = 1 << 20 };
+
 /* Says why not, and is 0. */
 #define NO(...) (snprintf(why, (size_t)why_bytes, __VA_ARGS__), 0)
 
@@ -23,7 +26,7 @@ EXPORT const char *puna_variant(void) { return VARIANT; }
 
 EXPORT int64_t puna_struct_bytes(int32_t which) {
     static const int64_t size[] = {sizeof(Matrix), sizeof(Mixture), sizeof(Layer), sizeof(Rope), sizeof(Model), sizeof(Step),
-                                   sizeof(Wishes), sizeof(Choice)};
+                                   sizeof(Wishes), sizeof(Choice), sizeof(Convolution)};
     return which >= 0 && which < (int32_t)(sizeof size / sizeof *size) ? size[which] : -1;
 }
 
@@ -37,6 +40,11 @@ EXPORT int64_t puna_block_bytes(int32_t cache_type, int32_t kv_heads, int32_t he
     if ((cache_type != CACHE_HALVES && cache_type != CACHE_BYTES) || kv_heads < 1) return -1;
     if (head < GROUP || head > MOST_HEAD || head % GROUP) return -1;
     return kv_heads * keys_bytes((CacheType)cache_type, head);
+}
+
+/* The same in a layer of convolutions. */
+EXPORT int64_t puna_convolution_bytes(int32_t hidden) {
+    return hidden < GROUP || hidden % GROUP || hidden > MOST_WIDTH ? -1 : convolution_bytes(hidden);
 }
 
 EXPORT int32_t puna_pack(int32_t type, const uint8_t *source, int64_t source_bytes, int64_t outputs, int64_t k,
@@ -86,20 +94,31 @@ static int mixture_fits(const Mixture *x, const Model *m) {
     return 1;
 }
 
+static int attention_fits(const Layer *y, const Model *m) {
+    int32_t queries = m->heads * m->head, keys = m->kv_heads * m->head;
+    return matrix_fits(&y->query, queries, m->hidden) && matrix_fits(&y->key, keys, m->hidden) &&
+           matrix_fits(&y->value, keys, m->hidden) && matrix_fits(&y->output, m->hidden, queries);
+}
+
+static int convolution_fits(const Layer *y, const Model *m) {
+    const Convolution *c = y->convolution;
+    return matrix_fits(&c->before, m->hidden, m->hidden) && matrix_fits(&c->after, m->hidden, m->hidden) &&
+           matrix_fits(&c->input, m->hidden, m->hidden) && matrix_fits(&y->output, m->hidden, m->hidden) && c->filter &&
+           c->taps > 0 && c->taps <= MOST_TAPS;
+}
+
 static int layer_fits(const Layer *y, const Model *m, int number, char *why, int64_t why_bytes) {
-    int64_t queries = (int64_t)m->heads * m->head, keys = (int64_t)m->kv_heads * m->head;
-    int64_t cache_bytes = keys_bytes((CacheType)m->cache_type, m->head);
+    int64_t block = y->convolution ? convolution_bytes(m->hidden) : m->kv_heads * keys_bytes((CacheType)m->cache_type, m->head);
     if (!y->attention_norm || !y->feed_norm) return NO("layer %d lacks a norm", number);
     if (!y->query_norm != !y->key_norm) return NO("layer %d norms queries or keys alone", number);
-    if (!matrix_fits(&y->query, (int32_t)queries, m->hidden) || !matrix_fits(&y->key, (int32_t)keys, m->hidden) ||
-        !matrix_fits(&y->value, (int32_t)keys, m->hidden) || !matrix_fits(&y->output, m->hidden, (int32_t)queries))
-        return NO("a matrix of layer %d's attention has another shape", number);
+    if (!(y->convolution ? convolution_fits : attention_fits)(y, m))
+        return NO("a matrix of layer %d's %s has another shape", number, y->convolution ? "convolution" : "attention");
     if (y->mixture ? !mixture_fits(y->mixture, m)
                    : !matrix_fits(&y->gate, m->between, m->hidden) || !matrix_fits(&y->up, m->between, m->hidden) ||
                          !matrix_fits(&y->down, m->hidden, m->between))
         return NO("a matrix of layer %d's feed-forward part has another shape", number);
-    if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_stride % LINE || y->cache_stride < m->kv_heads * cache_bytes ||
-        (y->cache_bytes - m->kv_heads * cache_bytes) / y->cache_stride < m->blocks - 1 || y->cache_bytes < m->kv_heads * cache_bytes)
+    if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_stride % LINE || y->cache_stride < block ||
+        (y->cache_bytes - block) / y->cache_stride < m->blocks - 1 || y->cache_bytes < block)
         return NO("layer %d's cache is too small", number);
     if (y->rope >= m->ropes || y->window < 0) return NO("layer %d has no such rotation or window", number);
     return 1;
@@ -113,10 +132,9 @@ static int rope_fits(const Rope *r, const Model *m) {
 }
 
 static int model_fits(const Model *m, char *why, int64_t why_bytes) {
-    const int32_t most = 1 << 20;
     if (m->layers < 1 || m->layers > 4096 || !m->layer) return NO("%d layers", m->layers);
-    if (m->hidden < GROUP || m->hidden % GROUP || m->hidden > most) return NO("a width of %d", m->hidden);
-    if (m->between < GROUP || m->between % GROUP || m->between > most) return NO("a feed-forward width of %d", m->between);
+    if (m->hidden < GROUP || m->hidden % GROUP || m->hidden > MOST_WIDTH) return NO("a width of %d", m->hidden);
+    if (m->between < GROUP || m->between % GROUP || m->between > MOST_WIDTH) return NO("a feed-forward width of %d", m->between);
     if (m->head < GROUP || m->head % GROUP || m->head > MOST_HEAD) return NO("heads of %d", m->head);
     if (m->heads < 1 || m->heads > 4096 || m->kv_heads < 1 || m->heads % m->kv_heads)
         return NO("%d heads that share %d", m->heads, m->kv_heads);

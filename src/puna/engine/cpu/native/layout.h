@@ -29,6 +29,7 @@
  *   keys transposed [D][32], then values [32][D], in f16, or
  *   keys in bytes, four elements of a token together: [D/4][32][4], plus 128; 32 scales (floats); values [32][D] in
  *   signed bytes; 32 scales.
+ * For a layer of convolutions, a block of 32 tokens is what of them is convolved, [32][hidden] in f16.
  */
 #ifndef PUNA_LAYOUT_H
 #define PUNA_LAYOUT_H

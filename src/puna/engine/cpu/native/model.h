@@ -4,8 +4,8 @@
 
 #include "layout.h"
 
-enum { ABI = 1 };
-enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64, MOST_EXPERTS = 1024, MOST_USED = 32 };
+enum { ABI = 2 };
+enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64, MOST_EXPERTS = 1024, MOST_USED = 32, MOST_TAPS = 16 };
 
 typedef enum { SILU, GELU, CLAMPED_SWIGLU } Activation;
 typedef enum { CACHE_HALVES, CACHE_BYTES } CacheType; /* keys and values as f16; as bytes, one scale a token and head */
@@ -18,14 +18,22 @@ typedef struct { /* a mixture of experts in place of one feed-forward part */
     float share_scale;     /* shares are multiplied by it */
 } Mixture;
 
+typedef struct { /* a short convolution in place of attention: after * filter(before * input), channel by channel */
+    Matrix before, after, input; /* [hidden][hidden] each */
+    const float *filter;         /* [taps][hidden], the oldest token's first */
+    int32_t taps, unused;        /* tokens that a row sees, itself included */
+} Convolution;
+
 typedef struct {
     const float *attention_norm, *post_attention_norm; /* [hidden]; the second may be NULL: no norm there */
     const float *feed_norm, *post_feed_norm;           /* the same */
     const float *query_norm, *key_norm;                /* [head] of each head, or NULL */
     const float *sinks;                                /* [heads]: a score that takes weight and has no value, or NULL */
-    Matrix query, key, value, output;                  /* rows of query and key in the order that rotates neighbours */
+    Matrix query, key, value;                          /* rows of query and key in the order that rotates neighbours */
+    Matrix output;                                     /* of attention, or of what is in its place */
     Matrix gate, up, down;                             /* not looked at if there is a mixture */
     const Mixture *mixture;                            /* or NULL */
+    const Convolution *convolution;                    /* or NULL; with one, nothing of attention is looked at */
     uint8_t *cache;                                    /* this layer's blocks */
     int64_t cache_bytes, cache_stride;                 /* from its first block's begin on; from block to block */
     int32_t rope;   /* which of the model's; -1: positions are not told */

@@ -4,6 +4,7 @@
 
 #include "angles.h"
 #include "attention.h"
+#include "convolution.h"
 #include "mixture.h"
 #include "norms.h"
 #include "packing.h"
@@ -100,6 +101,12 @@ INLINE Rows sized(Rows all, int rows) {
     all.rows = rows;
     return all;
 }
+/* What a layer's output is made of: heads, or channels. */
+INLINE Rows inner(const Engine *e, const Layer *layer, int rows) {
+    Rows all = sized(e->heads, rows);
+    all.groups = matrix_groups(&layer->output);
+    return all;
+}
 INLINE float *row_at(float *all, int64_t row, const Model *m) { return all + row * m->hidden; }
 
 /* -------------------------------------------------------------------------------------------------------- phases */
@@ -186,6 +193,40 @@ static void product_to(Engine *e, Turn *t, const Matrix *m, const Rows *rows, fl
             }
 }
 
+/* The first half of a convolution: what is convolved goes into the cache, what multiplies its outcome apart. */
+static void split(Engine *e, const Step *s, Turn *t, const Layer *layer, const Rows *rows) {
+    const Convolution *c = layer->convolution;
+    int from, to, hidden = e->m->hidden;
+    int64_t bytes = 2 * (matrix_tile_bytes(&c->before) + matrix_tile_bytes(&c->input) + matrix_tile_bytes(&c->after));
+    int chunk = chunk_of(e, hidden / GROUP, bytes);
+    vf mixed[2][ROWS], after[2][ROWS];
+    while (take(t, chunk, &from, &to))
+        for (int row = 0; row < rows->rows; row += ROWS)
+            for (int unit = from; unit < to; unit++) {
+                split_group(c, unit, rows, row, mixed, after);
+                for (int r = 0; r < rows_of_tile(rows, row); r++) {
+                    int q = e->sequence_of[row + r], place = s->past[q] + row + r - s->begins[q];
+                    int64_t block = s->blocks[s->block_begins[q] + place / BLOCK];
+                    float *apart = e->queries + (int64_t)(row + r) * hidden + unit * GROUP;
+                    put_mixed(layer->cache + block * layer->cache_stride, hidden, place % BLOCK, unit, mixed[0][r], mixed[1][r]);
+                    f_store(apart, after[0][r]), f_store(apart + LANES, after[1][r]);
+                }
+            }
+}
+
+/* The second half, row by row, once all rows of the step are in the cache. */
+static void convolve(Engine *e, const Job *job, Turn *t, const Layer *layer, int last) {
+    const Step *s = &job->s;
+    Rows rows = inner(e, layer, last ? s->wanted : s->rows);
+    int from, to, hidden = e->m->hidden;
+    while (take(t, 1, &from, &to)) {
+        int row = last ? s->want[from] : from, q = e->sequence_of[row];
+        Mixed mixed = {layer->cache, layer->cache_stride, s->blocks + s->block_begins[q]};
+        convolve_row(layer->convolution, &mixed, s->past[q] + row - s->begins[q], hidden,
+                     e->queries + (int64_t)row * hidden, &rows, from);
+    }
+}
+
 static void gated(Engine *e, Turn *t, const Layer *layer, const Rows *rows, const Rows *between) {
     int64_t bytes = 2 * (matrix_tile_bytes(&layer->gate) + matrix_tile_bytes(&layer->up));
     int from, to, chunk = chunk_of(e, e->m->between / GROUP, bytes);
@@ -228,7 +269,7 @@ static void attend_segment(Engine *e, const Step *s, const Layer *layer, const T
 
 static void finish_queries(Engine *e, const Step *s, const Layer *layer, const Task *t, const Seen *seen, int last) {
     const Model *m = e->m;
-    Rows to = sized(e->heads, last ? s->wanted : s->rows);
+    Rows to = inner(e, layer, last ? s->wanted : s->rows);
     int share = m->heads / m->kv_heads;
     for (int i = 0; i < t->count; i++) {
         int row = s->begins[t->sequence] + (t->first + i) / share, head = t->head * share + (t->first + i) % share;
@@ -374,9 +415,11 @@ static void run(void *context, Turn *t) {
         int last = job->cut && l + 1 == m->layers, whole_heads = layer->query_norm || m->cache_type == CACHE_BYTES;
         Product qkv = {{&layer->query, &layer->key, &layer->value}, 3, whole_heads ? m->head / LANES : 1};
         int lone = count <= LONE && !after, gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : m->between / GROUP;
-        next_phase(e, t, lone ? units_of(&qkv) : count);
-        rows = normed(e, t, lone, x, after, layer->attention_norm, NULL, count, units_of(&qkv));
-        project(e, s, t, &qkv, &rows, layer);
+        int units = layer->convolution ? m->hidden / GROUP : units_of(&qkv);
+        next_phase(e, t, lone ? units : count);
+        rows = normed(e, t, lone, x, after, layer->attention_norm, NULL, count, units);
+        if (layer->convolution) split(e, s, t, layer, &rows);
+        else project(e, s, t, &qkv, &rows, layer);
         spent(e, t, T_QKV);
         if (last) { /* from here on only what is wanted */
             if (!s->wanted) break;
@@ -384,12 +427,12 @@ static void run(void *context, Turn *t) {
             while (take(t, 1, &from, &to)) memcpy(row_at(e->tail, from, m), row_at(e->x, e->want[from], m), (size_t)m->hidden * 4);
             x = e->tail, count = s->wanted, pick = NULL;
         }
-        next_phase(e, t, last ? job->last_tasks : job->tasks);
-        attention(e, job, t, layer, last);
+        next_phase(e, t, layer->convolution ? count : last ? job->last_tasks : job->tasks);
+        (layer->convolution ? convolve : attention)(e, job, t, layer, last);
         spent(e, t, T_ATTEND);
         next_phase(e, t, matrix_tiles(&layer->output));
         after = layer->post_attention_norm;
-        heads = sized(e->heads, count);
+        heads = inner(e, layer, count);
         product_to(e, t, &layer->output, &heads, after ? e->apart : x, m->hidden, !after, 0);
         spent(e, t, T_OUTPUT);
         lone = count <= LONE && !after && !layer->mixture;
@@ -502,11 +545,14 @@ static int fill(Engine *e, int threads) {
     const Model *m = e->m;
     int64_t n = m->most_rows;
     Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0};
-    int experts = 0, used = 0, apart = 0;
+    int experts = 0, used = 0, apart = 0, wide = 0; /* wide: channels that are convolved */
     need(&hidden, &m->output);
     for (int l = 0; l < m->layers; l++) {
         const Layer *y = &m->layer[l];
-        need(&hidden, &y->query), need(&hidden, &y->key), need(&hidden, &y->value), need(&heads, &y->output);
+        const Convolution *c = y->convolution;
+        if (c) need(&hidden, &c->before), need(&hidden, &c->after), need(&hidden, &c->input), wide = m->hidden;
+        else need(&hidden, &y->query), need(&hidden, &y->key), need(&hidden, &y->value);
+        need(&heads, &y->output);
         apart |= y->post_attention_norm || y->post_feed_norm;
         if (!y->mixture) {
             need(&hidden, &y->gate), need(&hidden, &y->up), need(&between, &y->down);
@@ -520,7 +566,8 @@ static int fill(Engine *e, int threads) {
     }
     e->rotated = m->ropes * m->head;
     e->team = team_create(threads);
-    e->x = room(n * m->hidden * 4), e->queries = room(n * m->heads * m->head * 4);
+    wide = wide > m->heads * m->head ? wide : m->heads * m->head;
+    e->x = room(n * m->hidden * 4), e->queries = room(n * wide * 4);
     e->apart = apart ? room(n * m->hidden * 4) : NULL;
     e->cosines = room(n * e->rotated * 4), e->sines = room(n * e->rotated * 4);
     e->sequence_of = room(n * 4), e->want = room(n * 4), e->place = room(n * 4);
@@ -540,7 +587,7 @@ static int fill(Engine *e, int threads) {
     for (int i = 0; i < threads; i++)
         if (!rows_create(&e->own[i].rows, LONE, m->hidden, hidden.bytes, hidden.floats)) return 0;
     if (!rows_create(&e->hidden, n, m->hidden, hidden.bytes, hidden.floats) ||
-        !rows_create(&e->heads, n, m->heads * m->head, heads.bytes, heads.floats))
+        !rows_create(&e->heads, n, wide, heads.bytes, heads.floats))
         return 0;
     if (experts && !pairs_create(&e->pairs, n, experts, used, m->hidden, m->between, inner.bytes, inner.floats,
                                  between.bytes, between.floats))

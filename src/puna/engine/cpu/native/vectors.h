@@ -250,6 +250,7 @@ INLINE int32_t i_sum(vi of) { /* as if there were no end to numbers: what is no 
 }
 INLINE float f_most(vf v) { FOLD(v, f_max); return v[0] > v[1] ? v[0] : v[1]; }
 INLINE vf f_abs(vf v) { return (vf)((vi)v & i_set(0x7fffffff)); }
+INLINE vf f_finite(vf v) { return f_min(f_max(v, f_set(-65504)), f_set(65504)); } /* as f16: 0 * it must be 0 */
 INLINE vf f_swapped(vf v) { /* each pair's lanes the other way round */
     return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
 }

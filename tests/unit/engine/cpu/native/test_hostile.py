@@ -14,7 +14,7 @@ import pytest
 
 from fakes.native import CACHE_BYTES, TYPES, Model, Tiny, guarded, matrix, numbers, pack, product, tensor
 from puna.engine.cpu import structures
-from puna.engine.cpu.structures import MatrixStruct, MixtureStruct, StepStruct
+from puna.engine.cpu.structures import ConvolutionStruct, MatrixStruct, MixtureStruct, StepStruct
 from puna.errors import LoadFailed
 from puna.model.ggml import TensorType
 
@@ -24,6 +24,7 @@ MORE_THAN_THERE_IS = {"layers", "embedding_bytes", "cache_bytes"}
 """Of these the library has only the caller's word: nothing larger is tried."""
 
 PLAIN = Tiny(layers=1, head_norms=True, post_norms=True, sinks=True)
+CONVOLUTION = Tiny(layers=1, taps=(3,))
 EXPERTS = Tiny(layers=1, experts=3, used=2, cache=CACHE_BYTES)
 LINE = 64
 
@@ -42,7 +43,12 @@ class Door:
         yield self.made.model.output
         yield self.made.model.rope[0]
         yield layer
-        yield from (layer.query, layer.value, layer.output)
+        if layer.convolution:
+            convolution = ctypes.cast(layer.convolution, ctypes.POINTER(ConvolutionStruct)).contents
+            yield convolution
+            yield from (convolution.before, convolution.after, convolution.input, layer.output)
+        else:
+            yield from (layer.query, layer.value, layer.output)
         if self.tiny.experts:
             mixture = ctypes.cast(layer.mixture, ctypes.POINTER(MixtureStruct)).contents
             yield mixture
@@ -87,11 +93,11 @@ def changed(structure: Structure) -> Iterator[tuple[str, Any]]:
 
 
 NEEDED = {"data", "speeds", "attention_norm", "feed_norm", "cache", "embedding", "output_norm", "layer", "query_norm",
-          "key_norm"}  # fmt: skip
-"""Pointers that must be there (or that come in pairs). Of a model with experts, a mixture's too."""
+          "key_norm", "filter"}  # fmt: skip
+"""Pointers that must be there (or that come in pairs: only the plain model has them)."""
 
 
-@pytest.mark.parametrize("tiny", [PLAIN, EXPERTS], ids=["plain", "experts"])
+@pytest.mark.parametrize("tiny", [PLAIN, EXPERTS, CONVOLUTION], ids=["plain", "experts", "convolution"])
 def test_models_that_cannot_be(native: CDLL, tiny: Tiny) -> None:
     door = Door(native, tiny)
     taken: set[str] = set()
@@ -100,7 +106,7 @@ def test_models_that_cannot_be(native: CDLL, tiny: Tiny) -> None:
         for name, value in changed(structure):
             was_taken = door.try_it()
             (taken if was_taken else refused).add(name)
-            if value is None and name in NEEDED and (name.endswith("norm") is False or not tiny.experts):
+            if value is None and name in NEEDED and (name.endswith("norm") is False or tiny is PLAIN):
                 assert not was_taken, name
             if isinstance(value, int) and value < 0 and name not in {"rope", "renormalise", "bytes"}:
                 assert not was_taken, (name, value)
@@ -251,6 +257,8 @@ def test_sizes_of_what_cannot_be(native: CDLL) -> None:
     assert native.puna_struct_bytes(-1) == native.puna_struct_bytes(100) == -1
     for kind, heads, head in ((2, 1, 64), (-1, 1, 64), (0, 0, 64), (0, -5, 64), (0, 1, 33), (0, 1, 0), (1, 1, 544)):
         assert native.puna_block_bytes(kind, heads, head) == -1
+    for hidden in (-32, 0, 31, 2**20 + 32, 2**31 - 32):
+        assert native.puna_convolution_bytes(hidden) == -1
 
 
 def test_a_library_with_other_structures_is_not_used(native: CDLL) -> None:

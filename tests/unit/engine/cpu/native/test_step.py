@@ -48,6 +48,12 @@ MODELS = {
     "heads of 128": Tiny(head=128),
     "heads of 256": Tiny(head=256, heads=2),
     "heads of 512": Tiny(head=512, heads=2, kv_heads=1, head_norms=True),
+    "convolutions": Tiny(layers=4, taps=(3, 0, 3)),
+    "a convolution of one": Tiny(layers=1, taps=(1,)),
+    "long convolutions over more channels than heads": Tiny(
+        taps=(16, 0), hidden=160, kind=TensorType.Q8_0, biases=True, post_norms=True
+    ),
+    "convolutions and experts": Tiny(layers=3, taps=(0, 4), experts=5, used=2),
     "experts": Tiny(experts=5, used=2),
     "one expert of one": Tiny(experts=1, used=1),
     "many experts": Tiny(

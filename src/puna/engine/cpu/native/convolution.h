@@ -1,0 +1,31 @@
+/* Short convolutions: what a layer has in place of attention. A row sees itself and the few tokens before it. */
+#ifndef PUNA_CONVOLUTION_H
+#define PUNA_CONVOLUTION_H
+
+#include "model.h"
+
+/* What a token leaves in the cache for those after it: [hidden] in f16, tokens of a block one after another. */
+INLINE int64_t convolution_bytes(int hidden) { return (int64_t)BLOCK * hidden * 2; }
+
+/* Of group `unit` and the rows that share a tile with `row`: what is convolved, 2 vectors a row, and what multiplies its
+ * outcome. */
+void split_group(const Convolution *c, int unit, const Rows *rows, int row, vf mixed[2][ROWS], vf after[2][ROWS]);
+
+/* A group of one token into its place of a block. */
+INLINE void put_mixed(uint8_t *block, int hidden, int place, int group, vf a, vf b) {
+    uint16_t *to = (uint16_t *)block + (int64_t)place * hidden + group * GROUP;
+    f_to_half(to, f_finite(a)), f_to_half(to + LANES, f_finite(b));
+}
+
+typedef struct { /* one sequence's tokens in a layer's cache */
+    const uint8_t *cache;
+    int64_t stride;
+    const int32_t *blocks;
+} Mixed;
+
+/* The token at `position`, which lies in the cache as those before it do, multiplied by after [hidden], into row `row`.
+ * Before the first token there is nothing, which weighs nothing. */
+void convolve_row(const Convolution *c, const Mixed *mixed, int position, int hidden, const float *after, const Rows *to,
+                  int row);
+
+#endif
