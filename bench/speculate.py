@@ -26,11 +26,11 @@ from pathlib import Path
 
 from load import Target, many
 from machine import PATIENCE
-from puna.chat.render import JinjaTemplate
 from puna.engine.cpu.client import CpuEngine
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling, Token
 from puna.model.gguf import read_header
 from puna.settings import Settings
+from puna.template.jinja import JinjaTemplate
 from rounds import Rounds
 from serve import MODEL, import_model
 from servers import puna

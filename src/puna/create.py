@@ -13,8 +13,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from puna.chat.gotemplate import GoTemplate
-from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, Unsupported
+from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, TemplateTooCostly, Unsupported
+from puna.lane import while_waiting
 from puna.model.digest import Digest
 from puna.model.gguf import MAGIC, Header, read_header
 from puna.model.manifest import (
@@ -42,6 +42,9 @@ from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.sources.worker import Report, Worker
 from puna.store.library import MAX_TEXT_BYTES, Library
+from puna.template.cage import Cage
+from puna.template.facts import ChatTemplate
+from puna.template.languages import TemplateKey
 from puna.types import JsonObject, JsonValue, Message, Progress, Tool
 
 
@@ -77,10 +80,14 @@ class _Base:
     header: Header
 
 
-async def create(request: CreateRequest, library: Library, sources: Sources) -> AsyncGenerator[Progress, None]:
-    """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before any step."""
-    # A template is read and tried, which takes a while for a large one.
-    await asyncio.to_thread(check_request, request)
+async def create(
+    request: CreateRequest, library: Library, sources: Sources, cage: Cage
+) -> AsyncGenerator[Progress, None]:
+    """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before any step.
+
+    `cage`: where templates are tried.
+    """
+    await while_waiting(lambda: check_request(request, cage))
     base_name = None if request.from_ is None else Name.parse(request.from_, param="from")
     if base_name is not None and not library.has(base_name):
         terms = Terms(literal=Name.writes_host(request.from_ or ""))
@@ -89,7 +96,7 @@ async def create(request: CreateRequest, library: Library, sources: Sources) -> 
             async for progress in steps:
                 if progress.status != "success":
                     yield progress
-    work = Worker(lambda report: _build(request, base_name, library, report))
+    work = Worker(lambda report: _build(request, base_name, library, cage, report))
     async for progress in work.run():
         yield progress
     yield Progress("writing manifest")
@@ -99,8 +106,8 @@ async def create(request: CreateRequest, library: Library, sources: Sources) -> 
     yield Progress("success")
 
 
-def check_request(request: CreateRequest) -> None:
-    """InvalidRequest or Unsupported, by the request alone. Pure."""
+def check_request(request: CreateRequest, cage: Cage) -> None:
+    """InvalidRequest or Unsupported, by the request alone. Waits for the cage."""
     if request.from_ is None and not request.files:
         raise InvalidRequest("neither 'from' or 'files' was specified", param="from")
     if request.from_ is not None and request.files:
@@ -112,7 +119,7 @@ def check_request(request: CreateRequest) -> None:
             _check_relative(path, field_name)
             Digest.parse(digest, param=field_name)
     if request.template:
-        _check_template(request.template)
+        _check_template(request.template, cage)
     if request.requires:
         parse_requires(request.requires)
     _, ignored = options_from_json(request.parameters, param="parameters")
@@ -121,10 +128,10 @@ def check_request(request: CreateRequest) -> None:
         raise InvalidRequest(f"unknown parameter '{unknown}'", param=f"parameters.{unknown}")
 
 
-def _check_template(text: str) -> None:
+def _check_template(text: str, cage: Cage) -> None:
     """What Go refuses, what no chat could be made with, and what would drop a user's words without a sound."""
     try:
-        template = GoTemplate(text)
+        template = cage.open(TemplateKey("go", text))
         template.check()
         _try(template)
     except ModelFileError as error:
@@ -135,7 +142,19 @@ def _check_template(text: str) -> None:
         )
 
 
-def _try(template: GoTemplate) -> None:
+def _check_bounds(header: Header, cage: Cage) -> None:
+    """TemplateTooCostly for the file's own template. One that is broken otherwise may still serve without chats."""
+    if header.chat_template is None:
+        return
+    try:
+        cage.open(TemplateKey("jinja", header.chat_template, header.bos_token or "", header.eos_token or ""))
+    except TemplateTooCostly:
+        raise
+    except ModelFileError:
+        return
+
+
+def _try(template: ChatTemplate) -> None:
     """The error of the simplest chat, if a longer one with tools fails too."""
     user = Message.of("user", "?")
     try:
@@ -158,7 +177,7 @@ def _check_relative(path: str, param: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def _build(request: CreateRequest, base_name: Name | None, library: Library, report: Report) -> Manifest:
+def _build(request: CreateRequest, base_name: Name | None, library: Library, cage: Cage, report: Report) -> Manifest:
     """Blocking. All blobs of the manifest are in the store when it returns."""
     if base_name is not None:
         base = _from_model(library.resolve(base_name), library)
@@ -166,6 +185,8 @@ def _build(request: CreateRequest, base_name: Name | None, library: Library, rep
         report(Progress("parsing GGUF"))
         files = request.files.items()
         base = _from_files([_uploaded(name, digest, "files", library, report) for name, digest in files])
+    if not request.template:
+        _check_bounds(base.header, cage)
     layers = [*base.layers, *_adapters(request, base, library, report)]
     added_layers = _Adding(library, report, layers)
     _change(request, base, added_layers)

@@ -21,7 +21,8 @@
     ├── ServerStopping             503  the server ends before the answer did
     ├── Cancelled                  499  the caller went away
     ├── ModelFileError             400  a model file is damaged, hostile or of an unknown kind
-    │   └── ModelDamaged           400  what was stored is not there any more as it was stored
+    │   ├── ModelDamaged           400  what was stored is not there any more as it was stored
+    │   └── TemplateTooCostly      400  its template takes more than any may
     ├── StoreError                 500  the models directory cannot be read or written
     │   └── StoreReadOnly      403  it may be read, not written
     ├── SourceError                502  a registry, an index or a transfer failed
@@ -309,6 +310,10 @@ class ModelDamaged(ModelFileError):
     """A file of a stored model is missing, or its bytes are not those that were stored."""
 
     default_code: ClassVar[Code | None] = "model_damaged"
+
+
+class TemplateTooCostly(ModelFileError):
+    """A chat template takes more time or memory than any may."""
 
 
 class StoreError(PunaError):

@@ -29,6 +29,10 @@ TURN_SECONDS = 0.001
 
 Result = TypeVar("Result")
 
+WAITERS = 8
+"""Threads that may wait for other processes at once."""
+
+_waiters = ThreadPoolExecutor(WAITERS, "waiting")
 _threads = ThreadPoolExecutor(THREADS, "beside")
 _hashing = ThreadPoolExecutor(HASHING, "hashing")
 _jobs = ThreadPoolExecutor(JOBS, "jobs")
@@ -65,6 +69,15 @@ async def gone(job: Future[Result]) -> None:
         future = asyncio.wrap_future(job)
         await asyncio.wait([future])
         future.exception()
+
+
+async def while_waiting(work: Callable[[], Result]) -> Result:
+    """The result of `work` that for the most part waits for another process: in a thread of its own kind.
+
+    It keeps no work out of the lane, and none of the default threads from what waits for files.
+    """
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_waiters, lambda: context.run(work))
 
 
 def take_short_turns() -> None:

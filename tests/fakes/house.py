@@ -20,6 +20,8 @@ from puna.model.model import Model
 from puna.model.name import Name
 from puna.scheduler.scheduler import Scheduler
 from puna.settings import Settings
+from puna.template.facts import ChatTemplate
+from puna.template.languages import TemplateKey, compile_template
 from puna.types import ChatRequest, CompletionRequest, Done, Event, Finished, Message, Started, TextDelta, ThinkingDelta
 
 CHATML = (
@@ -64,6 +66,16 @@ class Shelf:
             raise ModelNotFound(name.short) from None
 
 
+class TemplatesHere:
+    """Templates that are compiled and run in this process."""
+
+    def known(self, key: TemplateKey) -> ChatTemplate:
+        return compile_template(key)
+
+    def open(self, key: TemplateKey) -> ChatTemplate:
+        return compile_template(key)
+
+
 @dataclass(frozen=True)
 class House:
     """Inference with all below it."""
@@ -86,7 +98,7 @@ async def open_house(
     engine = ScriptedEngine(Script.parse(json.dumps(script or {})))
     shelf = Shelf({model.name.short.removesuffix(":latest"): model for model in models or (make_model(),)})
     async with Scheduler({"scripted": engine}, settings) as scheduler:
-        yield House(Inference(shelf, scheduler, settings), scheduler)
+        yield House(Inference(shelf, scheduler, settings, TemplatesHere()), scheduler)
 
 
 async def events_of(house: House, request: ChatRequest | CompletionRequest) -> list[Event]:

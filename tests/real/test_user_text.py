@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fakes.vocabularies import TokenizingRunner
-from puna.chat.render import JinjaTemplate
 from puna.engine.cpu.client import CpuEngine
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.engine.llama.engine import LlamaEngine
@@ -17,6 +16,7 @@ from puna.engine.runner import LoadOptions, ModelFiles, Runner
 from puna.inference.prompt import Rendering, build_prompt
 from puna.model.gguf import read_header
 from puna.settings import Settings
+from puna.template.jinja import JinjaTemplate
 from puna.types import ChatRequest, Message
 from real.cpu.test_tokenizer import sentence_pieces, with_vocabulary
 

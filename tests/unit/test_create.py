@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +29,20 @@ from puna.model.shards import ShardName
 from puna.sources.packages.packages import Packages
 from puna.sources.sources import Sources
 from puna.store.library import Library
+from puna.template.cage import Cage
 from puna.types import JsonObject, Message, Options, Progress
 
 WEIGHTS = gguf_bytes(chat_template=CHATML, tensors=[Tensor("a", (1000, 2))], metadata={"general.file_type": 0})
 MMPROJ = gguf_bytes(architecture="clip", tensors=[Tensor("v", (8,))])
 ADAPTER = gguf_bytes(metadata={"general.type": "adapter"}, tensors=[Tensor("l", (8,))])
 NEW = Name.parse("new")
+CAGE = Cage()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    CAGE.close()
 
 
 @pytest.fixture
@@ -51,7 +60,7 @@ def library(tmp_path: Path) -> Library:
 
 async def made(library: Library, **arguments: object) -> list[str]:
     request = CreateRequest(name=NEW, **arguments)  # type: ignore[arg-type]
-    return [progress.status async for progress in create(request, library, Sources(library, [Packages()]))]
+    return [progress.status async for progress in create(request, library, Sources(library, [Packages()]), CAGE)]
 
 
 async def test_from_a_model(library: Library) -> None:
@@ -103,7 +112,7 @@ async def test_from_uploaded_files(library: Library) -> None:
 
 async def test_over_itself(library: Library) -> None:
     request = CreateRequest(name=Name.parse("Base"), from_="base", system="New.")
-    steps = [progress async for progress in create(request, library, Sources(library, [Packages()]))]
+    steps = [progress async for progress in create(request, library, Sources(library, [Packages()]), CAGE)]
     assert steps[-1] == Progress("success")
     assert library.resolve(Name.parse("base")).system == "New."
     assert not library.blobs.has(Digest.of(b"Old."))

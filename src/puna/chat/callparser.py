@@ -14,8 +14,8 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from puna.chat.facts import PROBED_ID, CallSyntax
 from puna.chat.schema import conforms
+from puna.template.facts import PROBED_ID, CallSyntax
 from puna.types import JsonValue, Tool
 
 CUSTOM_ARGUMENT = "input"

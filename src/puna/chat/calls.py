@@ -26,7 +26,6 @@ from puna.chat.callparser import (
     PieceCallStart,
     PieceText,
 )
-from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.chat.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
 from puna.errors import InvalidRequest, UnsatisfiableSchema
 from puna.grammar.gbnf import (
@@ -42,6 +41,7 @@ from puna.grammar.gbnf import (
     optional,
     seq,
 )
+from puna.template.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.types import Grammar, JsonObject, JsonOutput, Output, Tool, ToolChoice
 
 __all__ = [

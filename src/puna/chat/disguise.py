@@ -14,8 +14,8 @@ from itertools import chain
 from types import MappingProxyType
 from typing import cast
 
-from puna.chat.turns import arguments_json
 from puna.model.markup import Markup
+from puna.template.shaping import arguments_json
 from puna.types import JsonObject, JsonValue, Message, Part, TextPart, Tool, ToolCall
 
 

@@ -7,10 +7,7 @@ What is on the channel `analysis` is thinking; everything else is the answer.
 
 from __future__ import annotations
 
-from puna.chat.text import ThinkTags, partial_suffix
-
-HARMONY = ThinkTags("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>")
-"""What surrounds the thinking; also the sign that a model writes Harmony."""
+from puna.chat.text import partial_suffix
 
 MARKS = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|return|>", "<|call|>")
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>")

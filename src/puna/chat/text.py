@@ -15,15 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from puna.template.facts import ThinkTags
 from puna.types import TokenLogprob
-
-
-@dataclass(frozen=True, slots=True)
-class ThinkTags:
-    """What a model writes around its thinking, e.g. `<think>` and `</think>`."""
-
-    open: str
-    close: str
 
 
 class StopMatcher:

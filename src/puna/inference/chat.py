@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from puna.chat.calls import DEFAULT_SYNTAX, CallPlan, plan_calls
-from puna.chat.facts import ChatTemplate, TemplateFacts
 from puna.chat.fit import room
 from puna.chat.grammar import after_thinking
-from puna.chat.harmony import HARMONY, HarmonySplitter
 from puna.chat.harmony import MARKS as HARMONY_MARKS
+from puna.chat.harmony import HarmonySplitter
 from puna.chat.schema import conforms
-from puna.chat.text import Splitter, TextStream, ThinkingSplitter, ThinkTags
+from puna.chat.text import Splitter, TextStream, ThinkingSplitter
 from puna.chat.turns import spelled_out, told, with_short_ids
 from puna.engine.runner import Constraint, Feature, Runner, RunnerInfo
 from puna.errors import Unsupported
@@ -27,6 +26,7 @@ from puna.inference.sampling import Decided, choice_seed, decide, first_seed, re
 from puna.inference.think import think_arguments
 from puna.model.capabilities import Capability
 from puna.model.model import Model
+from puna.template.facts import HARMONY, ChatTemplate, TemplateFacts, ThinkTags
 from puna.types import AudioPart, ChatRequest, Event, ImagePart, JsonOutput, Message, Part
 
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 
 from puna.chat.calls import plan_calls
 from puna.chat.disguise import Disguise, Given, Written
-from puna.chat.facts import ChatTemplate
 from puna.chat.fit import check_fit, room
-from puna.chat.gotemplate import GoTemplate
 from puna.chat.text import TextStream
 from puna.engine.runner import Constraint, Feature, Prompt, Runner, RunnerInfo
 from puna.errors import InvalidRequest, Unsupported
@@ -24,9 +22,11 @@ from puna.inference.literal import tokenize_prompt, tokenize_written
 from puna.inference.logprobs import entry
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
+from puna.lane import while_waiting
 from puna.model.capabilities import Capability, fill_in_tokens
 from puna.model.markup import Markup
 from puna.model.model import Model
+from puna.template.facts import ChatTemplate
 from puna.types import Candidate, CompletionRequest, Event, Output, TextDelta, TokenLogprob, ToolChoice
 
 NO_LOGPROB = float("nan")
@@ -134,8 +134,9 @@ class CompletionRun:
     async def _insert(self, prompt: str | tuple[int, ...], suffix: str) -> _Text:
         """Fill in the middle, by the template's rule or with the vocabulary's own tokens."""
         shown = prompt if isinstance(prompt, str) else (await self._runner.detokenize(prompt)).decode(errors="replace")
-        if isinstance(self._template, GoTemplate) and self._template.inserts:
-            written = _inserted(self._template, shown, suffix, self._runner.info.markup)
+        if self._template.inserts:
+            markup = self._runner.info.markup
+            written = await while_waiting(lambda: _inserted(self._template, shown, suffix, markup))
             return _Text(tuple(await tokenize_written(self._runner, written, self._template.bos)), shown)
         before, after, middle = self._insert_tokens()
         left = await self._runner.tokenize(shown, special=False, bos=False) if isinstance(prompt, str) else prompt
@@ -205,7 +206,7 @@ class CompletionRun:
         return pieces
 
 
-def _inserted(template: GoTemplate, prompt: str, suffix: str, markup: Markup) -> Written:
+def _inserted(template: ChatTemplate, prompt: str, suffix: str, markup: Markup) -> Written:
     """As elsewhere, only what the template writes is markup."""
     given = Given(texts=(prompt, suffix))
     disguise = Disguise.needed(markup, given, template.source)

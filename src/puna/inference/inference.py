@@ -11,28 +11,28 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from typing import Literal, Protocol
 
 from puna.chat.calls import native_syntax
 from puna.chat.disguise import Given
-from puna.chat.facts import ChatTemplate
 from puna.engine.runner import Runner
 from puna.errors import InvalidRequest, ModelFileError
 from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.length import is_long
-from puna.inference.prompt import compile_template, template_key
+from puna.inference.prompt import template_key
 from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer, note_model
-from puna.lane import in_lane
+from puna.lane import in_lane, while_waiting
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.model.reference import Reference, Wanted
 from puna.settings import Settings
+from puna.template.facts import ChatTemplate
+from puna.template.languages import TemplateKey
 from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, JsonOutput, Options, Usage
 
 ToolSyntax = Literal["template", "puna"]
@@ -76,6 +76,16 @@ class Runners(Protocol):
     async def unload(self, name: Name) -> bool: ...
 
 
+class Templates(Protocol):
+    """Where templates are compiled and run: `puna.template.cage.Cage`."""
+
+    def known(self, key: TemplateKey) -> ChatTemplate | None:
+        """What `open` gave before; no waiting."""
+        ...
+
+    def open(self, key: TemplateKey) -> ChatTemplate: ...
+
+
 def _load_checker() -> None:
     """What checks structured answers takes a tenth of a second to import, which is not the event loop's to spend."""
     import_module("jsonschema")
@@ -84,11 +94,11 @@ def _load_checker() -> None:
 class Inference:
     """Holds no request's state; safe to use from many tasks. Every method raises PunaError."""
 
-    def __init__(self, library: Models, scheduler: Runners, settings: Settings) -> None:
+    def __init__(self, library: Models, scheduler: Runners, settings: Settings, templates: Templates) -> None:
         self._library = library
         self._scheduler = scheduler
         self._settings = settings
-        self._compiled = lru_cache(maxsize=64)(compile_template)
+        self._templates = templates
 
     @asynccontextmanager
     async def chat(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[Event]]:
@@ -107,7 +117,7 @@ class Inference:
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
         check_completion(model, request)
-        template = self._template(model, None, chat=False)
+        template = await self._template(model, None, chat=False)
         async with self._lease(model, request.options, request.keep_alive) as lease:
             run = CompletionRun(model, template, request, lease.runner)
             async with aclosing(await run.events(began, lease.load_ns)) as events:
@@ -141,14 +151,14 @@ class Inference:
             cut, cut_parameters = cut_context(options, model)
             return LoadedModel(lease.load_ns, cut, (*model.ignored_parameters, *cut_parameters))
 
-    def tool_syntax(self, model: Model) -> ToolSyntax | None:
+    async def tool_syntax(self, model: Model) -> ToolSyntax | None:
         """Whose way of writing calls this model is asked to follow: its template's, or Puna's own. None: it calls none.
 
         Raises ModelFileError for a template that is none.
         """
         if Capability.TOOLS not in model.capabilities or model.unrendered is not None:
             return None
-        facts = self._template(model, None).facts
+        facts = (await self._template(model, None)).facts
         return "template" if native_syntax(facts) is not None else "puna"
 
     async def unload(self, name: str) -> bool:
@@ -178,10 +188,7 @@ class Inference:
 
     async def _plan(self, model: Model, request: ChatRequest) -> ChatPlan:
         """In a thread where there are schemas, a grammar or a template to read, or much to look through."""
-        if request.template is not None:
-            template = await asyncio.to_thread(self._template, model, request.template)
-        else:
-            template = self._template(model, None)
+        template = await self._template(model, request.template)
         if isinstance(request.output, JsonOutput):
             await asyncio.to_thread(_load_checker)
         large = request.tools or request.output is not None or request.template is not None
@@ -191,9 +198,11 @@ class Inference:
             return await asyncio.to_thread(plan_chat, model, template, request)
         return plan_chat(model, template, request)
 
-    def _template(self, model: Model, override: str | None, *, chat: bool = True) -> ChatTemplate:
+    async def _template(self, model: Model, override: str | None, *, chat: bool = True) -> ChatTemplate:
+        key = template_key(model, override, chat=chat)
         try:
-            return self._compiled(template_key(model, override, chat=chat))
+            known = self._templates.known(key)
+            return await while_waiting(lambda: self._templates.open(key)) if known is None else known
         except ModelFileError as error:
             if override is None:
                 raise

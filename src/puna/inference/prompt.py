@@ -9,21 +9,19 @@ from uuid import uuid4
 
 from puna.chat.calls import DEFAULT_SYNTAX
 from puna.chat.disguise import Disguise, Given, Written
-from puna.chat.facts import ChatTemplate
 from puna.chat.fit import check_fit, kept_from
-from puna.chat.gotemplate import GoTemplate
-from puna.chat.render import JinjaTemplate
-from puna.chat.text import ThinkTags
 from puna.chat.turns import plainer
 from puna.engine.runner import Prompt, Runner
 from puna.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from puna.inference.decode import prompt_size
 from puna.inference.length import LONG_TEXT, check_least, is_long
 from puna.inference.literal import beside, spelled, tokenize_written
-from puna.lane import in_lane
+from puna.lane import in_lane, while_waiting
 from puna.model.gguf import Header
 from puna.model.markup import Markup
 from puna.model.model import Model
+from puna.template.facts import ChatTemplate, ThinkTags
+from puna.template.languages import TemplateKey
 from puna.types import MEDIA_MARKER, AudioPart, ChatRequest, ImagePart, JsonValue, Message, TextPart, Tool
 
 NO_TOKEN = -1
@@ -41,16 +39,6 @@ PLAIN_TEMPLATE = """\
 """For a model without any template: ChatML, as llama.cpp and Ollama do."""
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateKey:
-    """What a compiled template depends on."""
-
-    language: str
-    source: str
-    bos: str
-    eos: str
-
-
 def template_key(model: Model, override: str | None = None, *, chat: bool = True) -> TemplateKey:
     """The template that makes this model's prompts. `override`: a caller's own, in either language.
 
@@ -64,13 +52,6 @@ def template_key(model: Model, override: str | None = None, *, chat: bool = True
     kind = model.template_kind
     source = {"go": model.go_template, "jinja": model.chat_template}.get(kind) or PLAIN_TEMPLATE
     return TemplateKey("go" if kind == "go" else "jinja", source, bos, eos)
-
-
-def compile_template(key: TemplateKey) -> ChatTemplate:
-    """Raises ModelFileError."""
-    if key.language == "go":
-        return GoTemplate(key.source, bos=key.bos)
-    return JinjaTemplate(key.source, bos=key.bos, eos=key.eos)
 
 
 def whole_messages(model: Model, request: ChatRequest) -> tuple[Message, ...]:
@@ -249,9 +230,9 @@ async def build_prompt(
             check_least([written.disguised], rendering.header, num_ctx)
         return written, media
 
-    # A caller's template may take all the steps that it is allowed.
-    slow = request.template is not None or is_long(Given(tuple(messages), rendering.tools, rendering.arguments))
-    written, media = await in_lane(write) if slow else write()
+    # Templates are run by another process, which this thread waits for.
+    slow = is_long(Given(tuple(messages), rendering.tools, rendering.arguments))
+    written, media = await (in_lane(write) if slow else while_waiting(write))
     bos = rendering.template.bos
     tokens = await tokenize_written(runner, written, bos, begun=bool(request.context))
     texts: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from puna.chat.facts import TemplateFacts
+from puna.template.facts import TemplateFacts
 from puna.types import JsonValue, Think
 
 _LEVELS = {"minimal": "low", "max": "high"}

@@ -1,7 +1,7 @@
 """Go's text/template, as far as model templates use it: text to a tree of nodes. Pure.
 
 What Go's own parser refuses is refused, in its words and with the line: `template: :LINE: what is wrong`. Nothing is
-evaluated here; see `puna.chat.goexec`.
+evaluated here; see `puna.template.goexec`.
 """
 
 from __future__ import annotations

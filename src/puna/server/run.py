@@ -35,6 +35,7 @@ from puna.sources.packages import catalogue
 from puna.sources.wiring import open_sources
 from puna.store.blobs import stop_when
 from puna.store.library import Library, StandIn
+from puna.template.cage import Cage
 
 DRAIN_SECONDS = 5.0
 """How long requests under way may go on after a signal to stop; a second signal ends them at once."""
@@ -138,8 +139,10 @@ async def parts(
     if prune:
         await _prune(library)
     scheduling = Scheduler(found, settings, verify=lambda model: _verify(library, model))
-    async with open_sources(settings, library) as sources, scheduling as scheduler:
-        yield Services(settings, library, sources, scheduler, Inference(library, scheduler, settings))
+    with Cage() as cage:
+        async with open_sources(settings, library) as sources, scheduling as scheduler:
+            inference = Inference(library, scheduler, settings, cage)
+            yield Services(settings, library, sources, scheduler, inference, cage)
 
 
 async def _verify(library: Library, model: Model) -> None:
@@ -244,6 +247,7 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
     async with AsyncExitStack() as stack:
         found = engines(settings)
         services = await stack.enter_async_context(parts(settings, found, stand_in_for(found)))
+        services.cage.start()
         server = Server(services, on_ready=lambda: _announce(settings, listener, on_ready))
         with _signals(server.stop) as caught:
             await server.serve(sockets=[listener])

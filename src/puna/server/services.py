@@ -10,15 +10,17 @@ from puna.server.ending import Ending
 from puna.settings import Settings
 from puna.sources.sources import Sources
 from puna.store.library import Library
+from puna.template.cage import Cage
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Settings, store, where models come from, scheduler and inference of a running server."""
+    """Settings, store, where models come from, scheduler, inference and the cage of templates of a running server."""
 
     settings: Settings
     library: Library
     sources: Sources
     scheduler: Scheduler
     inference: Inference
+    cage: Cage
     ending: Ending = field(default_factory=Ending)

@@ -21,9 +21,9 @@ from puna.chat.calls import (
     new_call_id,
     plan_calls,
 )
-from puna.chat.facts import CallSyntax
 from puna.chat.schema import conforms
 from puna.errors import InvalidRequest
+from puna.template.facts import CallSyntax
 from puna.types import Grammar, JsonOutput, Tool, ToolChoice
 
 WEATHER = Tool(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.chat.text import Ledger, ShownText, StopMatcher, TextStream, ThinkingSplitter, ThinkTags
+from puna.chat.text import Ledger, ShownText, StopMatcher, TextStream, ThinkingSplitter
+from puna.template.facts import ThinkTags
 from puna.types import Candidate, TokenLogprob
 
 THINK = ThinkTags("<think>", "</think>")

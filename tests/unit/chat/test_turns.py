@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.chat.calls import DEFAULT_SYNTAX
-from puna.chat.turns import arguments_json, plainer, spelled_out, told, tool_json, unreadable, with_short_ids
+from puna.chat.turns import plainer, spelled_out, told, with_short_ids
+from puna.template.shaping import arguments_json, tool_json, unreadable
 from puna.types import ImagePart, Message, TextPart, Tool, ToolCall
 
 USER = Message.of("user", "U")

@@ -6,11 +6,11 @@ import pytest
 
 from fakes.gguf_files import write_tiny_llama
 from puna.chat.disguise import Given
-from puna.chat.render import JinjaTemplate
 from puna.errors import ContextLengthExceeded
 from puna.inference.length import LONG_TEXT, check_least, is_long, longest_token
 from puna.inference.prompt import Rendering
 from puna.model.gguf import Header, read_header
+from puna.template.jinja import JinjaTemplate
 from puna.types import Message, TextPart, Tool, ToolCall
 
 SHOWS = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"

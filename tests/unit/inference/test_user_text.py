@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fakes.vocabularies import TokenizingRunner, byte_level, sentence_pieces
-from puna.chat.facts import ChatTemplate
-from puna.chat.gotemplate import GoTemplate
-from puna.chat.render import JinjaTemplate
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.inference.prompt import Rendering, build_prompt
+from puna.template.facts import ChatTemplate
+from puna.template.gotemplate import GoTemplate
+from puna.template.jinja import JinjaTemplate
 from puna.types import ChatRequest, ImagePart, Message, TextPart, Tool, ToolCall
 
 CHATML = """\

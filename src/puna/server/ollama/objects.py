@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import cast
 
-from puna.chat.turns import arguments_json
 from puna.server.body import dump, dump_string
+from puna.template.shaping import arguments_json
 from puna.types import (
     Candidate,
     Done,

@@ -60,12 +60,12 @@ class ModelRoutes:
         with missing_as(f"model '{wanted.short}' not found"):
             model = await asyncio.to_thread(self._library.resolve, wanted)
         header, projectors = await asyncio.to_thread(self._library.headers, model, arrays=body.verbose)
-        return JsonReply(listing.card(model, self._here(model), header=header, projectors=projectors))
+        return JsonReply(listing.card(model, await self._here(model), header=header, projectors=projectors))
 
-    def _here(self, model: Model) -> listing.Here:
+    async def _here(self, model: Model) -> listing.Here:
         engine, reason = self._engine(model)
         try:
-            syntax = self._inference.tool_syntax(model)
+            syntax = await self._inference.tool_syntax(model)
         except ModelFileError:
             # A template that cannot be read is shown like any other; chats with it are refused.
             syntax = None

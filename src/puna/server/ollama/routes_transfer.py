@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from puna.create import CreateRequest, check_request, create
 from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError
-from puna.lane import in_hashing
+from puna.lane import in_hashing, while_waiting
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.parameters import options_from_json
@@ -40,6 +40,7 @@ class TransferRoutes:
     def __init__(self, services: Services) -> None:
         self._library = services.library
         self._sources = services.sources
+        self._cage = services.cage
         self._strict = services.settings.strict
 
     async def pull(self, request: Request) -> ASGIApp:
@@ -57,10 +58,11 @@ class TransferRoutes:
     async def create(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, CreateBody, strict=self._strict)
         wanted = create_request(body)
-        await asyncio.to_thread(check_request, wanted)
+        await while_waiting(lambda: check_request(wanted, self._cage))
         _, ignored = options_from_json(wanted.parameters, param="parameters")
         report.ignore(f"parameters.{name}" for name in ignored)
-        return await self._answer(request, create(wanted, self._library, self._sources), stream=body.stream)
+        steps = create(wanted, self._library, self._sources, self._cage)
+        return await self._answer(request, steps, stream=body.stream)
 
     async def _answer(self, request: Request, steps: AsyncGenerator[Progress, None], *, stream: bool) -> ASGIApp:
         """All steps as they come, or the last one alone."""

@@ -7,7 +7,6 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from puna.chat.turns import unreadable
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import Honoured, JsonValue, Refused, Reported, Shape
 from puna.server.media import check_together
@@ -24,6 +23,7 @@ from puna.server.openai.parts import (
     text_parts,
     user_parts,
 )
+from puna.template.shaping import unreadable
 from puna.types import Message, TextPart, ToolCall
 
 _SPEAKER = Honoured("The speaker's name, given to the model's template.")

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from puna.chat.facts import TemplateFacts
-from puna.chat.goexec import execute
-from puna.chat.govalues import JsonList, JsonMap, Record, Value, Words
-from puna.chat.probe import probe
-from puna.chat.text import ThinkTags
-from puna.chat.turns import message_json, shaped, tool_json
 from puna.model.goparse import parse
 from puna.model.goscan import check_root, names, thinking_tags
+from puna.template.facts import TemplateFacts, ThinkTags
+from puna.template.goexec import execute
+from puna.template.govalues import JsonList, JsonMap, Record, Value, Words
+from puna.template.probe import probe
+from puna.template.shaping import as_given
 from puna.types import JsonObject, JsonValue, Message, Tool
 
 
@@ -61,11 +60,9 @@ class GoTemplate:
         arguments: Mapping[str, JsonValue] | None = None,
     ) -> str:
         """The prompt's text. Of `arguments` only `enable_thinking` and `reasoning_effort` mean something here."""
+        given = as_given(messages, tools, self.facts, arguments)
         return self.render_json(
-            [message_json(message) for message in shaped(messages, self.facts)],
-            [tool_json(tool) for tool in tools],
-            add_generation_prompt=add_generation_prompt,
-            arguments=arguments or {},
+            given.messages, given.tools, add_generation_prompt=add_generation_prompt, arguments=given.arguments
         )
 
     def render_json(

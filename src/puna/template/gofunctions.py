@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 from urllib.parse import quote_plus
 
-from puna.chat.govalues import (
+from puna.errors import ModelFileError, TemplateTooCostly
+from puna.template.govalues import (
     MISSING,
     Missing,
     Record,
@@ -20,11 +21,14 @@ from puna.chat.govalues import (
     truth,
     type_name,
 )
-from puna.errors import ModelFileError
 
 
 def fail(message: str) -> NoReturn:
     raise ModelFileError(f"the model's template failed: {message}")
+
+
+def exhaust(message: str) -> NoReturn:
+    raise TemplateTooCostly(f"the model's template failed: {message}")
 
 
 def _basic(value: Value) -> bool | int | float | str | None:

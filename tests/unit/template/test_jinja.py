@@ -6,9 +6,9 @@ from datetime import datetime
 
 import pytest
 
-from puna.chat.render import JinjaTemplate
-from puna.chat.turns import message_json
 from puna.errors import InvalidRequest, ModelFileError
+from puna.template.jinja import JinjaTemplate
+from puna.template.shaping import message_json
 from puna.types import ImagePart, Message, TextPart, Tool, ToolCall
 
 SYSTEM, USER = Message.of("system", "Be brief."), Message.of("user", "Hi <there> é")
@@ -119,14 +119,12 @@ def test_a_broken_template_is_the_models_error(source: str) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
         "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
-        "{% set n = namespace(x='aaaaaaaaaa') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
         "{{ 'a' * 1000000000 }}",
         "{{ range(1000000000) }}",
     ],
 )
-def test_a_hostile_template_ends(source: str) -> None:
+def test_a_hostile_template_ends_by_its_own_language(source: str) -> None:
     with pytest.raises(ModelFileError):
         JinjaTemplate(source).render((USER,))
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from puna.chat.facts import CallSyntax
-from puna.chat.goexec import execute
-from puna.chat.gotemplate import GoTemplate
-from puna.chat.govalues import JsonList, JsonMap, Record, Value
-from puna.chat.text import ThinkTags
 from puna.errors import ModelFileError
 from puna.model.goparse import parse
+from puna.template.facts import CallSyntax, ThinkTags
+from puna.template.goexec import execute
+from puna.template.gotemplate import GoTemplate
+from puna.template.govalues import JsonList, JsonMap, Record, Value
 from puna.types import JsonObject, Message, TextPart, Tool, ToolCall
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from puna.chat.gofunctions import CALLED, fail
-from puna.chat.govalues import MISSING, Missing, Record, Value, Words, printed, truth
 from puna.model.bounds import MAX_OUTPUT
 from puna.model.goparse import (
     Action,
@@ -29,6 +27,8 @@ from puna.model.goparse import (
     Tree,
     Variable,
 )
+from puna.template.gofunctions import CALLED, exhaust, fail
+from puna.template.govalues import MISSING, Missing, Record, Value, Words, printed, truth
 
 MAX_STEPS = 2_000_000
 MAX_CALLS = 100
@@ -80,12 +80,12 @@ class _Run:
     def _step(self) -> None:
         self._steps += 1
         if self._steps > MAX_STEPS:
-            fail(f"it takes more than {MAX_STEPS} steps")
+            exhaust(f"it takes more than {MAX_STEPS} steps")
 
     def _write(self, text: str) -> None:
         self._size += len(text)
         if self._size > MAX_OUTPUT:
-            fail(f"it writes more than {MAX_OUTPUT} characters")
+            exhaust(f"it writes more than {MAX_OUTPUT} characters")
         self._written.append(text)
 
     # ------------------------------------------------------------------------------------------------------- nodes

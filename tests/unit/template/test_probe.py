@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from puna.chat.facts import CallSyntax
-from puna.chat.render import JinjaTemplate
-from puna.chat.text import ThinkTags
+from puna.template.facts import CallSyntax, ThinkTags
+from puna.template.jinja import JinjaTemplate
 
 HERMES = """\
 {%- if tools %}<|im_start|>system

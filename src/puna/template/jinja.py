@@ -2,7 +2,7 @@
 
 A template is part of a model file, so it is not trusted: it runs in `minijinja`, which can reach nothing but the values
 it is given, under a limit of steps that string growth counts against too. What a template can do with messages, tools
-and thinking is found out by trying (`puna.chat.probe`), not by reading it.
+and thinking is found out by trying (`puna.template.probe`), not by reading it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import minijinja
 
-from puna.chat.facts import TemplateFacts
-from puna.chat.probe import probe
-from puna.chat.turns import message_json, shaped, tool_json
-from puna.errors import InvalidRequest, ModelFileError
+from puna.errors import InvalidRequest, ModelFileError, TemplateTooCostly, Unsupported
 from puna.model.bounds import MAX_OUTPUT
+from puna.template.facts import TemplateFacts
+from puna.template.probe import probe
+from puna.template.shaping import as_given
 from puna.types import JsonObject, JsonValue, Message, Tool
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 20_000_000
 MAX_SOURCE = 1_000_000
-RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
 
 _GENERATION = re.compile(r"\{%(-|\+)?\s*(end)?generation\s*(-|\+)?%\}")
 
@@ -65,6 +64,17 @@ class JinjaTemplate:
     def facts(self) -> TemplateFacts:
         return probe(self)
 
+    @property
+    def inserts(self) -> bool:
+        """Jinja templates are of chats only."""
+        return False
+
+    def insert(self, prompt: str, suffix: str) -> str:
+        raise Unsupported("the model's chat template does not fill in the middle", param="suffix")
+
+    def check(self) -> None:
+        """Nothing: which variables there are, a template finds out by asking."""
+
     def render(
         self,
         messages: Sequence[Message],
@@ -77,15 +87,9 @@ class JinjaTemplate:
 
         InvalidRequest when the template refuses these messages, ModelFileError when it is broken or never ends.
         """
-        parts = self.facts.parts
-        taken = RESERVED & set(arguments or {})
-        if taken:
-            raise InvalidRequest(f"'{min(taken)}' is no template argument of yours", param="template_arguments")
+        given = as_given(messages, tools, self.facts, arguments)
         return self.render_json(
-            [message_json(message, parts=parts) for message in shaped(messages, self.facts)],
-            [tool_json(tool) for tool in tools] or None,
-            add_generation_prompt=add_generation_prompt,
-            arguments=arguments or {},
+            given.messages, given.tools, add_generation_prompt=add_generation_prompt, arguments=given.arguments
         )
 
     def render_json(
@@ -150,6 +154,6 @@ def _tojson(
 def _broken(error: minijinja.TemplateError) -> ModelFileError:
     detail = error.detail or error.message
     if error.kind == "OutOfFuel":
-        return ModelFileError(f"the model's chat template takes more than {MAX_STEPS} steps")
+        return TemplateTooCostly(f"the model's chat template takes more than {MAX_STEPS} steps")
     where = f" (line {error.line})" if error.line else ""
     return ModelFileError(f"the model's chat template failed{where}: {detail}")

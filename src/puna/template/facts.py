@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from puna.chat.text import ThinkTags
 from puna.types import JsonValue, Message, Tool
 
 PROBED_ID = "abcdef123"
@@ -14,6 +13,18 @@ PROBED_ID = "abcdef123"
 
 Mistral's templates refuse any other length.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkTags:
+    """What a model writes around its thinking, e.g. `<think>` and `</think>`."""
+
+    open: str
+    close: str
+
+
+HARMONY = ThinkTags("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>")
+"""What surrounds the thinking; also the sign that a model writes Harmony."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,15 @@ class ChatTemplate(Protocol):
 
     @property
     def facts(self) -> TemplateFacts: ...
+
+    @property
+    def inserts(self) -> bool:
+        """It can fill in the middle."""
+        ...
+
+    def insert(self, prompt: str, suffix: str) -> str:
+        """The text between `prompt` and `suffix` is asked for. Only of one that `inserts`."""
+        ...
 
     def render(
         self,

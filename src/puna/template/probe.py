@@ -11,11 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from puna.chat.facts import PROBED_ID, CallSyntax, TemplateFacts
-from puna.chat.harmony import HARMONY
-from puna.chat.text import ThinkTags
 from puna.errors import InvalidRequest, ModelFileError
 from puna.model.capabilities import THINKING_TAGS
+from puna.template.facts import HARMONY, PROBED_ID, CallSyntax, TemplateFacts, ThinkTags
 from puna.types import JsonObject, JsonValue
 
 KNOWN_TAGS = tuple(ThinkTags(*pair) for pair in THINKING_TAGS)
