@@ -160,7 +160,7 @@ async def test_from_shards_in_any_order(library: Library, tmp_path: Path) -> Non
     assert model.config.model_type == size_text(one.parameter_count)
     assert (model.header.chat_template, model.header.size) == (CHATML, sum(path.stat().st_size for path in paths))
     again = Name.parse("again")
-    async for _ in create(CreateRequest(name=again, from_="new", system="Short."), library, Sources(library, [])):
+    async for _ in create(CreateRequest(name=again, from_="new", system="Short."), library, Sources(library, []), CAGE):
         pass
     assert library.resolve(again).weights_digest == model.weights_digest
     model.shards[1].unlink()
