@@ -39,6 +39,7 @@ from puna.engine.cpu.protocol import (
     read_ask,
     read_frame,
     read_replies,
+    receive_frame,
     replies_frame,
 )
 from puna.engine.runner import End, Prefilled, Sampling, Token
@@ -74,6 +75,7 @@ def child() -> None:
     """Gives each stream a token a step."""
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(SOCKET)
+    receive_frame(connection)
     hello = Hello("flood", 256, None, (0,), False, 8, 1 << 20, 1 << 20, {})
     connection.sendall(hello_frame(hello))
     left: dict[int, int] = {}

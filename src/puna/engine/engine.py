@@ -96,6 +96,27 @@ class Engine(Protocol):
         """A ready Runner, or LoadFailed with the cause from the child, or LoadTimeout. Cancelled: no child stays."""
         ...
 
+    async def prepare(self) -> None:
+        """Do ahead what every start needs, if anything can be. Called when nothing else is to be done; may be repeated.
+
+        LoadFailed if what it takes cannot be had: then a start will say so too.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what `prepare` began. Runners are not the engine's any more."""
+        ...
+
+
+class Unprepared:
+    """What an engine is that has nothing to do ahead."""
+
+    async def prepare(self) -> None:
+        """See `Engine.prepare`."""
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+
 
 class EngineFactory(Protocol):
     """What the roster names: the class of an engine."""

@@ -137,6 +137,14 @@ class ChildProcess:
         """The last lines of its stderr."""
         return tuple(self._lines)
 
+    @property
+    def running(self) -> bool:
+        """Asked of the system: `died` is told a little after the process has ended."""
+        try:
+            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
     def life(self) -> tuple[int, int]:
         """Two numbers that change while it loads: what it said, and what it has in memory."""
         try:

@@ -28,7 +28,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from puna import __version__
-from puna.engine.engine import Engine, ModelFacts, Opinion, Profile
+from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, Unprepared
 from puna.engine.memory import Costs, estimate
 from puna.engine.runner import (
     Constraint,
@@ -332,7 +332,7 @@ COSTS = Costs(base=64 << 20, weights=1.0, batch=512, value=None)
 """As if it were llama.cpp, for tests of who gets the memory."""
 
 
-class ScriptedEngine:
+class ScriptedEngine(Unprepared):
     """Starts runners that answer from one Script."""
 
     name = "scripted"

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 4096
 
+REST = 2.0
+"""Seconds without a request after which the engines prepare for the next start."""
+
 _LOAD_FIELDS = frozenset(item.name for item in fields(LoadOptions)) & frozenset(item.name for item in fields(Options))
 
 _log = structlog.get_logger(__name__)
@@ -145,7 +148,7 @@ class Scheduler:
 
     `free_memory`: bytes the system could give now; to be replaced where a test has to decide.
     `verify`: looks at a model's files before they are loaded; what it raises is why the load failed.
-    `choose`: which engine runs a model.
+    `choose`: which engine runs a model. `rest`: seconds without a request after which the engines prepare.
     """
 
     def __init__(
@@ -156,12 +159,14 @@ class Scheduler:
         free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
         verify: Callable[[Model], Awaitable[None]] = lambda _: asyncio.sleep(0),
         choose: Callable[[str, Sequence[Opinion], int | None], EngineChoice] = choose,
+        rest: float = REST,
     ) -> None:
         self._engines = engines
         self._settings = settings
         self._free_memory = free_memory
         self._verify = verify
         self._choose = choose
+        self._rest_after = rest
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
         self._facts: dict[str, ModelFacts] = {}
@@ -169,8 +174,11 @@ class Scheduler:
         self._memory = lru_cache(maxsize=1024)(self._reckon)
         self._ids = count(1)
         self._closed = False
+        self._rest: asyncio.TimerHandle | None = None
+        self._preparing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Scheduler:
+        self._rest_again()
         return self
 
     async def __aexit__(
@@ -241,6 +249,11 @@ class Scheduler:
         for place in places:
             self._leave(place, now=True)
         await asyncio.gather(*(place.gone.wait() for place in places))
+        self._rest_again()
+        if self._preparing is not None:
+            await asyncio.wait({self._preparing})
+        for engine in self._engines.values():
+            await engine.close()
 
     # ------------------------------------------------------------------------------------------------ one request
 
@@ -354,6 +367,7 @@ class Scheduler:
         for ticket in [*self._line]:
             if not ticket.place.done():
                 may_act = self._serve(ticket, may_act=may_act) and may_act
+        self._rest_again()
 
     def _serve(self, ticket: _Ticket, *, may_act: bool) -> bool:
         """Give the ticket its place if it can be had now; `may_act`: by starting and evicting too. False: it waits."""
@@ -494,6 +508,31 @@ class Scheduler:
         self._places.pop(place.id, None)
         place.gone.set()
         self._advance()
+
+    # ------------------------------------------------------------------------------------------------------- at rest
+
+    def _rest_again(self) -> None:
+        """Let the engines prepare in a while, if until then nobody asks for anything."""
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+        if not self._closed and not self._line and not any(place.users for place in self._places.values()):
+            self._rest = asyncio.get_running_loop().call_later(self._rest_after, self._prepare)
+
+    def _prepare(self) -> None:
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.create_task(self._prepared())
+
+    async def _prepared(self) -> None:
+        """Ask them all: which one the next model needs is not known."""
+        outcomes = await asyncio.gather(*(e.prepare() for e in self._engines.values()), return_exceptions=True)
+        for name, outcome in zip(self._engines, outcomes, strict=True):
+            if isinstance(outcome, LoadFailed | OSError):
+                _log.info("engine not prepared", engine=name, cause=str(outcome))
+            elif outcome is not None:
+                raise outcome
+
+    # --------------------------------------------------------------------------------------------------------- time
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

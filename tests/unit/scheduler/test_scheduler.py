@@ -47,6 +47,24 @@ class Counting(ScriptedEngine):
         return await super().start(files, load, reason=reason)
 
 
+class Preparing(ScriptedEngine):
+    """Counts how often it is told to prepare, and fails then if it is to."""
+
+    def __init__(self, failure: LoadFailed | None = None) -> None:
+        super().__init__()
+        self.prepared = 0
+        self.closed = False
+        self._failure = failure
+
+    async def prepare(self) -> None:
+        self.prepared += 1
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 def model(name: str, **changes: object) -> Model:
     """Models with the same first letter share their weights."""
     return make_model(name, weights_digest=Digest.parse("sha256:" + f"{ord(name[0]):x}" * 32), **changes)
@@ -374,6 +392,32 @@ async def test_fewer_slots_when_memory_is_short_are_told() -> None:
     async with open_scheduler(Counting(), free=lambda: 6 * 2**30) as scheduler, scheduler.lease(big, NOTHING) as lease:
         assert lease.runner.info.slots == 2
         assert "2 of 4 slots" in lease.runner.info.reason
+
+
+async def test_engines_prepare_when_nobody_asks_for_anything_and_are_closed_at_the_end() -> None:
+    engine = Preparing()
+    settings = Settings(models=Path("none"), engine="scripted")
+    async with Scheduler({"scripted": engine}, settings, free_memory=lambda: 2**40, rest=0) as scheduler:
+        await turns_until(lambda: engine.prepared == 1, 5, "the engine to prepare")
+        async with scheduler.lease(model("a"), NOTHING):
+            for _ in range(20):
+                await turn()
+            assert engine.prepared == 1
+        await turns_until(lambda: engine.prepared == 2, 5, "the engine to prepare again")
+        assert not engine.closed
+    assert engine.closed
+    for _ in range(20):
+        await turn()
+    assert engine.prepared == 2
+
+
+async def test_an_engine_that_cannot_prepare_serves_all_the_same() -> None:
+    engine = Preparing(LoadFailed("no such file"))
+    settings = Settings(models=Path("none"), engine="scripted")
+    async with Scheduler({"scripted": engine}, settings, free_memory=lambda: 2**40, rest=0) as scheduler:
+        await turns_until(lambda: engine.prepared == 1, 5, "the engine to prepare")
+        await touch(scheduler, "a")
+        await turns_until(lambda: engine.prepared == 2, 5, "the engine to prepare again")
 
 
 async def test_an_engine_that_is_not_there_is_refused() -> None:

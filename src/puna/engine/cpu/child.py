@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from puna.engine import leash
 from puna.engine.cpu.loaded import ModelParts, load
@@ -28,12 +27,13 @@ from puna.engine.cpu.protocol import (
     AskScore,
     AskTokenize,
     Failed,
-    Load,
     Reply,
     ReplyBody,
     hello_frame,
     read_ask,
     read_frame,
+    read_load,
+    receive_frame,
     replies_frame,
 )
 from puna.engine.cpu.voice import Voice
@@ -41,27 +41,24 @@ from puna.errors import PunaError
 
 
 def main() -> int:
-    """Serve the model that `load.json` in the working directory names, over the socket beside it."""
+    """Serve the model that the server names over the socket in the working directory. It may do so late, or never."""
     leash.ignore_interrupt()
     leash.follow_parent(leash.parent())
     leash.end_with_stdin()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(SOCKET)
+    order = receive_frame(connection)
+    if not order:
+        return 0
     try:
-        loaded = load(Load.read(Path.cwd()))
+        loaded = load(read_load(order))
     except PunaError as error:
-        with _connected() as connection:
-            connection.sendall(hello_frame(Failed(error)))
+        connection.sendall(hello_frame(Failed(error)))
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    connection = _connected()
     connection.sendall(hello_frame(loaded.hello))
     serve(loaded, connection)
     return 0
-
-
-def _connected() -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(SOCKET)
-    return connection
 
 
 def serve(loaded: ModelParts, connection: socket.socket) -> None:

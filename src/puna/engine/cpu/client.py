@@ -12,7 +12,6 @@ from puna.engine.cpu import library
 from puna.engine.cpu.link import Link
 from puna.engine.cpu.profile import BITS, COSTS, MOST_ROWS, PROFILE
 from puna.engine.cpu.protocol import (
-    SOCKET,
     AskCancel,
     AskCount,
     AskDetokenize,
@@ -26,10 +25,11 @@ from puna.engine.cpu.protocol import (
     ReplyBody,
     Scores,
 )
+from puna.engine.cpu.recruit import Spare
 from puna.engine.cpu.supported import Machine, here, why_not, why_not_machine
 from puna.engine.engine import Engine, ModelFacts, Opinion, lacking
 from puna.engine.memory import estimate
-from puna.engine.process import ChildProcess, private_directory, python
+from puna.engine.process import ChildProcess
 from puna.engine.runner import (
     Constraint,
     End,
@@ -71,6 +71,7 @@ class CpuEngine:
         self._settings = settings
         self._machine = machine or here()
         self._trouble = trouble
+        self._spare = Spare(self.child)
 
     @classmethod
     def of(cls, settings: Settings) -> Engine:
@@ -102,7 +103,6 @@ class CpuEngine:
         if objection is not None:
             raise LoadFailed(objection)
         settings = self._settings
-        directory = private_directory()
         order = Load(
             weights=str(files.weights.absolute()),
             num_ctx=load.num_ctx,
@@ -114,20 +114,24 @@ class CpuEngine:
             speculation=settings.speculation,
             shards=[str(path.absolute()) for path in files.shards],
         )
-        order.write(directory)
-        link = Link()
-        server = await asyncio.get_running_loop().create_unix_server(lambda: link, str(directory / SOCKET))
+        recruit = await self._spare.take()
+        child, link = recruit.child, recruit.link
         try:
-            child = await ChildProcess.start(python(self.child), directory)
-            try:
-                hello = await _ready(child, link, settings.load_timeout)
-            except BaseException:
-                link.close()
-                await child.close()
-                raise
-        finally:
-            server.close()
+            link.order(order)
+            hello = await _ready(child, link, settings.load_timeout)
+        except BaseException:
+            await recruit.close()
+            raise
         return CpuRunner(child, link, _info(hello, load, child.pid, reason, speculation=settings.speculation))
+
+    async def prepare(self) -> None:
+        """See `puna.engine.engine.Engine.prepare`: a child that has imported what it needs."""
+        if self._settings.spare and self.obstacle() is None:
+            await self._spare.fill()
+
+    async def close(self) -> None:
+        """See `puna.engine.engine.Engine.close`."""
+        await self._spare.close()
 
 
 def told(hello: Hello, load: LoadOptions, reason: str) -> str:

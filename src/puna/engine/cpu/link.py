@@ -9,7 +9,18 @@ import asyncio
 from collections import deque
 from typing import cast
 
-from puna.engine.cpu.protocol import AskMessage, Failed, Frames, Hello, ReplyBody, ask_frame, read_hello, read_replies
+from puna.engine.cpu.protocol import (
+    AskMessage,
+    Failed,
+    Frames,
+    Hello,
+    Load,
+    ReplyBody,
+    ask_frame,
+    load_frame,
+    read_hello,
+    read_replies,
+)
 
 
 class ReplyBox:
@@ -42,7 +53,8 @@ class ReplyBox:
 class Link(asyncio.Protocol):
     """One connection, which carries all asks; each has a number.
 
-    `hello`: done with the child's first word; None if it went without one. `gone`: the child has closed.
+    `connected`: the child is there. `hello`: done with its first word; None if it went without one. `gone`: it has
+    closed.
     """
 
     def __init__(self) -> None:
@@ -50,11 +62,17 @@ class Link(asyncio.Protocol):
         self._frames = Frames()
         self._transport: asyncio.Transport | None = None
         self._mailboxes: dict[int, ReplyBox] = {}
+        self._order: Load | None = None
+        self.connected: asyncio.Future[None] = self._loop.create_future()
         self.hello: asyncio.Future[Hello | Failed | None] = self._loop.create_future()
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if not self.connected.done():
+            self.connected.set_result(None)
+        if self._order is not None:
+            self._transport.write(load_frame(self._order))
 
     def data_received(self, data: bytes) -> None:
         for payload in self._frames.feed(data):
@@ -77,6 +95,12 @@ class Link(asyncio.Protocol):
             mailbox = mailboxes.get(number)
             if mailbox is not None:
                 mailbox.put(reply)
+
+    def order(self, load: Load) -> None:
+        """Say what to load, once: now, or when the child is there."""
+        self._order = load
+        if self._transport is not None:
+            self._transport.write(load_frame(load))
 
     def open(self, ask: AskMessage) -> ReplyBox:
         """Send the ask; its replies come into the mailbox until `forget`."""

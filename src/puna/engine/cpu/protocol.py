@@ -1,7 +1,8 @@
 """What the server and the cpu engine's child say to each other, and how it lies on the wire. No heavy import.
 
-A frame is a length (four bytes, big end first) and that many bytes. One frame is one AskMessage, in JSON. The child
-sends lists of Replies: all that one step of the engine brought, for all requests together, is one frame and one write.
+A frame is a length (four bytes, big end first) and that many bytes. The server sends a Load, which the child answers
+with Hello or Failed; from then on one frame is one AskMessage. All of these are in JSON. The child sends lists of
+Replies: all that one step of the engine brought, for all requests together, is one frame and one write.
 Each reply is a record; that of a plain token, of which there are most, holds its bytes, the others JSON, where bytes
 travel as the characters of the same numbers.
 """
@@ -10,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 import puna.errors
@@ -25,8 +26,7 @@ from puna.types import Candidate
 HEADER = struct.Struct(">I")
 
 SOCKET = "runner.sock"
-LOAD = "load.json"
-"""Names in the child's directory: where the server listens, and what the child is to load."""
+"""Name in the child's directory: where the server listens."""
 
 
 # ------------------------------------------------------------------------------------------------------- at the start
@@ -34,10 +34,10 @@ LOAD = "load.json"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the child is to load, and how. `memory`: bytes that it may take in all, 0: what the system has free.
+    """The server's first word: what the child is to load, and how.
 
-    `shards`: the files after the first, where the weights are in several.
-    `cache_type`: what keys and values are kept as. `speculation`: whether next tokens are guessed.
+    `shards`: the files after the first, where the weights are in several. `memory`: bytes that it may take in all, 0:
+    what the system has free. `cache_type`: what the cache is kept as. `speculation`: whether next tokens are guessed.
     """
 
     weights: str
@@ -49,13 +49,6 @@ class Load:
     cache_type: str = "f16"
     speculation: bool = True
     shards: Sequence[str] = ()
-
-    def write(self, directory: Path) -> None:
-        (directory / LOAD).write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def read(cls, directory: Path) -> Load:
-        return cls(**json.loads((directory / LOAD).read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +163,15 @@ ReplyBody: TypeAlias = "Prefilled | Token | End | PunaError | Scores | list[int]
 """Prefilled, Tokens, then an End, to AskGenerate; one of the others, or an error, to the rest."""
 
 Reply: TypeAlias = tuple[int, ReplyBody]
+
+
+def load_frame(load: Load) -> bytes:
+    return _frame(asdict(load))
+
+
+def read_load(payload: bytes) -> Load:
+    said = json.loads(payload)
+    return Load(**{**said, "shards": tuple(said["shards"])})
 
 
 def hello_frame(word: Hello | Failed) -> bytes:
@@ -296,6 +298,18 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes:
         (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))
         return await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+def receive_frame(connection: socket.socket) -> bytes:
+    """The next frame's payload, of a connection that blocks; empty when there is none any more."""
+    try:
+        header = connection.recv(HEADER.size, socket.MSG_WAITALL)
+        if len(header) < HEADER.size:
+            return b""
+        (length,) = HEADER.unpack(header)
+        return connection.recv(length, socket.MSG_WAITALL)
+    except ConnectionError:
         return b""
 
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import psutil
 
 from puna.engine.endings import CANDIDATES, ROLES, ending_tokens
-from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, lacking
+from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, Unprepared, lacking
 from puna.engine.llama.client import LlamaRunner
 from puna.engine.llama.http import EngineSocket
 from puna.engine.llama.options import (
@@ -46,7 +46,7 @@ _POLL_FIRST, _POLL_MOST = 0.01, 0.1
 _ASK_TIMEOUT = 10.0
 
 
-class _LlamaEngine(ABC):
+class _LlamaEngine(Unprepared, ABC):
     """What both have in common. `cpu_only`: it computes on the processor, whatever else the machine has."""
 
     profile: ClassVar[Profile]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from pathlib import Path
+import socket
+import threading
 
 import pytest
 
@@ -24,10 +25,13 @@ from puna.engine.cpu.protocol import (
     ReplyBody,
     ask_frame,
     hello_frame,
+    load_frame,
     read_ask,
     read_frame,
     read_hello,
+    read_load,
     read_replies,
+    receive_frame,
     replies_frame,
 )
 from puna.engine.runner import End, Sampling, Token
@@ -100,10 +104,18 @@ def test_the_first_word() -> None:
     assert read_hello(body(hello_frame(hello))) == hello
 
 
-def test_what_to_load(tmp_path: Path) -> None:
+def test_what_to_load() -> None:
     load = Load("/a b/é.gguf", 512, 4, threads=None, step_tokens=64, memory=0, speculation=False)
-    load.write(tmp_path)
-    assert Load.read(tmp_path) == load
+    assert read_load(body(load_frame(load))) == load
+
+
+def test_a_frame_is_received_whole_and_its_end_is_seen() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        frame = load_frame(Load("x" * 300_000, 512, 4, threads=None, step_tokens=None, memory=0))
+        threading.Thread(target=lambda: [ours.sendall(frame[:2]), ours.sendall(frame[2:]), ours.close()]).start()
+        assert receive_frame(theirs) == body(frame)
+        assert receive_frame(theirs) == b""
 
 
 def test_a_token_is_a_few_bytes_and_the_same_value_each_time() -> None:
