@@ -231,6 +231,8 @@ ROWS: tuple[Row, ...] = (
         "Memory that loaded models may take together. Default 0: what the system has free."),
     Row("max_body", ("PUNA_MAX_BODY",), _count, "a number of bytes",
         "Largest request body, except uploads of blobs. Default 67108864 (64 MiB)."),
+    Row("max_download", ("PUNA_MAX_DOWNLOAD",), _count, "a number of bytes",
+        "Most bytes that one pull may download; known before it begins. Default 0: what the disk has room for."),
     Row("max_connections", ("PUNA_MAX_CONNECTIONS",), _positive, "a number of connections, 1 or more",
         "Connections that may be open at once; one more is answered with 503. Default 1000."),
     Row("max_bodies", ("PUNA_MAX_BODIES",), _positive, "a number of bytes, 1 or more",
@@ -285,6 +287,7 @@ class Settings:
     strict: bool = False
     memory_limit: int = 0
     max_body: int = 64 * 1024 * 1024
+    max_download: int = 0
     max_connections: int = 1000
     max_bodies: int = 256 * 1024 * 1024
     read_timeout: float = 30.0

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from puna.store.library import Library
+
 
 def write_wheel(
     directory: Path,
@@ -31,6 +33,13 @@ def write_wheel(
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     return path
+
+
+def left_over(library: Library) -> list[str]:
+    """Files of the store, but for whole blobs and manifests."""
+    return [path.name for path in (library.root / "downloads").rglob("*")] + [
+        path.name for path in library.root.rglob("*") if path.is_file() and path.suffix == ".tmp"
+    ]
 
 
 @dataclass

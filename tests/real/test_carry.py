@@ -96,3 +96,41 @@ def test_without_network(
     finally:
         there("serve", "--stop")
     assert (done.returncode, done.stdout.strip()) == (0, '"carried"'), done.stderr
+
+
+def test_in_packages(smollm2_gguf: Path, tmp_path: Path) -> None:
+    """Into a folder of wheels, in two parts, and back by pip; then it answers."""
+    here = store_of(smollm2_gguf, tmp_path / "here")
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PUNA_"))}
+    environment |= {
+        "PUNA_HOST": f"127.0.0.1:{free_port()}",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder),
+    }
+
+    def puna(models: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "puna", *arguments],
+            env={**environment, "PUNA_MODELS": str(tmp_path / models)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert puna("here", "package", "carried:1", "-o", str(folder)).endswith("puna pull pypi/carried-1:1.0.0\n")
+    assert len(list(folder.iterdir())) == 3
+    puna("there", "pull", "pypi/carried-1")
+    name = Name.parse("pypi/carried-1")
+    assert Library.open(tmp_path / "there").manifest_bytes(name) == here.manifest_bytes(NAME)
+    try:
+        answer = puna("there", "run", "pypi/carried-1", "--format", '{"const": "carried"}', "Say it.")
+    finally:
+        puna("there", "serve", "--stop")
+    assert answer.strip() == '"carried"'

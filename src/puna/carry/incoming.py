@@ -19,17 +19,14 @@ from typing import BinaryIO
 from puna.carry.layout import INDEX, MARK, Carried, blob_member, blob_of, parse_index
 from puna.carry.outgoing import Told
 from puna.carry.tar import TarFile, shown, tar_files
-from puna.errors import DigestMismatch, InvalidRequest, ModelFileError, StoreError, Unsupported
+from puna.errors import DigestMismatch, InvalidRequest, ModelFileError, Unsupported
 from puna.model.digest import Digest
 from puna.model.gguf import read_header
 from puna.model.manifest import ADAPTER_TYPE, MAX_MANIFEST_BYTES, MODEL_TYPE, PROJECTOR_TYPE, Manifest, parse_manifest
 from puna.model.name import Name
-from puna.store.files import write_errors
+from puna.store.files import check_room, write_errors
 from puna.store.library import Library
 from puna.types import Progress
-
-SPARE_BYTES = 64 * 1024 * 1024
-"""Left free on the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +100,7 @@ def _unpack(stream: BinaryIO, directory: Path, told: Told) -> tuple[tuple[Carrie
 
 
 def _write(member: TarFile, digest: Digest, directory: Path, told: Told) -> Path:
-    free = shutil.disk_usage(directory).free
-    if member.size + SPARE_BYTES > free:
-        what = f"{shown(member.name)} has {member.size} bytes, {free} are free"
-        raise StoreError(f"no space left on the disk: {what}", code="disk_full")
+    check_room(directory, member.size)
     path = directory / digest.filename
     hashed, done = hashlib.sha256(), 0
     with write_errors("writing a blob of the archive"):

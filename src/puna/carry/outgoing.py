@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +14,7 @@ from puna.errors import ModelFileError
 from puna.model.digest import Digest
 from puna.model.manifest import Layer, parse_manifest
 from puna.model.reference import Reference
-from puna.store.files import store_errors
+from puna.store.files import store_errors, whole_file
 from puna.store.library import Library
 from puna.types import Progress
 
@@ -27,7 +24,7 @@ Told = Callable[[Progress], None]
 
 def write_archive(wanted: Sequence[Reference], library: Library, path: Path, told: Told) -> None:
     """The archive at `path`, in one step: it is whole, or `path` is as it was. Else as `send_archive`."""
-    with _whole(path) as stream:
+    with whole_file(path) as stream:
         send_archive(wanted, library, stream, told)
 
 
@@ -95,18 +92,3 @@ def _content(layer: Layer, library: Library, told: Told) -> Iterator[bytes]:
             yield data
     if hashed.hexdigest() != layer.digest.hex.lower():
         raise ModelFileError(f"blob {layer.digest} is damaged: its bytes are not those that were stored")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when all went well. OSError names `path`'s directory."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -207,6 +207,31 @@ def import_archive(file: str, *, name: str) -> None:
     work(file, name)
 
 
+@puna.command("package")
+@_model
+@click.option("-o", "--output", metavar="DIR", default=".", show_default=True, help="Where the wheels go.")
+@click.option("--name", metavar="NAME", default="", help="Of the package; made from the model's if not given.")
+@click.option("--package-version", metavar="VERSION", default="1.0.0", show_default=True, help="Of the package.")
+@click.option(
+    "--part-size",
+    metavar="MB",
+    type=click.IntRange(1, 2000),
+    default=90,
+    show_default=True,
+    help="Of weights in one wheel.",
+)
+@addressed
+def package(model: str, *, output: str, name: str, package_version: str, part_size: int) -> None:
+    """Build wheels that carry a model.
+
+    A package index, or a folder that pip looks into, then holds it, and 'puna pull pypi/NAME' takes it back to the
+    byte. A model that is larger than an index takes in one file becomes several packages. Nothing in them runs.
+    """
+    from puna.cli.package import package as work
+
+    work(model, output, name=name, version=package_version, part_size=part_size * 1_000_000)
+
+
 @puna.command("list")
 @_prefix
 @addressed

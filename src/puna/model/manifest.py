@@ -27,6 +27,9 @@ PARAMS_TYPE = _IMAGE + "params"
 MESSAGES_TYPE = _IMAGE + "messages"
 LICENSE_TYPE = _IMAGE + "license"
 
+PACKAGED = "puna-manifest.json"
+"""What a manifest is called in a package of an index; blobs are called as in a store."""
+
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 

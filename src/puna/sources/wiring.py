@@ -14,4 +14,4 @@ from puna.store.library import Library
 @asynccontextmanager
 async def open_sources(settings: Settings, library: Library) -> AsyncIterator[Sources]:
     """The sources of a server. What they hold open (connections) is closed on leaving."""
-    yield Sources(library, [Packages()])
+    yield Sources(library, [Packages(settings.max_download)])

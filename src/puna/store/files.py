@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from puna.errors import StoreError, StoreReadOnly
 
@@ -39,6 +41,33 @@ def store_error(doing: str, error: OSError) -> StoreError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StoreError(f"{doing}: no space left on the disk", code="disk_full")
     return StoreError(f"{doing}: {error.strerror or error}")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when all went well. OSError names `path`'s directory."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+SPARE_BYTES = 64 * 1024 * 1024
+"""Left free on the disk where sizes are known before the work."""
+
+
+def check_room(directory: Path, needed: int) -> None:
+    """StoreError when `needed` bytes do not fit on the disk of `directory`, which is there."""
+    with store_errors("looking at the disk"):
+        free = shutil.disk_usage(directory).free
+    if needed and free < needed + SPARE_BYTES:
+        raise StoreError(f"no space left on the disk: {needed} bytes are needed, {free} are free", code="disk_full")
 
 
 def write_file(path: Path, data: bytes) -> None:

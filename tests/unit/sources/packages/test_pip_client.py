@@ -28,6 +28,11 @@ RETRY = "WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConne
         ([NONE.format("x", "none"), MATCH], SourceNotFound, "no wheel of x"),
         ([NONE.format("x", "0.1, 0.2"), MATCH], SourceNotFound, "there are 0.1, 0.2"),
         ([RETRY, NONE.format("x", "none"), MATCH], SourceError, "could not be reached"),
+        (
+            ["Downloading x-1-py3-none-any.whl (92.9 MB)", "ERROR: Could not install: ReadTimeoutError: timed out"],
+            SourceError,
+            "Pulling again begins this file anew",
+        ),
         (["ERROR: Invalid requirement: 'x=='"], SourceNotFound, "not the name"),
         (
             ["ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"],

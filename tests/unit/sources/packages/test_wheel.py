@@ -7,6 +7,7 @@ import pytest
 
 from fakes.wheels import write_wheel
 from puna.errors import PunaError, SourceError, Unsupported
+from puna.sources.packages.parts import is_carried
 from puna.sources.packages.wheel import Member, open_wheel
 
 
@@ -26,8 +27,8 @@ def test_what_is_in_it(tmp_path: Path) -> None:
     }
     path = write_wheel(tmp_path, files)
     with open_wheel(path) as wheel:
-        assert wheel.models == (Member("some_model/A.GGUF", 1), Member("some_model/b.gguf", 10))
-        assert (wheel.licences(), wheel.version) == (("MIT text",), "1.0")
+        assert wheel.members(is_carried) == (Member("some_model/A.GGUF", 1), Member("some_model/b.gguf", 10))
+        assert (wheel.licences(), wheel.requirements) == (("MIT text",), ("absent",))
     assert copied(path, Member("some_model/b.gguf", 10)) == b"B" * 10
 
 
@@ -41,7 +42,7 @@ def test_licence_of_the_metadata(tmp_path: Path) -> None:
 def test_names_lead_nowhere(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, {"../../escape.gguf": b"x", "/abs.gguf": b"y"})
     with open_wheel(path) as wheel:
-        for member in wheel.models:
+        for member in wheel.members(is_carried):
             wheel.copy(member, lambda _: None)
             assert "/" not in member.filename
     assert sorted(item.name for item in tmp_path.rglob("*")) == [path.name]
@@ -67,7 +68,7 @@ def test_damage(tmp_path: Path, damage: str) -> None:
 
     def read() -> None:
         with open_wheel(path) as wheel:
-            for member in wheel.models:
+            for member in wheel.members(is_carried):
                 wheel.copy(member, lambda _: None)
 
     with pytest.raises(SourceError, match="damaged"):
@@ -91,7 +92,7 @@ def test_claims_of_the_directory(tmp_path: Path, entries: int, size: int) -> Non
 def test_bombs(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, {"m.gguf": bytes(80_000_000)})
     with open_wheel(path) as wheel, pytest.raises(SourceError, match="claims to unpack"):
-        _ = wheel.models
+        _ = wheel.members(is_carried)
 
 
 def test_sizes_that_lie(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_sizes_that_lie(tmp_path: Path) -> None:
 def test_unusual_compression(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, {"m.gguf": b"x"}, compression=zipfile.ZIP_BZIP2)
     with open_wheel(path) as wheel, pytest.raises(Unsupported):
-        _ = wheel.models
+        _ = wheel.members(is_carried)
 
 
 def test_hundred_damaged_copies(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_hundred_damaged_copies(tmp_path: Path) -> None:
         try:
             with open_wheel(path) as wheel:
                 wheel.licences()
-                for member in wheel.models:
+                for member in wheel.members(is_carried):
                     wheel.copy(member, lambda _: None)
         except PunaError:
             continue
