@@ -27,6 +27,9 @@
     │   └── StoreReadOnly      403  it may be read, not written
     ├── SourceError                502  a registry, an index or a transfer failed
     │   ├── SourceNotFound         404  the source does not have that model
+    │   ├── SourceUnreachable      502  a host cannot be reached, or the connection broke
+    │   ├── SourceAnswer           502  a host answered with an error
+    │   ├── AccessDenied           403  a host does not let this user in
     │   └── DigestMismatch         502  bytes arrived that are not what their digest says
     └── EngineError                500  a runner failed
         ├── LoadFailed             500  it did not start; carries the cause from its stderr
@@ -104,6 +107,9 @@ Code: TypeAlias = Literal[
     "source_error",
     "digest_mismatch",
     "unreachable",
+    "access_denied",
+    "private_address",
+    "registry_not_allowed",
     "pip_missing",
     # running them
     "overloaded",
@@ -346,6 +352,27 @@ class SourceNotFound(SourceError):
     status = 404
     type = "invalid_request_error"
     default_code: ClassVar[Code | None] = "model_not_found"
+
+
+class SourceUnreachable(SourceError):
+    """No connection, or it broke: worth another try."""
+
+    default_code: ClassVar[Code | None] = "unreachable"
+
+
+class SourceAnswer(SourceError):
+    """A host answered with an error. `answer`: its HTTP status; `retry_after`: seconds, where it asks to wait."""
+
+    def __init__(self, message: str, answer: int, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        self.retry_after = retry_after
+
+
+class AccessDenied(SourceError):
+    status = 403
+    type = "permission_error"
+    default_code: ClassVar[Code | None] = "access_denied"
 
 
 class DigestMismatch(SourceError):

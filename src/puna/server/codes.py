@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from puna import errors
-from puna.errors import Code, InvalidRequest, PunaError, SourceError, StoreError
+from puna.errors import Code, Forbidden, InvalidRequest, PunaError, SourceError, StoreError
 
 MEANINGS: Mapping[Code, str] = {
     "missing_required_parameter": "a field that is needed is not there",
@@ -71,6 +71,9 @@ MEANINGS: Mapping[Code, str] = {
     "source_error": "where a model comes from answered with an error, or not as it should",
     "digest_mismatch": "bytes are not what their digest says",
     "unreachable": "where a model comes from cannot be reached",
+    "access_denied": "where a model comes from does not let this user in",
+    "private_address": "a host's address is not public, and no setting names the host",
+    "registry_not_allowed": "the setting of allowed registries does not have that host",
     "pip_missing": "this Python has no pip to fetch a model with",
     "overloaded": "the queue is full, or memory is; try again later",
     "server_stopping": "the server is ending; what was under way is cut",
@@ -109,7 +112,8 @@ def _statuses(code: Code) -> str:
 
 _STATUSES: Mapping[Code, int] = {
     "disk_full": StoreError.status,
-    "unreachable": SourceError.status,
+    "private_address": Forbidden.status,
+    "registry_not_allowed": Forbidden.status,
     "pip_missing": SourceError.status,
 }
 """Of codes that no kind of error has for its own, and that are no fault of the request."""

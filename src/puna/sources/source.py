@@ -21,11 +21,12 @@ class Terms:
     """What the caller of one pull or push allows and asks.
 
     `insecure`: plain http with the Name's host. `literal`: the Name was written with its host, and that host is meant,
-    whatever else a Name without one may stand for.
+    whatever else a Name without one may stand for. `local`: who asks is on this machine, and may name hosts near it.
     """
 
     insecure: bool = False
     literal: bool = False
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

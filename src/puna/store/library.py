@@ -64,6 +64,8 @@ MAX_TEXT_BYTES = 16 * 1024 * 1024
 """Of a template, system, params, messages or license layer."""
 PRUNE_AGE = 3600.0
 """Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
+PARTIAL_AGE = 7 * 86_400.0
+"""Seconds for which a download that was broken off can go on."""
 CLAIMED_SECONDS = 60.0
 """For which a blob that was stored anew is left alone when the manifest that named it before goes."""
 _REMEMBERED = 512
@@ -149,6 +151,11 @@ class Library:
     def downloads(self) -> Path:
         """Where sources put what is on its way, on the same disk as the blobs."""
         return self.root / "downloads"
+
+    @property
+    def partials(self) -> Path:
+        """Where downloads that can go on lie until they are blobs, a directory each."""
+        return self.root / "partial"
 
     # ---------------------------------------------------------------------------------------------------- reading
 
@@ -333,7 +340,8 @@ class Library:
                 return ()
             self._own.blobs.tidy(used.union(*(_digests(store) for store in self._stores[1:])))
             self._own.kept.tidy(self._own.manifests.names())
-            return self._prune_blobs(used, (time.time() if now is None else now) - PRUNE_AGE)
+            now = time.time() if now is None else now
+            return (*self._prune_blobs(used, now - PRUNE_AGE), *_remove_old(self.partials, now - PARTIAL_AGE))
 
     def _prune_blobs(self, used: frozenset[Digest], before: float) -> tuple[str, ...]:
         names = {name for digest in used for name in (digest.filename, str(digest))}
@@ -347,10 +355,7 @@ class Library:
                 if path.name not in names and max(status.st_mtime, status.st_ctime) < before:
                     path.unlink(missing_ok=True)
                     removed.append(path.name)
-            for path in self.downloads.iterdir() if self.downloads.is_dir() else ():
-                if max(file.lstat().st_mtime for file in (path, *path.rglob("*"))) < before:
-                    shutil.rmtree(path, ignore_errors=True)
-                    removed.append(path.name)
+        removed += _remove_old(self.downloads, before)
         for path in sorted(self._own.manifests.directory.glob("**/"), reverse=True):
             remove_empty(path, up_to=self._own.manifests.directory)
         return tuple(removed)
@@ -605,6 +610,16 @@ def _digests(store: _Store) -> frozenset[Digest]:
     """Every digest that a manifest of the store names. ModelFileError or StoreError when one cannot be read."""
     manifests = [parse_manifest(store.manifests.read(name)) for name in store.manifests.names()]
     return frozenset(layer.digest for manifest in manifests for layer in manifest.blobs)
+
+
+def _remove_old(parent: Path, before: float) -> list[str]:
+    """Directories below in which nothing was written since. Gives their names."""
+    removed = []
+    for path in parent.iterdir() if parent.is_dir() else ():
+        if max(file.lstat().st_mtime for file in (path, *path.rglob("*"))) < before:
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(path.name)
+    return removed
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -8,10 +8,7 @@ redirect; no proxies, no cookies, no credentials; limits of size and time.
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import socket
-from collections.abc import Iterable, Iterator
 
 import aiohttp
 from aiohttp import AddrInfoType
@@ -19,15 +16,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from puna.addresses import check_public
 from puna.errors import InvalidRequest
 from puna.server.media import MAX_IMAGE, check_image
 
 FETCH_SECONDS = 15.0
 MAX_REDIRECTS = 3
-
-
-class _PrivateAddress(OSError):
-    """A name that leads to an address which is not public."""
 
 
 async def fetch_image(url: str, param: str, *, private: bool = False) -> bytes:
@@ -78,58 +72,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(data) > MAX_IMAGE:
             raise ValueError(f"it has more than {MAX_IMAGE} bytes")
     return bytes(data)
-
-
-def check_public(addresses: Iterable[str]) -> None:
-    """OSError if one of them is not a public unicast address, also behind IPv6's ways to write an IPv4 address."""
-    for text in addresses:
-        try:
-            address = ipaddress.ip_address(text.partition("%")[0])
-        except ValueError as error:
-            raise _private(text) from error
-        if not all(one.is_global and not one.is_multicast for one in (address, *_inside(address))) or _local(address):
-            raise _private(text)
-
-
-def _private(address: str) -> _PrivateAddress:
-    # With a number, since aiohttp shows the words of an error that has one.
-    return _PrivateAddress(errno.EACCES, f"{address} is not a public address")
-
-
-_EMBEDDED = tuple(
-    (ipaddress.IPv6Network(network), shift)
-    for network, shift in (
-        ("::/96", 0),  # IPv4-compatible
-        ("::ffff:0:0/96", 0),  # IPv4-mapped
-        ("::ffff:0:0:0/96", 0),  # IPv4-translated
-        ("64:ff9b::/96", 0),  # NAT64
-        ("2002::/16", 80),  # 6to4
-        ("2001::/32", 64),  # Teredo: its server
-    )
-)
-"""Where IPv6 addresses hold an IPv4 address, and how far from the end."""
-
-_TEREDO = ipaddress.IPv6Network("2001::/32")
-_LOCAL = tuple(map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10")))
-"""Gateways and addresses of one site, whatever the Python that runs this says of them."""
-
-
-def _inside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """The IPv4 addresses that something on the way may make of an address."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return
-    number = int(address)
-    for network, shift in _EMBEDDED:
-        if address in network:
-            yield ipaddress.IPv4Address(number >> shift & 0xFFFFFFFF)
-    if address in _TEREDO:
-        yield ipaddress.IPv4Address(~number & 0xFFFFFFFF)
-    if number >> 32 & 0xFCFFFFFF == 0x5EFE:  # ISATAP
-        yield ipaddress.IPv4Address(number & 0xFFFFFFFF)
-
-
-def _local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return isinstance(address, ipaddress.IPv6Address) and any(address in network for network in _LOCAL)
 
 
 def _public_socket(target: AddrInfoType) -> socket.socket:

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from aiohttp.resolver import ThreadedResolver
 
+from puna.addresses import check_public
 from puna.errors import InvalidRequest
-from puna.server.openai.fetch import check_public, fetch_image
+from puna.server.openai.fetch import fetch_image
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])
