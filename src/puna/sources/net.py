@@ -64,7 +64,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hosts:
+class Destinations:
     """Which hosts may be called, from settings.
 
     `allowed`: patterns ('registry.example', 'registry.example:5000', '*.example', '*'); empty: any, and no private
@@ -104,7 +104,7 @@ def _hostname(host: str) -> str:
 class Net:
     """Connections of one server, made when first needed, closed by `close`. One event loop only."""
 
-    hosts: Hosts = field(default_factory=Hosts)
+    destinations: Destinations = field(default_factory=Destinations)
     patience: Patience = field(default_factory=Patience)
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     _sessions: dict[Reach, aiohttp.ClientSession] = field(default_factory=dict)
@@ -211,7 +211,7 @@ class Net:
             raise SourceError(f"{response.url.host} redirects from https to {target.scheme}, which is refused")
         if target.origin() == response.url.origin():
             return target, reach
-        if host in self.hosts.configured:
+        if host in self.destinations.configured:
             return target, Reach.ANY
         return target, min(reach, _from(response))
 
