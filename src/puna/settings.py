@@ -216,6 +216,9 @@ ROWS: tuple[Row, ...] = (
         "Requests that may wait for a model before more are refused with 503. Default 512."),
     Row("load_timeout", ("PUNA_LOAD_TIMEOUT", "OLLAMA_LOAD_TIMEOUT"), _duration, "a duration such as 5m",
         "How long a load may take without a sign of life. 0 or negative: for ever. Default 5m."),
+    Row("stall_timeout", ("PUNA_STALL_TIMEOUT",), _duration, "a duration such as 2m",
+        "How long a runner with work may give no sign of life before it is ended, and its requests with the cause. "
+        "0 or negative: for ever. Default 2m."),
     Row("origins", ("PUNA_ORIGINS", "OLLAMA_ORIGINS"), _names, "origins, separated by commas",
         "Browser origins that may call the server, besides those of this machine."),
     Row("api_keys", ("PUNA_API_KEYS",), _names, "keys, separated by commas",
@@ -279,6 +282,7 @@ class Settings:
     max_loaded_models: int = 0
     max_queue: int = 512
     load_timeout: float = 300.0
+    stall_timeout: float = 120.0
     origins: tuple[str, ...] = ()
     api_keys: tuple[str, ...] = ()
     no_prune: bool = False

@@ -105,6 +105,7 @@ class ChildProcess:
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._heard = 0
         self._closing = False
+        self._verdict: str | None = None
         self.directory = directory
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done with the cause when the process is gone."""
@@ -152,6 +153,14 @@ class ChildProcess:
         except psutil.NoSuchProcess:
             return self._heard, 0
 
+    def kill(self, why: str) -> None:
+        """End it now; `why` is the cause. No effect once it has ended."""
+        if self.died.done() or self._verdict is not None:
+            return
+        self._verdict = why
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def close(self) -> None:
         """Ask, wait, kill; then remove its directory. May be called twice, and cancelled."""
         try:
@@ -184,7 +193,7 @@ class ChildProcess:
         if rest:
             self._lines.append(rest.decode(errors="replace"))
         returncode = await self._process.wait()
-        self.died.set_result("closed" if self._closing else cause(returncode, self._lines))
+        self.died.set_result(self._verdict or ("closed" if self._closing else cause(returncode, self._lines)))
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -263,7 +263,14 @@ class Runner(Protocol):
         ...
 
     async def busy(self) -> int:
-        """How many slots work now, as the engine itself sees it."""
+        """How many slots work now, as the engine itself sees it.
+
+        It is whoever computes that answers, between two steps: an answer is a sign of life.
+        """
+        ...
+
+    def kill(self, why: str) -> None:
+        """End it now, without asking; `why` becomes the cause that `died` tells. No effect once it has ended."""
         ...
 
     async def close(self) -> None:

@@ -467,9 +467,12 @@ class ScriptedRunner:
         self._check_alive()
         return sum(slot.working for slot in self._slots)
 
-    async def close(self) -> None:
+    def kill(self, why: str) -> None:
         if not self._died.done():
-            self._died.set_result("closed")
+            self._died.set_result(why)
+
+    async def close(self) -> None:
+        self.kill("closed")
 
     def _check_alive(self) -> None:
         if self._died.done():

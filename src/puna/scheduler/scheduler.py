@@ -26,8 +26,8 @@ from puna.engine import memory
 from puna.engine.choose import EngineChoice, choose
 from puna.engine.engine import Engine, ModelFacts, Opinion
 from puna.engine.runner import LoadOptions, ModelFiles, Runner, RunnerInfo
-from puna.errors import InvalidRequest, LoadFailed, Overloaded
-from puna.scheduler import policy
+from puna.errors import EngineError, InvalidRequest, LoadFailed, LoadTimeout, Overloaded
+from puna.scheduler import failures, policy
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
 from puna.settings import LONGEST, Settings
 from puna.types import MOST_CONTEXT, Options
@@ -42,6 +42,12 @@ REST = 2.0
 """Seconds without a request after which the engines prepare for the next start."""
 
 _LOAD_FIELDS = frozenset(item.name for item in fields(LoadOptions)) & frozenset(item.name for item in fields(Options))
+
+_FAILURES_KEPT = 256
+"""Models of which it is known that their runners ended."""
+
+_WATCH_SECONDS = 5.0
+"""Between two looks at a runner that has work."""
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +100,7 @@ class _Place:
     leaving: bool = False
     timer: asyncio.TimerHandle | None = None
     closing: asyncio.Task[None] | None = None
+    watching: asyncio.Task[None] | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -122,6 +129,14 @@ class _Place:
             expires=self.expires(now),
             used=self.used,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A runner that ended on its own, or had to be ended, at a time of the event loop."""
+
+    when: float
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +187,7 @@ class Scheduler:
         self._facts: dict[str, ModelFacts] = {}
         self._opinions = lru_cache(maxsize=256)(self._ask)
         self._memory = lru_cache(maxsize=1024)(self._reckon)
+        self._failures: dict[Key, list[_Failure]] = {}
         self._ids = count(1)
         self._closed = False
         self._rest: asyncio.TimerHandle | None = None
@@ -196,6 +212,7 @@ class Scheduler:
         """
         began = time.perf_counter_ns()
         order = self._order(model, options, keep_alive, embedding)
+        self._check_rested(order)
         place = await self._acquire(order)
         try:
             runner = await self._ready(place)
@@ -318,6 +335,28 @@ class Scheduler:
             cache_type=settings.kv_cache_type,
             embedding=embedding,
         )
+
+    def _check_rested(self, order: _Order) -> None:
+        """Overloaded while a model rests that ended its runners again and again."""
+        key, now = order.wish.key, self._now()
+        seconds = failures.rest([failure.when for failure in self._failures.get(key, ())], now)
+        if not seconds or any(place.key == key and not place.leaving for place in self._places.values()):
+            return
+        counted = failures.recent([failure.when for failure in self._failures[key]], now)
+        raise Overloaded(
+            f"the runner of {order.model.name.short} ended {len(counted)} times in the last "
+            f"{failures.WINDOW / 60:g} minutes, last of all: {self._failures[key][-1].cause}. "
+            f"It is loaded again in {seconds:.0f} s at the earliest",
+            retry_after=seconds,
+        )
+
+    def _note_failure(self, place: _Place, cause: str) -> None:
+        now = self._now()
+        known = self._failures.pop(place.key, [])
+        kept = [failure for failure in known if now - failure.when < failures.WINDOW]
+        self._failures[place.key] = [*kept, _Failure(now, cause)]
+        while len(self._failures) > _FAILURES_KEPT:
+            self._failures.pop(next(iter(self._failures)))
 
     async def _acquire(self, order: _Order) -> _Place:
         """A place with this request counted among its users."""
@@ -457,11 +496,15 @@ class Scheduler:
         """The load ended, one way or the other."""
         runner = place.runner
         if runner is None:
+            error = None if place.loading.cancelled() else place.loading.exception()
+            if isinstance(error, LoadTimeout):
+                self._note_failure(place, error.message)
             self._gone(place)
             return
         place.size = runner.info.memory or place.size
         place.load = replace(place.load, slots=runner.info.slots)  # another engine may have stepped in
         runner.died.add_done_callback(lambda died: self._died(place, died))
+        place.watching = asyncio.create_task(self._watch(place, runner))
         if not place.users:
             self._leave(place)
         self._advance()
@@ -469,7 +512,34 @@ class Scheduler:
     def _died(self, place: _Place, died: asyncio.Future[str]) -> None:
         if not place.leaving:
             _log.warning("runner died", model=place.model.name.short, cause=died.result())
+            self._note_failure(place, died.result())
             self._leave(place, now=True)
+
+    async def _watch(self, place: _Place, runner: Runner) -> None:
+        """End a runner that has work, and gives no sign of life; or goes on with work that nobody waits for."""
+        limit = self._settings.stall_timeout
+        if limit <= 0:
+            return
+        pause, busy, unwanted = min(limit / 4, _WATCH_SECONDS), 0, 0.0
+        while not runner.died.done():
+            await asyncio.sleep(pause)
+            if not place.users and not busy:
+                continue
+            try:
+                busy = await asyncio.wait_for(runner.busy(), limit)
+            except asyncio.TimeoutError:
+                self._end_stalled(place, runner, f"it had work and gave no sign of life for {limit:g} s")
+                return
+            except EngineError:
+                continue  # it has ended, or is about to
+            unwanted = unwanted + pause if busy and not place.users else 0.0
+            if unwanted >= limit:
+                self._end_stalled(place, runner, f"it went on for {limit:g} s with work that was cancelled")
+                return
+
+    def _end_stalled(self, place: _Place, runner: Runner, why: str) -> None:
+        _log.warning("ending a runner", model=place.model.name.short, cause=why)
+        runner.kill(why)
 
     def _arm(self, place: _Place) -> None:
         """Start the keep-alive timer."""
@@ -502,6 +572,8 @@ class Scheduler:
         try:
             await runner.close()
         finally:
+            if place.watching is not None:
+                place.watching.cancel()
             self._gone(place)
 
     def _gone(self, place: _Place) -> None:

@@ -15,7 +15,7 @@ from fakes.house import make_model
 from fakes.waiting import turn, turns_until
 from puna.engine.choose import EngineChoice
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
-from puna.engine.scripted import Script, ScriptedEngine
+from puna.engine.scripted import Script, ScriptedEngine, ScriptedRunner, ScriptedVocabulary
 from puna.errors import InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsupported
 from puna.model.digest import Digest
 from puna.model.model import Model
@@ -353,6 +353,57 @@ async def test_a_runner_that_died_is_replaced_and_others_are_untouched() -> None
         fresh = await touch(scheduler, "a")
         assert fresh is not lease.runner
         assert await touch(scheduler, "b") is other
+
+
+async def test_a_model_whose_runners_end_again_and_again_rests() -> None:
+    async with open_scheduler(Counting()) as scheduler:
+        for _ in range(3):
+            runner = await touch(scheduler, "a")
+            runner.kill("it is broken")
+            await turns_until(lambda: not scheduler.loaded(), 5, "the runner to be gone")
+        with pytest.raises(Overloaded, match=r"ended 3 times .* all: it is broken\. .* again in 1 s") as refused:
+            await touch(scheduler, "a")
+        assert 0 < refused.value.retry_after <= 1
+        await touch(scheduler, "b")
+
+
+class Deaf(ScriptedRunner):
+    """Works, and answers nobody that asks whether it does."""
+
+    async def busy(self) -> int:
+        await asyncio.shield(self.died)
+        return await super().busy()
+
+
+class Stubborn(ScriptedRunner):
+    """Goes on with what was cancelled."""
+
+    asked = 0
+
+    async def busy(self) -> int:
+        self.asked += 1
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"), [(Deaf, "gave no sign of life for 0.05 s"), (Stubborn, "with work that was cancelled")]
+)
+async def test_a_runner_that_hangs_is_ended(kind: type[ScriptedRunner], cause: str) -> None:
+    class Engine(Counting):
+        async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+            made = await super().start(files, load, reason=reason)
+            assert isinstance(made, ScriptedRunner)
+            return kind(files.name, self.script, ScriptedVocabulary(), made.info)
+
+    async with open_scheduler(Engine(), stall_timeout=0.05) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING) as lease:
+            if not isinstance(lease.runner, Stubborn):
+                assert cause in await gone(lease.runner)
+            else:
+                stubborn = lease.runner
+                await turns_until(lambda: stubborn.asked > 0, 5, "a look at it while it has work")
+        assert cause in await gone(lease.runner)
+        assert not (await touch(scheduler, "a")).died.done()
 
 
 async def test_closing_ends_every_runner_and_refuses_the_line() -> None:

@@ -255,6 +255,9 @@ class CpuRunner:
         finally:
             self._end(number, cancel=not ended)
 
+    def kill(self, why: str) -> None:
+        self._child.kill(why)
+
     async def close(self) -> None:
         self._link.close()
         await self._child.close()

@@ -277,6 +277,9 @@ class LlamaRunner:
             if not self.died.done():
                 self._socket.open_ahead()
 
+    def kill(self, why: str) -> None:
+        self._process.kill(why)
+
     async def close(self) -> None:
         self._socket.close()
         await self._process.close()
