@@ -13,10 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from puna.engine import leash
 from puna.engine.cpu.loaded import ModelParts, load
 from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Shutdown, Told
+from puna.engine.cpu.memory import give_back
 from puna.engine.cpu.protocol import (
     SOCKET,
     AskCancel,
@@ -39,6 +41,9 @@ from puna.engine.cpu.protocol import (
 from puna.engine.cpu.voice import Voice
 from puna.errors import PunaError
 
+if TYPE_CHECKING:
+    from puna.engine.cpu.constraint import GrammarMatcher, Grammars
+
 
 def main() -> int:
     """Serve the model that the server names over the socket in the working directory. It may do so late, or never."""
@@ -57,6 +62,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     connection.sendall(hello_frame(loaded.hello))
+    give_back()
     serve(loaded, connection)
     return 0
 
@@ -83,6 +89,8 @@ class Speaker:
         self._loaded = loaded
         self._workers = ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2), "worker")
         self._voice: Voice | None = None
+        self._grammars: Grammars | None = None
+        self._making_grammars = threading.Lock()
         self._preparing: dict[int, asyncio.Task[None]] = {}
 
     def tell(self, told: Told) -> None:
@@ -126,13 +134,17 @@ class Speaker:
 
     async def _constrain(self, ask: AskGenerate, loop: Loop) -> None:
         """Compile the grammar, then hand the request on."""
-        compile_ = self._loaded.grammars.matcher
         try:
-            matcher = await asyncio.get_running_loop().run_in_executor(self._workers, compile_, ask.gbnf or "")
+            matcher = await asyncio.get_running_loop().run_in_executor(self._workers, self._matcher, ask.gbnf or "")
         except PunaError as error:
             self._send([(ask.number, error)])
         else:
             loop.put(Generate(ask.number, ask.tokens, ask.sampling, matcher, ask.prediction))
+
+    def _matcher(self, gbnf: str) -> GrammarMatcher:
+        with self._making_grammars:
+            grammars = self._grammars = self._grammars or self._loaded.grammars()
+        return grammars.matcher(gbnf)
 
     async def _reply(self, number: int, work: Callable[[], ReplyBody]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A model loaded into this process: forward, tokenizer, cache and grammars, and its words for what the loop tells."""
+"""A model loaded into this process: forward, tokenizer and cache, and its words for what the loop tells."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from puna.engine.cpu.cache import Cache, capacity_for
 from puna.engine.cpu.check import check_numbers
-from puna.engine.cpu.constraint import Grammars, TokenTable
 from puna.engine.cpu.forward import Forward
 from puna.engine.cpu.library import variant
+from puna.engine.cpu.lists import ByteTexts
 from puna.engine.cpu.loop import Census, LoopLimits
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import SMALLEST
@@ -24,25 +25,23 @@ from puna.engine.cpu.stream import Scored, StreamEvent
 from puna.engine.cpu.tokenizer import Tokenizer
 from puna.engine.runner import Token
 from puna.errors import InvalidRequest
-from puna.model.gguf import Header
 from puna.model.shards import read_whole
 from puna.types import Candidate
+
+if TYPE_CHECKING:
+    from puna.engine.cpu.constraint import Grammars
 
 
 @dataclass(frozen=True, slots=True)
 class ModelParts:
-    """All that a loop needs of a loaded model.
-
-    `shown`: each token's bytes as an answer shows them, empty for control tokens.
-    """
+    """All that a loop needs of a loaded model. `pieces`: each token's bytes."""
 
     model: Forward
     tokenizer: Tokenizer
     cache: Cache
     limits: LoopLimits
-    grammars: Grammars
     pace: Pace
-    shown: tuple[bytes, ...]
+    pieces: ByteTexts
     hello: Hello
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
@@ -55,11 +54,17 @@ class ModelParts:
             raise InvalidRequest(f"there is no token {unknown[0]}", param="tokens")
         return self.tokenizer.detokenize(tokens)
 
+    def grammars(self) -> Grammars:
+        """Made anew, with the library that it needs: many servers never get a grammar."""
+        from puna.engine.cpu.constraint import Grammars, TokenTable
+
+        return Grammars(TokenTable(self.pieces, self.tokenizer.control, self.tokenizer.eos))
+
     def answer(self, event: StreamEvent | Census) -> ReplyBody:
         """What the loop told, in the words of the protocol."""
         match event:
             case Drawn(token, logprob, top):
-                return Token(token, self.shown[token], logprob, self._candidates(top))
+                return Token(token, self._shown(token), logprob, self._candidates(top))
             case Scored(tokens):
                 return [(drawn.logprob or 0.0, self._candidates(drawn.top)) for drawn in tokens]
             case Census(running, waiting, open_, capacity):
@@ -68,7 +73,11 @@ class ModelParts:
                 return event
 
     def _candidates(self, top: tuple[tuple[int, float], ...]) -> tuple[Candidate, ...]:
-        return tuple(Candidate(token, self.shown[token], logprob) for token, logprob in top)
+        return tuple(Candidate(token, self._shown(token), logprob) for token, logprob in top)
+
+    def _shown(self, token: int) -> bytes:
+        """As an answer shows it."""
+        return b"" if token in self.tokenizer.control else self.pieces[token]
 
 
 def load(order: Load) -> ModelParts:
@@ -76,7 +85,7 @@ def load(order: Load) -> ModelParts:
     files = [Path(path) for path in (order.weights, *order.shards)]
     header = read_whole(files, arrays=True)
     with ThreadPoolExecutor(1, "words") as beside:  # packing leaves the interpreter's lock alone
-        reading = beside.submit(_read_words, header)
+        reading = beside.submit(Tokenizer, header)
         model = Forward(
             files,
             header,
@@ -85,7 +94,7 @@ def load(order: Load) -> ModelParts:
             most_rows=max(MOST_ROWS, order.slots + SMALLEST),
             cache_type=order.cache_type,
         )
-        words = reading.result()
+        tokenizer = reading.result()
     left = psutil.virtual_memory().available
     if order.memory:
         left = min(left, order.memory - psutil.Process().memory_info().rss)
@@ -93,8 +102,6 @@ def load(order: Load) -> ModelParts:
     blocks = capacity_for(order.num_ctx, order.slots, block_size=size, bytes_per_block=model.bytes_per_block, left=left)
     model.allocate(blocks)
     check_numbers(model)
-    tokenizer, control = words.tokenizer, words.control
-    pieces = words.pieces + [b""] * max(model.vocabulary - tokenizer.vocabulary, 0)
     return ModelParts(
         model=model,
         tokenizer=tokenizer,
@@ -102,9 +109,8 @@ def load(order: Load) -> ModelParts:
         limits=LoopLimits(
             order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos), speculation=order.speculation
         ),
-        grammars=Grammars(TokenTable(pieces, control, tokenizer.eos)),
         pace=Pace(order.step_tokens and min(order.step_tokens, MOST_ROWS)),  # more would be slower, and take memory
-        shown=tuple(b"" if token in control else piece for token, piece in enumerate(pieces)),
+        pieces=tokenizer.pieces.filled(model.vocabulary),
         hello=Hello(
             version=variant(),
             vocabulary=model.vocabulary,
@@ -117,20 +123,6 @@ def load(order: Load) -> ModelParts:
             markup=tokenizer.markup,
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    """What a model file says of its tokens."""
-
-    tokenizer: Tokenizer
-    pieces: list[bytes]
-    control: frozenset[int]
-
-
-def _read_words(header: Header) -> _Words:
-    tokenizer = Tokenizer(header)
-    return _Words(tokenizer, tokenizer.pieces, tokenizer.control)
 
 
 def cores() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
+from puna.engine.cpu.lists import ByteTexts, Places
 from puna.engine.cpu.pieces import SPACE, Merger, by_scores, remembered
 from puna.engine.cpu.words import WORD_RULES, WordRule, word_cutter
 from puna.engine.endings import ROLE_TEXTS, ROLES, TEXTS, ending_tokens
@@ -52,13 +53,17 @@ _CONTROL = frozenset({Kind.CONTROL, Kind.UNKNOWN})
 
 
 class Tokenizer:
-    """Needs a header read with its arrays. ModelFileError if the vocabulary is missing, damaged or of another kind."""
+    """Needs a header read with its arrays. ModelFileError if the vocabulary is missing, damaged or of another kind.
+
+    `bos`: the token that texts begin with where `add_bos`; `eos`: those that end an answer; `pieces`: the bytes of each
+    token, see `piece`; `control`: all control tokens.
+    """
 
     def __init__(self, header: Header) -> None:
         facts = _Metadata(header)
         self._texts = facts.texts("tokens")
         self._ids = {text: index for index, text in enumerate(self._texts)}
-        self._kinds = facts.kinds(len(self._texts))
+        self._kinds = bytearray(facts.kinds(len(self._texts)))
         self._is_bytes = header.text("tokenizer.ggml.model") == "gpt2"
         rule = facts.rule() if self._is_bytes else WordRule((), add_bos=True)
         self.bos = facts.token("bos")
@@ -66,7 +71,8 @@ class Tokenizer:
         self.eos = self._ends(facts)
         self._space_prefix = facts.flag("add_space_prefix", not self._is_bytes)
         self._encode_text = self._byte_level(facts, rule) if self._is_bytes else self._sentence_pieces(facts)
-        self._pieces = self._make_pieces()
+        self.pieces = ByteTexts(self._make_pieces())
+        self.control = frozenset([token for token, kind in enumerate(self._kinds) if kind in _CONTROL])
         self._specials = self._find_specials()
         self._eats_space = self._space_eaters((header.name or "").lower())
 
@@ -96,23 +102,13 @@ class Tokenizer:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; of a control token its text."""
-        return self._pieces[token]
+        return self.pieces[token]
 
     def detokenize(self, tokens: Iterable[int]) -> bytes:
-        return b"".join(self._pieces[token] for token in tokens)
+        return b"".join([self.pieces[token] for token in tokens])
 
     def is_control(self, token: int) -> bool:
-        return self._kinds[token] in _CONTROL
-
-    @property
-    def control(self) -> frozenset[int]:
-        """All control tokens."""
-        return frozenset([token for token, kind in enumerate(self._kinds) if kind in _CONTROL])
-
-    @property
-    def pieces(self) -> list[bytes]:
-        """The bytes of all tokens, see `piece`."""
-        return list(self._pieces)
+        return token in self.control
 
     # -------------------------------------------------------------------------------------------- special tokens
 
@@ -121,7 +117,7 @@ class Tokenizer:
         parts: list[str | int] = [text] if text else []
         letters = set(text)
         for token, content in self._specials:
-            if content[0] not in letters or (not special and self._kinds[token] is not Kind.USER_DEFINED):
+            if content[0] not in letters or (not special and self._kinds[token] != Kind.USER_DEFINED):
                 continue
             if content in text:
                 parts = [piece for part in parts for piece in self._cut(part, token, content)]
@@ -168,9 +164,8 @@ class Tokenizer:
 
     def _byte_level(self, facts: _Metadata, rule: WordRule) -> Callable[[str], list[int]]:
         ids = self._ids
-        merges = facts.texts("merges")
         # Not parted: that would take as long as packing the weights. The first of equals counts.
-        order = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
+        order = Places(facts.texts("merges"))
         byte_ids: list[int | None] = [None] * 256  # a byte that is no token is left out
 
         def place(left: str, right: str) -> int | None:
@@ -196,13 +191,13 @@ class Tokenizer:
     def _make_pieces(self) -> list[bytes]:
         pieces = self._normal_pieces()
         for token, kind in enumerate(self._kinds):
-            if kind is Kind.NORMAL:
+            if kind == Kind.NORMAL:
                 continue
             text = self._texts[token]
             if kind in {Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED}:
                 pieces[token] = text.encode()
             else:
-                pieces[token] = bytes([int(text[3:5], 16)]) if kind is Kind.BYTE else b""
+                pieces[token] = bytes([int(text[3:5], 16)]) if kind == Kind.BYTE else b""
         return pieces
 
     def _normal_pieces(self) -> list[bytes]:
