@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from puna.convert.launch import to_gguf
+from puna.convert.quantize import find_program, kind_of, quantized
 from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, TemplateTooCostly, Unsupported
 from puna.lane import while_waiting
 from puna.model.digest import Digest
@@ -41,6 +45,7 @@ from puna.model.shards import ShardName, filename, place, together
 from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.sources.worker import Report, Worker
+from puna.store.files import write_errors
 from puna.store.library import MAX_TEXT_BYTES, Library
 from puna.template.cage import Cage
 from puna.template.facts import ChatTemplate
@@ -70,6 +75,7 @@ class CreateRequest:
     requires: str | None = None
     renderer: str | None = None
     parser: str | None = None
+    quantize: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,9 @@ def check_request(request: CreateRequest, cage: Cage) -> None:
         _check_template(request.template, cage)
     if request.requires:
         parse_requires(request.requires)
+    if request.quantize:
+        kind_of(request.quantize)
+        find_program()
     _, ignored = options_from_json(request.parameters, param="parameters")
     unknown = next((name for name in ignored if name not in OBSOLETE and name not in PARAMETERS), None)
     if unknown is not None:
@@ -182,16 +191,69 @@ def _build(request: CreateRequest, base_name: Name | None, library: Library, cag
     if base_name is not None:
         base = _from_model(library.resolve(base_name), library)
     else:
-        report(Progress("parsing GGUF"))
-        files = request.files.items()
-        base = _from_files([_uploaded(name, digest, "files", library, report) for name, digest in files])
+        base = _from_uploads(request, library, report)
     if not request.template:
         _check_bounds(base.header, cage)
+    if request.quantize:
+        base = _quantized(base, kind_of(request.quantize), library, report)
     layers = [*base.layers, *_adapters(request, base, library, report)]
     added_layers = _Adding(library, report, layers)
     _change(request, base, added_layers)
     config = _config(request, base, report)
     return Manifest(library.blobs.add_layer(CONFIG_TYPE, config.dump()), tuple(added_layers.layers))
+
+
+def _from_uploads(request: CreateRequest, library: Library, report: Report) -> _Base:
+    if any(name.lower().endswith(".safetensors") for name in request.files):
+        return _from_safetensors(request, library, report)
+    report(Progress("parsing GGUF"))
+    files = request.files.items()
+    return _from_files([_uploaded(name, digest, "files", library, report) for name, digest in files])
+
+
+def _from_safetensors(request: CreateRequest, library: Library, report: Report) -> _Base:
+    """A published directory's files become one GGUF."""
+    files = {name: _blob(name, digest, "files", library, report) for name, digest in request.files.items()}
+    with _scratch(library) as scratch:
+        made = to_gguf(files, scratch, request.name.model, report)
+        return _from_files([_taken(made, request.name, library, report)])
+
+
+def _quantized(base: _Base, kind: str, library: Library, report: Report) -> _Base:
+    """The same with other weights. What lies beside them stays."""
+    weights = [layer for layer in base.layers if layer.media_type == MODEL_TYPE]
+    if len(weights) != 1:
+        raise Unsupported("a model in several files cannot be quantized: join them first", param="quantize")
+    with _scratch(library) as scratch:
+        made = quantized(library.blobs.path(weights[0].digest), base.header, kind, scratch, report)
+        if made is None:
+            return base
+        taken, header = _taken(made, None, library, report)
+    config = replace(base.config, file_type=header.quantization)
+    layers = tuple(taken if layer.media_type == MODEL_TYPE else layer for layer in base.layers)
+    return _Base(config, layers, base.parameters, header)
+
+
+def _taken(made: Path, name: Name | None, library: Library, report: Report) -> tuple[Layer, Header]:
+    """A file that was made here, as a blob."""
+    size = made.stat().st_size
+    digest = library.blobs.add_file(
+        made, lambda done: report(Progress("verifying conversion", "conversion", size, done))
+    )
+    header = read_header(made, name="the converted file")
+    return Layer(media_type_of(header), digest, header.size, None if name is None else f"{name.model}.gguf"), header
+
+
+@contextmanager
+def _scratch(library: Library) -> Iterator[Path]:
+    """A private directory on the store's disk, gone afterwards."""
+    with write_errors("making a directory for the conversion"):
+        library.downloads.mkdir(parents=True, exist_ok=True)
+        directory = Path(tempfile.mkdtemp(prefix="create-", dir=library.downloads))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _config(request: CreateRequest, base: _Base, report: Report) -> Config:
@@ -289,7 +351,8 @@ def _from_files(files: Sequence[tuple[Layer, Header]]) -> _Base:
     return _Base(config_of(whole.header), layers, {}, whole.header)
 
 
-def _uploaded(name: str, digest_text: str, param: str, library: Library, report: Report) -> tuple[Layer, Header]:
+def _blob(name: str, digest_text: str, param: str, library: Library, report: Report) -> Path:
+    """Where the uploaded file is, whose bytes are what they are called by."""
     digest = Digest.parse(digest_text, param=param)
     path = library.blobs.find(digest)
     if path is None:
@@ -300,10 +363,17 @@ def _uploaded(name: str, digest_text: str, param: str, library: Library, report:
     )
     if fault is not None:
         raise ModelDamaged(f"{name}: blob {digest} {fault.words}: upload it again", param=param)
+    return path
+
+
+def _uploaded(name: str, digest_text: str, param: str, library: Library, report: Report) -> tuple[Layer, Header]:
+    digest = Digest.parse(digest_text, param=param)
+    path = _blob(name, digest_text, param, library, report)
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
     if start != MAGIC:
-        kind = "converting safetensors is not supported" if name.endswith(".safetensors") else "unknown type"
+        adapter = "a safetensors adapter is not converted here (llama.cpp's convert_lora_to_gguf.py does it)"
+        kind = adapter if name.endswith(".safetensors") else "unknown type"
         raise Unsupported(f"{name}: {kind}; only GGUF files can be used", param=param)
     header = read_header(path, name=PurePosixPath(name).name)
     return Layer(media_type_of(header), digest, header.size, PurePosixPath(name).name), header

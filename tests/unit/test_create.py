@@ -208,7 +208,7 @@ async def test_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("files", "kind", "words"),
     [
-        ({"m.safetensors": b"{}"}, Unsupported, "safetensors"),
+        ({"m.safetensors": b"{}"}, ModelFileError, "m.safetensors: not a safetensors file"),
         ({"m.bin": b"PK"}, Unsupported, "unknown type"),
         ({"a.gguf": WEIGHTS, "b.gguf": WEIGHTS + b"2"}, Unsupported, "there are several"),
         ({"a.gguf": MMPROJ}, Unsupported, "there are none"),

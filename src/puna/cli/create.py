@@ -44,22 +44,36 @@ def read_modelfile(path: Path) -> Modelfile:
     return modelfile
 
 
-def base_files(text: str, directory: Path) -> list[Path] | None:
-    """The files that FROM means, in order; None when it is a model's Name. Relative paths start at the Modelfile.
+def base_files(text: str, directory: Path) -> dict[str, Path] | None:
+    """The files that FROM means, by the path each is to have; None when it is a model's Name.
 
-    Of a model in shards the first one means all that lie beside it, a directory all GGUF files in it.
+    Relative paths start at the Modelfile. Of a model in shards the first one means all that lie beside it. A directory
+    means what a model is published as: its safetensors with their settings, or else all GGUF files.
     """
     path = directory / Path(text).expanduser()
     if path.is_file():
-        return beside(path)
+        return {one.name: one for one in beside(path)}
     if path.is_dir() and text.startswith((".", "/", "~")):
-        found = sorted(one for one in path.iterdir() if one.suffix.lower() == ".gguf" and one.is_file())
-        if not found:
-            raise NotFound(f"no GGUF files in {path}")
-        return found
+        return {one.relative_to(path).as_posix(): one for one in published(path)}
     if text.startswith((".", "/", "~")) or text.lower().endswith(".gguf"):
         raise NotFound(f"no such file: {path}")
     return None
+
+
+_SETTINGS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
+"""What belongs to safetensors, beside them."""
+
+
+def published(directory: Path) -> list[Path]:
+    """The files of a model in a directory: its safetensors with their settings, else all GGUF files."""
+    tensors = sorted(one for one in directory.glob("*.safetensors") if not one.name.startswith("adapter"))
+    if tensors:
+        others = (one for pattern in _SETTINGS for one in sorted(directory.glob(pattern)))
+        return [*tensors, *(one for one in others if one.is_file())]
+    found = sorted(one for one in directory.iterdir() if one.suffix.lower() == ".gguf" and one.is_file())
+    if not found:
+        raise NotFound(f"no GGUF and no safetensors files in {directory}")
+    return found
 
 
 def beside(path: Path) -> list[Path]:
@@ -84,7 +98,7 @@ async def _request(
         if found is None:
             request["from"] = text
         else:
-            files |= {path.name: path for path in found}
+            files |= found
     if files:
         request["files"] = await _bring_all(server, files, shown)
     if modelfile.adapter is not None:
@@ -124,6 +138,8 @@ async def _bring_all(server: Client, files: dict[str, Path], shown: Bars | Lines
 
 def _check_kind(path: Path) -> None:
     """Before gigabytes are read and sent."""
+    if path.suffix.lower() in {".safetensors", ".json", ".jinja", ".model", ".txt"}:
+        return
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise Unsupported(f"{path} is not a GGUF file")

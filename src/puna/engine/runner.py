@@ -81,6 +81,7 @@ class RunnerInfo:
     """What a loaded model is. `num_ctx` per slot. `reason`: why this engine was chosen, in words.
 
     `eos`: ids that end an answer. `add_bos`: a text prompt starts with `bos`. `memory`: bytes, estimated or measured.
+    `closes`: what a text that is embedded ends with, by the model's file (a separator, as a rule).
     `seed_exact`: the same request gives the same bytes, alone or in any company, cached or not. `bits`: differs where
     that differs, of engine and load, which may change a byte of an answer. `without_effect`: names of LoadOptions that
     mean nothing to this engine. `markup`: the texts that are control tokens when a text's are looked for (see
@@ -104,6 +105,7 @@ class RunnerInfo:
     bits: str = ""
     without_effect: tuple[str, ...] = ()
     markup: Markup = field(default=NO_MARKUP, repr=False, compare=False)
+    closes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

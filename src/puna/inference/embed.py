@@ -33,11 +33,12 @@ async def embeddings(runner: Runner, model: Model, request: EmbedRequest, began:
     if long and not request.truncate:
         raise ContextLengthExceeded(len(inputs[long[0]]), limit, param=f"input[{long[0]}]", what="input")
     ready = time.perf_counter_ns()
-    vectors = [_normalised(await runner.embed(tokens[:limit]), request.dimensions) for tokens in inputs]
+    fitting = [_cut(tokens, limit, runner.info.closes) for tokens in inputs]
+    vectors = [_normalised(await runner.embed(tokens), request.dimensions) for tokens in fitting]
     now = time.perf_counter_ns()
     return Embeddings(
         vectors=tuple(vectors),
-        prompt_tokens=sum(min(len(tokens), limit) for tokens in inputs),
+        prompt_tokens=sum(map(len, fitting)),
         timings=Timings(total=now - began, load=load_ns, prompt=now - ready),
         truncated=long,
         ignored=cut,
@@ -45,12 +46,19 @@ async def embeddings(runner: Runner, model: Model, request: EmbedRequest, began:
     )
 
 
+def _cut(tokens: list[int], limit: int, closes: tuple[int, ...]) -> list[int]:
+    """As many as fit. A text that has an end keeps it."""
+    if len(tokens) <= limit:
+        return tokens
+    end = list(closes) if len(closes) < limit and tokens[-len(closes) :] == list(closes) else []
+    return tokens[: limit - len(end)] + end
+
+
 async def _tokens(runner: Runner, item: str | tuple[int, ...], place: int) -> list[int]:
+    """A text as its model was trained on: with what begins and what ends it. Ids as they are given."""
     if isinstance(item, str):
         tokens = await runner.tokenize(item, special=True, bos=True)
-        if not tokens:
-            return [_beginning(runner.info, place)]
-        return tokens
+        return (tokens or [_beginning(runner.info, place)]) + list(runner.info.closes)
     wrong = next((token for token in item if not 0 <= token < runner.info.vocabulary), None)
     if wrong is not None:
         raise InvalidRequest(

@@ -49,8 +49,8 @@ def test_a_parameter_without_effect_is_told(tmp_path: Path, capsys: pytest.Captu
 def test_from_is_a_file_beside_the_modelfile_or_a_name(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     (tmp_path / "smollm2").mkdir()
-    assert base_files("./x.gguf", tmp_path) == [tmp_path / "x.gguf"]
-    assert base_files(str(tmp_path / "x.gguf"), Path("elsewhere")) == [tmp_path / "x.gguf"]
+    assert base_files("./x.gguf", tmp_path) == {"x.gguf": tmp_path / "x.gguf"}
+    assert base_files(str(tmp_path / "x.gguf"), Path("elsewhere")) == {"x.gguf": tmp_path / "x.gguf"}
     assert base_files("smollm2:135m", tmp_path) is None
     # Ollama takes a directory of that name instead of the model.
     assert base_files("smollm2", tmp_path) is None
@@ -58,7 +58,7 @@ def test_from_is_a_file_beside_the_modelfile_or_a_name(tmp_path: Path) -> None:
         base_files("./y.gguf", tmp_path)
     with pytest.raises(NotFound):
         base_files("y.gguf", tmp_path)
-    with pytest.raises(NotFound, match="no GGUF files"):
+    with pytest.raises(NotFound, match="no GGUF and no safetensors files"):
         base_files("./smollm2", tmp_path)
 
 
@@ -66,9 +66,18 @@ def test_from_a_first_shard_or_a_directory_is_all_of_them(tmp_path: Path) -> Non
     paths = [tmp_path / f"m-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
     for path in paths:
         path.write_bytes(b"GGUF")
-    assert base_files("./m-00001-of-00003.gguf", tmp_path) == paths
-    assert base_files(".", tmp_path) == paths
-    assert base_files("m-00002-of-00003.gguf", tmp_path) == [paths[1]]
+    named = {path.name: path for path in paths}
+    assert base_files("./m-00001-of-00003.gguf", tmp_path) == named
+    assert base_files(".", tmp_path) == named
+    assert base_files("m-00002-of-00003.gguf", tmp_path) == {paths[1].name: paths[1]}
     paths[1].unlink()
     with pytest.raises(NotFound, match="is one of 3 files, and not there are: m-00002-of-00003.gguf"):
         base_files("./m-00001-of-00003.gguf", tmp_path)
+
+
+def test_from_a_directory_as_it_is_published(tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    for name in ("model.safetensors", "config.json", "1_Pooling/config.json", "README.md", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes(b"{}")
+    (tmp_path / "also.gguf").write_bytes(b"GGUF")
+    assert list(base_files(".", tmp_path) or ()) == ["model.safetensors", "config.json", "1_Pooling/config.json"]

@@ -259,6 +259,7 @@ class _Properties:
     embedding: int
     plain: int
     bos: int | None
+    closes: tuple[int, ...]
     ends: Mapping[str, int]
 
 
@@ -270,6 +271,7 @@ async def _facts(socket: EngineSocket) -> _Properties:
     meta = (await ask("/v1/models"))["data"][0]["meta"]
     plain = (await ask("/tokenize", {"content": "a", "add_special": False}))["tokens"]
     special = (await ask("/tokenize", {"content": "a", "add_special": True}))["tokens"]
+    begins = len(special) > len(plain) and special[0] != plain[0]
     texts = {"content": "".join(sorted(CANDIDATES)), "add_special": False, "parse_special": True, "with_pieces": True}
     ends = (await ask("/tokenize", texts))["tokens"]
     return _Properties(
@@ -277,7 +279,8 @@ async def _facts(socket: EngineSocket) -> _Properties:
         vocabulary=meta["n_vocab"],
         plain=plain[-1],
         embedding=meta["n_embd"],
-        bos=special[0] if len(special) > len(plain) and special[0] != plain[0] else None,
+        bos=special[0] if begins else None,
+        closes=tuple(special[len(plain) + int(begins) :]),
         # A piece that is no whole character comes as a list of its bytes.
         ends={piece: item["id"] for item in ends if isinstance(piece := item["piece"], str) and piece in CANDIDATES},
     )
@@ -300,6 +303,7 @@ def _info(facts: _Properties, header: Header, load: LoadOptions) -> RunnerInfo:
         seed_exact=False,
         features=_features(load, facts),
         memory=0,
+        closes=facts.closes,
         markup=Markup({**{token.text: token.id for token in header.control_tokens}, **facts.ends}),
     )
 

@@ -159,8 +159,8 @@ class CreateBody(NamedBody):
     parser: Annotated[
         str, Honoured("Kept in the model. Answers are read as the template that makes prompts has them.")
     ] = ""
-    quantize: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""
-    quantization: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""
+    quantize: Annotated[str, Honoured("Weights of this type, by llama.cpp's program llama-quantize, on the PATH.")] = ""
+    quantization: Annotated[str, Honoured("The same.")] = ""
     draft_quantize: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""
     draft_files: Annotated[dict[str, str], Refused(_NOT_YET, harmless=({},))] = Field(default_factory=dict)
     remote_host: Annotated[str, Refused(_NOT_YET, harmless=("",))] = ""

