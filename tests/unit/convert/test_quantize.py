@@ -15,8 +15,10 @@ from puna.model.ggml import TensorType
 from puna.model.name import Name
 from puna.sources.sources import Sources
 from puna.store.library import Library
+from puna.template.cage import Cage
 
 NEW = Name.parse("new")
+CAGE = Cage()
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 async def made(library: Library, **arguments: object) -> list[str]:
     request = CreateRequest(name=NEW, **arguments)  # type: ignore[arg-type]
-    return [step.status async for step in create(request, library, Sources(library, []))]
+    return [step.status async for step in create(request, library, Sources(library, []), CAGE)]
 
 
 @pytest.mark.usefixtures("program")
