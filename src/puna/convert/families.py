@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.convert.safetensors import Tensor
-from puna.convert.source import Settings, settings
+from puna.convert.source import Published, settings
 from puna.convert.vocabulary import byte_level, chat_template, wordpiece
-from puna.convert.writer import Output, Value
+from puna.convert.writer import Made, MetadataEntry
 from puna.errors import ModelFileError, Unsupported
 from puna.model.ggml import TensorType
 
@@ -26,14 +26,14 @@ Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class Conversion:
     """`architecture`: llama.cpp's name. `names`: expressions for tensors of the source to names of ours, '' for those
     that are left out. `metadata`: of the directory and its settings.
     """
 
     architecture: str
     names: Mapping[str, str]
-    metadata: Callable[[Path, Settings], dict[str, Value]]
+    metadata: Callable[[Path, Published], dict[str, MetadataEntry]]
 
     def target(self, name: str) -> str | None:
         """What a tensor becomes; '' when it is left out, None when nobody knows."""
@@ -43,7 +43,7 @@ class Family:
         return None
 
 
-def convert(directory: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[dict[str, Value], list[Output]]:
+def convert(directory: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[dict[str, MetadataEntry], list[Made]]:
     """What is to be written. Unsupported: a model of another kind, or with a tensor that nothing here knows."""
     config = settings(directory, "config.json")
     kind = config.text("model_type") or ""
@@ -53,7 +53,7 @@ def convert(directory: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[
             f"models of the kind '{kind}' are not converted by Puna ({', '.join(FAMILIES)} are)", param="files"
         )
     half = TensorType.BF16 if any(tensor.type == "BF16" for tensor in tensors.values()) else TensorType.F16
-    metadata: dict[str, Value] = {
+    metadata: dict[str, MetadataEntry] = {
         "general.architecture": family.architecture,
         "general.type": "model",
         "general.name": name,
@@ -74,7 +74,9 @@ def convert(directory: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[
     return metadata, outputs
 
 
-def _output(family: Family, config: Settings, tensor: Tensor, half: TensorType, names: frozenset[str]) -> Output | None:
+def _output(
+    family: Conversion, config: Published, tensor: Tensor, half: TensorType, names: frozenset[str]
+) -> Made | None:
     target = family.target(tensor.name.removeprefix("bert."))
     if target is None:
         raise Unsupported(
@@ -86,12 +88,12 @@ def _output(family: Family, config: Settings, tensor: Tensor, half: TensorType, 
         return None
     # What is added or multiplied one by one is small, and read by llama.cpp in 32 bits.
     whole = len(tensor.shape) < 2 or target in {"position_embd.weight", "token_types.weight"}
-    return Output(
+    return Made(
         target, tensor.shape, TensorType.F32 if whole else half, lambda: _numbers(family, config, tensor, target)
     )
 
 
-def _numbers(family: Family, config: Settings, tensor: Tensor, target: str) -> Numbers:
+def _numbers(family: Conversion, config: Published, tensor: Tensor, target: str) -> Numbers:
     numbers = tensor.numbers()
     if family.architecture == "llama" and re.search(r"\.attn_[qk]\.", target):
         heads = config.count("num_attention_heads")
@@ -114,7 +116,7 @@ def _interleaved(numbers: Numbers, heads: int) -> Numbers:
 # ------------------------------------------------------------------------------------------------------------ families
 
 
-def _bert(directory: Path, config: Settings) -> dict[str, Value]:
+def _bert(directory: Path, config: Published) -> dict[str, MetadataEntry]:
     if (config.text("position_embedding_type") or "absolute") != "absolute":
         raise Unsupported("BERT with relative positions is not converted by Puna", param="files")
     if config.text("hidden_act") not in {None, "gelu"}:
@@ -139,8 +141,8 @@ def _bert(directory: Path, config: Settings) -> dict[str, Value]:
     }
 
 
-def _decoder(architecture: str) -> Callable[[Path, Settings], dict[str, Value]]:
-    def metadata(directory: Path, config: Settings) -> dict[str, Value]:
+def _decoder(architecture: str) -> Callable[[Path, Published], dict[str, MetadataEntry]]:
+    def metadata(directory: Path, config: Published) -> dict[str, MetadataEntry]:
         if config.said("attention_bias") and architecture != "qwen2":
             raise Unsupported("attention with biases is not converted by Puna for this family", param="files")
         if config.said("use_sliding_window"):
@@ -168,8 +170,8 @@ def _decoder(architecture: str) -> Callable[[Path, Settings], dict[str, Value]]:
     return metadata
 
 
-def _scaling(of: str, config: Settings) -> dict[str, Value]:
-    scaling = Settings("config.json: rope_scaling", config.object("rope_scaling"))
+def _scaling(of: str, config: Published) -> dict[str, MetadataEntry]:
+    scaling = Published("config.json: rope_scaling", config.object("rope_scaling"))
     match scaling.text("rope_type") or scaling.text("type") or "default":
         case "default" | "llama3":
             return {}
@@ -179,9 +181,9 @@ def _scaling(of: str, config: Settings) -> dict[str, Value]:
             raise Unsupported(f"rope scaling by '{other}' is not converted by Puna", param="files")
 
 
-def _rope_factors(family: Family, config: Settings) -> Output | None:
+def _rope_factors(family: Conversion, config: Published) -> Made | None:
     """Llama 3.1's: long waves are slowed by a factor, short ones not at all, and those between in part."""
-    scaling = Settings("config.json: rope_scaling", config.object("rope_scaling"))
+    scaling = Published("config.json: rope_scaling", config.object("rope_scaling"))
     if (scaling.text("rope_type") or scaling.text("type")) != "llama3":
         return None
     if family.architecture != "llama":
@@ -192,7 +194,7 @@ def _rope_factors(family: Family, config: Settings) -> Output | None:
     waves = 2 * np.pi * config.number("rope_theta", 10000.0) ** (np.arange(0, head, 2, dtype=np.float64) / head)
     smooth = np.clip((before / waves - low) / (high - low), 0.0, 1.0)
     factors = (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
-    return Output("rope_freqs.weight", factors.shape, TensorType.F32, lambda: factors)
+    return Made("rope_freqs.weight", factors.shape, TensorType.F32, lambda: factors)
 
 
 _BERT_LAYER = r"encoder\.layer\.(\d+)\."
@@ -226,10 +228,10 @@ _PLAIN = {
 _BIASES = {_LAYER + r"self_attn\.([qkv])_proj\.bias": r"blk.\1.attn_\2.bias"}
 _HEAD_NORMS = {_LAYER + r"self_attn\.([qk])_norm\.weight": r"blk.\1.attn_\2_norm.weight"}
 
-FAMILIES: Mapping[str, Family] = {
-    "bert": Family("bert", _BERT, _bert),
-    "llama": Family("llama", _PLAIN, _decoder("llama")),
-    "qwen2": Family("qwen2", _PLAIN | _BIASES, _decoder("qwen2")),
-    "qwen3": Family("qwen3", _PLAIN | _HEAD_NORMS, _decoder("qwen3")),
+FAMILIES: Mapping[str, Conversion] = {
+    "bert": Conversion("bert", _BERT, _bert),
+    "llama": Conversion("llama", _PLAIN, _decoder("llama")),
+    "qwen2": Conversion("qwen2", _PLAIN | _BIASES, _decoder("qwen2")),
+    "qwen3": Conversion("qwen3", _PLAIN | _HEAD_NORMS, _decoder("qwen3")),
 }
 """By `model_type` of config.json."""

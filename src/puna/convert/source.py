@@ -13,7 +13,7 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Published:
     """An object's values, each of the kind that it is asked as; ModelFileError names one that is not."""
 
     file: str
@@ -60,12 +60,12 @@ def read_json(path: Path, what: str) -> JsonValue:
     return value
 
 
-def settings(directory: Path, name: str) -> Settings:
+def settings(directory: Path, name: str) -> Published:
     """Empty when there is no such file."""
     value = read_json(directory / name, name)
     if value is not None and not isinstance(value, dict):
         raise ModelFileError(f"{name} is not an object")
-    return Settings(name, value or {})
+    return Published(name, value or {})
 
 
 def _told(value: JsonValue) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from puna.convert.source import Settings, read_json, settings
-from puna.convert.writer import Value
+from puna.convert.source import Published, read_json, settings
+from puna.convert.writer import MetadataEntry
 from puna.errors import ModelFileError, Unsupported
 from puna.types import JsonObject, JsonValue
 
@@ -30,7 +30,7 @@ MOST_TOKENS = 1 << 22
 _WORD_BEGIN = "\u2581"
 
 
-def wordpiece(directory: Path) -> dict[str, Value]:
+def wordpiece(directory: Path) -> dict[str, MetadataEntry]:
     """BERT's, without letters in upper case: llama.cpp knows no other. Words begin with U+2581 there."""
     tokenizer = _tokenizer(directory)
     model = _object(tokenizer, "model")
@@ -46,7 +46,7 @@ def wordpiece(directory: Path) -> dict[str, Value]:
         "bos": "[CLS]",
     }
     ids = {text: number for number, text in enumerate(tokens)}
-    found: dict[str, Value] = {
+    found: dict[str, MetadataEntry] = {
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": [_marked(text) for text in tokens],
@@ -64,7 +64,7 @@ def _marked(text: str) -> str:
     return text[2:] if text.startswith("##") else _WORD_BEGIN + text
 
 
-def byte_level(directory: Path, size: int) -> dict[str, Value]:
+def byte_level(directory: Path, size: int) -> dict[str, MetadataEntry]:
     """Byte-level BPE. `size`: tokens that the weights have; what the tokenizer lacks of them is unused."""
     tokenizer = _tokenizer(directory)
     model = _object(tokenizer, "model")
@@ -80,7 +80,7 @@ def byte_level(directory: Path, size: int) -> dict[str, Value]:
         raise ModelFileError(f"the tokenizer has {len(tokens)} tokens, the weights {size}")
     tokens += [f"[PAD{number}]" for number in range(len(tokens), size)]
     kinds += [UNUSED] * (size - len(kinds))
-    found: dict[str, Value] = {
+    found: dict[str, MetadataEntry] = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre,
         "tokenizer.ggml.tokens": tokens,
@@ -101,10 +101,10 @@ def chat_template(directory: Path) -> str | None:
     return said if isinstance(said, str) else None
 
 
-def _special(directory: Path, tokenizer: JsonObject, ids: dict[str, int]) -> dict[str, Value]:
+def _special(directory: Path, tokenizer: JsonObject, ids: dict[str, int]) -> dict[str, MetadataEntry]:
     """Of the settings: the tokenizer's, which name texts, before the model's, which have ids."""
     told, model = settings(directory, "tokenizer_config.json"), settings(directory, "config.json")
-    found: dict[str, Value] = {}
+    found: dict[str, MetadataEntry] = {}
     for role, name in (("bos", "bos"), ("eos", "eos"), ("padding", "pad"), ("unknown", "unk")):
         number = ids.get(_text_of(told, f"{name}_token"), _first(model.values.get(f"{name}_token_id")))
         if number is not None:
@@ -133,7 +133,7 @@ def _first(value: JsonValue) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _text_of(told: Settings, name: str) -> str:
+def _text_of(told: Published, name: str) -> str:
     value = told.values.get(name)
     if isinstance(value, dict):
         value = value.get("content")

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from puna.model.ggml import TensorType
 from puna.model.gguf import DEFAULT_ALIGNMENT, MAGIC, ValueType
 
-Value: TypeAlias = "bool | int | float | str | Sequence[int] | Sequence[float] | Sequence[str]"
+MetadataEntry: TypeAlias = "bool | int | float | str | Sequence[int] | Sequence[float] | Sequence[str]"
 """Whole numbers are written without a sign, in lists with one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class Made:
     """A tensor to be written. `shape` as in Python. `numbers` gives them in 32 bits, when asked for."""
 
     name: str
@@ -33,7 +33,7 @@ class Output:
 
 
 def write(
-    path: Path, metadata: Mapping[str, Value], tensors: Sequence[Output], done: Callable[[int, int], None]
+    path: Path, metadata: Mapping[str, MetadataEntry], tensors: Sequence[Made], done: Callable[[int, int], None]
 ) -> None:
     """`done` is told the bytes written so far, of all."""
     infos, offset = bytearray(), 0
@@ -81,7 +81,7 @@ def _text(text: str) -> bytes:
     return struct.pack("<Q", len(data)) + data
 
 
-def _typed(value: Value) -> bytes:
+def _typed(value: MetadataEntry) -> bytes:
     match value:
         case bool():
             return struct.pack("<I?", ValueType.BOOL.value, value)

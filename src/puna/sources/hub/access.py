@@ -1,4 +1,4 @@
-"""Access: where a hub is, whose token goes with a request, where its own client keeps files: by its variables. Pure,
+"""HubAccess: where a hub is, whose token goes with a request, where its own client keeps files: by its variables. Pure,
 but for reading the token's file.
 """
 
@@ -15,7 +15,7 @@ _YES = frozenset({"1", "on", "yes", "true"})
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class HubToken:
     """`origin`: where it was found, in words; the token itself is never told."""
 
     value: str
@@ -27,14 +27,14 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class HubAccess:
     """`endpoint`: a URL without a slash at its end. `chosen`: a variable names it. `cache`: the hub's own directory of
     downloaded files, there or not. `offline`: the hub is not to be asked.
     """
 
     endpoint: str = ENDPOINT
     chosen: bool = False
-    token: Token | None = None
+    token: HubToken | None = None
     cache: Path | None = None
     offline: bool = False
 
@@ -46,14 +46,14 @@ class Access:
         return f"with the token of {self.token.origin}"
 
 
-def access(environment: Mapping[str, str], home: Path | None) -> Access:
+def access(environment: Mapping[str, str], home: Path | None) -> HubAccess:
     """By HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_CACHE, HF_HOME and HF_HUB_OFFLINE. `home`: the user's."""
     endpoint = environment.get("HF_ENDPOINT", "").strip().rstrip("/")
     if endpoint and not endpoint.startswith(("https://", "http://")):
         raise SettingError("HF_ENDPOINT", endpoint, "a URL such as https://huggingface.co")
     root = _root(environment, home)
     cache = _path(environment, "HF_HUB_CACHE") or _path(environment, "HUGGINGFACE_HUB_CACHE")
-    return Access(
+    return HubAccess(
         endpoint=endpoint or ENDPOINT,
         chosen=bool(endpoint),
         token=_token(environment, root),
@@ -70,16 +70,16 @@ def _root(environment: Mapping[str, str], home: Path | None) -> Path | None:
     return None if home is None else home / ".cache" / "huggingface"
 
 
-def _token(environment: Mapping[str, str], root: Path | None) -> Token | None:
+def _token(environment: Mapping[str, str], root: Path | None) -> HubToken | None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if value := _clean(environment.get(name, "")):
-            return Token(value, name)
+            return HubToken(value, name)
     path = _path(environment, "HF_TOKEN_PATH") or (None if root is None else root / "token")
     try:
         value = "" if path is None else _clean(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return Token(value, str(path)) if value else None
+    return HubToken(value, str(path)) if value else None
 
 
 def _clean(text: str) -> str:

@@ -57,7 +57,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Chosen:
     weights: Weights
     projector: RepoFile | None
 
@@ -66,7 +66,7 @@ class Choice:
         return self.weights.files if self.projector is None else (*self.weights.files, self.projector)
 
 
-def choose(files: Sequence[RepoFile], tag: str, title: str) -> Choice:
+def choose(files: Sequence[RepoFile], tag: str, title: str) -> Chosen:
     """The files that `tag` means. `title`: the repository, for errors.
 
     SourceNotFound: it has no GGUF, or none that the tag could mean: those that are there are named. Unsupported: it
@@ -77,7 +77,7 @@ def choose(files: Sequence[RepoFile], tag: str, title: str) -> Choice:
         kinds = "safetensors, which cannot be pulled" if any(".safetensors" in one.path for one in files) else "others"
         raise SourceNotFound(f"{title} has no GGUF files (it has {kinds})", param="model")
     weights = _meant(found, tag, title)
-    return Choice(weights, _projector(files, weights))
+    return Chosen(weights, _projector(files, weights))
 
 
 def all_weights(files: Sequence[RepoFile], title: str) -> list[Weights]:
