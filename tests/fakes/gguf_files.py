@@ -239,7 +239,8 @@ def _typed(value: Value) -> bytes:
     assert isinstance(value, Sequence)
     items = list(value)
     element = max((_type(item) for item in items), default=_INT32)
-    element = _INT32 if element == _UINT32 else element
+    small = all(not isinstance(item, int) or item < 2**31 for item in items)
+    element = _INT32 if element == _UINT32 and small else element
     head = struct.pack("<IIQ", _ARRAY, element, len(items))
     return head + b"".join(_untyped(element, item) for item in items)
 

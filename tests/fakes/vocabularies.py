@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 from fakes.gguf_files import byte_tokens
 from puna.engine.cpu.tokenizer import Kind, Tokenizer
-from puna.model.gguf import Header, MetadataValue
+from puna.model.gguf import Header
 from puna.model.markup import Markup
+from puna.model.metadata import MetadataValue
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MERGED = ("us", "er", "user", "sy", "st", "em", "sta", "rt", "en", "end", "im", "<|", "|>", "Ġt", "he", "Ċ<", "ĊĊ")

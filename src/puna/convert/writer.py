@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.model.ggml import TensorType
-from puna.model.gguf import DEFAULT_ALIGNMENT, MAGIC, ValueType
+from puna.model.gguf import DEFAULT_ALIGNMENT, MAGIC
+from puna.model.metadata import ValueType
 
 MetadataEntry: TypeAlias = "bool | int | float | str | Sequence[int] | Sequence[float] | Sequence[str]"
 """Whole numbers are written without a sign, in lists with one."""

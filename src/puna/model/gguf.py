@@ -14,21 +14,21 @@ import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from io import FileIO
 from itertools import groupby
 from pathlib import Path
-from typing import TypeAlias
 
 from puna.errors import ModelFileError
 from puna.model.ggml import FILE_TYPES, TensorType
 from puna.model.markup import is_mark
+from puna.model.metadata import ArrayInfo, MetadataValue, Scalar, ValueType
+from puna.model.soundness import Unsound, check
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 
-MAX_HEADER_BYTES = 1 << 30
-MAX_PAIRS = 1 << 16
+MAX_HEADER_BYTES = 1 << 27
+MAX_PAIRS = 1 << 13
 MAX_TENSORS = 1 << 16
 MAX_KEY_BYTES = 1 << 16
 MAX_TENSOR_NAME_BYTES = 1 << 8
@@ -36,33 +36,19 @@ MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 1 << 20
 MAX_ELEMENTS = 1 << 22
 """Array elements walked in one header: sixteen times the largest vocabulary with its merges."""
-MAX_TEXT_BYTES = 1 << 26
-"""All text kept from one header together; four times that when arrays are kept."""
+MAX_TEXT_BYTES = 1 << 23
+"""All text kept from one header together, names and keys among it; four times that when arrays are kept."""
+MAX_VALUE_BYTES = 1 << 20
+"""Of one text that is no element of an array: the longest are chat templates and licences."""
 KEPT_NUMBERS = 1 << 10
 """Arrays of at most this many numbers are kept always: they hold settings of each layer."""
+MAX_KEPT_NUMBERS = 1 << 14
+"""Of all such arrays together; what is beyond is walked, not kept."""
 _CHUNK = 1 << 20
 _MARK_EVERY = 1 << 10
 _CONTROL = frozenset({2, 3})
 _USER_DEFINED = 4
 """`tokenizer.ggml.token_type`: of tokens that are no text (unknown, control), and of those that may be."""
-
-
-class ValueType(Enum):
-    """Types of metadata. `value` is the number in files."""
-
-    UINT8 = 0
-    INT8 = 1
-    UINT16 = 2
-    INT16 = 3
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    BOOL = 7
-    STRING = 8
-    ARRAY = 9
-    UINT64 = 10
-    INT64 = 11
-    FLOAT64 = 12
 
 
 _CODES: dict[ValueType, str] = {
@@ -79,24 +65,6 @@ _CODES: dict[ValueType, str] = {
     ValueType.FLOAT64: "d",
 }
 """struct's codes of the types that have a fixed size."""
-
-Scalar: TypeAlias = "bool | int | float | str"
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayInfo:
-    """An array that was walked. `values`: its elements, if they are few numbers (KEPT_NUMBERS).
-
-    `longest`: the bytes of its longest text.
-    """
-
-    type: ValueType
-    count: int
-    values: tuple[bool | int | float, ...] | None = None
-    longest: int = field(default=0, compare=False)
-
-
-MetadataValue: TypeAlias = "Scalar | ArrayInfo | tuple[Scalar, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +305,8 @@ class _Cursor:
         self._at = at
         return marks, longest
 
-    def texts(self, count: int, budget: int) -> tuple[list[str], int]:
-        """Read strings of at most `budget` bytes together; gives what is left of it."""
+    def texts(self, count: int, budget: int, key: str = "") -> tuple[list[str], int]:
+        """Read strings of at most `budget` bytes together; gives what is left of it. `key`: whose they are."""
         texts: list[str] = []
         keep = texts.append
         unpack = _U64.unpack_from
@@ -350,7 +318,8 @@ class _Cursor:
             length = unpack(self._buffer, at)[0]
             budget -= length
             if budget < 0:
-                raise _Damaged("its texts are larger than the bound on a header")
+                what = f"the text of {key}" if key else "its texts"
+                raise _Damaged(f"{what}: {length} bytes are larger than the bound on a header")
             at += 8
             self._at = at
             if at + length > len(self._buffer):
@@ -399,6 +368,7 @@ class _Parser:
         self._arrays = arrays
         self._elements_left = MAX_ELEMENTS
         self._text_left = MAX_TEXT_BYTES * (4 if arrays else 1)
+        self._numbers_left = MAX_KEPT_NUMBERS
         self._token_marks: list[int] = []
         self._kinds: dict[int, int] = {}
 
@@ -414,6 +384,10 @@ class _Parser:
             raise _Damaged("names no architecture")
         alignment = _alignment(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
         tensors = self._tensors(tensor_count, alignment)
+        try:
+            check(architecture, metadata, {tensor.name: tensor.shape for tensor in tensors})
+        except Unsound as error:
+            raise _Damaged(str(error)) from error
         return Header(
             version=version,
             architecture=architecture,
@@ -461,7 +435,7 @@ class _Parser:
 
     def _value(self, key: str, type_: ValueType) -> MetadataValue:
         if type_ is ValueType.STRING:
-            return self._text()
+            return self._text(key)
         if type_ is ValueType.ARRAY:
             return self._array(key)
         return self._number(type_)
@@ -485,10 +459,11 @@ class _Parser:
     def _numbers(self, key: str, type_: ValueType, count: int) -> ArrayInfo | tuple[Scalar, ...]:
         size = count * struct.calcsize(f"<{_CODES[type_]}")
         types = key == "tokenizer.ggml.token_type"
-        if not self._arrays and not types and count > KEPT_NUMBERS:
+        if not self._arrays and not types and count > min(KEPT_NUMBERS, self._numbers_left):
             self._cursor.skip(size)
             return ArrayInfo(type_, count)
         self._spend(count)
+        self._numbers_left -= min(count, self._numbers_left) if not types else 0
         values: tuple[bool | int | float, ...] = struct.unpack(f"<{count}{_CODES[type_]}", self._cursor.take(size))
         if types:
             self._kinds = {at: int(kind) for at, kind in enumerate(values) if kind in _CONTROL or kind == _USER_DEFINED}
@@ -511,14 +486,18 @@ class _Parser:
         if self._elements_left < 0:
             raise _Damaged(f"its arrays have more than {MAX_ELEMENTS} elements")
 
-    def _text(self) -> str:
-        (text,), self._text_left = self._cursor.texts(1, self._text_left)
+    def _text(self, key: str = "") -> str:
+        (text,), left = self._cursor.texts(1, min(self._text_left, MAX_VALUE_BYTES), key)
+        self._text_left -= min(self._text_left, MAX_VALUE_BYTES) - left
         return text
 
     def _label(self, what: str, limit: int) -> str:
         length = self._cursor.number(_U64)
         if not 0 < length <= limit:
             raise _Damaged(f"a {what} of {length} bytes (1 to {limit} are allowed)")
+        self._text_left -= length
+        if self._text_left < 0:
+            raise _Damaged("its names are larger than the bound on a header")
         try:
             return self._cursor.take(length).decode("utf-8")
         except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, TensorInfo, read_header
+from puna.model.soundness import Unsound, check_tensors
 
 MOST_SHARDS = 1000
 
@@ -118,6 +119,10 @@ def _joined(headers: Sequence[Header]) -> Header:
     said = first.number("split.tensors.count")
     if said is not None and said != len(tensors):
         raise ModelFileError(f"the model's files hold {len(tensors)} tensors, and the first of them names {said}")
+    try:
+        check_tensors(first.architecture, first.metadata, {tensor.name: tensor.shape for tensor in tensors.values()})
+    except Unsound as error:
+        raise ModelFileError(str(error)) from error
     return replace(first, tensors=tuple(tensors.values()), size=sum(header.size for header in headers))
 
 

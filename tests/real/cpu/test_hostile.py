@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -174,12 +176,13 @@ def test_bytes_turned_anywhere_are_refused_or_compute(models: Sequence[Path], tm
     ("change", "word"),
     [
         ({"llama.attention.head_count_kv": 3}, "heads"),
-        ({"llama.rope.dimension_count": 34}, "rotates"),
+        ({"llama.rope.dimension_count": 34}, "rope.dimension_count is 34, for heads of 32"),
+        ({"llama.rope.dimension_count": 1 << 31}, "rope.dimension_count"),
         ({"llama.rope.freq_base": 0.0}, "freq_base"),
         ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, "epsilon"),
-        ({"llama.block_count": 1 << 20}, "layers"),
-        ({"llama.block_count": 2}, "blk.1.attn_norm.weight"),
-        ({"llama.embedding_length": 96}, "attn_norm"),
+        ({"llama.block_count": 1 << 20}, "block_count is 1048576"),
+        ({"llama.block_count": 2}, "there are tensors of 1 layers"),
+        ({"llama.embedding_length": 96}, "the embeddings are 64 wide"),
         ({"llama.feed_forward_length": 96}, "ffn_gate"),
         ({"llama.attention.key_length": 48, "llama.attention.value_length": 48}, "multiple"),
     ],
@@ -219,6 +222,39 @@ def test_a_convolutions_tensor_that_is_missing_is_named(name: str, models: Seque
     parts = Parts(models[[recipe.family for recipe in RECIPES].index("lfm2")])
     parts.tensors = [tensor for tensor in parts.tensors if name not in tensor.name]
     assert f"blk.1.{name}.weight" in (tried(parts.write(tmp_path / "less.gguf")) or "")
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from real.cpu.test_hostile import *
+import psutil
+
+model, trials = Path(sys.argv[2]), int(sys.argv[3])
+assert tried(model) is None
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (64 << 20), resource.RLIM_INFINITY))
+refused = 0
+for trial in range(trials):
+    source = random.Random(trial)
+    parts = Parts(model)
+    for _ in range(source.randint(1, 2)):
+        source.choice(CHANGES[:4])(parts, source)
+    refused += tried(parts.write(model.parent / "changed.gguf")) is not None
+print(refused)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+@pytest.mark.timeout(1200)
+def test_no_header_makes_a_child_take_much_memory(models: Sequence[Path], tmp_path: Path) -> None:
+    """Where 64 MB more than a sound model takes are not to be had, nothing fails for want of memory."""
+    model = tmp_path / "model.gguf"
+    model.write_bytes(models[0].read_bytes())
+    command = [sys.executable, "-c", LIMITED, str(Path(__file__).parents[2]), str(model), str(TRIALS)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=1100)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert TRIALS // 4 < int(ended.stdout) < TRIALS
 
 
 def test_a_tensor_that_nobody_knows_is_named(models: Sequence[Path], tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fakes.gguf_files import CHATML, Tensor, gguf_bytes, write_gguf, write_tiny_llama
 from puna.errors import ModelFileError
 from puna.model.ggml import FILE_TYPES, TensorType
-from puna.model.gguf import MAX_ELEMENTS, ArrayInfo, Header, SpecialToken, ValueType, read_header
+from puna.model.gguf import MAX_ELEMENTS, Header, SpecialToken, read_header
+from puna.model.metadata import ArrayInfo, ValueType
 
 
 def read(tmp_path: Path, data: bytes, *, arrays: bool = False) -> Header:
@@ -130,9 +131,9 @@ def test_layers_may_differ(tmp_path: Path) -> None:
 
 
 def test_wrong_kinds_count_as_absent(tmp_path: Path) -> None:
-    metadata = {"llama.context_length": "x", "llama.block_count": True, "tokenizer.chat_template": 5, "general.name": 1}
-    header = read(tmp_path, gguf_bytes(metadata=metadata))
-    assert (header.context_length, header.block_count, header.chat_template, header.name) == (None,) * 4
+    """Of what nothing is computed from: all that is, is refused (test_soundness)."""
+    header = read(tmp_path, gguf_bytes(metadata={"general.type": 5, "general.file_type": "x", "split.count": "x"}))
+    assert (header.kind, header.number("split.count")) == ("model", None)
     assert (header.quantization, header.head_count, header.vocabulary_size) == ("unknown", None, None)
 
 

@@ -15,8 +15,9 @@ from puna.engine.cpu.words import WORD_RULES, WordRule, word_cutter
 from puna.engine.endings import ROLE_TEXTS, ROLES, TEXTS, ending_tokens
 from puna.engine.letters import BYTE_OF_LETTER, letters_of
 from puna.errors import ModelFileError
-from puna.model.gguf import Header, MetadataValue
+from puna.model.gguf import Header
 from puna.model.markup import is_mark
+from puna.model.metadata import MetadataValue
 
 _ROLES: Mapping[str, frozenset[str]] = {
     "fim_pre": frozenset({

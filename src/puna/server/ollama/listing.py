@@ -7,12 +7,14 @@ what else this server makes of a model (see `Here`) are ours.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from puna.model.capabilities import Capability
-from puna.model.gguf import ArrayInfo, Header
+from puna.model.gguf import Header
+from puna.model.metadata import ArrayInfo
 from puna.model.model import Model, size_text
 from puna.model.modelfile import render_model
 from puna.model.parameters import options_to_json
@@ -157,8 +159,13 @@ def _info(header: Header) -> JsonObject:
         if isinstance(value, ArrayInfo):
             info[key] = None
         else:
-            info[key] = list(value) if isinstance(value, tuple) else value
+            info[key] = [_finite(item) for item in value] if isinstance(value, tuple) else value
     return dict(sorted(info.items()))
+
+
+def _finite(value: bool | int | float | str) -> JsonValue:
+    """JSON has no word for what is no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rfc3339(moment: datetime) -> str:

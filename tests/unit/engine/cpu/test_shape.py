@@ -6,7 +6,8 @@ import pytest
 
 from puna.engine.cpu.shape import Dimensions, LayerKind, read_shape
 from puna.errors import ModelFileError
-from puna.model.gguf import Header, MetadataValue
+from puna.model.gguf import Header
+from puna.model.metadata import MetadataValue
 
 FACTS: dict[str, MetadataValue] = {
     "block_count": 6,
