@@ -2,11 +2,14 @@
 
 One decision at a time: the scheduler acts on it and asks again with a new Snapshot. In this order:
 
-1. The model is loaded (or loading) as wished: reuse it.
+1. The model is loaded (or loading) as wished, or with a larger context: reuse it.
 2. It is loaded otherwise: it has to leave first, once its requests are done.
 3. Too many are loaded, or memory does not suffice: one leaves. Idle ones first, of them the one that expires first,
    then the one used longest ago; when all work, that same order among them, and it leaves when its requests are done.
 4. Nothing of ours can leave: fewer slots if those fit, else refuse.
+
+One that works is told to leave only when somebody has waited for COLLATE_SECONDS: until then its own requests are
+served together, instead of one between two loads.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ from puna.engine.runner import LoadOptions
 
 HEADROOM = 0.95
 """Share of the free memory that a load may take."""
+
+
+COLLATE_SECONDS = 5.0
+"""For which requests to a model that works go before one that needs its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +46,25 @@ class Key:
 class Wish:
     """What one request needs.
 
-    `said`: names of the load options that it fixes; others suit as they are, `num_ctx` if it is not smaller.
-    `sizes`: (slots, bytes), most slots first; only the first if the number of slots is fixed.
+    `said`: names of the load options that it fixes; others suit as they are. `num_ctx` suits if it is not smaller.
+    `sizes`: (slots, bytes), most slots first; only the first if the number of slots is fixed. `waited`: seconds.
     """
 
     key: Key
     load: LoadOptions
     said: frozenset[str] = frozenset()
     sizes: tuple[tuple[int, int], ...] = ((1, 0),)
+    waited: float = inf
 
     def suits(self, load: LoadOptions) -> bool:
-        if "num_ctx" not in self.said and load.num_ctx < self.load.num_ctx:
+        if load.num_ctx < self.load.num_ctx:
             return False
-        return all(getattr(load, name) == getattr(self.load, name) for name in self.said)
+        return all(getattr(load, name) == getattr(self.load, name) for name in self.said - {"num_ctx"})
+
+    @property
+    def patient(self) -> bool:
+        """It may still let those pass whose model is there."""
+        return self.waited < COLLATE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +149,7 @@ def decide(wish: Wish, now: Snapshot) -> Decision:
     if any(held.leaving for held in now.held):
         return Wait()
     if now.held:
-        return _make_room(now.held)
+        return _make_room(wish, now.held)
     return _alone(wish, now)
 
 
@@ -151,7 +164,7 @@ def _same(held: Held, wish: Wish, now: Snapshot) -> Decision:
     if held.leaving:
         return Wait()
     if not wish.suits(held.load):
-        return Evict(held.id)
+        return Wait() if held.users and wish.patient else Evict(held.id)
     if held.users >= held.load.slots + now.queue:
         return Full()
     return Reuse(held.id)
@@ -161,12 +174,13 @@ def _fits(size: int, now: Snapshot) -> bool:
     return size <= room(now)
 
 
-def _make_room(held: Iterable[Held]) -> Decision:
+def _make_room(wish: Wish, held: Iterable[Held]) -> Decision:
     """Idle before working; then by expiry, then by last use. One that still loads is waited for."""
     loaded = [one for one in held if not one.loading]
     if not loaded:
         return Wait()
-    return Evict(min(loaded, key=lambda one: (one.users > 0, one.expires, one.used, one.id)).id)
+    first = min(loaded, key=lambda one: (one.users > 0, one.expires, one.used, one.id))
+    return Wait() if first.users and wish.patient else Evict(first.id)
 
 
 def _alone(wish: Wish, now: Snapshot) -> Decision:

@@ -28,6 +28,7 @@ from puna.engine.engine import Engine, ModelFacts, Opinion
 from puna.engine.runner import LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import EngineError, InvalidRequest, LoadFailed, LoadTimeout, Overloaded
 from puna.scheduler import failures, policy
+from puna.scheduler.narrowed import narrowed
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
 from puna.settings import LONGEST, Settings
 from puna.types import MOST_CONTEXT, Options
@@ -152,10 +153,11 @@ class _Order:
 
 @dataclass(eq=False, slots=True)
 class _Ticket:
-    """A request in line."""
+    """A request in line, `since` a time of the event loop."""
 
     order: _Order
     place: asyncio.Future[_Place]
+    since: float
 
 
 class Scheduler:
@@ -216,6 +218,8 @@ class Scheduler:
         place = await self._acquire(order)
         try:
             runner = await self._ready(place)
+            if options.num_ctx is not None:
+                runner = narrowed(runner, order.wish.load.num_ctx)
             yield Lease(runner, time.perf_counter_ns() - began)
         finally:
             self._release(place)
@@ -362,12 +366,14 @@ class Scheduler:
         """A place with this request counted among its users."""
         if self._closed:
             raise _stopping()
-        ticket = _Ticket(order, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(order, loop.create_future(), loop.time())
         if len(self._line) >= max(self._settings.max_queue, 1) and not self._serve(ticket, may_act=False):
             raise _full()
         if not ticket.place.done():
             self._line.append(ticket)
             self._advance()
+        impatient = None if ticket.place.done() else loop.call_later(policy.COLLATE_SECONDS, self._advance)
         try:
             return await ticket.place
         except asyncio.CancelledError:
@@ -375,6 +381,8 @@ class Scheduler:
                 self._release(ticket.place.result())
             raise
         finally:
+            if impatient is not None:
+                impatient.cancel()
             if ticket in self._line:
                 self._line.remove(ticket)
             self._advance()
@@ -401,7 +409,10 @@ class Scheduler:
     # --------------------------------------------------------------------------------------------------- the line
 
     def _advance(self) -> None:
-        """Serve the line. Who has to wait for memory holds back those behind who need some."""
+        """Serve the line: first who finds his model there; then who has to wait for memory holds back those behind."""
+        for ticket in [*self._line]:
+            if not ticket.place.done():
+                self._serve(ticket, may_act=False)
         may_act = True
         for ticket in [*self._line]:
             if not ticket.place.done():
@@ -411,7 +422,8 @@ class Scheduler:
     def _serve(self, ticket: _Ticket, *, may_act: bool) -> bool:
         """Give the ticket its place if it can be had now; `may_act`: by starting and evicting too. False: it waits."""
         while True:
-            decision = policy.decide(ticket.order.wish, self._snapshot())
+            wish = replace(ticket.order.wish, waited=self._now() - ticket.since)
+            decision = policy.decide(wish, self._snapshot())
             if isinstance(decision, Reuse):
                 ticket.place.set_result(self._take(self._places[decision.id], ticket.order))
                 return True

@@ -6,7 +6,20 @@ from dataclasses import replace
 from math import inf
 
 from puna.engine.runner import LoadOptions
-from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish, decide
+from puna.scheduler.policy import (
+    COLLATE_SECONDS,
+    Evict,
+    Full,
+    Held,
+    Key,
+    Reuse,
+    Snapshot,
+    Start,
+    TooLarge,
+    Wait,
+    Wish,
+    decide,
+)
 
 LOAD = LoadOptions(num_ctx=4096, slots=4)
 A, B, C = Key("a"), Key("b"), Key("c")
@@ -49,9 +62,20 @@ def test_a_context_that_was_not_asked_for_may_be_larger_but_not_smaller() -> Non
     assert decide(wish(), now(held(7, A, load=replace(LOAD, num_ctx=512)))) == Evict(7)
 
 
-def test_a_context_that_was_asked_for_has_to_be_that() -> None:
-    assert decide(wish(said=("num_ctx",)), now(held(7, A, load=replace(LOAD, num_ctx=8192)))) == Evict(7)
+def test_a_context_that_was_asked_for_is_found_in_a_larger_one() -> None:
+    assert decide(wish(said=("num_ctx",)), now(held(7, A, load=replace(LOAD, num_ctx=8192)))) == Reuse(7)
+    assert decide(wish(said=("num_ctx",)), now(held(7, A, load=replace(LOAD, num_ctx=512)))) == Evict(7)
     assert decide(wish(said=("num_ctx",)), now(held(7, A))) == Reuse(7)
+
+
+def test_who_has_just_come_lets_those_pass_whose_model_works() -> None:
+    new, old = replace(wish(C), waited=COLLATE_SECONDS - 0.1), replace(wish(C), waited=COLLATE_SECONDS)
+    assert decide(new, now(held(1, A, users=2), free=50)) == Wait()
+    assert decide(new, now(held(1, A), free=50)) == Evict(1)
+    assert decide(old, now(held(1, A, users=2), free=50)) == Evict(1)
+    larger = replace(wish(num_ctx=8192), waited=0)
+    assert decide(larger, now(held(7, A, users=1))) == Wait()
+    assert decide(larger, now(held(7, A))) == Evict(7)
 
 
 def test_an_option_that_was_not_said_suits_as_it_is() -> None:

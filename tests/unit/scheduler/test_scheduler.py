@@ -14,9 +14,9 @@ import pytest
 from fakes.house import make_model
 from fakes.waiting import turn, turns_until
 from puna.engine.choose import EngineChoice
-from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
+from puna.engine.runner import End, LoadOptions, ModelFiles, Prompt, Runner, Sampling
 from puna.engine.scripted import Script, ScriptedEngine, ScriptedRunner, ScriptedVocabulary
-from puna.errors import InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsupported
+from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsupported
 from puna.model.digest import Digest
 from puna.model.model import Model
 from puna.model.name import Name
@@ -215,13 +215,52 @@ async def test_other_load_options_wait_for_running_requests_and_load_anew() -> N
     engine = Counting()
     async with open_scheduler(engine) as scheduler:
         async with scheduler.lease(model("a"), NOTHING) as lease:
-            other = asyncio.create_task(touch(scheduler, "a", Options(num_ctx=512)))
+            other = asyncio.create_task(touch(scheduler, "a", Options(num_thread=3)))
             await in_line(scheduler)
             assert not lease.runner.died.done()
             assert not other.done()
-        assert (await other).info.num_ctx == 512
+        await other
         assert lease.runner.died.done()
-    assert [load.num_ctx for _, load in engine.loads] == [4096, 512]
+    assert [load.num_thread for _, load in engine.loads] == [None, 3]
+
+
+async def test_contexts_of_several_sizes_are_two_loads_at_most() -> None:
+    """One after the other, and at once: the largest that was asked for serves them all."""
+    engine = Counting()
+    async with open_scheduler(engine) as scheduler:
+        for num_ctx in (1024, 2048, 1024, 2048, 512, 1024):
+            assert (await touch(scheduler, "a", Options(num_ctx=num_ctx))).info.num_ctx == num_ctx
+        sizes = (1024, 2048, 512, 4096) * 5
+        runners = await asyncio.gather(*(touch(scheduler, "b", Options(num_ctx=size)) for size in sizes))
+        assert [runner.info.num_ctx for runner in runners] == [*sizes]
+    assert [load.num_ctx for name, load in engine.loads if name == "a:latest"] == [1024, 2048]
+    assert len([name for name, _ in engine.loads if name == "b:latest"]) <= 3
+
+
+async def test_a_narrowed_runner_keeps_to_what_was_asked_for() -> None:
+    async with open_scheduler(
+        Counting({"rules": [{"answer": {"text": "a b c d e f g h", "repeat": True}}]})
+    ) as scheduler:
+        await touch(scheduler, "a")
+        async with scheduler.lease(model("a"), Options(num_ctx=16)) as lease:
+            prompt = Prompt(tuple(range(100, 110)))
+            steps = [step async for step in lease.runner.generate(prompt, Sampling(max_tokens=100, seed=1))]
+            assert isinstance(steps[-1], End)
+            assert (steps[-1].reason, steps[-1].completion_tokens) == ("length", 6)
+            with pytest.raises(ContextLengthExceeded) as error:
+                lease.runner.generate(Prompt(tuple(range(100, 116))), Sampling(max_tokens=100, seed=1))
+            assert error.value.limit == 16
+
+
+async def test_requests_to_two_models_with_room_for_one_are_two_loads() -> None:
+    engine = Counting()
+    async with open_scheduler(engine, max_loaded_models=1) as scheduler:
+        engine.gate.clear()
+        waiting = [asyncio.create_task(touch(scheduler, name)) for name in "abababab"]
+        await turns_until(lambda: len(engine.loads) == 1, 5, "the first load")
+        engine.gate.set()
+        await asyncio.gather(*waiting)
+    assert [name for name, _ in engine.loads] == ["a:latest", "b:latest"]
 
 
 async def test_several_models_stay_while_memory_allows() -> None:

@@ -1,0 +1,70 @@
+"""A runner with less context than it was loaded with, for a request that asks for less.
+
+So a model is not loaded anew for each size of context that its clients ask for, and each gets what it asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from puna.engine.runner import Constraint, Prompt, Runner, RunnerInfo, Sampling, Step
+from puna.errors import ContextLengthExceeded
+from puna.types import Candidate
+
+
+def narrowed(runner: Runner, num_ctx: int) -> Runner:
+    """`runner`, or one that keeps to `num_ctx` tokens of its context where that is less."""
+    return runner if num_ctx >= runner.info.num_ctx else Narrowed(runner, num_ctx)
+
+
+class Narrowed:
+    """See `puna.engine.runner.Runner`. What media come to only the engine knows: with them its own context counts."""
+
+    def __init__(self, runner: Runner, num_ctx: int) -> None:
+        self._runner = runner
+        self._info = replace(runner.info, num_ctx=num_ctx)
+
+    @property
+    def info(self) -> RunnerInfo:
+        return self._info
+
+    @property
+    def died(self) -> asyncio.Future[str]:
+        return self._runner.died
+
+    async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return await self._runner.tokenize(text, special=special, bos=bos)
+
+    async def detokenize(self, tokens: Sequence[int]) -> bytes:
+        return await self._runner.detokenize(tokens)
+
+    def generate(self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None) -> AsyncIterator[Step]:
+        num_ctx, size = self._info.num_ctx, len(prompt.tokens)
+        window = num_ctx if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, num_ctx)
+        sampling = replace(sampling, repeat_last_n=window)
+        if not prompt.media:
+            if size >= num_ctx:
+                raise ContextLengthExceeded(size, num_ctx, param="prompt", what="prompt")
+            sampling = replace(sampling, max_tokens=min(sampling.max_tokens, num_ctx - size))
+        return self._runner.generate(prompt, sampling, constraint)
+
+    async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
+        if len(tokens) > self._info.num_ctx:
+            raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="prompt", what="prompt")
+        return await self._runner.score(tokens, top=top)
+
+    async def embed(self, tokens: Sequence[int]) -> list[float]:
+        if len(tokens) > self._info.num_ctx:
+            raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="input", what="input")
+        return await self._runner.embed(tokens)
+
+    async def busy(self) -> int:
+        return await self._runner.busy()
+
+    def kill(self, why: str) -> None:
+        self._runner.kill(why)
+
+    async def close(self) -> None:
+        await self._runner.close()
