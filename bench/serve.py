@@ -130,6 +130,10 @@ Measure: TypeAlias = Callable[[Server, int], float]
 
 PROMPT_RATE = "prompt of ~1,250 tokens (tok/s)"
 NOT_LOADED = "model not loaded to first token (ms)"
+NOT_LOADED_RESTED = "model not loaded to first token, rested (ms)"
+
+RESTED = 3.0
+"""Seconds in which a server has prepared for the next model."""
 
 
 def measures(streams: list[int], tokens: int, *, quick: bool = False) -> dict[str, tuple[Measure, int]]:
@@ -146,6 +150,7 @@ def measures(streams: list[int], tokens: int, *, quick: bool = False) -> dict[st
         found["first token among 15 others (ms)"] = (first_token_among, 1)
     found["first token of a later turn (ms)"] = (later, 2)
     found[NOT_LOADED] = (not_loaded, 2)
+    found[NOT_LOADED_RESTED] = (rested, 2)
     return {what: (measure, 1 if quick else times) for what, (measure, times) in found.items()}
 
 
@@ -172,14 +177,18 @@ def later(server: Server, run: int) -> float:
 
 
 def not_loaded(server: Server, run: int) -> float:
-    return 1000 * server.cold(prompts(1, run * 1000 + 7)[0]) if server.cold else 0.0
+    return 1000 * server.cold(prompts(1, run * 1000 + 7)[0], 0.0) if server.cold else 0.0
+
+
+def rested(server: Server, run: int) -> float:
+    return 1000 * server.cold(prompts(1, run * 1000 + 8)[0], RESTED) if server.cold else 0.0
 
 
 def measure_all(rounds: Rounds, servers: list[Server], figures: dict[str, tuple[Measure, int]], repeat: int) -> None:
     run = 3
     for _ in range(repeat):
         for what, (measure, times) in figures.items():
-            asked = [server for server in servers if measure is not not_loaded or server.cold]
+            asked = [server for server in servers if measure not in {not_loaded, rested} or server.cold]
             for _ in range(times):
                 run += 1
                 rounds.round(what, {server.name: partial(measure, server, run) for server in asked})
@@ -225,7 +234,8 @@ def main() -> None:
         for server in servers:
             ours = server.name.startswith("puna")
             if ours:
-                resident, anonymous = memory(server.target.pids)
+                # Without a child that is kept for the next model: with its first answer it becomes the engine.
+                resident, anonymous = memory(server.target.pids, children=False)
                 rounds.note("server ready (ms)", server.name, server.ready * 1000)
                 rounds.note("server alone, resident (MB)", server.name, resident / 1e6)
                 rounds.note(ALONE, server.name, anonymous / 1e6)

@@ -37,14 +37,15 @@ IGNORE_EOS = (("ignore_eos", True),)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server. `cold`: measures the seconds from a model that is not loaded to the first token of `prompt`.
+    """A running server.
 
-    `ready`: seconds from its start until it answered.
+    `cold`: measures the seconds from a model that is not loaded to the first token of a prompt, after so many seconds
+    in which nobody asked for anything. `ready`: seconds from its start until it answered.
     """
 
     target: Target
     ready: float
-    cold: Callable[[str], float] | None = None
+    cold: Callable[[str, float], float] | None = None
 
     @property
     def name(self) -> str:
@@ -70,12 +71,12 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 1
     raise RuntimeError(f"{url} did not answer in {seconds} s")
 
 
-def memory(pids: tuple[int, ...]) -> tuple[int, int]:
-    """(resident, anonymous) bytes of these processes and their children."""
+def memory(pids: tuple[int, ...], *, children: bool = True) -> tuple[int, int]:
+    """(resident, anonymous) bytes of these processes, and of their children."""
     resident = anonymous = 0
     for pid in pids:
         parent = psutil.Process(pid)
-        for process in [parent, *parent.children(recursive=True)]:
+        for process in [parent, *(parent.children(recursive=True) if children else ())]:
             full = process.memory_full_info()
             resident += full.rss
             rollup = Path(f"/proc/{process.pid}/smaps_rollup")
@@ -143,8 +144,9 @@ def puna(name: str, model: str, models: Path, settings: dict[str, str]) -> Itera
         ready = wait_until_up(f"{url}/", process)
         target = Target(name, model, url, pids=(process.pid,), extra=IGNORE_EOS)
 
-        def cold(prompt: str) -> float:
+        def cold(prompt: str, rest: float) -> float:
             unload(target)
+            time.sleep(rest)
             return first_token(target, prompt)
 
         yield Server(target, ready, cold)
@@ -159,8 +161,8 @@ def unload(target: Target) -> None:
 def native(name: str, program: Path, file: Path, slots: int, context: int) -> Iterator[Server]:
     """llama.cpp's own server, with so many slots of such a context; all else as its authors set it."""
 
-    def cold(prompt: str) -> float:
-        """From the start of a server of its own."""
+    def cold(prompt: str, _: float) -> float:
+        """From the start of a server of its own, which does nothing ahead."""
         began = time.perf_counter()
         with llama_server(program, file, slots, context) as (url, pid):
             ready = time.perf_counter() - began

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 4096
 
-REST = 2.0
+REST = 0.5
 """Seconds without a request after which the engines prepare for the next start."""
 
 _LOAD_FIELDS = frozenset(item.name for item in fields(LoadOptions)) & frozenset(item.name for item in fields(Options))

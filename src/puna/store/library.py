@@ -356,9 +356,20 @@ class Library:
                     path.unlink(missing_ok=True)
                     removed.append(path.name)
         removed += _remove_old(self.downloads, before)
+        removed += self._prune_unpacked()
         for path in sorted(self._own.manifests.directory.glob("**/"), reverse=True):
             remove_empty(path, up_to=self._own.manifests.directory)
         return tuple(removed)
+
+    def _prune_unpacked(self) -> list[str]:
+        """Weights as the cpu engine wanted them before it had a library of its own. Nothing else is so named there."""
+        directory, removed = self.root / "unpacked", []
+        for path in directory.glob("*.unpacked"):
+            with write_errors("pruning the store"):
+                path.unlink(missing_ok=True)
+            removed.append(path.name)
+        remove_empty(directory, up_to=self.root)
+        return removed
 
     def _adopt(self, manifest: Manifest) -> None:
         """Link the blobs of another store into the own one where that costs nothing; else they are used there."""

@@ -280,6 +280,20 @@ def test_prune(tmp_path: Path) -> None:
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
+def test_what_earlier_versions_unpacked_goes_and_nothing_beside_it(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    old, other = tmp_path / "unpacked" / "abc.unpacked", tmp_path / "unpacked" / "notes.txt"
+    old.parent.mkdir()
+    old.write_bytes(b"x")
+    other.write_bytes(b"x")
+    library = Library.open(tmp_path)
+    assert library.prune() == ("abc.unpacked",)
+    assert other.exists()
+    other.unlink()
+    assert library.prune() == ()
+    assert not old.parent.exists()
+
+
 @pytest.mark.parametrize("stray", ["registry.ollama.ai/library/m/.DS_Store", "registry.ollama.ai/library/m/bad"])
 def test_prune_does_nothing_in_doubt(tmp_path: Path, stray: str) -> None:
     put_model(tmp_path, "m/latest", WEIGHTS)
