@@ -14,7 +14,7 @@ import errno
 import http.client
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -145,9 +145,43 @@ class ModelCard:
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
     messages: tuple[tuple[str, str], ...]
     tool_syntax: str = ""
+    source: str = ""
     engine: str = ""
     engine_reason: str = ""
     rendered_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A line of `puna outdated`. `state`: current, outdated, own, unknown or gone; `reason`: what that comes of.
+
+    `digest`: 64 hex characters of the manifest that is here; `offered`: what the source has, in its own words.
+    """
+
+    name: str
+    state: str
+    digest: str
+    source: str
+    offered: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A line of `puna search`. `size`: bytes, None where the source does not tell."""
+
+    name: str
+    source: str
+    description: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """`unlisted`: sources that cannot be searched, and why."""
+
+    models: tuple[Listing, ...]
+    unlisted: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +365,24 @@ class Client:
 
     def push(self, model: str, *, insecure: bool = False) -> AsyncIterator[Progress]:
         return self._progress("/api/push", {"model": model, "insecure": insecure})
+
+    async def outdated(self, models: Sequence[str]) -> tuple[Renewal, ...]:
+        """Of these models, or of all when none is named."""
+        answer = await self._json("POST", "/api/outdated", {"models": list(models)})
+        return tuple(
+            Renewal(**{key: _text(item, key) for key in ("name", "state", "digest", "source", "offered", "reason")})
+            for item in _objects(answer, "models")
+        )
+
+    async def search(self, word: str) -> SearchResult:
+        answer = await self._json("POST", "/api/search", {"word": word})
+        return SearchResult(
+            tuple(
+                Listing(_text(item, "name"), _text(item, "source"), _text(item, "description"), _integer(item, "size"))
+                for item in _objects(answer, "models")
+            ),
+            tuple((_text(item, "source"), _text(item, "reason")) for item in _objects(answer, "unlisted")),
+        )
 
     def create(self, request: JsonObject) -> AsyncIterator[Progress]:
         """`request` is the body of `/api/create`."""
@@ -574,6 +626,7 @@ def _card(answer: JsonObject) -> ModelCard:
         tensors=tuple(_tensor(item) for item in _objects(answer, "tensors")),
         messages=tuple((_text(item, "role"), _text(item, "content")) for item in _objects(answer, "messages")),
         tool_syntax=_text(answer, "tool_syntax"),
+        source=_text(answer, "source"),
         engine=_text(answer, "engine"),
         engine_reason=_text(answer, "engine_reason"),
         rendered_by=_text(answer, "rendered_by"),

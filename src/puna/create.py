@@ -41,6 +41,7 @@ from puna.model.model import Model, config_of, media_type_of
 from puna.model.modelfile import parse_requires
 from puna.model.name import Name
 from puna.model.parameters import OBSOLETE, PARAMETERS, options_from_json, options_to_json
+from puna.model.reference import Reference
 from puna.model.shards import ShardName, filename, place, together
 from puna.sources.source import Terms
 from puna.sources.sources import Sources
@@ -94,15 +95,15 @@ async def create(
     `cage`: where templates are tried.
     """
     await while_waiting(lambda: check_request(request, cage))
-    base_name = None if request.from_ is None else Name.parse(request.from_, param="from")
-    if base_name is not None and not library.has(base_name):
-        terms = Terms(literal=Name.writes_host(request.from_ or ""))
-        await asyncio.to_thread(sources.check, base_name, terms)
-        async with aclosing(sources.pull(base_name, terms)) as steps:
+    base = None if request.from_ is None else Reference.parse(request.from_, param="from")
+    if base is not None and not library.has(base.name):
+        terms = Terms(literal=Name.writes_host(request.from_ or ""), manifest=base.digest)
+        await asyncio.to_thread(sources.check, base.name, terms)
+        async with aclosing(sources.pull(base.name, terms)) as steps:
             async for progress in steps:
                 if progress.status != "success":
                     yield progress
-    work = Worker(lambda report: _build(request, base_name, library, cage, report))
+    work = Worker(lambda report: _build(request, base, library, cage, report))
     async for progress in work.run():
         yield progress
     yield Progress("writing manifest")
@@ -186,10 +187,10 @@ def _check_relative(path: str, param: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def _build(request: CreateRequest, base_name: Name | None, library: Library, cage: Cage, report: Report) -> Manifest:
+def _build(request: CreateRequest, wanted: Reference | None, library: Library, cage: Cage, report: Report) -> Manifest:
     """Blocking. All blobs of the manifest are in the store when it returns."""
-    if base_name is not None:
-        base = _from_model(library.resolve(base_name), library)
+    if wanted is not None:
+        base = _from_model(library.resolve(wanted), library)
     else:
         base = _from_uploads(request, library, report)
     if not request.template:

@@ -21,6 +21,7 @@ from puna.cli.flags import CommandGroup, OptionalValue
 from puna.errors import PunaError
 
 INTERRUPTED = 130
+LOCK_FILE = "puna.lock"
 
 
 @click.group(
@@ -136,14 +137,69 @@ def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
 
 
 @puna.command("pull")
-@_model
+@click.argument("model", metavar="[MODEL]", default="", shell_complete=_models)
+@click.option("--all", "everything", is_flag=True, help="Every model that was pulled and has a newer one.")
+@click.option("--locked", is_flag=True, help="The models of a lock file as it says, in place of MODEL: [FILE].")
 @_insecure
 @addressed
-def pull(model: str, *, insecure: bool) -> None:
-    """Fetch a model."""
-    from puna.cli.transfer import pull as work
+def pull(model: str, *, everything: bool, locked: bool, insecure: bool) -> None:
+    """Fetch a model.
 
-    _call(lambda: work(model, insecure=insecure))
+    NAME@sha256:… fetches that one and no other. With --locked, MODEL is a file that 'puna lock' wrote, puna.lock if not
+    given: what a source has under a name by now is refused where it is another one than the file says.
+    """
+    if everything + locked > 1 or (everything and model) or not (everything or locked or model):
+        raise click.UsageError("one of MODEL, --all and --locked [FILE] is needed")
+    if locked:
+        from puna.cli.lock import pull_locked
+
+        _call(lambda: pull_locked(model or LOCK_FILE, insecure=insecure))
+        return
+    from puna.cli.transfer import pull as work
+    from puna.cli.transfer import pull_all
+
+    _call(lambda: pull_all(insecure=insecure) if everything else work(model, insecure=insecure))
+
+
+@puna.command("outdated")
+@click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=_models)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@addressed
+def outdated(models: tuple[str, ...], *, as_json: bool) -> None:
+    """Tell which models have a newer one where they came from.
+
+    'puna pull --all' fetches those. Where a source cannot tell, it is said.
+    """
+    from puna.cli.outdated import outdated as work
+
+    _call(lambda: work(models, as_json=as_json))
+
+
+@puna.command("search")
+@click.argument("word", metavar="WORD")
+@addressed
+def search(word: str) -> None:
+    """Look for models, here and in what sources list.
+
+    What cannot be searched is said.
+    """
+    from puna.cli.search import search as work
+
+    _call(lambda: work(word))
+
+
+@puna.command("lock")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, shell_complete=_models)
+@click.option("-o", "--output", metavar="FILE", default=LOCK_FILE, show_default=True, help="Where to write it.")
+@addressed
+def lock(models: tuple[str, ...], *, output: str) -> None:
+    """Write down which models a project is made with, to the byte.
+
+    'puna pull --locked' fetches exactly these, on any machine.
+    """
+    from puna.cli.lock import lock as work
+
+    _call(lambda: work(models, output))
 
 
 @puna.command("push")

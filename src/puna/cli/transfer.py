@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from puna.cli.connect import store
 from puna.cli.progress import error_console, follow, stopping
+from puna.client import ServerRefused
+from puna.errors import PunaError
 
 
 async def pull(model: str, *, insecure: bool) -> None:
@@ -11,6 +15,32 @@ async def pull(model: str, *, insecure: bool) -> None:
     async with store() as server:
         with stopping(pull_stopped(model), console):
             await follow(server.pull(model, insecure=insecure), console)
+
+
+class PullsFailed(PunaError):
+    """Some of several models could not be fetched."""
+
+    def __init__(self, models: Sequence[str]) -> None:
+        super().__init__(f"not fetched, see above: {', '.join(models)}")
+
+
+async def pull_all(*, insecure: bool) -> None:
+    """Fetch anew what was pulled, where its source has another one or cannot tell. PullsFailed names what failed."""
+    console = error_console()
+    failed: list[str] = []
+    async with store() as server:
+        for one in await server.outdated(()):
+            console.print(f"{one.name}: {one.reason or one.state}", markup=False)
+            if one.state not in {"outdated", "unknown"}:
+                continue
+            try:
+                with stopping(pull_stopped(one.name), console):
+                    await follow(server.pull(one.name, insecure=insecure), console)
+            except ServerRefused as error:
+                console.print(f"{one.name}: {error}", markup=False)
+                failed.append(one.name)
+    if failed:
+        raise PullsFailed(failed)
 
 
 async def push(model: str, *, insecure: bool) -> None:

@@ -22,11 +22,13 @@ class Terms:
 
     `insecure`: plain http with the Name's host. `literal`: the Name was written with its host, and that host is meant,
     whatever else a Name without one may stand for. `local`: who asks is on this machine, and may name hosts near it.
+    `manifest`: the one with that digest and no other; a source that has several under a Name brings that one.
     """
 
     insecure: bool = False
     literal: bool = False
     local: bool = False
+    manifest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,4 +87,4 @@ class Source(Protocol):
         """
 
     async def search(self, word: str) -> list[Found]:
-        """What the source lists under a word; [] where it cannot list."""
+        """What the source lists under a word. Unsupported, with the reason, where it cannot list."""

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
-from puna.errors import SourceNotFound, Unsupported
+from puna.errors import ModelFileError, ModelNotFound, PunaError, SourceNotFound, StoreError, Unsupported
+from puna.lane import in_hashing
+from puna.model.digest import Digest
+from puna.model.manifest import parse_manifest
 from puna.model.name import DEFAULT_HOST, Name
+from puna.model.reference import Reference
+from puna.sources.freshness import Freshness, Standing, compare
 from puna.sources.packages.catalogue import CATALOGUE
 from puna.sources.source import Found, Offer, Source, Terms
+from puna.store.blobs import stop_when
 from puna.store.library import Library
+from puna.store.pulls import Pulled
 from puna.types import Progress
 
 _USUAL = Terms()
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A source that could not be searched, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a search found, and where it could not look."""
+
+    found: tuple[Found, ...]
+    unlisted: tuple[Unlisted, ...]
 
 
 class Sources:
@@ -50,13 +74,47 @@ class Sources:
         name = await asyncio.to_thread(self._library.spelled, name)
         source = self.source(name, terms)
         yield Progress("pulling manifest")
+        if terms.manifest is not None and await in_hashing(lambda left: self._has(name, terms, left)):
+            yield Progress("success")
+            return
         await asyncio.to_thread(source.check, name, self._library, terms)
         key = f"pull {'/'.join(name.folded)} {terms}"
         work = self._library.transfers.join(key, lambda: source.fetch(name, self._library, terms))
         async with aclosing(work) as steps:
             async for progress in steps:
                 yield progress
+        await asyncio.to_thread(self._note, name, source, terms)
         yield Progress("success")
+
+    def _has(self, name: Name, terms: Terms, left: Callable[[], bool]) -> bool:
+        """Whether the one manifest that is meant is here, and whole: then nobody need be asked for it."""
+        try:
+            manifest = parse_manifest(self._library.manifest_bytes(Reference(name, terms.manifest)))
+        except (ModelNotFound, ModelFileError, StoreError):
+            return False
+        return all(self._library.intact(layer, stop_when(left)) for layer in manifest.blobs)
+
+    def _note(self, name: Name, source: Source, terms: Terms) -> None:
+        """What came, and from where. A source that calls it by a version of its own has noted that."""
+        data = self._library.manifest_bytes(Reference(name, terms.manifest))
+        digest, noted = Digest.of(data), self._library.pulls.of(name)
+        if noted is None or (noted.source, noted.manifest) != (source.title, digest):
+            self._library.pulls.note(name, Pulled(source=source.title, manifest=digest))
+
+    async def freshness(self, name: Name, stored: Digest) -> Freshness:
+        """Whether its source has another one by now. `stored`: the digest of the manifest that is here."""
+        pulled = await asyncio.to_thread(self._library.pulls.of, name)
+        source = self._find(name, _USUAL)
+        title = "" if source is None else source.title
+        try:
+            return compare(name, stored, pulled, await self.offer(name))
+        except (SourceNotFound, Unsupported) as error:
+            gone = pulled is not None and pulled.manifest == stored
+            state: Standing = "gone" if gone else "own"
+            reason = error.message if gone else "it was not pulled by this Puna"
+            return Freshness(name=name, state=state, reason=reason, source=title, stored=stored)
+        except PunaError as error:
+            return Freshness(name=name, state="unknown", reason=error.message, source=title, stored=stored)
 
     def push(self, name: Name, terms: Terms = _USUAL) -> AsyncGenerator[Progress, None]:
         """Send the model where its Name says. Its steps end with Progress('success'), or raise.
@@ -69,10 +127,20 @@ class Sources:
             raise Unsupported(f"cannot push '{name.short}': pushing to a registry is not supported yet", param="model")
         return _to_success(source.push(name, self._library, terms))
 
-    async def search(self, word: str) -> list[Found]:
-        """What all sources list under a word, in their order."""
-        found = await asyncio.gather(*(source.search(word) for source in self._ordered))
-        return [one for several in found for one in several]
+    async def search(self, word: str) -> Searched:
+        """What all sources list under a word, in their order; and what of them cannot be listed."""
+
+        async def ask(source: Source) -> list[Found] | Unlisted:
+            try:
+                return await source.search(word)
+            except PunaError as error:
+                return Unlisted(source.title, error.message)
+
+        answers = await asyncio.gather(*(ask(source) for source in self._ordered))
+        return Searched(
+            tuple(one for answer in answers if not isinstance(answer, Unlisted) for one in answer),
+            tuple(answer for answer in answers if isinstance(answer, Unlisted)),
+        )
 
     def _nobody(self, name: Name) -> Unsupported | SourceNotFound:
         if name.host.lower() != DEFAULT_HOST:

@@ -20,7 +20,16 @@ from typing import TypeAlias, TypeVar
 
 import structlog
 
-from puna.errors import Conflict, ModelDamaged, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
+from puna.errors import (
+    Conflict,
+    DigestMismatch,
+    ModelDamaged,
+    ModelFileError,
+    ModelNotFound,
+    PunaError,
+    StoreError,
+    Unsupported,
+)
 from puna.model.capabilities import capabilities
 from puna.model.digest import Digest, listed_digest
 from puna.model.gguf import Header, read_header
@@ -55,6 +64,8 @@ from puna.store.glance import check_directories
 from puna.store.kept import DIRECTORY as KEPT
 from puna.store.kept import Kept, manifest_fault
 from puna.store.manifests import Manifests
+from puna.store.pulls import FILE_NAME as PULLS
+from puna.store.pulls import Pulls
 from puna.store.stamp import Stamp
 from puna.store.transfers import Transfers
 from puna.store.verified import FILE_NAME, Verified
@@ -106,12 +117,14 @@ class _Known:
 class Library:
     """All models of a directory, by Name.
 
-    `blobs` are the own store's, finding those of the others too; `transfers`: pulls under way.
+    `blobs` are the own store's, finding those of the others too; `transfers`: pulls under way;
+    `pulls`: what was pulled.
     """
 
     def __init__(self, own: _Store, others: Sequence[_Store], no_prune: bool, stand_in: StandIn) -> None:
         self.blobs = own.blobs
         self._stand_in = stand_in
+        self.pulls = Pulls(own.root / PULLS)
         self.transfers = Transfers()
         self._own = own
         self._stores = (own, *others)
@@ -268,12 +281,19 @@ class Library:
 
     # ---------------------------------------------------------------------------------------------------- writing
 
-    def write_manifest(self, name: Name, manifest: Manifest | bytes) -> tuple[Digest, ...]:
+    def write_manifest(
+        self, name: Name, manifest: Manifest | bytes, expected: Digest | None = None
+    ) -> tuple[Digest, ...]:
         """List a model, or replace one. Bytes are kept as they are. Gives the blobs removed as no longer used.
 
         Conflict when a blob of it is missing, StoreError when it has another size: what is listed is whole.
+        DigestMismatch when it is not the manifest that was `expected`.
         """
         data = manifest if isinstance(manifest, bytes) else manifest.dump()
+        if expected is not None and Digest.of(data).hex != expected.hex.lower():
+            raise DigestMismatch(
+                f"what its source has as {name.short} is {Digest.of(data)} now, and {expected} was asked for"
+            )
         parsed = parse_manifest(data)
         with self._changing:
             for layer in parsed.blobs:

@@ -132,6 +132,20 @@ class TransferBody(NamedBody):
     stream: Annotated[bool, Honoured("Each step as it comes; false: the last one.")] = True
 
 
+class OutdatedBody(Shape):
+    """POST /api/outdated"""
+
+    models: Annotated[list[str], Honoured("The models to ask about; none named: all that are here.")] = Field(
+        default_factory=list
+    )
+
+
+class SearchBody(Shape):
+    """POST /api/search"""
+
+    word: Annotated[str, Honoured("What names, or what sources say of them, have to hold.")] = ""
+
+
 _NOT_YET = "it is not done when a model is created here"
 
 

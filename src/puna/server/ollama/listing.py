@@ -69,13 +69,14 @@ class Here:
     """What this server makes of a model. `engine`: the one that runs it, '' if none can; `reason`: why.
 
     `context`: tokens that a request has that asks for no number of them. `tool_syntax`: whose way of writing calls is
-    followed, `template` or `puna`; None: it calls no tools.
+    followed, `template` or `puna`; None: it calls no tools. `source`: where it was pulled from, '' if it was not.
     """
 
     engine: str
     reason: str
     context: int
     tool_syntax: str | None
+    source: str = ""
 
 
 def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Header] = ()) -> JsonObject:
@@ -112,6 +113,8 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
         shape["tool_syntax"] = here.tool_syntax
     if model.ignored_parameters:
         shape["ignored_parameters"] = list(model.ignored_parameters)
+    if here.source:
+        shape["source"] = here.source
     shape["engine"] = here.engine
     shape["engine_reason"] = here.reason
     return shape

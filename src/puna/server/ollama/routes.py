@@ -6,12 +6,14 @@ from starlette.routing import Route
 
 from puna.server.ollama.routes_inference import InferenceRoutes
 from puna.server.ollama.routes_models import ModelRoutes
+from puna.server.ollama.routes_renewal import RenewalRoutes
 from puna.server.ollama.routes_transfer import TransferRoutes
 from puna.server.services import Services
 
 
 def routes(services: Services) -> list[Route]:
-    inference, models, transfer = InferenceRoutes(services), ModelRoutes(services), TransferRoutes(services)
+    inference, models = InferenceRoutes(services), ModelRoutes(services)
+    transfer, renewal = TransferRoutes(services), RenewalRoutes(services)
     return [
         Route("/api/version", models.version, methods=["GET"]),
         Route("/api/status", models.status, methods=["GET"]),
@@ -26,6 +28,8 @@ def routes(services: Services) -> list[Route]:
         Route("/api/embeddings", inference.embeddings, methods=["POST"]),
         Route("/api/pull", transfer.pull, methods=["POST"]),
         Route("/api/push", transfer.push, methods=["POST"]),
+        Route("/api/outdated", renewal.outdated, methods=["POST"]),
+        Route("/api/search", renewal.search, methods=["POST"]),
         Route("/api/create", transfer.create, methods=["POST"]),
         Route("/api/blobs/{digest}", transfer.has_blob, methods=["HEAD"]),
         Route("/api/blobs/{digest}", transfer.add_blob, methods=["POST"]),

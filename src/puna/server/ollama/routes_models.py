@@ -69,7 +69,9 @@ class ModelRoutes:
         except ModelFileError:
             # A template that cannot be read is shown like any other; chats with it are refused.
             syntax = None
-        return listing.Here(engine, reason, self._scheduler.context_now(model), syntax)
+        pulled = await asyncio.to_thread(self._library.pulls.of, model.name)
+        source = pulled.source if pulled is not None and pulled.manifest.hex == model.digest else ""
+        return listing.Here(engine, reason, self._scheduler.context_now(model), syntax, source)
 
     def _engine(self, model: Model) -> tuple[str, str]:
         """Which engine runs it, or would, and why; '' and the reason if none can."""

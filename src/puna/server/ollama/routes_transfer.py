@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ from puna.lane import in_hashing, while_waiting
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.parameters import options_from_json
+from puna.model.reference import Reference
 from puna.server.body import JsonReply, dump
 from puna.server.middleware import is_loopback
 from puna.server.ollama.bodies import CreateBody, TransferBody
@@ -45,9 +47,10 @@ class TransferRoutes:
 
     async def pull(self, request: Request) -> ASGIApp:
         body, _ = await read_body(request, TransferBody, strict=self._strict)
-        name, terms = Name.parse(required(body.target)), _terms(body)
-        await asyncio.to_thread(self._sources.check, name, terms)
-        return await self._answer(request, self._sources.pull(name, terms), stream=body.stream)
+        wanted = Reference.parse(required(body.target))
+        terms = replace(_terms(body), manifest=wanted.digest)
+        await asyncio.to_thread(self._sources.check, wanted.name, terms)
+        return await self._answer(request, self._sources.pull(wanted.name, terms), stream=body.stream)
 
     async def push(self, request: Request) -> ASGIApp:
         body, _ = await read_body(request, TransferBody, strict=self._strict)

