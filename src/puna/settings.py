@@ -251,6 +251,8 @@ ROWS: tuple[Row, ...] = (
     Row("spare", ("PUNA_SPARE",), _boolean, "a boolean",
         "Keep one process of the cpu engine ready for the next model, which then answers sooner; it takes 25 MB of "
         "memory, and none where less than 1 GiB is free. Default on."),
+    Row("log_format", ("PUNA_LOG_FORMAT",), _one_of("text", "json"), "text or json",
+        "Lines of the server's log: words (default), or a JSON object each."),
     Row("debug", ("PUNA_DEBUG", "OLLAMA_DEBUG"), _boolean, "a boolean", "Log at debug level."),
 )  # fmt: skip
 
@@ -299,6 +301,7 @@ class Settings:
     cpu_variant: str | None = None
     speculation: bool = True
     spare: bool = True
+    log_format: Literal["text", "json"] = "text"
     debug: bool = False
 
     @classmethod

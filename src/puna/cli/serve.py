@@ -27,7 +27,7 @@ def serve(log: Path | None) -> int:
     values = settings()
     log = log.absolute() if log is not None else None
     try:
-        configure_logging(debug=values.debug, file=log)
+        configure_logging(debug=values.debug, file=log, form=values.log_format)
     except OSError as error:
         raise SettingError("--log", str(log), f"a file that can be written ({error.strerror or error})") from error
     for name in unknown(os.environ):

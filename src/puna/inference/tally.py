@@ -24,6 +24,7 @@ class Tally:
     prompt_ns: int = 0
     decode_ns: int = 0
     cached: int = 0
+    waited_ns: int = 0
 
     def add(self, usage: Usage, timings: Timings) -> None:
         self.tokens_in += usage.prompt
@@ -31,6 +32,7 @@ class Tally:
         self.cached += usage.cached
         self.prompt_ns += timings.prompt
         self.decode_ns += timings.decode
+        self.waited_ns += timings.load
 
     @property
     def fields(self) -> dict[str, str | int | float]:

@@ -26,7 +26,8 @@ from puna.engine import memory
 from puna.engine.choose import EngineChoice, choose
 from puna.engine.engine import Engine, ModelFacts, Opinion
 from puna.engine.runner import LoadOptions, ModelFiles, Runner, RunnerInfo
-from puna.errors import EngineError, InvalidRequest, LoadFailed, LoadTimeout, Overloaded
+from puna.errors import EngineError, InvalidRequest, LoadFailed, LoadTimeout, Overloaded, PunaError
+from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
 from puna.scheduler.narrowed import narrowed
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
@@ -97,6 +98,8 @@ class _Place:
     keep_alive: float
     used: float
     loading: asyncio.Task[Runner]
+    engine: str
+    since: float
     users: int = 0
     leaving: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -138,6 +141,7 @@ class _Failure:
 
     when: float
     cause: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,7 @@ class Scheduler:
 
     `free_memory`: bytes the system could give now; to be replaced where a test has to decide.
     `verify`: looks at a model's files before they are loaded; what it raises is why the load failed.
+    `observer`: hears of loads, and of runners that end.
     `choose`: which engine runs a model. `rest`: seconds without a request after which the engines prepare.
     """
 
@@ -177,12 +182,14 @@ class Scheduler:
         verify: Callable[[Model], Awaitable[None]] = lambda _: asyncio.sleep(0),
         choose: Callable[[str, Sequence[Opinion], int | None], EngineChoice] = choose,
         rest: float = REST,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._engines = engines
         self._settings = settings
         self._free_memory = free_memory
         self._verify = verify
         self._choose = choose
+        self._observer = observer
         self._rest_after = rest
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
@@ -250,6 +257,26 @@ class Scheduler:
             for place in places
             if place.runner is not None
         )
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line for a runner."""
+        return len(self._line)
+
+    def troubles(self) -> tuple[str, ...]:
+        """What keeps models from being served now, a sentence each: loads that do not end, models that rest."""
+        now, longest = self._now(), self._settings.load_timeout
+        stuck = [
+            f"{place.model.name.short} has been loading for {now - place.since:.0f} s"
+            for place in self._places.values()
+            if not place.loading.done() and 0 < longest < now - place.since
+        ]
+        resting = [
+            f"{known[-1].model} rests for {seconds:.0f} s: {known[-1].cause}"
+            for known in self._failures.values()
+            if (seconds := failures.rest([failure.when for failure in known], now))
+        ]
+        return (*stuck, *resting)
 
     async def unload(self, name: Name) -> bool:
         """Unload what runs under `name`: at once if idle, else when its requests are done. False: nothing did."""
@@ -358,7 +385,7 @@ class Scheduler:
         now = self._now()
         known = self._failures.pop(place.key, [])
         kept = [failure for failure in known if now - failure.when < failures.WINDOW]
-        self._failures[place.key] = [*kept, _Failure(now, cause)]
+        self._failures[place.key] = [*kept, _Failure(now, cause, place.model.name.short)]
         while len(self._failures) > _FAILURES_KEPT:
             self._failures.pop(next(iter(self._failures)))
 
@@ -479,6 +506,8 @@ class Scheduler:
             keep_alive=self._settings.keep_alive,
             used=self._now(),
             loading=asyncio.create_task(self._load(engine, order, load, reason)),
+            engine=engine.name,
+            since=self._now(),
         )
         self._places[place.id] = place
         place.loading.add_done_callback(lambda _: self._loaded(place))
@@ -509,10 +538,13 @@ class Scheduler:
         runner = place.runner
         if runner is None:
             error = None if place.loading.cancelled() else place.loading.exception()
+            if isinstance(error, PunaError):
+                self._observer.load_failed(place.model.name.short, place.engine, error.code or error.type)
             if isinstance(error, LoadTimeout):
                 self._note_failure(place, error.message)
             self._gone(place)
             return
+        self._observer.loaded(place.model.name.short, runner.info.engine, self._now() - place.since)
         place.size = runner.info.memory or place.size
         place.load = replace(place.load, slots=runner.info.slots)  # another engine may have stepped in
         runner.died.add_done_callback(lambda died: self._died(place, died))
@@ -525,6 +557,7 @@ class Scheduler:
         if not place.leaving:
             _log.warning("runner died", model=place.model.name.short, cause=died.result())
             self._note_failure(place, died.result())
+            self._observer.runner_ended(place.model.name.short, place.engine)
             self._leave(place, now=True)
 
     async def _watch(self, place: _Place, runner: Runner) -> None:

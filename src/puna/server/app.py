@@ -20,14 +20,20 @@ from puna.server.middleware import BodyLimit, Hosts, Identify, Origins
 from puna.server.ollama.routes import routes as ollama_routes
 from puna.server.openai.routes import routes as openai_routes
 from puna.server.services import Services
+from puna.server.state import routes as state_routes
 
 
 def create_app(services: Services) -> Starlette:
     settings = services.settings
     return _App(
-        routes=[Route("/", Home(services).root, methods=["GET"]), *openai_routes(services), *ollama_routes(services)],
+        routes=[
+            Route("/", Home(services).root, methods=["GET"]),
+            *state_routes(services),
+            *openai_routes(services),
+            *ollama_routes(services),
+        ],
         middleware=[
-            Middleware(Identify),
+            Middleware(Identify, services.metrics),
             Middleware(Ends, services.ending),
             Middleware(Origins, settings.origins),
             Middleware(Hosts, settings.address.host),

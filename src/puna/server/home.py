@@ -24,7 +24,7 @@ RUNNING = "Ollama is running"
 _ENDPOINTS = (
     ("OpenAI", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models"),
     ("Ollama", "/api/chat", "/api/generate", "/api/embed", "/api/tags", "/api/ps", "/api/show", "/api/pull"),
-    ("Health", "/health", "/api/version"),
+    ("State", "/health", "/ready", "/metrics", "/api/version"),
 )
 
 _STYLE = """

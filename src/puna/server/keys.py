@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.errors import TooManyRequests, Unauthorized
 
-OPEN_PATHS = frozenset({"/", "/health"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 """For probes, and for a look whether anybody is there."""
 
 GUESSES = 10

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
@@ -17,9 +18,12 @@ KEPT_FILES = 4
 """Files put aside, `LOG.1` being the youngest; older ones are removed."""
 
 
-def configure_logging(*, debug: bool, quiet: bool = False, file: Path | None = None) -> None:
+def configure_logging(
+    *, debug: bool, quiet: bool = False, file: Path | None = None, form: Literal["text", "json"] = "text"
+) -> None:
     """From here on everything that is logged goes to stderr; given `file`, stdout and stderr are that file.
 
+    `form`: a line of words, or one JSON object a line, with `timestamp`, `level`, `event` and what belongs to it.
     `quiet`: warnings and errors only, and none that the request's client is told.
     OSError when the file cannot be written.
     """
@@ -31,14 +35,7 @@ def configure_logging(*, debug: bool, quiet: bool = False, file: Path | None = N
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
             *([_untold] if quiet else []),
-            _printable,
-            structlog.dev.ConsoleRenderer(
-                colors=file is None and sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,
-                pad_event_to=0,
-                pad_level=False,
-                sort_keys=False,
-            ),
+            *_rendering(form, colors=file is None and sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # It needs no more of a file than `write` and `flush`.
@@ -46,6 +43,19 @@ def configure_logging(*, debug: bool, quiet: bool = False, file: Path | None = N
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, stream=stream, format="%(name)s: %(message)s", force=True)
+
+
+def _rendering(form: Literal["text", "json"], *, colors: bool) -> tuple[structlog.typing.Processor, ...]:
+    if form == "json":
+        return structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=True)
+    console = structlog.dev.ConsoleRenderer(
+        colors=colors,
+        exception_formatter=structlog.dev.plain_traceback,
+        pad_event_to=0,
+        pad_level=False,
+        sort_keys=False,
+    )
+    return _printable, console
 
 
 class LogStream:

@@ -25,6 +25,7 @@ from puna.server.allowance import Allowance, Bodies
 from puna.server.contract.report import HEADERS as REPORT_HEADERS
 from puna.server.errors import error_response, internal_error
 from puna.server.keys import OPEN_PATHS
+from puna.server.metrics import Metrics
 from puna.settings import IDENTITY, SettingError
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -35,10 +36,11 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Identify:
-    """Gives each request an id, times it, logs it, and turns whatever was raised into an answer."""
+    """Gives each request an id, times it, counts it, logs it, and turns whatever was raised into an answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,6 +49,7 @@ class Identify:
         # Short, since people read it in the log and look it up there.
         request_id = f"req_{secrets.token_hex(6)}"
         # `response_headers`: what any layer further in wants on the answer, errors included, until it is `responded`.
+        # `failed`: the code of an error that was told, where it was not raised to here.
         shared: dict[str, str] = {}
         state = scope.setdefault("state", {})
         # `send_body`: past the layers further in, which look at nothing but the start of an answer.
@@ -71,17 +74,24 @@ class Identify:
         try:
             await self._app(scope, receive, identified)
         except (Cancelled, ClientDisconnect):
-            status = Cancelled.status
+            status, state["failed"] = Cancelled.status, "cancelled"
         except PunaError as error:
+            state["failed"] = error.code or error.type
             if error.status >= 500 and not isinstance(error, ServerStopping):
                 _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
             if status == 0:
                 await error_response(error, path)(scope, receive, identified)
         except Exception:  # noqa: BLE001 - the outermost border: a fault of ours is logged and answered as one
+            state["failed"] = PunaError.type
             _log.exception("request failed")
             if status == 0:
                 await error_response(internal_error(request_id), path)(scope, receive, identified)
         finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", None)
+            self._metrics.answered(scope["method"], route, status, seconds, tally)
+            if "failed" in state:
+                self._metrics.failed(state["failed"])
             client = scope.get("client")
             # Whether it runs is asked before all else by Ollama's command and ours.
             probe = scope["method"] == "HEAD" and path == "/"
@@ -90,7 +100,7 @@ class Identify:
                 method=scope["method"],
                 path=path,
                 status=status,
-                ms=round((time.perf_counter() - began) * 1000, 1),
+                ms=round(seconds * 1000, 1),
                 client=client[0] if client else "local",
                 **tally.fields,
             )

@@ -27,6 +27,7 @@ from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
 from puna.server.collector import keep_what_is_there
 from puna.server.engines import engines, stand_in_for
+from puna.server.metrics import Metrics
 from puna.server.middleware import is_loopback, parse_origins
 from puna.server.protocol import Limits, Protocol
 from puna.server.services import Services
@@ -138,11 +139,12 @@ async def parts(
     )
     if prune:
         await _prune(library)
-    scheduling = Scheduler(found, settings, verify=lambda model: _verify(library, model))
+    metrics = Metrics()
+    scheduling = Scheduler(found, settings, verify=lambda model: _verify(library, model), observer=metrics)
     with Cage() as cage:
         async with open_sources(settings, library) as sources, scheduling as scheduler:
             inference = Inference(library, scheduler, settings, cage)
-            yield Services(settings, library, sources, scheduler, inference, cage)
+            yield Services(settings, library, sources, scheduler, inference, cage, metrics)
 
 
 async def _verify(library: Library, model: Model) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from puna.inference import Inference
 from puna.scheduler.scheduler import Scheduler
 from puna.server.ending import Ending
+from puna.server.metrics import Metrics
 from puna.settings import Settings
 from puna.sources.sources import Sources
 from puna.store.library import Library
@@ -23,4 +24,5 @@ class Services:
     scheduler: Scheduler
     inference: Inference
     cage: Cage
+    metrics: Metrics
     ending: Ending = field(default_factory=Ending)

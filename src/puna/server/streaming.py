@@ -98,9 +98,10 @@ class EventStream:
         self._silence = silence
         self._started = False
         self._last = 0.0
+        self._state: dict[str, Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state = scope.get("state", {})
+        state = self._state = scope.get("state", {})
         request_id: str = state.get("request_id", "unknown")
         send_body: Send = state.get("send_body", send)
         pump = asyncio.ensure_future(self._pump(send, send_body, request_id))
@@ -164,6 +165,7 @@ class EventStream:
         await send({"type": "http.response.start", "status": 200, "headers": raw})
 
     async def _send_error(self, send: Send, error: PunaError) -> None:
+        self._state["failed"] = error.code or error.type
         await send({"type": "http.response.body", "body": self._framing.error(error), "more_body": True})
 
     async def _fill_silence(self, send: Send) -> None:

@@ -56,7 +56,9 @@ as an event. [Every code](errors.md).
 | `GET /v1/models` | all models, newest first, with contexts, `capabilities` and `size` added |
 | `GET /v1/models/{id}` | one; `id` may hold `/` and `:` |
 | `DELETE /v1/models/{id}` | unloads and removes it |
-| `GET /health` | 200 once the server answers |
+| `GET /health` | 200 while the server answers |
+| `GET /ready` | 200 while it can serve; 503 with `troubles` while it ends, a load does not end, or a model rests |
+| `GET /metrics` | counts and times in Prometheus' text; needs a key where there are keys |
 
 `context_length` is what a request to the model gets that asks for no `num_ctx`, `trained_context_length` the most that
 one can ask for.

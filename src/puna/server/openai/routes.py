@@ -54,7 +54,6 @@ def routes(services: Services) -> list[Route]:
         _route("/v1/tokenize", {"POST": api.tokenize}),
         _route("/detokenize", {"POST": api.detokenize}),
         _route("/v1/detokenize", {"POST": api.detokenize}),
-        _route("/health", {"GET": api.health}),
     ]
 
 
@@ -153,9 +152,6 @@ class _Api:
         text = await self._inference.detokenize(await self._named(body.model), body.tokens)
         # vLLM's clients read `prompt`, llama.cpp's `content`.
         return await reply_beside(lambda: {"prompt": text, "content": text}, len(text))
-
-    async def health(self, _request: Request) -> Response:
-        return JsonReply({"status": "ok"})
 
     # ------------------------------------------------------------------------------------------------------ shared
 
