@@ -196,7 +196,9 @@ def plan(
     for variant in target.variants:
         if not only or variant.name in only:
             compiling, linking = _commands(target, variant, by, sanitize)
-            how = hashlib.sha256("\0".join([by.version, *compiling, "", *linking]).encode())
+            # Not where the compiler lies: one Python may be called by several names, as `python` and `python3` are.
+            parts = [by.name, by.version, *compiling[len(by.command) :], "", *linking[len(by.command) :]]
+            how = hashlib.sha256("\0".join(parts).encode())
             c_files = tuple(path for path in files if path.suffix == ".c")
             name = label(variant, by, sanitize=sanitize)
             work.append(Work(name, c_files, compiling, linking, f"{content.hexdigest()} {how.hexdigest()}"))

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import native_build
@@ -63,6 +64,19 @@ def test_nothing_is_built_twice_and_a_change_is_seen(sources: Path, tmp_path: Pa
     (out / f"portable{target.suffix}").unlink()
     assert built() == ["portable"]
     assert {path.name for path in out.iterdir()} == {f"portable{target.suffix}", "built.json"}
+
+
+def test_another_name_of_the_same_compiler_builds_nothing_anew(sources: Path) -> None:
+    """pip installs by `python3`, and the tests are run by `python`: both are one program."""
+    target, by = TARGETS[native_build.machine_name()], compiler()
+    also = replace(by, command=("/usr/bin/python", *by.command[1:]))
+    assert [work.digest for work in plan(target, also, sources=sources)] == [
+        work.digest for work in plan(target, by, sources=sources)
+    ]
+    newer = replace(by, version="99")
+    assert not {work.digest for work in plan(target, newer, sources=sources)} & {
+        work.digest for work in plan(target, by, sources=sources)
+    }
 
 
 def test_what_was_built_of_other_sources_goes_and_nothing_else(sources: Path, tmp_path: Path) -> None:
@@ -134,6 +148,7 @@ def wheel(out: Path, **environment: str) -> tuple[str, dict[str, bytes]]:
         return path.name, {name: archive.read(name) for name in names}
 
 
+@pytest.mark.timeout(600)  # it compiles everything for another processor
 def test_a_wheel_has_the_libraries_of_its_platform(tmp_path: Path) -> None:
     name, files = wheel(tmp_path, PUNA_BUILD_TARGET="linux-aarch64")
     assert name == "puna-0.1.0-py3-none-manylinux_2_17_aarch64.whl"
