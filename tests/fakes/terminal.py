@@ -42,7 +42,7 @@ class Terminal:
         self.expect(prompt)
         self.type(text + "\r")
 
-    def expect(self, text: str, seconds: float = 20) -> None:
+    def expect(self, text: str, seconds: float = 60) -> None:
         """Wait until `text` appears after what was expected before."""
         deadline = time.monotonic() + seconds
         while True:
@@ -54,13 +54,13 @@ class Terminal:
             assert left > 0, f"{text!r} did not appear in {self.seen[self._read_to :]!r}"
             self._read(left)
 
-    def listens(self, times: int = 1, seconds: float = 20) -> None:
+    def listens(self, times: int = 1, seconds: float = 60) -> None:
         """Wait until a line editor has begun to read for so many times, whether its prompt can be seen or not."""
         deadline = time.monotonic() + seconds
         while self.raw.count("\x1b[?2004h") < times:
             assert self._read(max(0.0, deadline - time.monotonic())), f"no line editor reads: {self.raw[-400:]!r}"
 
-    def ended(self, seconds: float = 20) -> int:
+    def ended(self, seconds: float = 60) -> int:
         """The exit status, once the process has ended; what it wrote until then is seen."""
         deadline = time.monotonic() + seconds
         while self._read(max(0.0, deadline - time.monotonic())):

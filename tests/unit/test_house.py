@@ -38,6 +38,20 @@ def test_no_test_waits_with_sleep() -> None:
     assert [*sleeps(ast.parse("import time\ntime.sleep(0.1)"))], "it would be seen"
 
 
+def clocks(tree: ast.AST) -> Iterator[ast.Attribute]:
+    """Looks at a clock that goes on while a busy machine does something else."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="time"), attr="monotonic" | "perf_counter"):
+                yield node
+
+
+def test_no_test_asserts_by_the_clock() -> None:
+    """What is meant is the order of events, a count, or a processor's time: `time.thread_time`, `psutil`."""
+    found = {path for path, tree in parsed(TESTS) for _ in clocks(tree)}
+    assert found == {WAITING, TESTS / "fakes" / "terminal.py"}, "which end what hangs"
+
+
 ROOMS_OF_THEIR_OWN = ("cli", "engine/cpu/families", "server/ollama", "server/openai")
 """Whose files are told by their kind, not one by one."""
 

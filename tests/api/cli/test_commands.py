@@ -304,7 +304,7 @@ def test_ctrl_c_ends_quietly_and_frees_the_slot(puna: Any, server: Any) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, b"")
-    until(lambda: server.busy() == 0, 5, "the slot to be free")
+    until(lambda: server.busy() == 0, 30, "the slot to be free")
 
 
 def test_a_reader_that_leaves_early_is_no_fault(puna: Any) -> None:

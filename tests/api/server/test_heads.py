@@ -213,8 +213,8 @@ def test_a_client_that_is_gone_is_noticed(server):
     ).encode()
     with connected(server.port) as connection:
         send(connection, POST + b"content-length: %d\r\n\r\n" % len(forever) + forever)
-        until(lambda: server.busy() == 1, 10, "the work to begin")
-    until(lambda: server.busy() == 0, 10, "the work to end")
+        until(lambda: server.busy() == 1, 30, "the work to begin")
+    until(lambda: server.busy() == 0, 30, "the work to end")
 
 
 @pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/api/chat", b"/api/blobs/sha256:" + b"a" * 64])
@@ -286,7 +286,7 @@ def test_connections_have_a_number(serving):
                 assert answer.status == 503
                 assert int(answer.headers["retry-after"]) >= 1
                 assert "PUNA_MAX_CONNECTIONS" in answer.json["error"]
-        until(lambda: own.get("/api/version").status == 200, 10, "room for another connection")
+        until(lambda: own.get("/api/version").status == 200, 30, "room for another connection")
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"chunked\r\ntransfer-encoding: chunked", b"identity"])

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,10 +83,11 @@ def test_the_server_process_is_light(tmp_path):
     import psutil
 
     with started(tmp_path, PUNA_HOST="127.0.0.1:0") as process:
-        began = time.monotonic()
         ready_url(process)
-        assert time.monotonic() - began < 10
-        assert psutil.Process(process.pid).memory_info().rss < 120 * 2**20
+        server = psutil.Process(process.pid)
+        used = server.cpu_times()
+        assert used.user + used.system < 5
+        assert server.memory_info().rss < 120 * 2**20
 
 
 def test_importing_the_server_loads_no_engine():

@@ -163,4 +163,4 @@ def test_no_child_outlives_a_killed_server(when: str, smollm2_gguf: Path) -> Non
                 until(lambda: "child" in " ".join(child.cmdline()), 20, "the child to run its program")
         finally:
             parent.kill()
-        until(lambda: gone(child), 2.0, "the child to be gone")
+        until(lambda: gone(child), 30, "the child to be gone")

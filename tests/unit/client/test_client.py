@@ -192,7 +192,7 @@ async def test_leaving_an_answer_closes_its_connection() -> None:
     async with talking_to(endless) as client:
         async with client.generate({"model": "x"}) as answer:
             await anext(answer.chunks)
-        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.wait_for(gone.wait(), 30)
 
 
 async def test_an_upload_tells_how_far_it_is(tmp_path: Path) -> None:

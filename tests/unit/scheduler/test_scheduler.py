@@ -95,7 +95,7 @@ async def in_line(scheduler: Scheduler, count: int = 1) -> None:
 
 
 async def gone(runner: Runner) -> str:
-    return await asyncio.wait_for(asyncio.shield(runner.died), 5)
+    return await asyncio.wait_for(asyncio.shield(runner.died), 30)
 
 
 async def test_a_model_is_loaded_once_and_used_again() -> None:

@@ -250,7 +250,7 @@ def test_pip_ends_with_the_server(index: Index, tmp_path: Path) -> None:
         assert index.half.wait(60)
         (pip,) = psutil.Process(server.pid).children()
         server.kill()
-        _, alive = psutil.wait_procs([pip], timeout=2)
+        _, alive = psutil.wait_procs([pip], timeout=30)
         assert alive == []
 
 
