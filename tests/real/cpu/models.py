@@ -148,11 +148,14 @@ def requantise(source: Path, target: Path, kind_of: Callable[[TensorInfo], Tenso
 
 
 def in_type(shipped: Path, kind: str, directory: Path) -> Path:
-    """The shipped model (Q4_1) as it is, or written anew in `directory` as Q4_K_M or in one type."""
+    """The shipped model (Q4_1) as it is, or in `directory` as Q4_K_M or in one type: written, if it is not there."""
     if kind == "Q4_1":
         return shipped
     path = directory / f"{kind}.gguf"
-    requantise(shipped, path, _q4_k_m if kind == "Q4_K_M" else lambda _: TensorType[kind])
+    if not path.is_file():
+        written = path.with_suffix(".new")
+        requantise(shipped, written, _q4_k_m if kind == "Q4_K_M" else lambda _: TensorType[kind])
+        written.rename(path)
     return path
 
 

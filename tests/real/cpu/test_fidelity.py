@@ -18,7 +18,8 @@ from puna.engine.llama.engine import LlamaEngine
 from puna.engine.runner import LoadOptions
 from puna.model.gguf import read_header
 from puna.settings import Settings
-from real.cpu.models import Floats, agreement, forward_logits, in_type, log_probabilities, native_logits
+from real.cpu.conftest import InType
+from real.cpu.models import Floats, agreement, forward_logits, log_probabilities, native_logits
 from real.cpu.reference import Reference
 from real.cpu.running import files, started
 
@@ -40,8 +41,8 @@ def ids(smollm2_gguf: Path) -> Sequence[int]:
 
 
 @pytest.fixture(params=["Q4_1", "Q4_K_M", "Q8_0", "BF16"])
-def model(request: pytest.FixtureRequest, smollm2_gguf: Path, tmp_path: Path) -> Path:
-    return in_type(smollm2_gguf, request.param, tmp_path)
+def model(request: pytest.FixtureRequest, shipped_in: InType) -> Path:
+    return shipped_in(request.param)
 
 
 @pytest.mark.timeout(300)
@@ -73,13 +74,13 @@ def distances(one: Floats, other: Floats, ids: Sequence[int]) -> Mapping[str, Di
     return found
 
 
-def test_log_probabilities_are_llama_cpps_on_bf16(smollm2_gguf: Path, ids: Sequence[int], tmp_path: Path) -> None:
+def test_log_probabilities_are_llama_cpps_on_bf16(shipped_in: InType, ids: Sequence[int], tmp_path: Path) -> None:
     """Within 0.02 in the mean, and as near as llama.cpp's own are to each other when it takes the tokens one by one.
 
     More cannot be had from anyone: it rounds to bf16 what it multiplies, and which way a number is rounded depends on
     the order of a sum. Single ones of its own differ by 0.1 and more.
     """
-    model = in_type(smollm2_gguf, "BF16", tmp_path)
+    model = shipped_in("BF16")
     ours = log_probabilities(forward_logits(model, ids[:PLAIN]))
     together, single = (
         log_probabilities(native_logits(model, ids[:PLAIN], tmp_path, at_once=many)) for many in (PLAIN, 1)
@@ -93,10 +94,10 @@ def test_log_probabilities_are_llama_cpps_on_bf16(smollm2_gguf: Path, ids: Seque
 
 
 async def test_log_probabilities_are_the_llama_engines_on_bf16(
-    smollm2_gguf: Path, ids: Sequence[int], tmp_path: Path
+    shipped_in: InType, ids: Sequence[int], tmp_path: Path
 ) -> None:
     """The same by what the two engines tell of the same tokens, twenty alternatives with each."""
-    model = in_type(smollm2_gguf, "BF16", tmp_path)
+    model = shipped_in("BF16")
     scored = ids[:SCORED_BY_BOTH]
     async with started(model, tmp_path / "store", slots=4) as runner:
         ours = await runner.score(scored, top=20)

@@ -15,7 +15,8 @@ import pytest_asyncio
 from puna.engine.runner import Prompt, Runner, Sampling
 from puna.model.ggml import TensorType
 
-from .models import Recipe, in_type, write_model
+from .conftest import InType
+from .models import Recipe, write_model
 from .running import Answered, answer, started
 from .test_families import RECIPES
 
@@ -31,15 +32,14 @@ SMALL = {
 
 
 @pytest.fixture(scope="module", params=[*SHIPPED, *(f"small {name}" for name in SMALL)])
-def model(request: pytest.FixtureRequest, smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(request: pytest.FixtureRequest, shipped_in: InType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model in four types, and small random ones: whose rows are whole blocks of 256, or plain numbers, or
     which do not attend in every layer.
     """
-    directory = tmp_path_factory.mktemp("model")
     kind: str = request.param
     if kind in SHIPPED:
-        return in_type(smollm2_gguf, kind, directory)
-    path = directory / "small.gguf"
+        return shipped_in(kind)
+    path = tmp_path_factory.mktemp("model") / "small.gguf"
     write_model(path, SMALL[kind.removeprefix("small ")])
     return path
 
