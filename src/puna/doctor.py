@@ -25,6 +25,7 @@ from puna.settings import SettingError, Settings, unknown
 from puna.sources.packages.catalogue import SMOLLM2_135M
 from puna.sources.packages.pip_client import reach
 from puna.store.manifests import Manifests
+from puna.store.neighbours import neighbours
 
 _FEATURES = (
     "avx",
@@ -84,6 +85,7 @@ async def examine(environment: Mapping[str, str]) -> list[Finding]:
         *_named(settings, engines),
         _store(settings),
         *_read_only_stores(settings),
+        *_neighbours(settings),
         server,
         index,
         *_extras(),
@@ -221,6 +223,13 @@ def _read_only_stores(settings: Settings) -> list[Finding]:
             remedy = "correct PUNA_READ_ONLY_MODELS: the server does not start with it"
             findings.append(Finding("read-only models", Verdict.MISSING, f"{place} is not a directory", remedy))
     return findings
+
+
+def _neighbours(settings: Settings) -> list[Finding]:
+    found = neighbours((settings.models, *settings.read_only_models))
+    return [
+        Finding("an Ollama's models", Verdict.OK, f"{one.models} in {one.path}, not used", one.remedy) for one in found
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- others

@@ -18,6 +18,15 @@ def models() -> Path | None:
     return None if base is None else base / "models"
 
 
+def ollama_models() -> tuple[Path, ...]:
+    """Where an Ollama keeps its models, unless it was told otherwise: this user's own, and the service's on Linux."""
+    services = (Path("/usr/share/ollama/.ollama/models"), Path("/var/lib/ollama/models"))
+    try:
+        return (Path.home() / ".ollama" / "models", *services)
+    except RuntimeError:  # this user has no home
+        return services
+
+
 def state() -> Path | None:
     """Logs, the record of running servers, the history of conversations. None: this user has no home."""
     import platformdirs

@@ -152,6 +152,13 @@ def _paths(text: str) -> tuple[Path, ...]:
     return tuple(_path(item) for item in text.split(os.pathsep) if item)
 
 
+def _stores(text: str) -> tuple[Path, ...]:
+    stores = _paths(text)
+    if not stores:
+        raise ValueError(text)
+    return stores
+
+
 def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
@@ -194,10 +201,11 @@ class Row:
 ROWS: tuple[Row, ...] = (
     Row("address", ("PUNA_HOST", "OLLAMA_HOST"), parse_address, "an address such as 127.0.0.1:11434",
         "Where the server listens, and where the command looks for it. Default 127.0.0.1:11434."),
-    Row("models", ("PUNA_MODELS", "OLLAMA_MODELS"), _path, "a directory",
-        "The models directory, in Ollama's layout; an existing Ollama store can be used in place."),
+    Row("models", ("PUNA_MODELS", "OLLAMA_MODELS"), _stores, "a directory, or several",
+        "The models directory, in Ollama's layout; an Ollama's can be used in place. Of several (separated like PATH) "
+        "the first is written, and all are read, in this order."),
     Row("read_only_models", ("PUNA_READ_ONLY_MODELS",), _paths, "directories",
-        "More stores whose models are listed and run but never written (separated like PATH)."),
+        "More stores that are only read, after those of PUNA_MODELS (separated like PATH)."),
     Row("engine", ("PUNA_ENGINE",), _one_of("auto", *roster.NAMES), f"one of auto, {', '.join(roster.NAMES)}",
         "Which engine runs models. auto (default): cpu where it can run the model, else llama; "
         "the others only when named here."),
@@ -318,6 +326,9 @@ class Settings:
                 except ValueError as error:
                     raise SettingError(name, text, row.expected) from error
                 break
+        if "models" in values:
+            values["models"], *others = values["models"]
+            values["read_only_models"] = (*others, *values.get("read_only_models", ()))
         values.update({key: value for key, value in overrides.items() if value is not None})
         if "models" not in values:
             values["models"] = _default_models()

@@ -54,6 +54,16 @@ async def list_models(prefix: str) -> None:
         else:
             models = await server.models()
     print(models_table([model for model in models if model.name.lower().startswith(prefix.lower())], _now()))
+    if not models and is_ours(server, values):
+        _offer_others(values)
+
+
+def _offer_others(values: Settings) -> None:
+    """To who has no models here, and perhaps has some elsewhere."""
+    from puna.store.neighbours import neighbours
+
+    for neighbour in neighbours((values.models, *values.read_only_models)):
+        print(neighbour.offer, file=sys.stderr)
 
 
 def _models_on_disk(values: Settings) -> tuple[ModelSummary, ...]:

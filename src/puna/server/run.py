@@ -36,6 +36,7 @@ from puna.sources.packages import catalogue
 from puna.sources.wiring import open_sources
 from puna.store.blobs import stop_when
 from puna.store.library import Library, StandIn
+from puna.store.neighbours import neighbours
 from puna.template.cage import Cage
 
 DRAIN_SECONDS = 5.0
@@ -264,6 +265,8 @@ def _announce(settings: Settings, listener: socket.socket, on_ready: Callable[[A
     keep_what_is_there()
     on_ready(address)
     _log.info(f"puna {__version__} listens on {address.url}", models=str(settings.models), engine=settings.engine)
+    for neighbour in neighbours((settings.models, *settings.read_only_models)):
+        _log.info(neighbour.offer)
     if not is_loopback(settings.address.host) and not settings.api_keys:
         _log.warning("whoever reaches this address can use the server: set PUNA_API_KEYS, or listen on 127.0.0.1")
 

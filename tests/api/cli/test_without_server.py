@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from fakes.gguf_files import CHATML, write_tiny_llama
+from fakes.gguf_files import CHATML, gguf_bytes, write_tiny_llama
+from fakes.stores import put_model
 
 NOWHERE = "127.0.0.1:9"
 """Nothing listens there."""
@@ -113,3 +115,14 @@ def test_ctrl_c_leaves_nothing_behind(command: Callable[..., Any], tmp_path: Pat
     assert b"Traceback" not in err
     assert b"ended before" not in err
     assert not list((tmp_path / "models").rglob("*.gguf"))
+
+
+def test_an_ollamas_store_is_offered_to_who_has_no_models(command: Callable[..., Any], tmp_path: Path) -> None:
+    theirs = tmp_path / "home" / ".ollama" / "models"
+    put_model(theirs, "theirs/latest", gguf_bytes(chat_template=CHATML))
+    home = {"HOME": str(tmp_path / "home"), "USERPROFILE": str(tmp_path / "home")}
+    ended = command(NOWHERE, PUNA_MODELS=str(tmp_path / "models"), **home)("list")
+    assert f"1 model of an Ollama lies in {theirs}: with PUNA_READ_ONLY_MODELS={theirs} " in ended.err
+    both = os.pathsep.join((str(tmp_path / "models"), str(theirs)))
+    ended = command(NOWHERE, PUNA_MODELS=both, **home)("list")
+    assert (ended.out.splitlines()[1].split()[0], ended.err) == ("theirs:latest", "")
