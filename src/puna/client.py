@@ -104,6 +104,29 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedFile:
+    """A file that `puna verify` found. `words`: what is wrong; `reason`: why it could not be mended, if that was tried.
+
+    `digest` is '' of a manifest.
+    """
+
+    model: str
+    words: str
+    digest: str
+    mended: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedStore:
+    """Counts: models that were looked at, files found damaged, and those of them that were mended."""
+
+    models: int
+    damaged: int
+    mended: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSummary:
     """A line of `puna list`. `digest`: 64 hex characters; `size`: bytes."""
 
@@ -383,6 +406,25 @@ class Client:
             ),
             tuple((_text(item, "source"), _text(item, "reason")) for item in _objects(answer, "unlisted")),
         )
+
+    async def verify(self, model: str, *, repair: bool) -> AsyncIterator[Progress | DamagedFile | VerifiedStore]:
+        """`model`: '' for all. Last comes the VerifiedStore."""
+        from puna.types import Progress
+
+        body: JsonObject = {"model": model, "repair": repair, "stream": True}
+        async with self._request("POST", "/api/verify", body) as response:
+            async for item in self._lines(response):
+                status, digest = _text(item, "status"), _text(item, "digest") or None
+                if status == "success":
+                    counts = (_integer(item, key) or 0 for key in ("models", "damaged", "repaired"))
+                    yield VerifiedStore(*counts)
+                    return
+                if "fault" in item:
+                    words, reason = _text(item, "message"), _text(item, "reason")
+                    yield DamagedFile(_text(item, "model"), words, digest or "", status == "repaired", reason)
+                else:
+                    yield Progress(status, digest, _integer(item, "total"), _integer(item, "completed"))
+        raise ConnectionLost(self.url, "it ended without success")
 
     def create(self, request: JsonObject) -> AsyncIterator[Progress]:
         """`request` is the body of `/api/create`."""

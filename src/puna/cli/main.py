@@ -352,6 +352,21 @@ def rm(models: tuple[str, ...]) -> None:
     _call(lambda: work(models))
 
 
+@puna.command("verify")
+@click.argument("model", metavar="[MODEL]", default="", shell_complete=_models)
+@click.option("--all", "every", is_flag=True, help="All models.")
+@click.option("--repair", is_flag=True, help="Bring back what is damaged from where it came.")
+@addressed
+def verify(model: str, *, every: bool, repair: bool) -> None:
+    """Read every byte of a model, and name what is not as it was stored.
+
+    Ends with status 1 when something is damaged, or stays so.
+    """
+    from puna.cli.verify import verify as work
+
+    _call(lambda: work(model, every=every, repair=repair))
+
+
 @puna.command("stop")
 @click.argument("model", metavar="MODEL", shell_complete=_completed_by("loaded_models"))
 @addressed

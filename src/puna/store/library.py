@@ -13,7 +13,8 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -58,7 +59,7 @@ from puna.model.reference import Reference, Wanted, reference
 from puna.model.shards import place, read_whole, together
 from puna.store.blobs import Blobs, OnBytes, damaged
 from puna.store.changing import Changing
-from puna.store.faults import MISSING
+from puna.store.faults import MISSING, wrong_size
 from puna.store.files import remove_empty, store_errors, write_errors
 from puna.store.glance import check_directories
 from puna.store.kept import DIRECTORY as KEPT
@@ -134,6 +135,7 @@ class Library:
         self._unreadable: dict[Path, Stamp] = {}
         self._remembering = threading.Lock()
         self._changing = Changing(own.root)
+        self._held: list[Collection[Digest]] = []
 
     @classmethod
     def open(
@@ -202,6 +204,26 @@ class Library:
         stored = (known for store in self._stores for known in store.manifests.names())
         return [known.short for known in nearest(name, dict.fromkeys((*others, *stored)))]
 
+    def names(self) -> list[Name]:
+        """Of all models, usable or not, sorted."""
+        found: dict[tuple[str, str, str, str], Name] = {}
+        for store in self._stores:
+            for name in store.manifests.names():
+                found.setdefault(name.folded, name)
+        return sorted(found.values(), key=lambda name: name.folded)
+
+    def stored(self, name: Name) -> tuple[bytes, tuple[bytes, ...]]:
+        """The bytes of its manifest, sound or not, and of what was written there, the last first. ModelNotFound."""
+        store, spelled, _ = self._find(name)
+        return store.manifests.read(spelled), store.kept.copies(spelled)
+
+    def digests(self, name: Name) -> frozenset[Digest]:
+        """Of all blobs that its manifest names; none when it cannot be read."""
+        try:
+            return frozenset(layer.digest for layer in parse_manifest(self.stored(name)[0]).blobs)
+        except PunaError:
+            return frozenset()
+
     def models(self) -> list[Model]:
         """All that can be read, newest first. Each other is logged once."""
         found: dict[tuple[str, str, str, str], Model] = {}
@@ -267,13 +289,13 @@ class Library:
         Hashes a file once, and again only after it changed. `on_bytes` is told of it, and may raise to stop it.
         """
         at = {Digest.parse(path.name): path for path in (*model.files, *model.projectors, *model.adapters)}
-        for layer in model.manifest.layers:
-            if layer.digest not in at:
-                continue
-            # A model that stands in for others lies outside of the store.
-            fault = self.blobs.fault(layer.digest, layer.size, on_bytes, path=at[layer.digest])
-            if fault is not None:
-                raise damaged(fault, layer.digest, part_of(layer, model.name), model.name.short)
+        # A model that stands in for others lies outside of the store, and is its weights alone.
+        stored = any(model.weights.parent == store.blobs.directory for store in self._stores)
+        for layer in dict.fromkeys(model.manifest.blobs):
+            if stored or layer.digest in at:
+                fault = self.blobs.fault(layer.digest, layer.size, on_bytes, path=at.get(layer.digest))
+                if fault is not None:
+                    raise damaged(fault, layer.digest, part_of(layer, model.name), model.name.short)
 
     def intact(self, layer: Layer, on_bytes: OnBytes | None = None) -> bool:
         """Whether a source need not bring this layer: it is there, and its digest was seen on this disk, or is now."""
@@ -306,6 +328,22 @@ class Library:
             self._own.kept.keep(name, data)
             self._own.manifests.write(name, data)
             return () if self._no_prune else self._remove_unused(before, stamp)
+
+    def put_back(self, name: Name, data: bytes) -> None:
+        """A manifest as it was, whatever became of its blobs: they are told of then. Gives up no blob."""
+        with self._changing:
+            name = self._own.manifests.spelled(name)
+            self._own.kept.keep(name, data)
+            self._own.manifests.write(name, data)
+
+    @contextmanager
+    def holding(self, digests: Collection[Digest]) -> Iterator[None]:
+        """Meanwhile this process removes none of these blobs, whoever uses them."""
+        self._held.append(digests)
+        try:
+            yield
+        finally:
+            self._held.remove(digests)
 
     def copy(self, source: Wanted, destination: Name) -> None:
         """The same manifest under another Name. ModelNotFound when there is no source."""
@@ -358,7 +396,7 @@ class Library:
             if used is None or self._own.manifests.has_strays():
                 _log.warning("store not pruned: a manifest cannot be read", models=str(self.root))
                 return ()
-            self._own.blobs.tidy(used.union(*(_digests(store) for store in self._stores[1:])))
+            self._own.blobs.tidy(used.union(*(_readable_digests(store) for store in self._stores[1:])))
             self._own.kept.tidy(self._own.manifests.names())
             now = time.time() if now is None else now
             return (*self._prune_blobs(used, now - PRUNE_AGE), *_remove_old(self.partials, now - PARTIAL_AGE))
@@ -422,6 +460,7 @@ class Library:
         used = self._used() if candidates and listed else None
         if used is None or listed is None:
             return ()
+        used = used.union(*self._held)
         since = max(listed.modified_ns / 1e9, time.time() - CLAIMED_SECONDS)
         unused = tuple(
             digest for digest in sorted(candidates - used, key=str) if not self.blobs.stored_since(digest, since)
@@ -520,9 +559,9 @@ class Library:
         if not weights:
             where = f"it runs on {config.remote_host}" if config.remote_host else f"its format is {config.model_format}"
             raise Unsupported(f"model '{name.short}' has no GGUF weights here: {where}", param="model")
-        file = f"a file of model '{name.short}'"
         shards, header = self._weights(store, name, weights)
-        projectors = tuple(self._file(store, name, layer) for layer in manifest.of_type(PROJECTOR_TYPE))
+        projectors = manifest.of_type(PROJECTOR_TYPE)
+        see = [self._header(store, name, layer) for layer in projectors]
         go_template = self._text(store, name, manifest, TEMPLATE_TYPE, PROMPT_TYPE)
         options, ignored = self._options(store, name, manifest)
         return Model(
@@ -534,7 +573,7 @@ class Library:
             weights=self._file(store, name, shards[0]),
             weights_digest=listed_digest([layer.digest for layer in shards]),
             shards=tuple(self._file(store, name, layer) for layer in shards[1:]),
-            projectors=projectors,
+            projectors=tuple(self._file(store, name, layer) for layer in projectors),
             adapters=tuple(self._file(store, name, layer) for layer in manifest.of_type(ADAPTER_TYPE)),
             go_template=go_template,
             system=self._text(store, name, manifest, SYSTEM_TYPE),
@@ -542,7 +581,7 @@ class Library:
             ignored_parameters=ignored,
             messages=self._messages(store, name, manifest),
             licenses=tuple(self._layer_text(store, name, layer) for layer in manifest.of_type(LICENSE_TYPE)),
-            capabilities=capabilities(header, go_template, [self.header(path, file) for path in projectors], config),
+            capabilities=capabilities(header, go_template, see, config),
             size=manifest.size,
             modified=stamp.modified,
             read_only=store.read_only,
@@ -550,17 +589,28 @@ class Library:
 
     def _weights(self, store: _Store, name: Name, layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Header]:
         """The last layer's, which counts where there are several; or all of them, when it is one shard of a model."""
-        what = f"a file of model '{name.short}'"
-        header = self.header(self._file(store, name, layers[-1]), what)
+        header = self._header(store, name, layers[-1])
         if place(header) is None:
             return (layers[-1],), header
         try:
-            whole = together([(layer, self.header(self._file(store, name, layer), what)) for layer in layers])
+            whole = together([(layer, self._header(store, name, layer)) for layer in layers])
         except ModelDamaged:
             raise
         except ModelFileError as error:
-            raise ModelFileError(f"{what}: {error}") from error
+            raise ModelFileError(f"a file of model '{name.short}': {error}") from error
         return whole.files, whole.header
+
+    def _header(self, store: _Store, name: Name, layer: Layer) -> Header:
+        """One that cannot be read was sound when it was stored, so its file is likely damaged."""
+        path = self._file(store, name, layer)
+        try:
+            return self.header(path, f"a file of model '{name.short}'")
+        except ModelFileError as error:
+            size = store.blobs.size(layer.digest)
+            if size != layer.size:
+                raise damaged(wrong_size(size, layer.size), layer.digest, part_of(layer, name), name.short) from error
+            cure = f"If it is damaged, this mends it: puna verify {name.short} --repair"
+            raise ModelFileError(f"{error.message}. {cure}") from error
 
     def _file(self, store: _Store, name: Name, layer: Layer) -> Path:
         path = store.blobs.find(layer.digest)
@@ -635,6 +685,14 @@ _PARTS = {
     LICENSE_TYPE: "licence",
     CONFIG_TYPE: "config",
 }
+
+
+def _readable_digests(store: _Store) -> frozenset[Digest]:
+    """None, when a manifest of it cannot be read."""
+    try:
+        return _digests(store)
+    except (ModelFileError, StoreError):
+        return frozenset()
 
 
 def _digests(store: _Store) -> frozenset[Digest]:

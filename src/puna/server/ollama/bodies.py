@@ -146,6 +146,14 @@ class SearchBody(Shape):
     word: Annotated[str, Honoured("What names, or what sources say of them, have to hold.")] = ""
 
 
+class VerifyBody(Shape):
+    """POST /api/verify"""
+
+    model: Annotated[str, Honoured("The model to check; empty: all.")] = ""
+    repair: Annotated[bool, Honoured("Bring back what is damaged from where it came.")] = False
+    stream: Annotated[bool, Honoured("Each step and finding as it comes; false: all findings in one object.")] = True
+
+
 _NOT_YET = "it is not done when a model is created here"
 
 
@@ -190,5 +198,6 @@ BODIES: tuple[type[Shape], ...] = (
     CopyBody,
     DeleteBody,
     TransferBody,
+    VerifyBody,
     CreateBody,
 )

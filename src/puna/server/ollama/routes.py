@@ -30,6 +30,7 @@ def routes(services: Services) -> list[Route]:
         Route("/api/push", transfer.push, methods=["POST"]),
         Route("/api/outdated", renewal.outdated, methods=["POST"]),
         Route("/api/search", renewal.search, methods=["POST"]),
+        Route("/api/verify", transfer.verify, methods=["POST"]),
         Route("/api/create", transfer.create, methods=["POST"]),
         Route("/api/blobs/{digest}", transfer.has_blob, methods=["HEAD"]),
         Route("/api/blobs/{digest}", transfer.add_blob, methods=["POST"]),

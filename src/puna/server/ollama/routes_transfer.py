@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from puna.create import CreateRequest, check_request, create
-from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, NotFound, PunaError
+from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, ModelNotFound, NotFound, PunaError
 from puna.lane import in_hashing, while_waiting
 from puna.model.digest import Digest
 from puna.model.name import Name
@@ -23,14 +23,15 @@ from puna.model.parameters import options_from_json
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, dump
 from puna.server.middleware import is_loopback
-from puna.server.ollama.bodies import CreateBody, TransferBody
+from puna.server.ollama.bodies import CreateBody, TransferBody, VerifyBody
 from puna.server.ollama.exchange import read_body, required
 from puna.server.ollama.messages import to_message
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
+from puna.sources.mend import DamageReport, verify
 from puna.sources.source import Terms
 from puna.store.blobs import BlobWriter, stop_when
-from puna.types import JsonObject, Progress
+from puna.types import JsonObject, JsonValue, Progress
 
 LOCAL_FILE = "x-puna-local-file"
 """Header of a blob's POST: the absolute, percent-encoded path of a file on this machine that holds the bytes."""
@@ -57,6 +58,24 @@ class TransferRoutes:
         name, terms = Name.parse(required(body.target)), _terms(body)
         steps = await asyncio.to_thread(self._sources.push, name, terms)
         return await self._answer(request, steps, stream=body.stream)
+
+    async def verify(self, request: Request) -> ASGIApp:
+        """Ours: Ollama has none. Each damaged file is told as it is found, and last how many there were."""
+        body, _ = await read_body(request, VerifyBody, strict=self._strict)
+        names = await asyncio.to_thread(self._named, body.model)
+        steps = verified(names, verify(names, self._library, self._sources, repair=body.repair))
+        if body.stream:
+            return EventStream(_dumped(steps), NDJSON)
+        return JsonReply(await unless_gone(request.receive, _found(steps)))
+
+    def _named(self, model: str) -> list[Name]:
+        """One model, or all."""
+        if not model:
+            return self._library.names()
+        name = self._library.spelled(Name.parse(model))
+        if not self._library.has(name):
+            raise ModelNotFound(name.short, near=self._library.near(name))
+        return [name]
 
     async def create(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, CreateBody, strict=self._strict)
@@ -167,6 +186,49 @@ def create_request(body: CreateBody) -> CreateRequest:
         parser=body.parser or None,
         quantize=body.quantize or body.quantization or None,
     )
+
+
+async def verified(
+    names: Sequence[Name], steps: AsyncGenerator[Progress | DamageReport, None]
+) -> AsyncGenerator[JsonObject, None]:
+    """The steps as objects. The last one: how many models were looked at, files found damaged, and mended."""
+    damaged = mended = 0
+    async with aclosing(steps):
+        async for step in steps:
+            if isinstance(step, Progress):
+                yield _step(step)
+                continue
+            damaged, mended = damaged + 1, mended + step.mended
+            damage = step.damage
+            shape: JsonObject = {
+                "status": "repaired" if step.mended else "damaged",
+                "model": damage.name.short,
+                "fault": damage.fault.kind,
+                "message": damage.words,
+            }
+            if damage.layer is not None:
+                shape["digest"] = str(damage.layer.digest)
+            if step.reason:
+                shape["reason"] = step.reason
+            yield shape
+    yield {"status": "success", "models": len(names), "damaged": damaged, "repaired": mended}
+
+
+async def _dumped(steps: AsyncGenerator[JsonObject, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(steps):
+        async for step in steps:
+            yield dump(step) + b"\n"
+
+
+async def _found(steps: AsyncGenerator[JsonObject, None]) -> JsonObject:
+    files: list[JsonValue] = []
+    last: JsonObject = {}
+    async with aclosing(steps):
+        async for step in steps:
+            last = step
+            if "fault" in step:
+                files.append(step)
+    return last | {"files": files}
 
 
 def _step(progress: Progress) -> JsonObject:
