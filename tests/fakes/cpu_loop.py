@@ -43,12 +43,15 @@ class Bench:
         habit: float = 0.0,
         speculation: bool = True,
         price: float = 0.1,
+        stateful: bool = False,
     ) -> None:
         """`price`: what a guess costs (see `Pace.price`)."""
         self.model = FakeModel(blocks, habit=habit)
         self.cache = Cache(blocks, BLOCK)
         self.told: defaultdict[int, list[StreamEvent | Census]] = defaultdict(list)
-        limits = LoopLimits(num_ctx, slots, self.model.vocabulary, frozenset({EOS}), speculation=speculation)
+        limits = LoopLimits(
+            num_ctx, slots, self.model.vocabulary, frozenset({EOS}), speculation=speculation, stateful=stateful
+        )
         self.loop = Loop(self.model, self.cache, limits, self._hear, pace=Priced(price))
 
     def _hear(self, told: Told) -> None:

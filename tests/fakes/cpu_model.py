@@ -23,7 +23,7 @@ class FakeModel:
     """`steps` counts the calls, `computed` the tokens, `widest` the longest step.
 
     `habit`: added to the logit of the token that followed the last one before. The larger, the more an answer repeats
-    its prompt and itself.
+    its prompt and itself. `replayed`: tokens that states absorbed a second time; it has states if it is told of them.
     """
 
     def __init__(self, n_blocks: int, vocabulary: int = 120, *, habit: float = 0.0) -> None:
@@ -31,7 +31,8 @@ class FakeModel:
         self.block_size = BLOCK
         self._habit = habit
         self._slots: NDArray[np.int64] = np.full((n_blocks, BLOCK), -1, np.int64)
-        self.steps = self.computed = self.widest = 0
+        self.steps = self.computed = self.widest = self.replayed = 0
+        self._states: dict[int, NDArray[np.int64]] = {}
 
     def __call__(
         self,
@@ -41,6 +42,7 @@ class FakeModel:
         blocks: NDArray[np.int32],
         block_begins: NDArray[np.int32],
         rows: NDArray[np.int32],
+        states: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]:
         for values in (ids, past, begins, blocks, block_begins, rows):
             assert values.dtype == np.int32
@@ -62,10 +64,21 @@ class FakeModel:
             history = self._slots[own].reshape(-1)[: start + count].copy()
             places = history // self.vocabulary
             assert (places == np.arange(len(history))).all(), "a slot is read that was not written for its place"
+            if states is not None:
+                self._absorb(*(int(number) for number in states[:, i]), int(start), history)
             histories += [history[: int(start) + place + 1] for place in range(count)]
         for i, mine in enumerate(written):
             assert not any(mine & theirs for j, theirs in enumerate(read) if j != i), "a block is written while shared"
         return np.stack([self._logits(histories[row]) for row in rows]) if len(rows) else np.zeros((0, 1), np.float32)
+
+    def _absorb(self, state: int, absorbed: int, keep: int, start: int, history: NDArray[np.int64]) -> None:
+        """A state is what came of this very sequence, and becomes that of no guess: those are further than `keep`."""
+        assert 0 <= absorbed <= start < keep <= len(history)
+        before = self._states.pop(state, np.zeros(0, np.int64))
+        assert absorbed in {0, len(before)}
+        assert (before[:absorbed] == history[:absorbed]).all(), "a state of another sequence"
+        self.replayed += start - absorbed
+        self._states[state] = history[:keep].copy()
 
     def copy(self, source: int, target: int) -> None:
         self._slots[target] = self._slots[source]

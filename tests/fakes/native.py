@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from puna.engine.cpu.structures import (
     ConvolutionStruct,
+    DeltaStruct,
     LayerStruct,
     MatrixStruct,
     MixtureStruct,
@@ -196,7 +197,8 @@ def as_bytes(x: NDArray[Any], together: int = GROUP) -> Doubles:
 class Tiny:
     """A model with random weights. `windows`, `ropes`, `taps`: of one layer after another, over and over.
 
-    `taps`: tokens that are convolved; 0: the layer attends.
+    `taps`: tokens that are convolved; 0: the layer attends. `linear`: if any, layers that convolve attend linearly, by
+    so many heads of keys and of values, of `size`. `gated`: what attention saw is gated.
     """
 
     kind: TensorType = TensorType.F32
@@ -213,6 +215,9 @@ class Tiny:
     windows: Sequence[int] = (0,)
     ropes: Sequence[int] = (0,)
     taps: Sequence[int] = (0,)
+    linear: tuple[int, int] = (0, 0)
+    size: int = 32
+    gated: bool = False
     speeds: Sequence[float] = (10000.0,)
     pairs: int = 0
     magnitude: float = 1.0
@@ -253,7 +258,20 @@ def weights(tiny: Tiny) -> dict[str, Any]:
             "attention_norm": vector(tiny.hidden),
             "feed_norm": vector(tiny.hidden),
         }
-        if taps := taps_of(tiny, layer):
+        taps, (key_heads, value_heads) = taps_of(tiny, layer), tiny.linear
+        if taps and value_heads:
+            channels = (2 * key_heads + value_heads) * tiny.size
+            part |= {
+                "mixed": made(channels, tiny.hidden),
+                "found_gate": made(value_heads * tiny.size, tiny.hidden),
+                "beta": made(value_heads, tiny.hidden),
+                "alpha": made(value_heads, tiny.hidden),
+                "output": made(tiny.hidden, value_heads * tiny.size),
+                "filter": random.standard_normal((taps, channels)).astype(np.float32),
+                "decay": -np.exp(random.standard_normal(value_heads)).astype(np.float32),
+                "norm": vector(tiny.size),
+            }
+        elif taps:
             part |= {name: made(tiny.hidden, tiny.hidden) for name in ("before", "after", "input", "output")}
             part["filter"] = random.standard_normal((taps, tiny.hidden)).astype(np.float32)
         else:
@@ -263,6 +281,7 @@ def weights(tiny: Tiny) -> dict[str, Any]:
                 "value": made(keys, tiny.hidden),
                 "output": made(tiny.hidden, queries),
             }
+            part |= {"attention_gate": made(queries, tiny.hidden)} if tiny.gated else {}
         if tiny.post_norms:
             part |= {"post_attention_norm": vector(tiny.hidden), "post_feed_norm": vector(tiny.hidden)}
         if tiny.head_norms and not taps:
@@ -296,11 +315,18 @@ class Model:
     """A tiny model in a library, with `blocks` blocks and steps of `most_rows` rows at most."""
 
     def __init__(
-        self, library: ctypes.CDLL, tiny: Tiny, *, threads: int = 1, blocks: int = 64, most_rows: int = 64
+        self,
+        library: ctypes.CDLL,
+        tiny: Tiny,
+        *,
+        threads: int = 1,
+        blocks: int = 64,
+        most_rows: int = 64,
+        states: int = 0,
     ) -> None:
         self.library, self.tiny = library, tiny
         self._held: list[object] = []
-        self.model, self.layers = self._structures(blocks, most_rows)
+        self.model, self.layers = self._structures(blocks, most_rows, states)
         self._why = ctypes.create_string_buffer(200)
         self.engine = library.puna_create(ctypes.addressof(self.model), threads, self._why, 200)
         assert self.engine, self._why.value
@@ -316,7 +342,7 @@ class Model:
         self._held.append(held)
         return made
 
-    def _structures(self, blocks: int, most_rows: int) -> tuple[ModelStruct, ctypes.Array[LayerStruct]]:
+    def _structures(self, blocks: int, most_rows: int, states: int) -> tuple[ModelStruct, ctypes.Array[LayerStruct]]:
         tiny, found = self.tiny, weights(self.tiny)
         layers = (LayerStruct * tiny.layers)()
         for number, layer in enumerate(layers):
@@ -327,7 +353,11 @@ class Model:
                 elif isinstance(value, np.ndarray) and hasattr(layer, name):
                     setattr(layer, name, self._hold(value))
             stride = self.library.puna_block_bytes(tiny.cache, tiny.kv_heads, tiny.head)
-            if taps := taps_of(tiny, number):
+            taps, (key_heads, value_heads) = taps_of(tiny, number), tiny.linear
+            if taps and value_heads:
+                layer.delta = self._delta(part, taps, states)
+                stride = self.library.puna_delta_bytes(key_heads, value_heads, tiny.size)
+            elif taps:
                 layer.convolution = self._convolution(part, taps)
                 stride = self.library.puna_convolution_bytes(tiny.hidden)
             if tiny.experts:
@@ -341,7 +371,7 @@ class Model:
         model = ModelStruct(
             layers=tiny.layers, hidden=tiny.hidden, heads=tiny.heads, kv_heads=tiny.kv_heads, head=tiny.head,
             between=tiny.between, vocabulary=tiny.vocabulary, most_rows=most_rows, context=blocks * BLOCK,
-            blocks=blocks, activation=tiny.activation, ropes=len(tiny.speeds), cache_type=tiny.cache,
+            blocks=blocks, states=states, activation=tiny.activation, ropes=len(tiny.speeds), cache_type=tiny.cache,
             epsilon=tiny.epsilon,
             attention_scale=tiny.head**-0.5, attention_cap=tiny.attention_cap, logit_cap=tiny.logit_cap,
             embedding_scale=tiny.embedding_scale, embedding_type=tiny.embedding.value,
@@ -354,6 +384,20 @@ class Model:
             model.rope[which].speeds, model.rope[which].pairs = self._hold(speeds), len(speeds)
             model.rope[which].magnitude = tiny.magnitude
         return model, layers
+
+    def _delta(self, part: dict[str, Any], taps: int, states: int) -> int:
+        (keys, values), size = self.tiny.linear, self.tiny.size
+        state = self.library.puna_state_bytes(values, size)
+        nothing = guarded(states * state)
+        nothing[:] = 0xFF
+        self._held.append(nothing)
+        made = DeltaStruct(
+            *(self._pack(part[name]) for name in ("mixed", "found_gate", "beta", "alpha")),
+            self._hold(part["filter"]), self._hold(np.pad(part["decay"], (0, -values % LANES))),
+            self._hold(part["norm"]), nothing.ctypes.data, nothing.nbytes, state, taps, keys, values, size,
+        )  # fmt: skip
+        self._held.append(made)
+        return ctypes.addressof(made)
 
     def _convolution(self, part: dict[str, Any], taps: int) -> int:
         made = ConvolutionStruct(
@@ -375,8 +419,15 @@ class Model:
         self._held.append(made)
         return ctypes.addressof(made)
 
-    def __call__(self, parts: Sequence[tuple[Sequence[int], int, Sequence[int]]], rows: Sequence[int]) -> Floats:
-        """Logits of `rows`. A part is a sequence's next tokens, how many went before, and its blocks."""
+    def __call__(
+        self,
+        parts: Sequence[tuple[Sequence[int], int, Sequence[int]]],
+        rows: Sequence[int],
+        states: Sequence[tuple[int, int, int]] = (),
+    ) -> Floats:
+        """Logits of `rows`. A part is a sequence's next tokens, how many went before, and its blocks. `states`: of each
+        its state, how many tokens that has absorbed, and is to have.
+        """
         lists = [
             [token for tokens, _, _ in parts for token in tokens],
             [past for _, past, _ in parts],
@@ -384,12 +435,13 @@ class Model:
             [block for _, _, blocks in parts for block in blocks],
             np.cumsum([0, *(len(blocks) for _, _, blocks in parts)]),
             rows,
+            *zip(*states, strict=True),
         ]
         held = [guarded(np.array(each, np.int32)) for each in lists]
         stride = self.tiny.vocabulary + -self.tiny.vocabulary % LANES
         out = guarded(len(rows) * stride * 4)
         addresses = [each.ctypes.data for each in held]
-        step = StepStruct(held[0].size // 4, len(parts), len(rows), *addresses, out.ctypes.data)
+        step = StepStruct(held[0].size // 4, len(parts), len(rows), *addresses[:6], out.ctypes.data, *addresses[6:])
         fault = self.library.puna_step(self.engine, ctypes.addressof(step), self._why, 200)
         assert fault == 0, self._why.value
         found: Floats = out.view(np.float32).reshape(len(rows), stride)[:, : self.tiny.vocabulary].copy()
@@ -456,17 +508,46 @@ def _turned(tiny: Tiny, number: int, x: Doubles) -> Doubles:
 
 
 def _mixed(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
-    return (_convolution if taps_of(tiny, number) else _attention)(tiny, number, part, x)
+    mixer = _attention if not taps_of(tiny, number) else _linear_attention if any(tiny.linear) else _convolution
+    return mixer(tiny, number, part, x)
+
+
+def _convolved(x: Doubles, weights: Floats) -> Doubles:
+    """weights: [taps][channels]."""
+    padded = np.concatenate([np.zeros((len(weights) - 1, x.shape[1])), x.astype(np.float16)])
+    found: Doubles = (np.lib.stride_tricks.sliding_window_view(padded, len(weights), axis=0) * weights.T).sum(axis=-1)
+    return found
+
+
+def _sigmoid(x: Doubles) -> Doubles:
+    return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
+
+
+def _linear_attention(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
+    (keys, values), size, count = tiny.linear, tiny.size, len(x)
+    mixed = _convolved(_times(x, part["mixed"]), part["filter"])
+    heads = (mixed * _sigmoid(mixed)).reshape(count, -1, size)
+    query, key = (
+        each / np.sqrt((each * each).sum(axis=-1, keepdims=True))
+        for each in (heads[:, :keys], heads[:, keys : 2 * keys])
+    )
+    beta = _sigmoid(_times(x, part["beta"]))
+    decay = np.exp(np.logaddexp(0, _times(x, part["alpha"])) * part["decay"])
+    found = np.zeros((count, values, size))
+    for head in range(values):
+        matrix = np.zeros((size, size))
+        for at in range(count):
+            k, q = key[at, head % keys], query[at, head % keys]
+            matrix = matrix * decay[at, head]
+            matrix += np.outer((heads[at, 2 * keys + head] - matrix @ k) * beta[at, head], k)
+            found[at, head] = matrix @ q / size**0.5
+    gate = _times(x, part["found_gate"])
+    return _times(_normed(tiny, found, part["norm"]).reshape(count, -1) * gate * _sigmoid(gate), part["output"])
 
 
 def _convolution(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
     before, after, given = (_times(x, part[name]) for name in ("before", "after", "input"))
-    mixed = (before * given).astype(np.float16).astype(np.float64)
-    taps = taps_of(tiny, number)
-    padded = np.concatenate([np.zeros((taps - 1, tiny.hidden)), mixed])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, taps, axis=0)
-    out: Doubles = after * (windows * part["filter"].T).sum(axis=-1)
-    return _times(out, part["output"])
+    return _times(after * _convolved(before * given, part["filter"]), part["output"])
 
 
 def _attention(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
@@ -492,19 +573,18 @@ def _attention(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Dou
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         out[:, head] = shares[:, :count] @ value[:, head // share]
+    if tiny.gated:
+        out *= _sigmoid(_times(x, part["attention_gate"])).reshape(out.shape)
     return _times(out.reshape(count, -1), part["output"])
 
 
 def _activated(tiny: Tiny, gate: Doubles, up: Doubles) -> Doubles:
-    def sigmoid(x: Doubles) -> Doubles:
-        return 1 / (1 + np.exp(-np.clip(x, -700, 700)))
-
     if tiny.activation == SILU:
-        return gate * sigmoid(gate) * up
+        return gate * _sigmoid(gate) * up
     if tiny.activation == GELU:
         return 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
     gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
-    return gate * sigmoid(1.702 * gate) * (up + 1)
+    return gate * _sigmoid(1.702 * gate) * (up + 1)
 
 
 def _feed_forward(tiny: Tiny, part: dict[str, Any], x: Doubles) -> Doubles:

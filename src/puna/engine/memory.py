@@ -21,7 +21,7 @@ class Costs:
 
     `base`: bytes of a runner's process without a model. `weights`: bytes it holds for each of the file's. `batch`:
     tokens computed at once, when nothing else is said. `value`: bytes of a number in the cache; None: as is asked for.
-    `keyless`: bytes that a layer without keys keeps of each token, for each of its channels.
+    `keyless`: bytes of each channel of a token that a layer without keys keeps.
     """
 
     base: int
@@ -34,7 +34,8 @@ class Costs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLayout:
     """The numbers of a header that decide. `kv_heads`: one number a layer, 0: it has no keys. `key`, `value`: lengths
-    of one head's.
+    of one head's. `channels`: numbers that a layer without keys may keep of each token; `state`: that it has of each
+    sequence, in 32 bits.
     """
 
     weights: int
@@ -43,6 +44,8 @@ class ModelLayout:
     kv_heads: tuple[int, ...]
     key: int
     value: int
+    channels: int
+    state: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +71,21 @@ def shape(
     kv_heads: int | Sequence[int] | None,
     key: int | None = None,
     value: int | None = None,
+    interval: int | None = None,
+    channels: int | None = None,
+    state: int = 0,
 ) -> ModelLayout:
-    """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too."""
+    """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too.
+
+    `interval`: only each so manieth layer has keys; None: all for which `kv_heads` says so.
+    """
     each = (
         (kv_heads or heads,) * blocks
         if kv_heads is None or isinstance(kv_heads, int)
         else tuple(max(count, 0) for count in kv_heads)
     )
+    if interval:
+        each = tuple(0 if number % interval else count for number, count in enumerate(each, 1))
     head = embedding // heads if heads else embedding
     return ModelLayout(
         weights=weights,
@@ -83,6 +94,8 @@ def shape(
         kv_heads=each or (1,) * blocks,
         key=key or head,
         value=value or head,
+        channels=embedding if channels is None else channels,
+        state=state,
     )
 
 
@@ -92,7 +105,8 @@ def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs) -> Estimate:
     places = load.num_ctx * load.slots
     values = sum(shape.kv_heads) * (shape.key + shape.value) * places
     each = BYTES_PER_VALUE[load.cache_type] if costs.value is None else costs.value
-    cache = values * each + shape.kv_heads.count(0) * shape.embedding * places * costs.keyless
+    keyless = shape.channels * places * costs.keyless + shape.state * load.slots * 4
+    cache = values * each + shape.kv_heads.count(0) * keyless
     batch = min(load.num_batch or costs.batch, costs.batch)
     compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
     return Estimate(int(shape.weights * costs.weights), int(cache), costs.base + compute)

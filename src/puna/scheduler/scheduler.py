@@ -687,6 +687,10 @@ def _facts(model: Model) -> ModelFacts:
 def _layout(model: Model) -> memory.ModelLayout:
     header = model.header
     lengths = {name: header.metadata.get(f"{header.architecture}.attention.{name}_length") for name in ("key", "value")}
+    inner, size, groups = (
+        max(header.number(f"{header.architecture}.ssm.{name}") or 0, 0)
+        for name in ("inner_size", "state_size", "group_count")
+    )
     over = sum(path.stat().st_size for path in (*model.projectors, *model.adapters))
     return memory.shape(
         weights=sum(tensor.size for tensor in header.tensors) + over,
@@ -697,6 +701,9 @@ def _layout(model: Model) -> memory.ModelLayout:
         kv_heads=header.counts(f"{header.architecture}.attention.head_count_kv") or header.head_count_kv,
         key=lengths["key"] if isinstance(lengths["key"], int) else None,
         value=lengths["value"] if isinstance(lengths["value"], int) else None,
+        interval=header.number(f"{header.architecture}.full_attention_interval"),
+        channels=inner + 2 * groups * size if inner else None,
+        state=inner * size,
     )
 
 

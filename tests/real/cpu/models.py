@@ -171,7 +171,7 @@ def _q4_k_m(tensor: TensorInfo) -> TensorType:
 class Recipe:
     """A small model. `settings`: its `rope.*` and others; `extra`: tensors of its own; `experts` 0: none.
 
-    `convolutions`: layers of lfm2 that convolve 3 tokens.
+    `convolutions`: layers of lfm2 that convolve 3 tokens. `interval`: each so manieth layer of qwen35 attends.
     """
 
     family: str = "llama"
@@ -187,12 +187,15 @@ class Recipe:
     biases: bool = False
     experts: int = 0
     convolutions: Sequence[int] = ()
+    interval: int = 4
     settings: Mapping[str, Value] = field(default_factory=dict)
     extra: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 VOCABULARY = 320
 TAPS = 3
+LINEAR = {"conv_kernel": 4, "state_size": 32, "group_count": 2, "time_step_rank": 4, "inner_size": 128}
+"""Of qwen35, by what follows `ssm.`"""
 
 
 def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Floats]:
@@ -233,15 +236,28 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
         matrix(f"{block}.shortconv.out_proj", hidden, hidden)
         vector(f"{block}.shortconv.conv.weight", (hidden, TAPS), 0.0, 0.7)
 
+    def linear_attention(block: str) -> None:
+        size, found = LINEAR["state_size"], LINEAR["inner_size"]
+        channels, values = 2 * LINEAR["group_count"] * size + found, LINEAR["time_step_rank"]
+        matrix(f"{block}.attn_qkv", channels, hidden)
+        matrix(f"{block}.attn_gate", found, hidden)
+        matrix(f"{block}.ssm_beta", values, hidden)
+        matrix(f"{block}.ssm_alpha", values, hidden)
+        matrix(f"{block}.ssm_out", hidden, found)
+        vector(f"{block}.ssm_conv1d.weight", (channels, LINEAR["conv_kernel"]), 0.0, 0.7)
+        vector(f"{block}.ssm_dt.bias", values, -2.0, 1.0)
+        vectors[f"{block}.ssm_a"] = -np.exp(random.standard_normal(values)).astype(np.float32)
+        vector(f"{block}.ssm_norm.weight", size)
+
     def attention(block: str) -> None:
         if recipe.family == "phi3":
             matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden)
         else:
-            matrix(f"{block}.attn_q", queries, hidden)
+            matrix(f"{block}.attn_q", queries * (2 if recipe.family == "qwen35" else 1), hidden)
             matrix(f"{block}.attn_k", keys, hidden)
             matrix(f"{block}.attn_v", keys, hidden)
         matrix(f"{block}.attn_output", hidden, queries, 0.7)
-        if recipe.family in {"qwen3", "qwen3moe", "gemma3", "lfm2"}:
+        if recipe.family in {"qwen3", "qwen3moe", "gemma3", "lfm2", "qwen35"}:
             vector(f"{block}.attn_q_norm.weight", recipe.head_size)
             vector(f"{block}.attn_k_norm.weight", recipe.head_size)
 
@@ -257,8 +273,10 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
         block = f"blk.{layer}"
         vector(f"{block}.attn_norm.weight", hidden)
         gemma, oss = recipe.family in {"gemma2", "gemma3"}, recipe.family == "gpt-oss"
-        vector(f"{block}.{'post_attention_norm' if oss else 'ffn_norm'}.weight", hidden)
-        (convolution if layer in recipe.convolutions else attention)(block)
+        second = "post_attention_norm" if recipe.family in {"gpt-oss", "qwen35"} else "ffn_norm"
+        vector(f"{block}.{second}.weight", hidden)
+        linear = recipe.family == "qwen35" and (layer + 1) % recipe.interval
+        (convolution if layer in recipe.convolutions else linear_attention if linear else attention)(block)
         feed(block)
         if recipe.biases:
             for part, size in (("q", queries), ("k", keys), ("v", keys)):
@@ -295,6 +313,9 @@ def _metadata(recipe: Recipe) -> dict[str, Value]:
     if recipe.convolutions:
         heads = [0 if layer in recipe.convolutions else recipe.kv_heads for layer in range(recipe.layers)]
         own |= {"attention.head_count_kv": heads, "shortconv.l_cache": TAPS}
+    if recipe.family == "qwen35":
+        own |= {f"ssm.{key}": value for key, value in LINEAR.items()}
+        own |= {"full_attention_interval": recipe.interval, "rope.dimension_sections": [8, 8, 8, 0]}
     if recipe.experts:
         own |= {
             "expert_count": recipe.experts,

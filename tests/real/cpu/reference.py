@@ -7,7 +7,7 @@ every row meets every expert.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +55,17 @@ class Reference:
 
     def _layer(self, x: Floats, block: str, layer: int) -> Floats:
         residual = np.float32(self.fact("residual_scale", 1.0))
-        part = self._convolution if f"{block}.shortconv.conv.weight" in self.tensors else self._attention
-        h = part(self._norm(x, f"{block}.attn_norm"), block, layer)
+        h = self._part(block)(self._norm(x, f"{block}.attn_norm"), block, layer)
         x = x + residual * (self._norm(h, f"{block}.post_attention_norm") if self.family in GEMMA else h)
-        second = "post_attention_norm" if self.family == "gpt-oss" else "ffn_norm"
+        second = "post_attention_norm" if self.family in {"gpt-oss", "qwen35"} else "ffn_norm"
         h = self._norm(x, f"{block}.{second}")
         h = self._experts(h, block) if "expert_count" in self._keys() else self._feed_forward(h, block)
         return x + residual * (self._norm(h, f"{block}.post_ffw_norm") if self.family in GEMMA else h)
+
+    def _part(self, block: str) -> Callable[[Floats, str, int], Floats]:
+        if f"{block}.shortconv.conv.weight" in self.tensors:
+            return self._convolution
+        return self._linear_attention if f"{block}.ssm_a" in self.tensors else self._attention
 
     def _keys(self) -> set[str]:
         return {key.removeprefix(f"{self.family}.") for key in self.header.metadata}
@@ -93,10 +97,31 @@ class Reference:
         mixed = before * value
         if self.halves:
             mixed = mixed.astype(np.float16).astype(np.float32)
-        taps = self.tensors[f"{block}.shortconv.conv.weight"].T
-        padded = np.concatenate([np.zeros((len(taps) - 1, mixed.shape[1]), np.float32), mixed])
-        mixed = sum((padded[i : i + len(x)] * tap for i, tap in enumerate(taps)), np.zeros_like(mixed))
+        mixed = _convolved(mixed, self.tensors[f"{block}.shortconv.conv.weight"])
         return self._times(after * mixed, f"{block}.shortconv.out_proj")
+
+    def _linear_attention(self, x: Floats, block: str, layer: int) -> Floats:
+        """Token by token, a matrix [head][value][key]."""
+        keys, values, size = (int(self.fact(f"ssm.{key}")) for key in ("group_count", "time_step_rank", "state_size"))
+        mixed = self._times(x, f"{block}.attn_qkv")
+        if self.halves:
+            mixed = mixed.astype(np.float16).astype(np.float32)
+        mixed = _silu(_convolved(mixed, self.tensors[f"{block}.ssm_conv1d.weight"]))
+        query, key, value = np.split(mixed.reshape(len(x), -1, size), [keys, 2 * keys], axis=1)
+        query, key = (np.tile(part, (1, values // keys, 1)) for part in (_unit(query), _unit(key)))
+        beta = 1 / (1 + np.exp(-self._times(x, f"{block}.ssm_beta")))
+        rate = np.logaddexp(0, self._times(x, f"{block}.ssm_alpha") + self.tensors[f"{block}.ssm_dt.bias"])
+        decay = np.exp(rate * self.tensors[f"{block}.ssm_a"])
+        matrix = np.zeros((values, size, size), np.float32)
+        found = np.zeros((len(x), values, size), np.float32)
+        for token in range(len(x)):
+            matrix = matrix * decay[token][:, None, None]
+            known = np.einsum("hvk,hk->hv", matrix, key[token])
+            change = (value[token] - known) * beta[token][:, None]
+            matrix = matrix + change[:, :, None] * key[token][:, None, :]
+            found[token] = np.einsum("hvk,hk->hv", matrix, query[token]) / np.float32(math.sqrt(size))
+        found = self._norm(found, f"{block}.ssm_norm").reshape(len(x), -1)
+        return self._times(found * _silu(self._times(x, f"{block}.attn_gate")), f"{block}.ssm_out")
 
     def _attention(self, x: Floats, block: str, layer: int) -> Floats:
         heads, size = int(self.fact("attention.head_count")), int(self.fact("attention.key_length"))
@@ -108,6 +133,9 @@ class Reference:
         else:
             parts = [self._times(x, f"{block}.attn_{part}") for part in "qkv"]
         query, key, value = (part.reshape(len(x), -1, size).swapaxes(0, 1) for part in parts)
+        gate = None
+        if self.family == "qwen35":
+            query, gate = query[0::2], query[1::2]
         if f"{block}.attn_q_norm.weight" in self.tensors:
             query, key = self._norm(query, f"{block}.attn_q_norm"), self._norm(key, f"{block}.attn_k_norm")
         window = int(self.fact("attention.sliding_window"))
@@ -133,7 +161,10 @@ class Reference:
             scores = np.concatenate([scores, sinks], axis=2)
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         scores = (scores / scores.sum(axis=-1, keepdims=True))[:, :, : len(x)]
-        mixed = (scores @ np.repeat(value, repeats, axis=0)).swapaxes(0, 1).reshape(len(x), -1)
+        seen = scores @ np.repeat(value, repeats, axis=0)
+        if gate is not None:
+            seen = seen / (1 + np.exp(-gate))
+        mixed = seen.swapaxes(0, 1).reshape(len(x), -1)
         return self._times(mixed, f"{block}.attn_output")
 
     def _rotate(self, x: Floats, near: bool) -> Floats:
@@ -182,6 +213,18 @@ class Reference:
             weight, bias = weight[expert], bias if bias is None else bias[expert]
         y: Floats = x @ weight.T
         return y if bias is None else y + bias
+
+
+def _convolved(x: Floats, weight: Floats) -> Floats:
+    """weight: [channels][taps], the oldest token's first."""
+    taps = weight.shape[1]
+    padded = np.concatenate([np.zeros((taps - 1, x.shape[1]), np.float32), x])
+    return sum((padded[i : i + len(x)] * weight[:, i] for i in range(taps)), np.zeros_like(x))
+
+
+def _unit(x: Floats) -> Floats:
+    unit: Floats = x / np.sqrt((x * x).sum(axis=-1, keepdims=True))
+    return unit
 
 
 def _silu(x: Floats) -> Floats:

@@ -19,9 +19,11 @@ from real.cpu.test_families import RECIPES
 
 POSITIONS = 90
 BLOCKS = 40
+STATES = 7
 RECIPES_OF_BITS = {
-    **{name: RECIPES[name] for name in ("llama", "gemma2", "gemma3", "qwen3moe", "gpt-oss", "lfm2")},
+    **{name: RECIPES[name] for name in ("llama", "gemma2", "gemma3", "qwen3moe", "gpt-oss", "lfm2", "qwen35")},
     "lfm2, a convolution last, Q4_K": replace(RECIPES["lfm2, a convolution last"], kind=TensorType.Q4_K),
+    "qwen35, linear attention last, Q8_0": replace(RECIPES["qwen35, linear attention last"], kind=TensorType.Q8_0),
     **{kind: Recipe(kind=TensorType[kind]) for kind in ("Q4_1", "Q4_K", "Q6_K", "Q8_0", "BF16", "IQ4_XS")},
 }
 
@@ -45,21 +47,29 @@ def tokens(seed: int, count: int = POSITIONS) -> list[int]:
 
 
 class Sequences:
-    """Several sequences in one cache, each advanced by pieces; the blocks of all are mixed and full of leavings."""
+    """Several sequences in one cache, each advanced by pieces; the blocks of all are mixed and full of leavings.
+
+    Some pieces have guesses behind them, which are wrong. A state, of a model that has them, absorbs any part of a
+    piece, and is sometimes not there.
+    """
 
     def __init__(self, model: Path, seed: int, cache_type: str) -> None:
         self.source = random.Random(seed)
         self.forward = Forward(model, read_header(model), threads=2, num_ctx=POSITIONS, cache_type=cache_type)
-        self.forward.allocate(BLOCKS)
+        self.stateful = self.forward.bytes_per_state > 0
+        self.forward.allocate(BLOCKS, STATES if self.stateful else 0)
         self.free = self.source.sample(range(BLOCKS), BLOCKS)
+        self.states = self.source.sample(range(STATES), STATES)
         self.known: list[list[int]] = []
         self.past: list[int] = []
+        self.absorbed: list[int] = []
         self.blocks: list[list[int]] = []
         self.logits: list[list[Floats]] = []
 
     def add(self, ids: Sequence[int]) -> int:
         self.known.append(list(ids))
         self.past.append(0)
+        self.absorbed.append(0)
         self.blocks.append([self.free.pop() for _ in range(-(-len(ids) // self.forward.block_size))])
         self.logits.append([])
         return len(self.known) - 1
@@ -70,19 +80,27 @@ class Sequences:
         self.source.shuffle(numbers)
         ids: list[int] = []
         past, begins, blocks, block_begins = [], [0], [], [0]
+        states: list[tuple[int, int, int]] = []
         for i in numbers:
-            end = min(len(self.known[i]), self.past[i] + self.source.choice([1, 1, 2, 7, 31, 32, 33, 64]))
-            ids += self.known[i][self.past[i] : end]
-            past.append(self.past[i])
+            start, size = self.past[i], self.forward.block_size
+            end = min(len(self.known[i]), start + self.source.choice([1, 1, 2, 7, 31, 32, 33, 64]))
+            guesses = min(self.source.choice([0, 0, 1, 5]), len(self.blocks[i]) * size - end)
+            ids += self.known[i][start:end] + tokens(start, guesses)
+            past.append(start)
             begins.append(len(ids))
-            blocks += self.blocks[i][: -(-end // self.forward.block_size)]
+            blocks += self.blocks[i][: -(-(end + guesses) // size)]
             block_begins.append(len(blocks))
+            keep = self.source.choice([start, end, self.source.randint(start, end)])
+            there = self.source.random() < 0.8
+            states.append((self.states[i] if there else -1, self.absorbed[i], keep))
+            self.absorbed[i] = keep if there else self.absorbed[i]
             self.past[i] = end
         if not numbers:
             return False
-        rows = self.forward(ids, past, begins, blocks, block_begins, range(len(ids)))
-        for i, start, end in zip(numbers, begins, begins[1:], strict=False):
-            self.logits[i].append(rows[start:end].copy())
+        told = np.ascontiguousarray(np.array(states, np.int32).T) if self.stateful else None
+        rows = self.forward(ids, past, begins, blocks, block_begins, range(len(ids)), told)
+        for i, start, begin in zip(numbers, past, begins, strict=False):
+            self.logits[i].append(rows[begin : begin + self.past[i] - start].copy())
         return True
 
 

@@ -47,6 +47,8 @@ RECIPES = {
     "granite": Recipe(family="granite", settings=_SCALES),
     "lfm2": Recipe(family="lfm2", layers=4, tied=True, convolutions=(0, 2)),
     "lfm2, a convolution last": Recipe(family="lfm2", layers=3, heads=8, head_size=32, convolutions=(0, 2)),
+    "qwen35": Recipe(family="qwen35", layers=2, interval=2, rotary=48),
+    "qwen35, linear attention last": Recipe(family="qwen35", layers=3, interval=2),
     "gpt-oss": Recipe(family="gpt-oss", layers=3, experts=4, biases=True, settings=_WINDOW | _YARN),
 }
 

@@ -33,6 +33,7 @@ RECIPES = (
     replace(SMALL, family="gemma3", settings={"attention.sliding_window": 4}),
     replace(SMALL, family="qwen3moe", experts=3),
     replace(SMALL, family="lfm2", layers=2, convolutions=(1,)),
+    replace(SMALL, family="qwen35", layers=4),
     replace(SMALL, family="gpt-oss", experts=2, biases=True, settings={"attention.sliding_window": 4}),
 )
 NUMBERS: Sequence[Value] = (
@@ -215,6 +216,50 @@ def test_numbers_of_convolutions_that_do_not_fit_are_named(
     parts = Parts(models[[recipe.family for recipe in RECIPES].index("lfm2")])
     parts.metadata |= change
     assert word in (tried(parts.write(tmp_path / "changed.gguf")) or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"qwen35.ssm.conv_kernel": 3}, "ssm_conv1d"),
+        ({"qwen35.ssm.state_size": 64, "qwen35.ssm.inner_size": 256}, "ssm_conv1d"),
+        ({"qwen35.ssm.state_size": 1 << 20}, "at most"),
+        ({"qwen35.ssm.time_step_rank": 1 << 20, "qwen35.ssm.inner_size": 1 << 24}, "heads of values"),
+        ({"qwen35.ssm.group_count": 4}, "ssm_conv1d"),
+        ({"qwen35.ssm.inner_size": 1 << 30}, "inner_size"),
+        ({"qwen35.full_attention_interval": 3}, "attn_q_norm"),
+        ({"qwen35.full_attention_interval": 1 << 30}, "full_attention_interval"),
+        ({"qwen35.nextn_predict_layers": 4}, "layers"),
+        ({"qwen35.block_count": 5}, "block_count"),
+        ({"qwen35.attention.head_count": 4}, "attn_q"),
+    ],
+)
+def test_numbers_of_linear_attention_that_do_not_fit_are_named(
+    change: dict[str, Value], word: str, models: Sequence[Path], tmp_path: Path
+) -> None:
+    parts = Parts(models[[recipe.family for recipe in RECIPES].index("qwen35")])
+    parts.metadata |= change
+    assert word in (tried(parts.write(tmp_path / "changed.gguf")) or "")
+
+
+def test_blocks_that_foretell_tokens_are_left_alone(models: Sequence[Path], tmp_path: Path) -> None:
+    parts = Parts(models[[recipe.family for recipe in RECIPES].index("qwen35")])
+    parts.metadata |= {"qwen35.block_count": 5, "qwen35.nextn_predict_layers": 1}
+    parts.tensors.append(Tensor("blk.4.nextn.eh_proj.weight", (128, 64)))
+    assert tried(parts.write(tmp_path / "more.gguf")) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["attn_qkv.weight", "attn_gate.weight", "ssm_conv1d.weight", "ssm_dt.bias", "ssm_a", "ssm_alpha.weight",
+     "ssm_beta.weight", "ssm_norm.weight", "ssm_out.weight"],
+)  # fmt: skip
+def test_a_tensor_of_linear_attention_that_is_missing_is_named(
+    name: str, models: Sequence[Path], tmp_path: Path
+) -> None:
+    parts = Parts(models[[recipe.family for recipe in RECIPES].index("qwen35")])
+    parts.tensors = [tensor for tensor in parts.tensors if tensor.name != f"blk.1.{name}"]
+    assert f"blk.1.{name}" in (tried(parts.write(tmp_path / "less.gguf")) or "")
 
 
 @pytest.mark.parametrize("name", ["shortconv.conv", "shortconv.in_proj", "shortconv.out_proj"])

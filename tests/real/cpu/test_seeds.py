@@ -28,6 +28,7 @@ SMALL = {
     "Q4_K": Recipe(kind=TensorType.Q4_K),
     "F32": Recipe(),
     "lfm2": replace(RECIPES["lfm2"], kind=TensorType.Q8_0, tied=False),
+    "qwen35": replace(RECIPES["qwen35"], kind=TensorType.Q8_0),
 }
 
 

@@ -73,7 +73,7 @@ async def test_answers_are_the_same(runners: tuple[Runner, Runner], kind: str) -
         assert [shown(one) for one in together] == [shown(one) for one in wanted]
 
 
-@pytest.mark.parametrize("name", ["lfm2"])
+@pytest.mark.parametrize("name", ["lfm2", "qwen35", "qwen35, linear attention last"])
 async def test_what_was_guessed_wrongly_leaves_nothing(name: str, tmp_path: Path) -> None:
     """Models that do not attend in every layer, foretold their own answer up to a wrong token, over and over."""
     model = tmp_path / "model.gguf"

@@ -51,6 +51,16 @@ def test_layers_without_keys_may_keep_something_else() -> None:
     assert estimate(mixed, load, CPU).cache == 4 * 32 * 20 * 2 + 2 * 64 * 20 * 2
 
 
+def test_states_are_a_sequences_and_the_rest_a_tokens() -> None:
+    mixed = shape(
+        weights=0, vocabulary=0, embedding=64, blocks=4, heads=4, kv_heads=4, interval=2, channels=100, state=1000
+    )
+    load = LoadOptions(num_ctx=10, slots=3, cache_type="f16")
+    assert mixed.kv_heads == (0, 4, 0, 4)
+    assert estimate(mixed, load).cache == 8 * 32 * 30 * 2 + 2 * 1000 * 3 * 4
+    assert estimate(mixed, load, CPU).cache - estimate(mixed, load).cache == 2 * 100 * 30 * 2
+
+
 def test_heads_may_have_their_own_length() -> None:
     own = shape(weights=0, vocabulary=0, embedding=64, blocks=1, heads=4, kv_heads=1, key=256, value=128)
     assert estimate(own, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == 384 * 10 * 2

@@ -11,21 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.cpu.families.family import Pairs
-from puna.engine.cpu.packing import Floats, Order, Unpacked, floats, pack
+from puna.engine.cpu.packing import TILE, Floats, Order, Unpacked, floats, pack
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.rope import Rope, rope
 from puna.engine.cpu.shape import Dimensions, LayerKind, LayerShape
-from puna.engine.cpu.structures import ConvolutionStruct, LayerStruct, MatrixStruct, MixtureStruct, ModelStruct
+from puna.engine.cpu.structures import (
+    ConvolutionStruct,
+    DeltaStruct,
+    LayerStruct,
+    MatrixStruct,
+    MixtureStruct,
+    ModelStruct,
+)
 from puna.errors import LoadFailed, ModelFileError
 from puna.model.ggml import TensorType
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """`model` lacks its cache, and how much a step may take. It points into `memory`, which has to outlive it."""
+    """`model` lacks its cache, its states, and how much a step may take. It points into `memory`, which outlives it.
+
+    `deltas`: what layers of linear attention have, in their order.
+    """
 
     model: ModelStruct
     layers: ctypes.Array[LayerStruct]
+    deltas: tuple[DeltaStruct, ...]
     memory: tuple[object, ...]
 
 
@@ -41,14 +52,14 @@ def assemble(library: ctypes.CDLL, shape: Dimensions, tensors: Tensors, *, num_c
         builder.layer(layer, f"blk.{number}", layer_shape)
     model = builder.model(num_ctx)
     model.layer = ctypes.addressof(layers)
-    if tensors.unread:
-        raise LoadFailed(
-            f"the cpu engine knows no tensor '{min(tensors.unread)}' of the family {shape.family.architecture}"
-        )
+    further = tuple(f"blk.{len(shape.layers) + number}." for number in range(shape.further))
+    unknown = {name for name in tensors.unread if not name.startswith(further)}
+    if unknown:
+        raise LoadFailed(f"the cpu engine knows no tensor '{min(unknown)}' of the family {shape.family.architecture}")
     packed = pack(library, builder.sources, threads=threads)
     for place, matrix in zip(builder.places, packed.matrices, strict=True):
         place(matrix)
-    return Assembly(model, layers, (tensors, builder.held, packed))
+    return Assembly(model, layers, tuple(builder.deltas), (tensors, builder.held, packed))
 
 
 class _Builder:
@@ -63,6 +74,7 @@ class _Builder:
         self.sources: list[Unpacked] = []
         self.places: list[Callable[[MatrixStruct], None]] = []
         self.held: list[object] = []
+        self.deltas: list[DeltaStruct] = []
         self._ropes: list[Rope] = []
 
     # ------------------------------------------------------------------------------------------------------ the whole
@@ -149,10 +161,12 @@ class _Builder:
         for field, name in norms.items():
             if name is not None:
                 setattr(layer, field, self._vector(f"{block}.{name}.weight", shape.hidden))
-        if wanted.kind is LayerKind.CONVOLUTION:
-            self._convolution(layer, block)
-        else:
-            self._attention(layer, block)
+        part = {
+            LayerKind.ATTENTION: self._attention,
+            LayerKind.CONVOLUTION: self._convolution,
+            LayerKind.LINEAR: self._linear_attention,
+        }
+        part[wanted.kind](layer, block)
         if family.experts is None:
             self._feed_forward(layer, block)
         else:
@@ -169,7 +183,10 @@ class _Builder:
         if family.sinks:
             layer.sinks = self._vector(f"{block}.attn_sinks.weight", shape.heads)
         queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
-        parts = (("query", "attn_q", queries, True), ("key", "attn_k", keys, True), ("value", "attn_v", keys, False))
+        parts = [("query", "attn_q", queries, True), ("key", "attn_k", keys, True), ("value", "attn_v", keys, False)]
+        if family.gated:
+            self._gated_queries(layer, block)
+            del parts[0]
         fused, first = f"{block}.attn_qkv.weight" in self._tensors, 0
         for field, name, outputs, turned in parts:
             order = self._order(outputs, turned=turned, first=first)
@@ -181,10 +198,48 @@ class _Builder:
         place = partial(setattr, layer, "output")
         self._matrix(place, f"{block}.attn_output", shape.hidden, queries, scale=shape.residual_scale)
 
+    def _gated_queries(self, layer: LayerStruct, block: str) -> None:
+        """Of each head first its queries, then what gates its outcome."""
+        shape = self._shape
+        outputs, begins = shape.heads * shape.head_size, 2 * shape.head_size * np.arange(shape.heads)[:, None]
+        gates = np.arange(shape.head_size, 2 * shape.head_size)
+        for field, within in (("query", self._within_head()), ("attention_gate", gates)):
+            order = (begins + within).reshape(-1).astype(np.int32)
+            place = partial(setattr, layer, field)
+            self._matrix(place, f"{block}.attn_q", outputs, shape.hidden, order, rows=2 * outputs)
+
+    def _linear_attention(self, layer: LayerStruct, block: str) -> None:
+        shape, linear = self._shape, self._shape.linear
+        assert linear is not None
+        found = linear.values * linear.size
+        decay = self._numbers(f"{block}.ssm_a", linear.values)
+        delta = DeltaStruct(
+            filter=self._filter(f"{block}.ssm_conv1d.weight", linear.channels),
+            decay=self._hold(np.pad(decay, (0, -len(decay) % TILE))),
+            norm=self._vector(f"{block}.ssm_norm.weight", linear.size),
+            taps=shape.taps,
+            keys=linear.keys,
+            values=linear.values,
+            size=linear.size,
+        )
+        steps = self._numbers(f"{block}.ssm_dt.bias", linear.values)
+        self._matrix(partial(setattr, delta, "mixed"), f"{block}.attn_qkv", linear.channels, shape.hidden)
+        self._matrix(partial(setattr, delta, "gate"), f"{block}.attn_gate", found, shape.hidden)
+        self._matrix(partial(setattr, delta, "beta"), f"{block}.ssm_beta", linear.values, shape.hidden)
+        self._matrix(partial(setattr, delta, "alpha"), f"{block}.ssm_alpha", linear.values, shape.hidden, bias=steps)
+        place = partial(setattr, layer, "output")
+        self._matrix(place, f"{block}.ssm_out", shape.hidden, found, scale=shape.residual_scale)
+        self.deltas.append(delta)
+        layer.delta = ctypes.addressof(delta)
+
+    def _filter(self, name: str, channels: int) -> int:
+        """A convolution's weights, token by token, which a file has channel by channel."""
+        taps = self._shape.taps
+        return self._hold(np.ascontiguousarray(self._numbers(name, taps, channels).reshape(channels, taps).T))
+
     def _convolution(self, layer: LayerStruct, block: str) -> None:
         shape, name = self._shape, f"{block}.shortconv"
-        numbers = self._numbers(f"{name}.conv.weight", shape.taps, shape.hidden).reshape(shape.hidden, shape.taps)
-        convolution = ConvolutionStruct(filter=self._hold(np.ascontiguousarray(numbers.T)), taps=shape.taps)
+        convolution = ConvolutionStruct(filter=self._filter(f"{name}.conv.weight", shape.hidden), taps=shape.taps)
         for number, part in enumerate(("before", "after", "input")):
             order = np.arange(number * shape.hidden, (number + 1) * shape.hidden, dtype=np.int32)
             place = partial(setattr, convolution, part)
@@ -272,8 +327,9 @@ class _Builder:
         *,
         rows: int | None = None,
         scale: float = 1.0,
+        bias: Floats | None = None,
     ) -> None:
-        """`<name>.weight`, of `rows` rows (None: `outputs`), and `<name>.bias` where there is one."""
+        """`<name>.weight`, of `rows` rows (None: `outputs`), and `bias`, or `<name>.bias` where there is one."""
         info = self._tensors.info(f"{name}.weight", k, rows or outputs)
         source = Unpacked(
             name=info.name,
@@ -282,7 +338,7 @@ class _Builder:
             outputs=outputs,
             k=k,
             order=order,
-            bias=self._bias(name, rows or outputs, order),
+            bias=self._bias(name, rows or outputs, order) if bias is None else bias,
             scale=scale,
         )
         self._add(place, source)

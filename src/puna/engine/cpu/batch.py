@@ -23,6 +23,9 @@ class ForwardPass(Protocol):
     blocks `blocks[block_begins[i]:block_begins[i + 1]]`. The result holds one row of logits for each of `rows` (places
     in `ids`), and is valid until the next call. A row's bytes depend on its tokens and those before them, and on
     nothing else.
+
+    `states` [3, sequences]: of sequences that have one, its number, how many tokens it has absorbed, and how many it is
+    to have absorbed after the step.
     """
 
     def __call__(
@@ -33,6 +36,7 @@ class ForwardPass(Protocol):
         blocks: NDArray[np.int32],
         block_begins: NDArray[np.int32],
         rows: NDArray[np.int32],
+        states: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]: ...
 
     def copy(self, source: int, target: int) -> None:
@@ -54,10 +58,11 @@ class Batch:
     blocks: NDArray[np.int32]
     block_begins: NDArray[np.int32]
     rows: NDArray[np.int32]
+    states: NDArray[np.int32] | None
     wanted: tuple[tuple[int, int], ...]
 
     def run(self, model: ForwardPass) -> NDArray[np.float32]:
-        return model(self.ids, self.past, self.begins, self.blocks, self.block_begins, self.rows)
+        return model(self.ids, self.past, self.begins, self.blocks, self.block_begins, self.rows, self.states)
 
 
 def batch(spans: Sequence[Span], streams: Sequence[Stream], block_size: int) -> Batch:
@@ -87,5 +92,19 @@ def batch(spans: Sequence[Span], streams: Sequence[Stream], block_size: int) -> 
         blocks=np.frombuffer(blocks, np.int32),
         block_begins=np.frombuffer(block_begins, np.int32),
         rows=np.frombuffer(rows, np.int32) if rows else np.zeros(0, np.int32),
+        states=_states(spans, streams),
         wanted=tuple(wanted),
     )
+
+
+def _states(spans: Sequence[Span], streams: Sequence[Stream]) -> NDArray[np.int32] | None:
+    """All tokens that are certain are absorbed, and no guess. What has absorbed too many begins anew."""
+    found = []
+    for span in spans:
+        holding = streams[span.index].holding
+        if holding is None:
+            return None
+        absorbed, keep = holding.absorbed, span.start + span.count
+        found.append((holding.number, absorbed if absorbed <= span.start else 0, keep))
+        holding.absorbed = keep
+    return np.ascontiguousarray(np.array(found, np.int32).T)

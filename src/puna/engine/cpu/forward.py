@@ -69,6 +69,8 @@ class Forward:
         model = self._assembly.model
         model.most_rows, model.cache_type = most_rows, CACHE_TYPES[cache_type]
         self._layer_blocks = self._sizes_of_blocks()
+        linear = self._shape.linear
+        self._layer_state: int = self._library.puna_state_bytes(linear.values, linear.size) if linear else 0
         self._vocabulary = int(model.vocabulary)
         self._stride = self._vocabulary + -self._vocabulary % TILE
         self._step = StepStruct()
@@ -76,6 +78,7 @@ class Forward:
         self._why = ctypes.create_string_buffer(_WORDS)
         self._logits = np.empty((0, self._stride), np.float32)
         self._cache: NDArray[np.uint8] | None = None
+        self._states: NDArray[np.uint8] | None = None
         self._engine: int | None = None
         self._chooser: Chooser | None = None
         self._end: weakref.finalize[..., Forward] | None = None
@@ -106,19 +109,33 @@ class Forward:
             LayerKind.ATTENTION: library.puna_block_bytes(
                 self._assembly.model.cache_type, shape.kv_heads, shape.head_size
             ),
+            LayerKind.LINEAR: (
+                library.puna_delta_bytes(linear.keys, linear.values, linear.size) if (linear := shape.linear) else 0
+            ),
             LayerKind.CONVOLUTION: library.puna_convolution_bytes(shape.hidden),
         }
         return [sizes[layer.kind] for layer in shape.layers]
 
-    def allocate(self, n_blocks: int) -> None:
-        """Blocks 0 … n_blocks-1 for the caller, empty. LoadFailed where there is no memory for them."""
+    @property
+    def bytes_per_state(self) -> int:
+        """Bytes of what a sequence may have beside its blocks, over all layers; 0: this model has no states."""
+        return len(self._assembly.deltas) * self._layer_state
+
+    def allocate(self, n_blocks: int, n_states: int = 0) -> None:
+        """Blocks 0 … n_blocks-1 and states 0 … n_states-1 for the caller, empty. LoadFailed where memory is short."""
         self.close()
         stride, assembly = self.bytes_per_block, self._assembly
         try:
             # All layers of a block lie together: so a block that is first used takes one piece of the system's memory.
             cache = self._cache = room(n_blocks * stride)
+            states = self._states = room(n_states * self.bytes_per_state)
         except MemoryError as error:
             raise LoadFailed(f"there is no memory for a cache of {n_blocks * BLOCK_SIZE} tokens") from error
+        for number, delta in enumerate(assembly.deltas):
+            begin = number * self._layer_state
+            delta.states, delta.states_bytes = states.ctypes.data + begin, states.nbytes - begin
+            delta.states_stride = self.bytes_per_state
+        assembly.model.states = n_states if assembly.deltas else 0
         begins = itertools.accumulate(self._layer_blocks, initial=0)
         for begin, layer in zip(begins, assembly.layers, strict=False):
             layer.cache, layer.cache_bytes, layer.cache_stride = cache.ctypes.data + begin, cache.nbytes - begin, stride
@@ -135,16 +152,28 @@ class Forward:
         """End the library's threads and give the cache back. `allocate` makes both anew."""
         if self._end is not None:
             self._end()
-        self._engine, self._chooser, self._end, self._cache = None, None, None, None
+        self._engine, self._chooser, self._end = None, None, None
+        self._cache = self._states = None
 
     def __call__(
-        self, ids: Whole, past: Whole, begins: Whole, blocks: Whole, block_begins: Whole, rows: Whole
+        self,
+        ids: Whole,
+        past: Whole,
+        begins: Whole,
+        blocks: Whole,
+        block_begins: Whole,
+        rows: Whole,
+        states: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]:
         """Logits [len(rows), vocabulary] of the tokens at `rows`. They stay valid until the next call.
 
         Sequence i has the tokens `begins[i]` … `begins[i+1]` of `ids`; `past[i]` tokens of it are in the cache, and its
         blocks, those to be written among them, are `block_begins[i]` … of `blocks`. ValueError for what does not go
         together.
+
+        `states` [3, sequences], of a model that has them: the state that each sequence has to itself, or -1; how many
+        of its tokens that has absorbed, no more than are in the cache; and how many it is to have absorbed after this
+        step. What it has not absorbed it does now, so they change no byte of the result, only how long it takes.
         """
         ids, past, begins, blocks, block_begins, rows = (
             _prepared(ids), _prepared(past), _prepared(begins), _prepared(blocks), _prepared(block_begins),
@@ -166,6 +195,10 @@ class Forward:
         step.rows, step.sequences, step.wanted = len(ids), count, wanted
         step.ids, step.past, step.begins = _address(ids), _address(past), _address(begins)
         step.blocks, step.block_begins, step.want = _address(blocks), _address(block_begins), _address(rows)
+        if states is not None and states.shape != (3, count):
+            raise ValueError("the states of a step are not those of its sequences")
+        told = [None] * 3 if states is None else [_address(row) for row in states]
+        step.state, step.absorbed, step.keep = told
         if self._library.puna_step(self._engine, self._step_at, self._why, _WORDS):
             raise ValueError(f"a step that the native library does not take: {self._reason()}")
         return self._logits[:wanted, : self._vocabulary]

@@ -50,6 +50,8 @@ def signatures() -> Mapping[str, tuple[Any, list[Any]]]:
         "puna_unpack": (c_int32, [c_int32, c_void_p, c_int64, c_int64, c_int64, c_void_p]),
         "puna_block_bytes": (c_int64, [c_int32, c_int32, c_int32]),
         "puna_convolution_bytes": (c_int64, [c_int32]),
+        "puna_delta_bytes": (c_int64, [c_int32, c_int32, c_int32]),
+        "puna_state_bytes": (c_int64, [c_int32, c_int32]),
         "puna_create": (c_void_p, [c_void_p, c_int32, c_char_p, c_int64]),
         "puna_destroy": (None, [c_void_p]),
         "puna_step": (c_int32, [c_void_p, c_void_p, c_char_p, c_int64]),

@@ -98,16 +98,22 @@ def load(order: Load) -> ModelParts:
     left = psutil.virtual_memory().available
     if order.memory:
         left = min(left, order.memory - psutil.Process().memory_info().rss)
-    size = model.block_size
+    size, states = model.block_size, order.slots if model.bytes_per_state else 0
+    left -= states * model.bytes_per_state
     blocks = capacity_for(order.num_ctx, order.slots, block_size=size, bytes_per_block=model.bytes_per_block, left=left)
-    model.allocate(blocks)
+    model.allocate(blocks, states)
     check_numbers(model)
     return ModelParts(
         model=model,
         tokenizer=tokenizer,
         cache=Cache(blocks, size),
         limits=LoopLimits(
-            order.num_ctx, order.slots, model.vocabulary, frozenset(tokenizer.eos), speculation=order.speculation
+            order.num_ctx,
+            order.slots,
+            model.vocabulary,
+            frozenset(tokenizer.eos),
+            speculation=order.speculation,
+            stateful=bool(states),
         ),
         pace=Pace(order.step_tokens and min(order.step_tokens, MOST_ROWS)),  # more would be slower, and take memory
         pieces=tokenizer.pieces.filled(model.vocabulary),

@@ -23,6 +23,7 @@ from puna.engine.cpu.choice import Draw, Outcome, Rate
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import Span, plan
 from puna.engine.cpu.sampler import check
+from puna.engine.cpu.states import States
 from puna.engine.cpu.stream import Generation, Masks, Matcher, Scoring, Stream, StreamEvent, masks_along
 from puna.engine.runner import Sampling
 from puna.errors import ContextLengthExceeded, InvalidRequest, PunaError
@@ -88,7 +89,7 @@ Told: TypeAlias = "list[tuple[int, StreamEvent | Census]]"
 class LoopLimits:
     """What the loop keeps to: tokens of prompt and answer together, streams at once, and what ids there are.
 
-    `speculation`: whether next tokens are guessed, which changes none of them.
+    `speculation`: whether next tokens are guessed, which changes none of them. `stateful`: the model has states.
     """
 
     num_ctx: int
@@ -96,6 +97,7 @@ class LoopLimits:
     vocabulary: int
     eos: frozenset[int]
     speculation: bool = True
+    stateful: bool = False
 
 
 class Loop:
@@ -120,6 +122,7 @@ class Loop:
         self._cache = cache
         self._limits = limits
         self._tell = tell
+        self._states = States(limits.slots) if limits.stateful else None
         self._pace = pace or Pace()
         self._inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._waiting: deque[Stream] = deque()
@@ -229,6 +232,8 @@ class Loop:
             if reason is None:
                 if stream.table.copied is not None:
                     self._model.copy(*stream.table.copied)
+                if self._states is not None:
+                    stream.holding = self._states.open(stream.tokens, stream.done)
                 self._running.append(stream)
                 continue
             left.append(stream)
@@ -291,6 +296,8 @@ class Loop:
         for stream in [stream for stream in self._running if over(stream)]:
             self._running.remove(stream)
             stream.release(self._cache)
+            if self._states is not None and stream.holding is not None:
+                self._states.close(stream.holding, stream.tokens)
 
     def _flush(self) -> None:
         if self._told:

@@ -33,6 +33,7 @@ class LayerKind(Enum):
 
     ATTENTION = "attention"
     CONVOLUTION = "convolution"
+    LINEAR = "linear attention"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +46,27 @@ class LayerShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinearShape:
+    """Heads of linear attention, all of `size`: of queries and of keys, and of values, i of which has key i % keys."""
+
+    keys: int
+    values: int
+    size: int
+
+    @property
+    def channels(self) -> int:
+        """What is convolved of each token."""
+        return (2 * self.keys + self.values) * self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dimensions:
     """Counts and sizes in elements. `rotary`: how many elements of a head are rotated.
 
     `feed_forward`: the width between gate and down, of one expert where there are `experts`, of which a row takes
     `used`, their shares multiplied by `share_scale`. `taps`: how many tokens a convolution sees, itself included; 0
-    where there is none. `window_base`: of the rope of layers with a window. Caps are 0
-    where there are none.
+    where there is none. `further`: blocks behind the layers, which foretell tokens and are not run. `window_base`: of
+    the rope of layers with a window. Caps are 0 where there are none.
     """
 
     family: Family
@@ -66,6 +81,8 @@ class Dimensions:
     used: int
     share_scale: float
     taps: int
+    linear: LinearShape | None
+    further: int
     context: int
     epsilon: float
     rope_base: float
@@ -84,8 +101,9 @@ def read_shape(header: Header) -> Dimensions:
     """ModelFileError when the header does not say enough, or what cannot be."""
     family = FAMILIES[header.architecture]
     facts = _Facts(header)
-    layers = facts.whole("block_count")
-    if layers > _MOST_LAYERS:
+    blocks, further = facts.whole("block_count"), facts.whole("nextn_predict_layers", 0, least=0)
+    layers = blocks - further
+    if not 0 < layers <= _MOST_LAYERS:
         raise ModelFileError(f"the model file names {layers} layers")
     hidden, heads = facts.whole("embedding_length"), facts.whole("attention.head_count")
     head_size = facts.whole("attention.key_length", hidden // heads)
@@ -108,7 +126,9 @@ def read_shape(header: Header) -> Dimensions:
         experts=facts.whole("expert_count") if mixture else 0,
         used=facts.whole("expert_used_count") if mixture else 0,
         share_scale=(facts.real("expert_weights_scale", 0.0) if mixture else 0.0) or 1.0,
-        taps=facts.whole("shortconv.l_cache") if family.convolutions else 0,
+        taps=_taps(family, facts),
+        linear=_linear(facts) if family.linear else None,
+        further=further,
         context=context,
         epsilon=facts.real("attention.layer_norm_rms_epsilon"),
         rope_base=base,
@@ -139,15 +159,40 @@ def _heads_of_keys(family: Family, facts: _Facts, layers: int, heads: int) -> Se
     return found
 
 
+def _taps(family: Family, facts: _Facts) -> int:
+    if family.linear:
+        return facts.whole("ssm.conv_kernel")
+    return facts.whole("shortconv.l_cache") if family.convolutions else 0
+
+
+def _linear(facts: _Facts) -> LinearShape:
+    found = LinearShape(
+        keys=facts.whole("ssm.group_count"),
+        values=facts.whole("ssm.time_step_rank"),
+        size=facts.whole("ssm.state_size"),
+    )
+    inner = facts.whole("ssm.inner_size")
+    if found.values % found.keys or found.values * found.size != inner:
+        heads = f"{found.keys} heads of keys of {found.size} for {found.values} heads of values"
+        raise ModelFileError(f"the model file has {heads}, together {inner}")
+    if found.values > _MOST_HEADS:
+        raise ModelFileError(f"the model file names {found.values} heads of values")
+    return found
+
+
+_MOST_HEADS = 1 << 12
+
+
 def _layers(family: Family, facts: _Facts, heads_of_keys: Sequence[int]) -> tuple[LayerShape, ...]:
     windows, size, period = family.windows, 0, 1
     if windows is not None:
         size = facts.whole("attention.sliding_window", windows.size)
         period = facts.whole("attention.sliding_window_pattern", windows.period)
     turned = facts.flag("rope.scaling.finetuned", True) if family.scales else True
+    interval = facts.whole("full_attention_interval", family.linear.period) if family.linear else 1
     return tuple(
         LayerShape(
-            kind=LayerKind.ATTENTION if heads else LayerKind.CONVOLUTION,
+            kind=LayerKind.LINEAR if number % interval else LayerKind.ATTENTION if heads else LayerKind.CONVOLUTION,
             window=size if number % period else 0,
             turned=turned and (not family.unturned or number % family.unturned != 0),
         )
@@ -195,10 +240,10 @@ class _Facts:
     def __init__(self, header: Header) -> None:
         self._header = header
 
-    def whole(self, key: str, default: int | None = None) -> int:
+    def whole(self, key: str, default: int | None = None, *, least: int = 1) -> int:
         full = f"{self._header.architecture}.{key}"
         value = self._header.metadata.get(full, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
             raise ModelFileError(f"the model file's {full} is {_words(value)}, not a usable number")
         return value
 

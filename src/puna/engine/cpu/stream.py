@@ -18,6 +18,7 @@ from puna.engine.cpu.history import History
 from puna.engine.cpu.mask import Mask
 from puna.engine.cpu.plan import Span, State
 from puna.engine.cpu.sampler import Drawn, Sampler
+from puna.engine.cpu.states import Holding
 from puna.engine.runner import End, Prefilled, Sampling
 from puna.errors import PunaError
 from puna.types import JsonObject
@@ -62,7 +63,9 @@ Masks: TypeAlias = "list[Mask | PunaError]"
 
 
 class Stream:
-    """What both kinds share. `room`: tokens that its cache may come to hold. `ended`: nothing is left to do."""
+    """What both kinds share. `room`: tokens that its cache may come to hold. `ended`: nothing is left to do. `holding`:
+    the state that it has beside its blocks, of a model with states.
+    """
 
     scored = False
 
@@ -73,6 +76,7 @@ class Stream:
         self.room = room
         self.done = 0
         self.ended = False
+        self.holding: Holding | None = None
         self._keys: list[BlockKey] | None = None
         self._end_key: BlockKey | None = None
         self._table: Table | None = None

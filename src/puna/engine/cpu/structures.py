@@ -52,6 +52,25 @@ class ConvolutionStruct(ctypes.Structure):
     )
 
 
+class DeltaStruct(ctypes.Structure):
+    _fields_ = (
+        ("mixed", MatrixStruct),
+        ("gate", MatrixStruct),
+        ("beta", MatrixStruct),
+        ("alpha", MatrixStruct),
+        ("filter", c_void_p),
+        ("decay", c_void_p),
+        ("norm", c_void_p),
+        ("states", c_void_p),
+        ("states_bytes", c_int64),
+        ("states_stride", c_int64),
+        ("taps", c_int32),
+        ("keys", c_int32),
+        ("values", c_int32),
+        ("size", c_int32),
+    )
+
+
 class LayerStruct(ctypes.Structure):
     _fields_ = (
         ("attention_norm", c_void_p),
@@ -65,11 +84,13 @@ class LayerStruct(ctypes.Structure):
         ("key", MatrixStruct),
         ("value", MatrixStruct),
         ("output", MatrixStruct),
+        ("attention_gate", MatrixStruct),
         ("gate", MatrixStruct),
         ("up", MatrixStruct),
         ("down", MatrixStruct),
         ("mixture", c_void_p),
         ("convolution", c_void_p),
+        ("delta", c_void_p),
         ("cache", c_void_p),
         ("cache_bytes", c_int64),
         ("cache_stride", c_int64),
@@ -97,7 +118,7 @@ class ModelStruct(ctypes.Structure):
         ("activation", c_int32),
         ("ropes", c_int32),
         ("cache_type", c_int32),
-        ("unused", c_int32),
+        ("states", c_int32),
         ("epsilon", c_float),
         ("attention_scale", c_float),
         ("attention_cap", c_float),
@@ -125,6 +146,9 @@ class StepStruct(ctypes.Structure):
         ("block_begins", c_void_p),
         ("want", c_void_p),
         ("logits", c_void_p),
+        ("state", c_void_p),
+        ("absorbed", c_void_p),
+        ("keep", c_void_p),
     )
 
 
@@ -186,6 +210,7 @@ _IN_ORDER = (
     WishesStruct,
     ChoiceStruct,
     ConvolutionStruct,
+    DeltaStruct,
 )
 
 

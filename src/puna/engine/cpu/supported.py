@@ -25,7 +25,7 @@ PRE_TOKENIZERS: frozenset[str] = frozenset({
     "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "smaug-bpe", "dbrx",
     "gpt-2", "phi-2", "olmo", "mpt", "jais",
     "smollm", "starcoder", "refact", "command-r", "exaone", "codeshell",
-    "qwen2", "deepseek-r1-qwen", "stablelm2", "megrez",
+    "qwen2", "qwen35", "deepseek-r1-qwen", "stablelm2", "megrez",
     "deepseek-v3",
     "tekken", "gpt-4o", "llama4",
 })  # fmt: skip
@@ -114,7 +114,9 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
         return "the cpu engine needs layers of one shape"
     if of("embedding_length_out"):
         return "the cpu engine gives logits, and this model something else"
-    taps = of("shortconv.l_cache")
+    if of("attention.recurrent_layers") is not None:
+        return "the cpu engine needs layers of linear attention at a fixed interval"
+    taps = of("shortconv.l_cache") or of("ssm.conv_kernel")
     if isinstance(taps, int) and taps > MOST_TAPS:
         return f"the cpu engine has convolutions over at most {MOST_TAPS} tokens, not {taps}"
     if family.windows is not None and family.windows.size is None and not of("attention.sliding_window"):
@@ -150,13 +152,15 @@ def _why_not_sizes(of: Callable[[str], object]) -> str | None:
     widths = {
         "embeddings": hidden,
         "heads": head,
+        "states": of("ssm.state_size"),
         "a feed-forward": of("expert_feed_forward_length") or of("feed_forward_length"),
     }
     for what, width in widths.items():
         if isinstance(width, int) and width % GROUP:
             return f"the cpu engine needs {what} of a multiple of {GROUP}, not {width}"
-    if isinstance(head, int) and head > MOST_HEAD:
-        return f"the cpu engine needs heads of at most {MOST_HEAD}, not {head}"
+    for size in (head, of("ssm.state_size")):
+        if isinstance(size, int) and size > MOST_HEAD:
+            return f"the cpu engine needs heads of at most {MOST_HEAD}, not {size}"
     return None
 
 

@@ -15,6 +15,10 @@ _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = rf"{_CONTRACTION}|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"
 _QWEN2 = rf"{_CONTRACTION}|{_LETTERS}|\p{{N}}|{_REST}"
+_QWEN35 = (
+    rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 # Upper and lower case by ASCII only: so llama.cpp reads the classes of these two.
 _UPPER, _LOWER = r"(?:(?=\p{L})[^a-z])", r"(?:(?=\p{L})[^A-Z])"
@@ -43,6 +47,7 @@ _DIGITS_FIRST = WordRule((r"\p{N}", _GPT2))
 _TRIPLES = WordRule((_LLAMA3,))
 _TRIPLES_WHOLE = WordRule((_LLAMA3,), whole_words=True, add_bos=True)
 _SINGLES = WordRule((_QWEN2,))
+_SINGLES_MARKED = WordRule((_QWEN35,))
 _CASES = WordRule((_cased(f"{_CONTRACTION}?", r"\p{N}{1,3}"),))
 
 WORD_RULES: Mapping[str, WordRule] = {
@@ -66,6 +71,7 @@ WORD_RULES: Mapping[str, WordRule] = {
     "exaone": _DIGITS_FIRST,
     "codeshell": _DIGITS_FIRST,
     "qwen2": _SINGLES,
+    "qwen35": _SINGLES_MARKED,
     "deepseek-r1-qwen": _SINGLES,
     "stablelm2": _SINGLES,
     "megrez": _SINGLES,

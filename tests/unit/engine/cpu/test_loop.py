@@ -114,6 +114,23 @@ def test_the_next_turn_of_a_talk_computes_only_what_is_new() -> None:
     assert bench.tokens(2) == alone(turn, max_tokens=1)
 
 
+def test_a_state_goes_on_to_the_next_turn() -> None:
+    """It has absorbed no guess, and none of what another text left."""
+    bench, text = Bench(stateful=True, slots=3, habit=6.0, price=0.02), prompt(100)
+    for number in range(4):
+        bench.generate(number, text, max_tokens=60, ignore_eos=True)
+        bench.generate(100 + number, prompt(50, seed=number))
+        before = bench.model.replayed
+        bench.run()
+        assert bench.model.replayed - before <= 59, "guesses that came true, once"
+        text = [*text, *bench.tokens(number), *prompt(40, seed=5)]
+    plain = Bench(habit=6.0)
+    for each in (bench, plain):
+        each.generate(10, text[:90], max_tokens=20)
+        each.run()
+    assert bench.tokens(10) == plain.tokens(10)
+
+
 def test_an_answer_that_was_left_is_found_as_far_as_it_came() -> None:
     bench, text = Bench(), prompt(20)
     bench.generate(1, text, max_tokens=400, ignore_eos=True)
@@ -141,7 +158,7 @@ def test_company_changes_no_answer(trial: int) -> None:
     source = random.Random(trial)
     text = prompt(source.randrange(40, 300), seed=77)
     expected = alone(text)
-    bench = Bench(blocks=source.choice([60, 200]), slots=source.choice([2, 5, 16]))
+    bench = Bench(blocks=source.choice([60, 200]), slots=source.choice([2, 5, 16]), stateful=trial % 2 == 1)
     number, arrives = 100, source.randrange(1, 25)
     for step in range(60):
         if step == arrives:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from puna.engine.cpu.shape import Dimensions, LayerKind, read_shape
+from puna.engine.cpu.shape import Dimensions, LayerKind, LinearShape, read_shape
 from puna.errors import ModelFileError
 from puna.model.gguf import Header
 from puna.model.metadata import MetadataValue
@@ -61,6 +61,46 @@ def test_layers_of_lfm2_without_heads_of_keys_convolve() -> None:
 def test_heads_of_keys_that_go_together_with_nothing(heads: MetadataValue) -> None:
     with pytest.raises(ModelFileError, match=r"heads of keys|head_count_kv"):
         shape("lfm2", attention__head_count_kv=heads, shortconv__l_cache=3)
+
+
+SSM: dict[str, MetadataValue] = {
+    "ssm__conv_kernel": 4,
+    "ssm__state_size": 32,
+    "ssm__group_count": 2,
+    "ssm__time_step_rank": 4,
+    "ssm__inner_size": 128,
+}
+
+
+def test_qwen35_attends_in_each_fourth_layer() -> None:
+    found = shape("qwen35", **SSM)
+    attend = [layer.kind is LayerKind.ATTENTION for layer in found.layers]
+    assert attend == [False, False, False, True, False, False]
+    assert (found.taps, found.linear) == (4, LinearShape(keys=2, values=4, size=32))
+    assert shape("qwen35", full_attention_interval=2, **SSM).layers[1].kind is LayerKind.ATTENTION
+
+
+def test_blocks_that_foretell_tokens_are_no_layers() -> None:
+    found = shape("qwen35", nextn_predict_layers=2, **SSM)
+    assert (len(found.layers), found.further) == (4, 2)
+    with pytest.raises(ModelFileError, match="layers"):
+        shape("qwen35", nextn_predict_layers=6, **SSM)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ssm__group_count", 3),
+        ("ssm__inner_size", 96),
+        ("ssm__time_step_rank", 0),
+        ("ssm__conv_kernel", "x"),
+        ("full_attention_interval", -1),
+        ("nextn_predict_layers", -1),
+    ],
+)
+def test_numbers_of_linear_attention_that_go_together_with_nothing(key: str, value: MetadataValue) -> None:
+    with pytest.raises(ModelFileError, match=key.replace("__", ".") if value in (0, -1, "x") else "heads of values"):
+        shape("qwen35", **SSM | {key: value})
 
 
 def test_gemma_turns_near_layers_by_a_base_of_their_own_unscaled() -> None:

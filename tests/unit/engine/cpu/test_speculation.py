@@ -129,7 +129,9 @@ def test_company_changes_no_answer(trial: int) -> None:
     source = random.Random(trial)
     text = [*prompt(25, 7), *prompt(25, 7), *prompt(source.randrange(1, 60), 8)]
     expected, _ = answer(text, speculation=False, max_tokens=80)
-    bench = Bench(blocks=source.choice([20, 60]), slots=source.choice([2, 5]), habit=6.0, price=0.02)
+    bench = Bench(
+        blocks=source.choice([20, 60]), slots=source.choice([2, 5]), habit=6.0, price=0.02, stateful=trial % 2 == 1
+    )
     number, arrives = 100, source.randrange(1, 25)
     for step in range(60):
         if step == arrives:

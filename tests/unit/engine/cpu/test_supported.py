@@ -69,6 +69,22 @@ def test_a_family_with_convolutions_has_reasons_of_its_own(key: str, value: obje
     assert word in (why_not("lfm2", {"F32"}, metadata | {key: value}) or "")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("qwen35.ssm.conv_kernel", 17, "16 tokens"),
+        ("qwen35.ssm.state_size", 48, "multiple of 32"),
+        ("qwen35.ssm.state_size", 1024, "at most 512"),
+        ("qwen35.attention.recurrent_layers", (True, False), "interval"),
+        ("qwen35.attention.head_count_kv", (8, 0), "one shape"),
+    ],
+)
+def test_a_family_with_linear_attention_has_reasons_of_its_own(key: str, value: object, word: str) -> None:
+    metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen35", "qwen35.ssm.state_size": 128}
+    assert why_not("qwen35", {"F32"}, metadata) is None
+    assert word in (why_not("qwen35", {"F32"}, metadata | {key: value}) or "")
+
+
 def test_this_machine_has_a_name() -> None:
     assert here().system
     assert here().processor == here().processor.lower()

@@ -15,12 +15,13 @@ from puna.engine.cpu.families import (
     qwen2,
     qwen3,
     qwen3moe,
+    qwen35,
     smollm3,
 )
 from puna.engine.cpu.families.family import Family
 
 FAMILIES: Mapping[str, Family] = {
     module.FAMILY.architecture: module.FAMILY
-    for module in (gemma2, gemma3, gpt_oss, granite, lfm2, llama, phi3, qwen2, qwen3, qwen3moe, smollm3)
+    for module in (gemma2, gemma3, gpt_oss, granite, lfm2, llama, phi3, qwen2, qwen3, qwen35, qwen3moe, smollm3)
 }
 """By `general.architecture`."""

@@ -69,13 +69,21 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """Linear attention by a gated delta rule in all layers but each `period`-th, where the file names no other."""
+
+    period: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One architecture, by the name that files give it.
 
     `rope_scaling`: the kinds that its files may name. `unturned`: each so manieth layer is not told positions, 0: none.
     `head_norms`: queries and keys of each head are normed before they are turned. `sinks`: each head has a score that
     takes weight and has no value. `convolutions`: a layer for which the file names no heads of keys convolves the last
-    few tokens in place of attending. `embedding_root`: embeddings are multiplied by the root of their width. `scales`:
+    few tokens in place of attending. `gated`: behind each head's queries come as many numbers, the sigmoid of which
+    multiplies what it saw. `embedding_root`: embeddings are multiplied by the root of their width. `scales`:
     the file may name factors of embeddings, of what is added to the residual, and a divisor of logits. `wide`: models
     of so many layers scale attention by the width of the embedding over the heads, in place of a head's size; 0: none.
     """
@@ -88,6 +96,8 @@ class Family:
     head_norms: bool = False
     sinks: bool = False
     convolutions: bool = False
+    linear: Linear | None = None
+    gated: bool = False
     windows: Windows | None = None
     caps: Caps | None = None
     activation: Activation = Activation.SILU

@@ -12,21 +12,29 @@ void split_group(const Convolution *c, int unit, const Rows *rows, int row, vf m
     }
 }
 
-void convolve_row(const Convolution *c, const Mixed *mixed, int position, int hidden, const float *after, const Rows *to,
-                  int row) {
-    const uint8_t *token[MOST_TAPS];
-    int first = position + 1 < c->taps ? c->taps - 1 - position : 0;
-    for (int i = first; i < c->taps; i++) {
-        int at = position - c->taps + 1 + i;
-        token[i] = mixed->cache + mixed->blocks[at / BLOCK] * mixed->stride + (int64_t)(at % BLOCK) * hidden * 2;
+void convolve(const Filter *f, const Trail *tokens, int position, int first, int count, vf *out) {
+    const uint16_t *token[MOST_TAPS];
+    int skipped = position + 1 < f->taps ? f->taps - 1 - position : 0;
+    for (int i = skipped; i < f->taps; i++) {
+        int at = position - f->taps + 1 + i;
+        token[i] = (const uint16_t *)block_of(tokens, at) + (int64_t)(at % BLOCK) * f->channels + first;
     }
-    for (int d = 0; d < hidden; d += GROUP) {
-        vf a = f_set(0), b = f_set(0);
-        for (int i = first; i < c->taps; i++) { /* the oldest first */
-            const float *w = c->filter + (int64_t)i * hidden + d;
-            a = f_fma(f_half(token[i] + 2 * d), f_load(w), a);
-            b = f_fma(f_half(token[i] + 2 * (d + LANES)), f_load(w + LANES), b);
+    for (int j = 0; j < count; j++) {
+        out[j] = f_set(0);
+        for (int i = skipped; i < f->taps; i++) /* the oldest first */
+            out[j] = f_fma(f_half(token[i] + j * LANES), f_load(f->weights + (int64_t)i * f->channels + first + j * LANES), out[j]);
+    }
+}
+
+void convolve_row(const Filter *f, const Trail *tokens, int position, const float *after, const Rows *to, int row) {
+    enum { AT_ONCE = 32 };
+    vf out[AT_ONCE];
+    for (int d = 0; d < f->channels; d += AT_ONCE * LANES) {
+        int left = (f->channels - d) / LANES, count = left < AT_ONCE ? left : AT_ONCE;
+        convolve(f, tokens, position, d, count, out);
+        for (int j = 0; j < count; j += 2) {
+            const float *by = after + d + j * LANES;
+            put_group(to, row, (d + j * LANES) / GROUP, out[j] * f_load(by), out[j + 1] * f_load(by + LANES));
         }
-        put_group(to, row, d / GROUP, a * f_load(after + d), b * f_load(after + d + LANES));
     }
 }

@@ -17,15 +17,16 @@ INLINE void put_mixed(uint8_t *block, int hidden, int place, int group, vf a, vf
     f_to_half(to, f_finite(a)), f_to_half(to + LANES, f_finite(b));
 }
 
-typedef struct { /* one sequence's tokens in a layer's cache */
-    const uint8_t *cache;
-    int64_t stride;
-    const int32_t *blocks;
-} Mixed;
+typedef struct { /* weights [taps][channels], the oldest token's first */
+    const float *weights;
+    int taps, channels;
+} Filter;
 
-/* The token at `position`, which lies in the cache as those before it do, multiplied by after [hidden], into row `row`.
- * Before the first token there is nothing, which weighs nothing. */
-void convolve_row(const Convolution *c, const Mixed *mixed, int position, int hidden, const float *after, const Rows *to,
-                  int row);
+/* `count` vectors of the token at `position`, from channel `first` on. Its block begins with [32][channels] in f16, as those
+ * of the tokens before it do. Before the first token there is nothing, which weighs nothing. */
+void convolve(const Filter *f, const Trail *tokens, int position, int first, int count, vf *out);
+
+/* All channels of a token, multiplied by after [hidden], into row `row`. */
+void convolve_row(const Filter *f, const Trail *tokens, int position, const float *after, const Rows *to, int row);
 
 #endif

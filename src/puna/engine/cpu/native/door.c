@@ -5,6 +5,7 @@
 #include "attention.h"
 #include "choice.h"
 #include "convolution.h"
+#include "delta.h"
 #include "packing.h"
 #include "products.h"
 #include "room.h"
@@ -26,7 +27,7 @@ EXPORT const char *puna_variant(void) { return VARIANT; }
 
 EXPORT int64_t puna_struct_bytes(int32_t which) {
     static const int64_t size[] = {sizeof(Matrix), sizeof(Mixture), sizeof(Layer), sizeof(Rope), sizeof(Model), sizeof(Step),
-                                   sizeof(Wishes), sizeof(Choice), sizeof(Convolution)};
+                                   sizeof(Wishes), sizeof(Choice), sizeof(Convolution), sizeof(Delta)};
     return which >= 0 && which < (int32_t)(sizeof size / sizeof *size) ? size[which] : -1;
 }
 
@@ -45,6 +46,17 @@ EXPORT int64_t puna_block_bytes(int32_t cache_type, int32_t kv_heads, int32_t he
 /* The same in a layer of convolutions. */
 EXPORT int64_t puna_convolution_bytes(int32_t hidden) {
     return hidden < GROUP || hidden % GROUP || hidden > MOST_WIDTH ? -1 : convolution_bytes(hidden);
+}
+
+/* The same in a layer of linear attention; and of one of its states. */
+static int delta_heads_fit(int32_t keys, int32_t values, int32_t size) {
+    return keys > 0 && values > 0 && values <= 4096 && values % keys == 0 && size >= GROUP && size % GROUP == 0 && size <= MOST_HEAD;
+}
+EXPORT int64_t puna_delta_bytes(int32_t keys, int32_t values, int32_t size) {
+    return delta_heads_fit(keys, values, size) ? delta_bytes(keys, values, size) : -1;
+}
+EXPORT int64_t puna_state_bytes(int32_t values, int32_t size) {
+    return delta_heads_fit(1, values, size) ? state_bytes(values, size) : -1;
 }
 
 EXPORT int32_t puna_pack(int32_t type, const uint8_t *source, int64_t source_bytes, int64_t outputs, int64_t k,
@@ -97,7 +109,21 @@ static int mixture_fits(const Mixture *x, const Model *m) {
 static int attention_fits(const Layer *y, const Model *m) {
     int32_t queries = m->heads * m->head, keys = m->kv_heads * m->head;
     return matrix_fits(&y->query, queries, m->hidden) && matrix_fits(&y->key, keys, m->hidden) &&
-           matrix_fits(&y->value, keys, m->hidden) && matrix_fits(&y->output, m->hidden, queries);
+           matrix_fits(&y->value, keys, m->hidden) && matrix_fits(&y->output, m->hidden, queries) &&
+           (!y->attention_gate.data || matrix_fits(&y->attention_gate, queries, m->hidden));
+}
+
+static int delta_fits(const Layer *y, const Model *m) {
+    const Delta *d = y->delta;
+    if (y->convolution || !delta_heads_fit(d->keys, d->values, d->size) || d->taps < 1 || d->taps > MOST_TAPS) return 0;
+    if (!d->filter || !d->decay || !d->norm || m->most_rows > MOST_UNITS / d->values) return 0;
+    int64_t found = d->values * d->size, state = state_bytes(d->values, d->size);
+    if (m->states && (!d->states || (uintptr_t)d->states % LINE || d->states_stride % LINE || d->states_stride < state ||
+                      d->states_bytes < state || (d->states_bytes - state) / d->states_stride < m->states - 1))
+        return 0;
+    return matrix_fits(&d->mixed, delta_channels(d), m->hidden) && matrix_fits(&d->gate, (int32_t)found, m->hidden) &&
+           matrix_fits(&d->beta, d->values, m->hidden) && matrix_fits(&d->alpha, d->values, m->hidden) &&
+           matrix_fits(&y->output, m->hidden, (int32_t)found);
 }
 
 static int convolution_fits(const Layer *y, const Model *m) {
@@ -108,11 +134,13 @@ static int convolution_fits(const Layer *y, const Model *m) {
 }
 
 static int layer_fits(const Layer *y, const Model *m, int number, char *why, int64_t why_bytes) {
+    const char *look = y->delta ? "linear attention" : y->convolution ? "convolution" : "attention";
     int64_t block = y->convolution ? convolution_bytes(m->hidden) : m->kv_heads * keys_bytes((CacheType)m->cache_type, m->head);
     if (!y->attention_norm || !y->feed_norm) return NO("layer %d lacks a norm", number);
     if (!y->query_norm != !y->key_norm) return NO("layer %d norms queries or keys alone", number);
-    if (!(y->convolution ? convolution_fits : attention_fits)(y, m))
-        return NO("a matrix of layer %d's %s has another shape", number, y->convolution ? "convolution" : "attention");
+    if (!(y->delta ? delta_fits : y->convolution ? convolution_fits : attention_fits)(y, m))
+        return NO("a matrix of layer %d's %s has another shape", number, look);
+    if (y->delta) block = delta_bytes(y->delta->keys, y->delta->values, y->delta->size);
     if (y->mixture ? !mixture_fits(y->mixture, m)
                    : !matrix_fits(&y->gate, m->between, m->hidden) || !matrix_fits(&y->up, m->between, m->hidden) ||
                          !matrix_fits(&y->down, m->hidden, m->between))
@@ -143,6 +171,7 @@ static int model_fits(const Model *m, char *why, int64_t why_bytes) {
     if (m->blocks < 1 || m->context < 1 || m->context > 1 << 28) return NO("%d blocks", m->blocks);
     if (m->activation < SILU || m->activation > CLAMPED_SWIGLU) return NO("no activation %d", m->activation);
     if (m->cache_type != CACHE_HALVES && m->cache_type != CACHE_BYTES) return NO("no cache of type %d", m->cache_type);
+    if (m->states < 0 || m->states > 4096) return NO("%d states", m->states);
     if (m->ropes < 0 || m->ropes > MOST_ROPES) return NO("%d rotations", m->ropes);
     for (int i = 0; i < m->ropes; i++)
         if (!rope_fits(&m->rope[i], m)) return NO("rotation %d", i);
@@ -182,6 +211,20 @@ static int sequence_fits(const Model *m, const Step *s, int q, char *why, int64_
     return 1;
 }
 
+static int states_fit(const Model *m, const Step *s, char *why, int64_t why_bytes) {
+    if (!s->absorbed || !s->keep) return NO("a list of states is missing");
+    for (int q = 0; q < s->sequences; q++) {
+        int64_t end = (int64_t)s->past[q] + s->begins[q + 1] - s->begins[q];
+        if (s->state[q] < 0) continue;
+        if (s->state[q] >= m->states) return NO("there is no state %d", s->state[q]);
+        if (s->absorbed[q] < 0 || s->absorbed[q] > s->past[q] || s->keep[q] < s->past[q] || s->keep[q] > end)
+            return NO("sequence %d has a state of %d tokens, to become %d", q, s->absorbed[q], s->keep[q]);
+        for (int other = 0; other < q; other++)
+            if (s->state[other] == s->state[q]) return NO("two sequences have the state %d", s->state[q]);
+    }
+    return 1;
+}
+
 static int step_fits(const Model *m, const Step *s, char *why, int64_t why_bytes) {
     if (s->rows < 1 || s->rows > m->most_rows || s->sequences < 1 || s->sequences > s->rows)
         return NO("%d rows of %d sequences", s->rows, s->sequences);
@@ -194,7 +237,7 @@ static int step_fits(const Model *m, const Step *s, char *why, int64_t why_bytes
     if (s->begins[0] != 0 || s->begins[s->sequences] != s->rows || s->block_begins[0] != 0) return NO("rows that belong to no sequence");
     for (int q = 0; q < s->sequences; q++)
         if (!sequence_fits(m, s, q, why, why_bytes)) return 0;
-    return 1;
+    return !s->state || states_fit(m, s, why, why_bytes);
 }
 
 EXPORT int32_t puna_step(Engine *engine, const Step *step, char *why, int64_t why_bytes) {

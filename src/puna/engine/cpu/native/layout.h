@@ -29,7 +29,8 @@
  *   keys transposed [D][32], then values [32][D], in f16, or
  *   keys in bytes, four elements of a token together: [D/4][32][4], plus 128; 32 scales (floats); values [32][D] in
  *   signed bytes; 32 scales.
- * For a layer of convolutions, a block of 32 tokens is what of them is convolved, [32][hidden] in f16.
+ * For a layer of convolutions, a block of 32 tokens is what of them is convolved, [32][hidden] in f16. For one of linear
+ * attention, it begins with what of them is convolved, [32][channels] in f16; then come [32][betas, decays], floats.
  */
 #ifndef PUNA_LAYOUT_H
 #define PUNA_LAYOUT_H
@@ -101,5 +102,13 @@ INLINE void put_group(const Rows *to, int row, int group, vf a, vf b) {
     ((i16_at *)(at + R * 44))[2 * r] = (int16_t)first;
     ((i16_at *)(at + R * 44))[2 * r + 1] = (int16_t)second;
 }
+
+typedef struct { /* one sequence's tokens in a layer's cache */
+    const uint8_t *cache;
+    int64_t stride;
+    const int32_t *blocks;
+} Trail;
+
+INLINE const uint8_t *block_of(const Trail *t, int position) { return t->cache + t->blocks[position / BLOCK] * t->stride; }
 
 #endif

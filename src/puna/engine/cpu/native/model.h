@@ -24,6 +24,18 @@ typedef struct { /* a short convolution in place of attention: after * filter(be
     int32_t taps, unused;        /* tokens that a row sees, itself included */
 } Convolution;
 
+typedef struct { /* linear attention in place of attention: see delta.h */
+    Matrix mixed;        /* [channels][hidden]: queries and keys of `keys` heads each, values of `values` heads */
+    Matrix gate;         /* [values * size][hidden]: its sigmoid times itself multiplies what was found */
+    Matrix beta, alpha;  /* [values][hidden] each */
+    const float *filter; /* [taps][channels], the oldest token's first */
+    const float *decay;  /* [values up to 16]: the matrix is multiplied by e^(decay * log(1 + e^alpha)) */
+    const float *norm;   /* [size] */
+    uint8_t *states;     /* this layer's of the first of the model's states */
+    int64_t states_bytes, states_stride;
+    int32_t taps, keys, values, size; /* value head i goes with key head i % keys */
+} Delta;
+
 typedef struct {
     const float *attention_norm, *post_attention_norm; /* [hidden]; the second may be NULL: no norm there */
     const float *feed_norm, *post_feed_norm;           /* the same */
@@ -31,9 +43,11 @@ typedef struct {
     const float *sinks;                                /* [heads]: a score that takes weight and has no value, or NULL */
     Matrix query, key, value;                          /* rows of query and key in the order that rotates neighbours */
     Matrix output;                                     /* of attention, or of what is in its place */
+    Matrix attention_gate;                             /* its sigmoid multiplies what was seen; no data: none does */
     Matrix gate, up, down;                             /* not looked at if there is a mixture */
     const Mixture *mixture;                            /* or NULL */
     const Convolution *convolution;                    /* or NULL; with one, nothing of attention is looked at */
+    const Delta *delta;                                /* or NULL; the same */
     uint8_t *cache;                                    /* this layer's blocks */
     int64_t cache_bytes, cache_stride;                 /* from its first block's begin on; from block to block */
     int32_t rope;   /* which of the model's; -1: positions are not told */
@@ -49,7 +63,8 @@ typedef struct { /* angle of pair i at position p: p * speeds[i]; beyond `pairs`
 typedef struct {
     int32_t layers, hidden, heads, kv_heads, head, between, vocabulary;
     int32_t most_rows, context, blocks; /* of one step; positions; blocks in the cache */
-    int32_t activation, ropes, cache_type, unused;
+    int32_t activation, ropes, cache_type;
+    int32_t states;                       /* how many sequences may each have one, where a layer has them */
     float epsilon, attention_scale, attention_cap, logit_cap; /* caps: 0 for none */
     float embedding_scale;
     int32_t embedding_type; /* ggml's */
@@ -67,6 +82,9 @@ typedef struct { /* Sequence i has rows begins[i] … begins[i+1]-1; past[i] of 
     const int32_t *ids, *past, *begins, *blocks, *block_begins;
     const int32_t *want; /* [wanted]: rows whose logits are asked for */
     float *logits;       /* [wanted][vocabulary rounded up to 16] */
+    /* Of models with states, each may be NULL with `state`: the state that a sequence has to itself, or -1; how many of
+       its tokens that one has absorbed, at most `past`; and how many it shall have absorbed after the step. */
+    const int32_t *state, *absorbed, *keep;
 } Step;
 
 #endif

@@ -5,6 +5,7 @@
 #include "angles.h"
 #include "attention.h"
 #include "convolution.h"
+#include "delta.h"
 #include "mixture.h"
 #include "norms.h"
 #include "packing.h"
@@ -17,7 +18,7 @@ typedef struct { /* `count` queries of a sequence for one head of keys; `segment
 
 typedef struct { _Atomic int32_t left; int32_t pieces, slot; } Group; /* a task cut into segments; who is last merges */
 
-typedef struct { _Alignas(LINE) uint64_t spent[T_KINDS]; uint64_t since; Rows rows; } Own; /* a thread's own */
+typedef struct { _Alignas(LINE) uint64_t spent[T_KINDS]; uint64_t since; Rows rows; float *matrix; } Own; /* a thread's own */
 
 enum { LONE = 1, SLOTS = 8192 }; /* rows that each thread norms for itself; queries of cut tasks */
 
@@ -25,7 +26,8 @@ struct Engine {
     const Model *m;
     Team *team;
     Own own[MOST_THREADS];
-    float *x, *tail, *apart, *queries, *cosines, *sines;
+    float *x, *tail, *apart, *queries, *gates, *cosines, *sines; /* gates: what multiplies the outcome of a layer's look */
+    int gated; /* numbers of a row of gates */
     int8_t *query_bytes; /* the same heads, where the cache is of bytes */
     float *query_scales;
     int32_t *query_biases;
@@ -47,7 +49,7 @@ typedef struct { /* what a step is told; each thread has a copy, as one may stil
 } Job;
 
 typedef struct { /* matrices over the same activations, one after another; `width` tiles a unit */
-    const Matrix *part[3];
+    const Matrix *part[4];
     int parts, width;
 } Product;
 
@@ -107,6 +109,9 @@ INLINE Rows inner(const Engine *e, const Layer *layer, int rows) {
     all.groups = matrix_groups(&layer->output);
     return all;
 }
+INLINE Trail trail_of(const Step *s, const Layer *layer, int q) {
+    return (Trail){layer->cache, layer->cache_stride, s->blocks + s->block_begins[q]};
+}
 INLINE float *row_at(float *all, int64_t row, const Model *m) { return all + row * m->hidden; }
 
 /* -------------------------------------------------------------------------------------------------------- phases */
@@ -135,6 +140,10 @@ static void embed_row(Engine *e, const Step *s, int row) {
 static void put_head(Engine *e, const Step *s, const Layer *layer, int part, int tile, int width, int row, vf *v) {
     const Model *m = e->m;
     int D = m->head, head = tile * LANES / D, from = tile * LANES % D, q = e->sequence_of[row];
+    if (part == 3) {
+        for (int i = 0; i < width; i++) f_store(e->gates + (int64_t)row * e->gated + (tile + i) * LANES, v[i]);
+        return;
+    }
     const float *norm = part == 0 ? layer->query_norm : part == 1 ? layer->key_norm : NULL;
     if (norm) norm_head(v, width, norm, m->epsilon);
     if (part < 2 && layer->rope >= 0) {
@@ -160,6 +169,17 @@ static void put_head(Engine *e, const Step *s, const Layer *layer, int part, int
     (part == 1 ? put_key : put_value)((CacheType)m->cache_type, to, D, place % BLOCK, from, width, v);
 }
 
+/* 16 of a row's numbers that change a state, to where it finds them. */
+static void put_change(Engine *e, const Step *s, const Layer *layer, int part, int tile, int width, int row, vf *v) {
+    int q = e->sequence_of[row], place = s->past[q] + row - s->begins[q];
+    uint8_t *block = layer->cache + s->blocks[s->block_begins[q] + place / BLOCK] * layer->cache_stride;
+    place %= BLOCK;
+    if (part == 0) put_channels(layer->delta, block, place, tile, v);
+    else if (part == 1) put_betas(layer->delta, block, place, tile, v);
+    else if (part == 2) put_decays(layer->delta, block, place, tile, v);
+    else put_head(e, s, layer, part, tile, width, row, v);
+}
+
 static void project(Engine *e, const Step *s, Turn *t, const Product *p, const Rows *rows, const Layer *layer) {
     int from, to, chunk = chunk_of(e, units_of(p), matrix_tile_bytes(p->part[0]) * p->width);
     vf out[MOST_HEAD / LANES][ROWS], head[MOST_HEAD / LANES];
@@ -170,7 +190,7 @@ static void project(Engine *e, const Step *s, Turn *t, const Product *p, const R
                 for (int i = 0; i < p->width; i++) product_tile(p->part[part], tile + i, rows, row, out[i]);
                 for (int r = 0; r < R; r++) {
                     for (int i = 0; i < p->width; i++) head[i] = out[i][r];
-                    put_head(e, s, layer, part, tile, p->width, row + r, head);
+                    (layer->delta ? put_change : put_head)(e, s, layer, part, tile, p->width, row + r, head);
                 }
             }
 }
@@ -207,23 +227,53 @@ static void split(Engine *e, const Step *s, Turn *t, const Layer *layer, const R
                 for (int r = 0; r < rows_of_tile(rows, row); r++) {
                     int q = e->sequence_of[row + r], place = s->past[q] + row + r - s->begins[q];
                     int64_t block = s->blocks[s->block_begins[q] + place / BLOCK];
-                    float *apart = e->queries + (int64_t)(row + r) * hidden + unit * GROUP;
+                    float *gate = e->gates + (int64_t)(row + r) * e->gated + unit * GROUP;
                     put_mixed(layer->cache + block * layer->cache_stride, hidden, place % BLOCK, unit, mixed[0][r], mixed[1][r]);
-                    f_store(apart, after[0][r]), f_store(apart + LANES, after[1][r]);
+                    f_store(gate, after[0][r]), f_store(gate + LANES, after[1][r]);
                 }
             }
 }
 
 /* The second half, row by row, once all rows of the step are in the cache. */
-static void convolve(Engine *e, const Job *job, Turn *t, const Layer *layer, int last) {
+static void convolve_rows(Engine *e, const Job *job, Turn *t, const Layer *layer, int last) {
     const Step *s = &job->s;
     Rows rows = inner(e, layer, last ? s->wanted : s->rows);
-    int from, to, hidden = e->m->hidden;
+    Filter filter = {layer->convolution->filter, layer->convolution->taps, e->m->hidden};
+    int from, to;
     while (take(t, 1, &from, &to)) {
         int row = last ? s->want[from] : from, q = e->sequence_of[row];
-        Mixed mixed = {layer->cache, layer->cache_stride, s->blocks + s->block_begins[q]};
-        convolve_row(layer->convolution, &mixed, s->past[q] + row - s->begins[q], hidden,
-                     e->queries + (int64_t)row * hidden, &rows, from);
+        Trail tokens = trail_of(s, layer, q);
+        convolve_row(&filter, &tokens, s->past[q] + row - s->begins[q], e->gates + (int64_t)row * e->gated, &rows, from);
+    }
+}
+
+/* A head of a sequence a unit: its matrix absorbs all tokens that it has not, and rows look into it. */
+static void look(Engine *e, const Job *job, Turn *t, const Layer *layer, int last) {
+    const Step *s = &job->s;
+    const Delta *d = layer->delta;
+    Rows rows = inner(e, layer, last ? s->wanted : s->rows);
+    int64_t bytes = (int64_t)d->size * d->size * 4;
+    int unit, to;
+    vf out[MOST_HEAD / LANES];
+    while (take(t, 1, &unit, &to)) {
+        int q = unit / d->values, head = unit % d->values, past = s->past[q], end = past + s->begins[q + 1] - s->begins[q];
+        int state = s->state ? s->state[q] : -1, at = state < 0 ? 0 : s->absorbed[q], keep = state < 0 ? end : s->keep[q];
+        float *own = e->own[t->me].matrix, *matrix = own;
+        Trail tokens = trail_of(s, layer, q);
+        if (state >= 0) matrix = (float *)(d->states + state * d->states_stride + head * bytes);
+        if (at == 0) memset(matrix, 0, (size_t)bytes);
+        for (; at < end; at++) {
+            int row = at - past + s->begins[q], place = at < past ? -1 : last ? e->place[row] : row;
+            if (at == keep && matrix != own) memcpy(own, matrix, (size_t)bytes), matrix = own; /* what follows is a guess */
+            absorb(d, &tokens, head, at, e->m->epsilon, matrix, place < 0 ? NULL : out);
+            if (place < 0) continue;
+            const float *gate = e->gates + (int64_t)row * e->gated + head * d->size;
+            for (int i = 0; i < d->size; i += GROUP) {
+                vf x = f_load(gate + i), y = f_load(gate + i + LANES);
+                put_group(&rows, place, (head * d->size + i) / GROUP, out[i / LANES] * x * f_sigmoid(x),
+                          out[i / LANES + 1] * y * f_sigmoid(y));
+            }
+        }
     }
 }
 
@@ -280,9 +330,12 @@ static void finish_queries(Engine *e, const Step *s, const Layer *layer, const T
             total = __builtin_fmaf(total, less, f_exp(f_set(sink - most))[0]);
         }
         vf whole = f_set(less / total);
-        for (int d = 0; d < m->head; d += GROUP)
-            put_group(&to, last ? e->place[row] : row, (head * m->head + d) / GROUP, f_load(seen[i].values + d) * whole,
-                      f_load(seen[i].values + d + LANES) * whole);
+        const float *gate = layer->attention_gate.data ? e->gates + (int64_t)row * e->gated + head * m->head : NULL;
+        for (int d = 0; d < m->head; d += GROUP) {
+            vf x = f_load(seen[i].values + d) * whole, y = f_load(seen[i].values + d + LANES) * whole;
+            if (gate) x *= f_sigmoid(f_load(gate + d)), y *= f_sigmoid(f_load(gate + d + LANES));
+            put_group(&to, last ? e->place[row] : row, (head * m->head + d) / GROUP, x, y);
+        }
     }
 }
 
@@ -413,7 +466,10 @@ static void run(void *context, Turn *t) {
     for (int l = 0; l < m->layers; l++) {
         const Layer *layer = &m->layer[l];
         int last = job->cut && l + 1 == m->layers, whole_heads = layer->query_norm || m->cache_type == CACHE_BYTES;
-        Product qkv = {{&layer->query, &layer->key, &layer->value}, 3, whole_heads ? m->head / LANES : 1};
+        const Delta *delta = layer->delta;
+        Product qkv = {{&layer->query, &layer->key, &layer->value, &layer->attention_gate}, layer->attention_gate.data ? 4 : 3,
+                       whole_heads ? m->head / LANES : 1};
+        if (delta) qkv = (Product){{&delta->mixed, &delta->beta, &delta->alpha, &delta->gate}, 4, 1};
         int lone = count <= LONE && !after, gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : m->between / GROUP;
         int units = layer->convolution ? m->hidden / GROUP : units_of(&qkv);
         next_phase(e, t, lone ? units : count);
@@ -422,13 +478,17 @@ static void run(void *context, Turn *t) {
         else project(e, s, t, &qkv, &rows, layer);
         spent(e, t, T_QKV);
         if (last) { /* from here on only what is wanted */
+            if (!s->wanted && delta) {
+                next_phase(e, t, s->sequences * delta->values);
+                look(e, job, t, layer, last);
+            }
             if (!s->wanted) break;
             next_phase(e, t, s->wanted);
             while (take(t, 1, &from, &to)) memcpy(row_at(e->tail, from, m), row_at(e->x, e->want[from], m), (size_t)m->hidden * 4);
             x = e->tail, count = s->wanted, pick = NULL;
         }
-        next_phase(e, t, layer->convolution ? count : last ? job->last_tasks : job->tasks);
-        (layer->convolution ? convolve : attention)(e, job, t, layer, last);
+        next_phase(e, t, delta ? s->sequences * delta->values : layer->convolution ? count : last ? job->last_tasks : job->tasks);
+        (delta ? look : layer->convolution ? convolve_rows : attention)(e, job, t, layer, last);
         spent(e, t, T_ATTEND);
         next_phase(e, t, matrix_tiles(&layer->output));
         after = layer->post_attention_norm;
@@ -545,14 +605,21 @@ static int fill(Engine *e, int threads) {
     const Model *m = e->m;
     int64_t n = m->most_rows;
     Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0};
-    int experts = 0, used = 0, apart = 0, wide = 0; /* wide: channels that are convolved */
+    int experts = 0, used = 0, apart = 0, wide = 0, size = 0; /* wide: of what outputs are made of */
     need(&hidden, &m->output);
     for (int l = 0; l < m->layers; l++) {
         const Layer *y = &m->layer[l];
         const Convolution *c = y->convolution;
-        if (c) need(&hidden, &c->before), need(&hidden, &c->after), need(&hidden, &c->input), wide = m->hidden;
+        const Delta *d = y->delta;
+        if (c) need(&hidden, &c->before), need(&hidden, &c->after), need(&hidden, &c->input);
+        else if (d) need(&hidden, &d->mixed), need(&hidden, &d->gate), need(&hidden, &d->beta), need(&hidden, &d->alpha);
         else need(&hidden, &y->query), need(&hidden, &y->key), need(&hidden, &y->value);
+        if (!c && !d && y->attention_gate.data) need(&hidden, &y->attention_gate);
         need(&heads, &y->output);
+        int given = y->output.k;
+        if ((c || d || y->attention_gate.data) && e->gated < given) e->gated = given;
+        if (d && size < d->size) size = d->size;
+        wide = wide > given ? wide : given;
         apart |= y->post_attention_norm || y->post_feed_norm;
         if (!y->mixture) {
             need(&hidden, &y->gate), need(&hidden, &y->up), need(&between, &y->down);
@@ -566,8 +633,8 @@ static int fill(Engine *e, int threads) {
     }
     e->rotated = m->ropes * m->head;
     e->team = team_create(threads);
-    wide = wide > m->heads * m->head ? wide : m->heads * m->head;
-    e->x = room(n * m->hidden * 4), e->queries = room(n * wide * 4);
+    e->x = room(n * m->hidden * 4), e->queries = room(n * m->heads * m->head * 4);
+    e->gates = e->gated ? room(n * e->gated * 4) : NULL;
     e->apart = apart ? room(n * m->hidden * 4) : NULL;
     e->cosines = room(n * e->rotated * 4), e->sines = room(n * e->rotated * 4);
     e->sequence_of = room(n * 4), e->want = room(n * 4), e->place = room(n * 4);
@@ -575,7 +642,7 @@ static int fill(Engine *e, int threads) {
     e->task = room((2 * n * m->heads + SLOTS) * (int64_t)sizeof(Task)); /* the last layer may have its own */
     e->group = room(SLOTS * (int64_t)sizeof(Group));
     e->seen = room(SLOTS * (int64_t)sizeof(Seen)), e->seen_values = room((int64_t)SLOTS * m->head * 4);
-    if (!(e->team && e->x && e->queries && (e->apart || !apart) && e->cosines && e->sines && e->sequence_of && e->want && e->place &&
+    if (!(e->team && e->x && e->queries && (e->apart || !apart) && (e->gates || !e->gated) && e->cosines && e->sines && e->sequence_of && e->want && e->place &&
           e->tail && e->task && e->group && e->seen && e->seen_values))
         return 0;
     if (m->cache_type == CACHE_BYTES) {
@@ -584,6 +651,8 @@ static int fill(Engine *e, int threads) {
         if (!(e->query_bytes && e->query_scales && e->query_biases)) return 0;
     }
     for (int i = 0; i < SLOTS; i++) e->seen[i].values = e->seen_values + (int64_t)i * m->head;
+    for (int i = 0; size && i < threads; i++)
+        if (!(e->own[i].matrix = room((int64_t)size * size * 4))) return 0;
     for (int i = 0; i < threads; i++)
         if (!rows_create(&e->own[i].rows, LONE, m->hidden, hidden.bytes, hidden.floats)) return 0;
     if (!rows_create(&e->hidden, n, m->hidden, hidden.bytes, hidden.floats) ||
@@ -607,9 +676,9 @@ Engine *engine_create(const Model *m, int threads) {
 
 void engine_destroy(Engine *e) {
     if (e->team) team_destroy(e->team);
-    for (int i = 0; i < MOST_THREADS; i++) rows_destroy(&e->own[i].rows);
+    for (int i = 0; i < MOST_THREADS; i++) rows_destroy(&e->own[i].rows), give_back(e->own[i].matrix);
     rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), pairs_destroy(&e->pairs);
-    give_back(e->x), give_back(e->apart), give_back(e->queries), give_back(e->cosines), give_back(e->sines);
+    give_back(e->x), give_back(e->apart), give_back(e->queries), give_back(e->gates), give_back(e->cosines), give_back(e->sines);
     give_back(e->sequence_of), give_back(e->want), give_back(e->place), give_back(e->tail), give_back(e->task), give_back(e->group);
     give_back(e->seen), give_back(e->seen_values), give_back(e->query_bytes), give_back(e->query_scales);
     give_back(e->query_biases), give_back(e);

@@ -14,17 +14,18 @@ import pytest
 
 from fakes.native import CACHE_BYTES, TYPES, Model, Tiny, guarded, matrix, numbers, pack, product, tensor
 from puna.engine.cpu import structures
-from puna.engine.cpu.structures import ConvolutionStruct, MatrixStruct, MixtureStruct, StepStruct
+from puna.engine.cpu.structures import ConvolutionStruct, DeltaStruct, MatrixStruct, MixtureStruct, StepStruct
 from puna.errors import LoadFailed
 from puna.model.ggml import TensorType
 
 WHOLE = (-(2**31), -1, 0, 1, 2, 3, 31, 32, 33, 64, 96, 4097, 2**19, 2**20, 2**24, 2**28, 2**30, 2**31 - 1)
 BROKEN = (float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 1e38, 1e-45)
-MORE_THAN_THERE_IS = {"layers", "embedding_bytes", "cache_bytes"}
+MORE_THAN_THERE_IS = {"layers", "embedding_bytes", "cache_bytes", "states_bytes", "states_stride", "states", "taps"}
 """Of these the library has only the caller's word: nothing larger is tried."""
 
 PLAIN = Tiny(layers=1, head_norms=True, post_norms=True, sinks=True)
 CONVOLUTION = Tiny(layers=1, taps=(3,))
+LINEAR = Tiny(layers=1, taps=(3,), linear=(1, 2))
 EXPERTS = Tiny(layers=1, experts=3, used=2, cache=CACHE_BYTES)
 LINE = 64
 
@@ -33,7 +34,7 @@ class Door:
     """A tiny model whose structures may be changed, and what the library says to it."""
 
     def __init__(self, library: CDLL, tiny: Tiny) -> None:
-        self.made = Model(library, tiny, threads=2, blocks=4, most_rows=8)
+        self.made = Model(library, tiny, threads=2, blocks=4, most_rows=8, states=3)
         self.library, self.tiny = library, tiny
         self.why = ctypes.create_string_buffer(100)
 
@@ -43,7 +44,11 @@ class Door:
         yield self.made.model.output
         yield self.made.model.rope[0]
         yield layer
-        if layer.convolution:
+        if layer.delta:
+            delta = ctypes.cast(layer.delta, ctypes.POINTER(DeltaStruct)).contents
+            yield delta
+            yield from (delta.mixed, delta.gate, delta.beta, delta.alpha, layer.output)
+        elif layer.convolution:
             convolution = ctypes.cast(layer.convolution, ctypes.POINTER(ConvolutionStruct)).contents
             yield convolution
             yield from (convolution.before, convolution.after, convolution.input, layer.output)
@@ -73,6 +78,8 @@ class Door:
         out = guarded(4 * 3 * (self.tiny.vocabulary + LINE))
         lists = [np.array(each, np.int32) for each in ([0] * rows, [0], [0, rows], [0], [0, 1], range(rows))]
         step = StepStruct(rows, 1, rows, *(each.ctypes.data for each in lists), out.ctypes.data)
+        told = [np.array([each], np.int32) for each in (max(self.made.model.states, 0) - 1, 0, rows)]
+        step.state, step.absorbed, step.keep = (each.ctypes.data for each in told)
         assert self.library.puna_step(engine, ctypes.addressof(step), self.why, 100) == 0, self.why.value
         self.library.puna_destroy(engine)
         return True
@@ -86,18 +93,20 @@ def changed(structure: Structure) -> Iterator[tuple[str, Any]]:
         kept = getattr(structure, name)
         values: tuple[Any, ...] = (None,) if kind is c_void_p else BROKEN if kind is c_float else WHOLE
         for value in values:
-            if name not in MORE_THAN_THERE_IS or value < kept:
+            if value is None or name not in MORE_THAN_THERE_IS or value < kept:
                 setattr(structure, name, value)
                 yield name, value
         setattr(structure, name, kept)
 
 
 NEEDED = {"data", "speeds", "attention_norm", "feed_norm", "cache", "embedding", "output_norm", "layer", "query_norm",
-          "key_norm", "filter"}  # fmt: skip
+          "key_norm", "filter", "decay"}  # fmt: skip
 """Pointers that must be there (or that come in pairs: only the plain model has them)."""
 
 
-@pytest.mark.parametrize("tiny", [PLAIN, EXPERTS, CONVOLUTION], ids=["plain", "experts", "convolution"])
+@pytest.mark.parametrize(
+    "tiny", [PLAIN, EXPERTS, CONVOLUTION, LINEAR], ids=["plain", "experts", "convolution", "linear"]
+)
 def test_models_that_cannot_be(native: CDLL, tiny: Tiny) -> None:
     door = Door(native, tiny)
     taken: set[str] = set()
@@ -257,6 +266,18 @@ def test_sizes_of_what_cannot_be(native: CDLL) -> None:
     assert native.puna_struct_bytes(-1) == native.puna_struct_bytes(100) == -1
     for kind, heads, head in ((2, 1, 64), (-1, 1, 64), (0, 0, 64), (0, -5, 64), (0, 1, 33), (0, 1, 0), (1, 1, 544)):
         assert native.puna_block_bytes(kind, heads, head) == -1
+    for keys, values, size in (
+        (0, 1, 32),
+        (2, 3, 32),
+        (1, 4097, 32),
+        (1, 1, 33),
+        (1, 1, 544),
+        (1, -1, 32),
+        (-1, 1, 32),
+    ):
+        assert native.puna_delta_bytes(keys, values, size) == -1
+    for values, size in ((0, 32), (4097, 32), (1, 0), (1, 544)):
+        assert native.puna_state_bytes(values, size) == -1
     for hidden in (-32, 0, 31, 2**20 + 32, 2**31 - 32):
         assert native.puna_convolution_bytes(hidden) == -1
 
@@ -299,3 +320,24 @@ def test_models_of_no_numbers_end_their_steps(native: CDLL, tiny: Tiny, value: f
         structure = made.model if field == "output_norm" else made.layers[0]
         setattr(structure, field, norm.ctypes.data)
         assert made.all_rows(list(range(20)), chunks=[8, 1, 8]).shape == (20, 100)
+
+
+@pytest.mark.parametrize(
+    ("states", "word"),
+    [
+        (((3, 0, 4),), b"no state 3"),
+        (((0, -1, 4),), b"to become"),
+        (((0, 1, 4),), b"to become"),
+        (((0, 0, -1),), b"to become"),
+        (((0, 0, 5),), b"to become"),
+        (((1, 0, 4), (1, 0, 4)), b"two sequences"),
+        (((-(2**31), 2**30, 2**30), (2**31 - 1, 0, 4)), b"no state"),
+    ],
+)
+def test_states_that_cannot_be(native: CDLL, states: tuple[tuple[int, int, int], ...], word: bytes) -> None:
+    model = Model(native, LINEAR, blocks=4, most_rows=8, states=3)
+    parts = [([1, 2, 3, 4], 0, [number]) for number in range(len(states))]
+    with pytest.raises(AssertionError) as refused:
+        model(parts, [0], states)
+    assert word.decode() in str(refused.value)
+    assert np.isfinite(model(parts, [0], [(-1, 0, 0)] * len(parts))).all()

@@ -54,6 +54,10 @@ MODELS = {
         taps=(16, 0), hidden=160, kind=TensorType.Q8_0, biases=True, post_norms=True
     ),
     "convolutions and experts": Tiny(layers=3, taps=(0, 4), experts=5, used=2),
+    "linear attention": Tiny(layers=3, taps=(4, 0, 4), linear=(2, 4), gated=True),
+    "linear attention over part of a tile": Tiny(layers=1, taps=(2,), linear=(1, 3), size=64, biases=True),
+    "linear attention of wide heads": Tiny(layers=1, taps=(1,), linear=(3, 3), size=96, kind=TensorType.Q8_0),
+    "gated attention": Tiny(gated=True, head=64, head_norms=True, biases=True),
     "experts": Tiny(experts=5, used=2),
     "one expert of one": Tiny(experts=1, used=1),
     "many experts": Tiny(
@@ -107,3 +111,19 @@ def test_contexts_of_several_segments(native: CDLL, window: int, cache: int, thr
     ids = some_ids(1060)
     found = Model(native, tiny, threads=threads).all_rows(ids, chunks=[64] * 8 + [1, 62, 1, 1] + [64] * 7 + [1, 1, 9])
     agree(tiny, found, ids, most=0.003 if cache == CACHE_HALVES else 0.03)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_states_change_no_byte(native: CDLL, threads: int) -> None:
+    """Kept, left out, taken back, absorbed only in part, and where nothing is wanted of a last layer."""
+    tiny, ids, blocks = Tiny(layers=3, taps=(4, 0, 4), linear=(2, 4)), some_ids(90), range(3)
+    expected = Model(native, tiny).all_rows(ids)
+    model = Model(native, tiny, threads=threads, states=2)
+    assert np.array_equal(model([(ids[:40], 0, blocks)], range(40), [(1, 0, 40)]), expected[:40])
+    wrong = [ids[40], *some_ids(9, seed=1)]
+    assert np.array_equal(model([(wrong, 40, blocks)], [0], [(1, 40, 41)]), expected[40:41])
+    model([(ids[41:60], 41, blocks)], [], [(1, 41, 60)])
+    assert np.array_equal(model([(ids[60:70], 60, blocks)], [4], [(1, 60, 60)]), expected[64:65])
+    assert np.array_equal(model([(ids[70:71], 70, blocks)], [0], [(-1, 5, 9)]), expected[70:71])
+    assert np.array_equal(model([(ids[71:80], 71, blocks)], range(9), [(1, 60, 75)]), expected[71:80])
+    assert np.array_equal(model([(ids[80:90], 80, blocks)], range(10), [(0, 0, 90)]), expected[80:90])
