@@ -25,6 +25,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from ctypes import CDLL
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,21 @@ class BuildFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One set of instructions, in the words of zig, and in those that gcc and clang share."""
+    """One set of instructions, in the words of zig, and in those that gcc and clang share.
+
+    `everywhere`: an installation has it whatever the processor is that it is made on.
+    """
 
     name: str
     zig: tuple[str, ...]
     gcc: tuple[str, ...]
+    everywhere: bool = False
 
 
 VARIANTS: Mapping[str, tuple[Variant, ...]] = {
     "x86_64": (
-        Variant("portable", ("-mcpu=x86_64_v2",), ("-march=x86-64-v2",)),
-        Variant("avx2", ("-mcpu=x86_64_v3",), ("-march=x86-64-v3",)),
+        Variant("portable", ("-mcpu=x86_64_v2",), ("-march=x86-64-v2",), everywhere=True),
+        Variant("avx2", ("-mcpu=x86_64_v3",), ("-march=x86-64-v3",), everywhere=True),
         Variant("avxvnni", ("-mcpu=x86_64_v3+avxvnni",), ("-march=x86-64-v3", "-mavxvnni")),
         Variant(
             "avx512vnni",
@@ -70,11 +75,11 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
         ),
     ),
     "aarch64": (
-        Variant("portable", ("-mcpu=generic",), ("-march=armv8-a",)),
-        Variant("dotprod", ("-mcpu=generic+dotprod+fullfp16",), ("-march=armv8.2-a+dotprod+fp16",)),
+        Variant("portable", ("-mcpu=generic",), ("-march=armv8-a",), everywhere=True),
+        Variant("dotprod", ("-mcpu=generic+dotprod+fullfp16",), ("-march=armv8.2-a+dotprod+fp16",), everywhere=True),
     ),
 }
-"""By processor. A variant's name is what its `puna_variant` answers."""
+"""By processor, the better ones later. A variant's name is what its `puna_variant` answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +277,23 @@ def _all_done(pool: ThreadPoolExecutor, work: Iterable[Future[Any]]) -> None:
             done.result()
 
 
+def needed(target: Target, by: Compiler, room: Path, environment: Mapping[str, str] | None = None) -> list[str]:
+    """Names of the variants that an installation on this machine has: the best for its processor, and those for others.
+
+    The source that the loader asks is asked here too, built alone into `room`. BuildFailed if it cannot be.
+    """
+    (work,) = plan(target, by, only=["portable"])
+    made = [room / "processor.o", room / f"processor{target.suffix}"]
+    _run([*work.compiling, "-o", str(made[0]), str(SOURCES / "processor.c")], environment)
+    _run([*work.linking, "-o", str(made[1]), str(made[0])], environment)
+    try:
+        runs = CDLL(str(made[1])).puna_supported
+    except (OSError, AttributeError) as error:
+        raise BuildFailed(f"what was compiled cannot be loaded: {error}") from error
+    best = [variant.name for variant in target.variants if runs(variant.name.encode())][-1:]
+    return [variant.name for variant in target.variants if variant.everywhere or variant.name in best]
+
+
 def _remove(out: Path, labels: Iterable[str], target: Target) -> None:
     for name in labels:
         (out / f"{name}{target.suffix}").unlink(missing_ok=True)
@@ -312,12 +334,13 @@ def _digests(out: Path) -> dict[str, str]:
 
 
 def build_or_record(
-    out: Path, target_name: str | None = None, *, by: str = "zig", keep_cache: bool = False
+    out: Path, target_name: str | None = None, *, by: str = "zig", every: bool = False, keep_cache: bool = False
 ) -> Target | None:
-    """What an installation does: build all variants of a target, or write down why not, and return None.
+    """What an installation does: build what it needs, or write down why not, and return None.
 
     Libraries of an earlier build that could not be replaced are removed. `target_name`: this machine's if None; what is
-    named must be built, else BuildFailed. `keep_cache`: leave what the compiler keeps, where it keeps it.
+    named must be built, else BuildFailed, and all its variants are. `every`: those of this machine too. `keep_cache`:
+    leave what the compiler keeps, where it keeps it.
     """
     if target_name is not None and target_name not in TARGETS:
         raise BuildFailed(f"{TARGET_VARIABLE}={target_name}: expected one of {', '.join(TARGETS)}")
@@ -326,7 +349,9 @@ def build_or_record(
         target = TARGETS[target_name or machine_name()]
         with tempfile.TemporaryDirectory(prefix="puna-build-", ignore_cleanup_errors=True) as cache:
             places = {} if keep_cache else {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
-            build(plan(target, compiler(by)), target, out, environment=places)
+            using = compiler(by)
+            only = [] if every or target_name is not None else needed(target, using, Path(cache), places)
+            build(plan(target, using, only=only), target, out, environment=places)
     except (BuildFailed, OSError) as error:
         if target_name is not None:
             raise

@@ -133,7 +133,12 @@ def _cpu(engine: CpuEngine) -> Finding:
     if obstacle is not None:
         remedy = "none is needed: the engine llama runs the models instead, but not as fast"
         return Finding("engine cpu", Verdict.LACKING, obstacle, remedy)
-    return Finding("engine cpu", Verdict.OK, f"{PROFILE.what}, with {library.variant()}: {PROFILE.families}")
+    able = f"{PROFILE.what}, with {library.variant()}: {PROFILE.families}"
+    better = library.better()
+    if better is None:
+        return Finding("engine cpu", Verdict.OK, able)
+    slow = f"{able}. This processor runs {better} too, which is faster: Puna was installed on one that does not"
+    return Finding("engine cpu", Verdict.LACKING, slow, "install Puna again, on this machine")
 
 
 def _native_server(settings: Settings) -> list[Finding]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import native_build
 import pytest
-from native_build import TARGETS, VARIANTS, BuildFailed, Compiler, build, build_or_record, compiler, plan
+from native_build import TARGETS, VARIANTS, BuildFailed, Compiler, build, build_or_record, compiler, needed, plan
 
+from puna.engine.cpu import library
 from puna.settings import CPU_VARIANTS
 
 ROOT = Path(native_build.__file__).parent
@@ -121,6 +122,21 @@ def test_a_compiler_that_is_not_there_is_told() -> None:
 def test_a_variant_that_is_not_there_is_told(sources: Path) -> None:
     with pytest.raises(BuildFailed, match="there is no variant sse9, only avx2, avx512vnni, avxvnni, portable"):
         plan(TARGETS["linux-x86_64"], failing(sources), only=["sse9"], sources=sources)
+
+
+def test_an_installation_has_what_this_processor_is_best_at_and_what_serves_others(tmp_path: Path) -> None:
+    target = TARGETS[native_build.machine_name()]
+    names = needed(target, compiler(), tmp_path)
+    assert {variant.name for variant in target.variants if variant.everywhere} <= set(names)
+    assert library.variant("") in names
+    assert len(names) <= 3
+    assert sorted(each.label for each in plan(target, compiler(), only=names)) == sorted(names)
+
+
+def test_the_better_variants_stand_later() -> None:
+    for variants in VARIANTS.values():
+        order = [CPU_VARIANTS.index(variant.name) for variant in variants]
+        assert order == sorted(order, reverse=True)
 
 
 def test_an_installation_goes_on_without_a_library_and_keeps_the_reason(tmp_path: Path) -> None:

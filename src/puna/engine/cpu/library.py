@@ -94,6 +94,12 @@ def variants() -> list[str]:
     return [n for n in _built() if n.partition("-")[0] in supported and n.endswith(_SANITIZED) is sanitized]
 
 
+def better() -> str | None:
+    """A variant that would be taken here if it were built, else None. Errors as of `load`."""
+    best = pick(CPU_VARIANTS, _supported())
+    return best if best not in _built() else None
+
+
 def why_not(wish: str | None = None) -> str | None:
     """Why the library cannot be used here as things are set up, in words; None if it can. `wish`: as of `variant`."""
     try:

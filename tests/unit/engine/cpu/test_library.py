@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_a_developers_build_is_taken_only_by_name() -> None:
     built = ("portable", "avx2-gcc", "avx2-gcc-sanitized")
     assert pick(built, X86) == "portable"
     assert pick(built, X86, "avx2-gcc-sanitized") == "avx2-gcc-sanitized"
+
+
+def test_a_better_one_that_is_not_built_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert library.better() is None
+    best = library.variant("")
+    shutil.copy(next(library._BUILT.glob("portable.*")), tmp_path)
+    monkeypatch.setattr(library, "_BUILT", tmp_path)
+    assert library.variant("") == "portable"
+    assert library.better() == (best if best != "portable" else None)
 
 
 def test_a_wish_is_honoured_or_refused_by_name() -> None:
