@@ -88,16 +88,16 @@ class _Base:
 
 
 async def create(
-    request: CreateRequest, library: Library, sources: Sources, cage: Cage
+    request: CreateRequest, library: Library, sources: Sources, cage: Cage, *, local: bool = False
 ) -> AsyncGenerator[Progress, None]:
     """Ends with Progress('success'), or raises: InvalidRequest and Unsupported name the field, before any step.
 
-    `cage`: where templates are tried.
+    `cage`: where templates are tried. `local`: who asks is on this machine, for a base that has to be pulled.
     """
     await while_waiting(lambda: check_request(request, cage))
     base = None if request.from_ is None else Reference.parse(request.from_, param="from")
     if base is not None and not library.has(base.name):
-        terms = Terms(literal=Name.writes_host(request.from_ or ""), manifest=base.digest)
+        terms = Terms(literal=Name.writes_host(request.from_ or ""), local=local, manifest=base.digest)
         await asyncio.to_thread(sources.check, base.name, terms)
         async with aclosing(sources.pull(base.name, terms)) as steps:
             async for progress in steps:

@@ -27,6 +27,14 @@ def ollama_models() -> tuple[Path, ...]:
         return services
 
 
+def key() -> Path | None:
+    """The private key by which registries know this user, unless Ollama has made one. None: this user has no home."""
+    import platformdirs
+
+    base = _known(platformdirs.user_data_path)
+    return None if base is None else base / "id_ed25519"
+
+
 def state() -> Path | None:
     """Logs, the record of running servers, the history of conversations. None: this user has no home."""
     import platformdirs

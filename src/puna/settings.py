@@ -146,6 +146,30 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
+_HOST = re.compile(r"[A-Za-z0-9_.*-]+(:\d{1,5})?")
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in _names(text))
+    if not hosts or not all(_HOST.fullmatch(host) for host in hosts):
+        raise ValueError(text)
+    return hosts
+
+
+def _mirrors(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of a registry's host and the URL of a mirror of it, in the order that they are asked in."""
+    found = []
+    for item in _names(text):
+        host, equals, url = (part.strip() for part in item.partition("="))
+        parts = urlsplit(url)
+        if not equals or not _HOST.fullmatch(host) or parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(text)
+        if parts.query or parts.fragment or parts.username or (parts.port is not None and parts.port == 0):
+            raise ValueError(text)
+        found.append((host.lower(), url))
+    return tuple(found)
+
+
 def _paths(text: str) -> tuple[Path, ...]:
     import os
 
@@ -252,6 +276,11 @@ ROWS: tuple[Row, ...] = (
         "How long a request's head may take, and its body before it must come with 1 KiB/s at least. Default 30s."),
     Row("fetch_private", ("PUNA_FETCH_PRIVATE",), _boolean, "a boolean",
         "Image URLs of requests may point at private, loopback and link-local addresses. Default off."),
+    Row("registries", ("PUNA_REGISTRIES",), _hosts, "hosts, separated by commas: registry.example, localhost:5000, *",
+        "Hosts that models may be pulled from and pushed to; also where an address is private. '*' is all others. "
+        "Default: every host with a public address."),
+    Row("mirrors", ("PUNA_MIRRORS",), _mirrors, "HOST=URL, separated by commas",
+        "Where the models of a registry are looked for first: registry.ollama.ai=https://mirror.example/prefix."),
     Row("cpu_variant", ("PUNA_CPU_VARIANT",), _variant, ", ".join(CPU_VARIANTS[:-1]) + " or " + CPU_VARIANTS[-1],
         "Instructions that the cpu engine uses. Default: the best that the processor has. All give the same answers."),
     Row("speculation", ("PUNA_SPECULATION",), _boolean, "a boolean",
@@ -306,6 +335,8 @@ class Settings:
     max_bodies: int = 256 * 1024 * 1024
     read_timeout: float = 30.0
     fetch_private: bool = False
+    registries: tuple[str, ...] = ()
+    mirrors: tuple[tuple[str, str], ...] = ()
     cpu_variant: str | None = None
     speculation: bool = True
     spare: bool = True

@@ -280,7 +280,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(store: Path) -> Settings:
-    return Settings(address=Address(port=0), models=store, engine="scripted", keep_alive=300)
+    return Settings(address=Address(port=0), models=store, engine="scripted", keep_alive=300, registries=("127.0.0.1",))
 
 
 @pytest.fixture(scope="session")

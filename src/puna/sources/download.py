@@ -49,7 +49,6 @@ _HASHED = 32 * _MB
 """Bytes that are hashed before another look at whether to stop."""
 _EVERY_SECONDS = 0.06
 _LOCKED_SECONDS = 0.25
-_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
@@ -222,25 +221,13 @@ class _Download:
                 if refused:
                     raise
                 refused, cause = True, error
-            except SourceAnswer as error:
-                if error.answer not in _RETRIED:
-                    raise
-                cause = error
-            except SourceUnreachable as error:
+            except (SourceAnswer, SourceUnreachable) as error:
                 cause = error
             failures = 1 if gained() - before >= enough else failures + 1
-            await self._pause(failures, cause)
-
-    async def _pause(self, failures: int, cause: SourceError) -> None:
-        asked = (cause.retry_after if isinstance(cause, SourceAnswer) else None) or 0.0
-        if failures >= self._patience.tries or asked > self._patience.longest:
-            later = f" (it asks to come again in {asked:.0f} s)" if asked else ""
-            cause.message = f"max retries exceeded: {cause.message}{later}"
-            raise cause
-        self._origin.renew()
-        seconds = max(asked, self._patience.pause(failures))
-        self._mailbox.put(Progress(f"trying again in {seconds:.0f} s: {cause}"))
-        await asyncio.sleep(seconds)
+            seconds = self._patience.pause(failures, cause)
+            self._origin.renew()
+            self._mailbox.put(Progress(f"trying again in {seconds:.0f} s: {cause}"))
+            await asyncio.sleep(seconds)
 
     async def _ask(self, part: int) -> None:
         """The rest of one part."""

@@ -15,12 +15,12 @@ import platform
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp import AddrInfoType
@@ -33,10 +33,14 @@ from puna.addresses import PrivateAddress, Reach, check_reach, needed
 from puna.errors import AccessDenied, Forbidden, SourceAnswer, SourceError, SourceNotFound, SourceUnreachable
 from puna.sources.source import Terms
 
+T = TypeVar("T")
+
 MAX_REDIRECTS = 10
 MAX_ERROR_BYTES = 8 * 1024
 """So much of an answer that is an error is read, and a part of that is told."""
 _TOLD = 300
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers after which the same may be asked again."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUFFER = 256 * 1024
 
@@ -58,9 +62,16 @@ class Patience:
     most: float = 16.0
     longest: float = 60.0
 
-    def pause(self, failures: int) -> float:
-        """Before the next try, after so many failures in a row."""
-        return float(min(self.first * 2 ** (failures - 1), self.most))
+    def pause(self, failures: int, error: SourceError) -> float:
+        """Seconds before the next try, after so many failures in a row; raises `error` where there is to be none."""
+        asked = (error.retry_after if isinstance(error, SourceAnswer) else None) or 0.0
+        if isinstance(error, SourceAnswer) and error.answer not in RETRIED:
+            raise error
+        if failures >= self.tries or asked > self.longest:
+            later = f" (it asks to come again in {asked:.0f} s)" if asked else ""
+            error.message = f"max retries exceeded: {error.message}{later}"
+            raise error
+        return float(max(asked, min(self.first * 2 ** (failures - 1), self.most)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +157,18 @@ class Net:
                     return
                 url, reach = self._next(response, reach)
         raise SourceError(f"maximum redirects exceeded ({MAX_REDIRECTS}) for {origin}")
+
+    async def patiently(self, attempt: Callable[[], Awaitable[T]], *, reached: bool = True) -> T:
+        """Try a small request again while that may help. `reached`: also when there is no connection."""
+        failures = 0
+        while True:
+            try:
+                return await attempt()
+            except (SourceUnreachable, SourceAnswer) as error:  # noqa: PERF203 - it is a network
+                if isinstance(error, SourceUnreachable) and not reached:
+                    raise
+                failures += 1
+                await asyncio.sleep(self.patience.pause(failures, error))
 
     async def read(self, response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
         """A body of `limit` bytes at most, or SourceError. `what`: the body in words."""

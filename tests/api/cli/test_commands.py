@@ -279,7 +279,7 @@ def test_a_model_that_no_source_has(puna: Any) -> None:
     assert "nope-nope" in ended.err
     assert "Traceback" not in ended.err
     assert puna("pull", "nope-nope").status == 1
-    assert "not supported" in puna("push", "tiny").err
+    assert "PUNA_REGISTRIES" in puna("push", "tiny").err
 
 
 def test_an_error_in_the_middle_of_an_answer(puna: Any) -> None:

@@ -342,8 +342,8 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("/api/create", {"model": "x", "from": "tiny", "quantize": "Q4_K_M"}, 400, "quantize"),
     ("/api/create", {"model": "x", "from": "/etc/passwd"}, 400, "invalid model name"),
     ("/api/pull", {"model": "a b"}, 400, "invalid model name"),
-    ("/api/pull", {"model": "nope-nope"}, 404, "nope-nope"),
-    ("/api/push", {"model": "tiny"}, 400, "not supported"),
+    ("/api/pull", {"model": "nope-nope"}, 403, "nope-nope"),
+    ("/api/push", {"model": "tiny"}, 403, "PUNA_REGISTRIES"),
 ]
 
 

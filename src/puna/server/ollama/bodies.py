@@ -126,9 +126,7 @@ class CopyBody(Shape):
 class TransferBody(NamedBody):
     """POST /api/pull"""
 
-    insecure: Annotated[
-        bool, Reported("Every source there is is spoken to with TLS, or not over a network.", harmless=(False,))
-    ] = False
+    insecure: Annotated[bool, Honoured("Speak plain http to the registry of the name.")] = False
     stream: Annotated[bool, Honoured("Each step as it comes; false: the last one.")] = True
 
 

@@ -49,13 +49,13 @@ class TransferRoutes:
     async def pull(self, request: Request) -> ASGIApp:
         body, _ = await read_body(request, TransferBody, strict=self._strict)
         wanted = Reference.parse(required(body.target))
-        terms = replace(_terms(body), manifest=wanted.digest)
+        terms = replace(_terms(body, request), manifest=wanted.digest)
         await asyncio.to_thread(self._sources.check, wanted.name, terms)
         return await self._answer(request, self._sources.pull(wanted.name, terms), stream=body.stream)
 
     async def push(self, request: Request) -> ASGIApp:
         body, _ = await read_body(request, TransferBody, strict=self._strict)
-        name, terms = Name.parse(required(body.target)), _terms(body)
+        name, terms = Name.parse(required(body.target)), _terms(body, request)
         steps = await asyncio.to_thread(self._sources.push, name, terms)
         return await self._answer(request, steps, stream=body.stream)
 
@@ -83,7 +83,7 @@ class TransferRoutes:
         await while_waiting(lambda: check_request(wanted, self._cage))
         _, ignored = options_from_json(wanted.parameters, param="parameters")
         report.ignore(f"parameters.{name}" for name in ignored)
-        steps = create(wanted, self._library, self._sources, self._cage)
+        steps = create(wanted, self._library, self._sources, self._cage, local=_is_local(request))
         return await self._answer(request, steps, stream=body.stream)
 
     async def _answer(self, request: Request, steps: AsyncGenerator[Progress, None], *, stream: bool) -> ASGIApp:
@@ -143,8 +143,7 @@ class TransferRoutes:
         Safe, because a client that knows the sha256 of a file has read it: nothing comes out of this that it could not
         have uploaded. Whatever is wrong with the path, the refusal is the same and tells nothing about the file.
         """
-        client = request.client
-        if client is None or not is_loopback(client.host) or "origin" in request.headers:
+        if not _is_local(request):
             raise Forbidden(f"{LOCAL_FILE} is only for programs on this machine")
         try:
             if not path.is_absolute() or not await asyncio.to_thread(path.is_file):
@@ -156,8 +155,14 @@ class TransferRoutes:
             ) from error
 
 
-def _terms(body: TransferBody) -> Terms:
-    return Terms(insecure=body.insecure, literal=Name.writes_host(body.target))
+def _terms(body: TransferBody, request: Request) -> Terms:
+    return Terms(insecure=body.insecure, literal=Name.writes_host(body.target), local=_is_local(request))
+
+
+def _is_local(request: Request) -> bool:
+    """Whether a program on this machine asks, and no page in a browser."""
+    client = request.client
+    return client is not None and is_loopback(client.host) and "origin" not in request.headers
 
 
 def create_request(body: CreateBody) -> CreateRequest:

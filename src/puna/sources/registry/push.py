@@ -1,0 +1,220 @@
+"""Push to a registry: blobs that it has not, then the manifest's own bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+from yarl import URL
+
+from puna.errors import InvalidName, ModelDamaged, SourceAnswer, SourceError, SourceUnreachable
+from puna.model.digest import Digest
+from puna.model.manifest import Layer, Manifest
+from puna.model.name import Name
+from puna.sources.registry.access import Access
+from puna.sources.registry.endpoint import repository
+from puna.sources.worker import Report, Worker
+from puna.store.library import Library
+from puna.store.transfers import Mailbox
+from puna.types import Progress
+
+CHUNK = 64 * 1024 * 1024
+"""Bytes of one request; what an interruption costs at most."""
+_BLOCK = 1024 * 1024
+_RANGE = re.compile(r"(?:bytes[ =])?0-(\d{1,19})")
+_EVERY_SECONDS = 0.06
+
+_OnBytes = Callable[[int], None]
+
+
+async def push(
+    name: Name, data: bytes, manifest: Manifest, library: Library, access: Access
+) -> AsyncGenerator[Progress, None]:
+    """Send what the registry has not, the manifest last. ModelDamaged before anything that is not intact is sent."""
+    sent: set[Digest] = set()
+    for layer in manifest.blobs:
+        if layer.digest in sent:
+            continue
+        sent.add(layer.digest)
+        looking = Worker(lambda report, layer=layer: _intact(layer, name, library, report))  # type: ignore[misc]
+        async for progress in looking.run():
+            yield progress
+        uploading = _Upload(access, layer, library.blobs.path(layer.digest), _mount(layer, name))
+        async for progress in uploading.run():
+            yield progress
+    yield Progress("pushing manifest")
+    await access.net.patiently(lambda: _put_manifest(name, data, manifest, access))
+
+
+def _intact(layer: Layer, name: Name, library: Library, report: Report) -> None:
+    def on_bytes(done: int) -> None:
+        report(Progress("verifying sha256 digest", str(layer.digest), layer.size, done))
+
+    if not library.blobs.intact(layer.digest, layer.size, on_bytes):
+        raise ModelDamaged(f"'{name.short}' is not pushed: its blob {layer.digest} is missing or damaged")
+
+
+def _mount(layer: Layer, name: Name) -> str | None:
+    """The repository on the same host that the layer came from, by its manifest."""
+    if not layer.from_:
+        return None
+    with suppress(InvalidName):
+        origin = Name.parse(layer.from_)
+        if origin.host.lower() == name.host.lower() and repository(origin) != repository(name):
+            return repository(origin)
+    return None
+
+
+async def _put_manifest(name: Name, data: bytes, manifest: Manifest, access: Access) -> None:
+    url = access.endpoint.manifest(name.tag)
+    headers = {"Content-Type": manifest.media_type}
+    async with access.open("PUT", url, headers=headers, data=lambda: data) as response:
+        if response.status >= 300:
+            raise await access.net.refusal(response, "push model manifest")
+        said = response.headers.get("Docker-Content-Digest", "")
+    if said.startswith("sha256:") and said != str(Digest.of(data)):
+        raise SourceError(f"{access.endpoint.host} stored another manifest than it was sent: {said}")
+
+
+class _Upload:
+    """One blob. Progress is `pushing <first 12 hex>`."""
+
+    def __init__(self, access: Access, layer: Layer, path: Path, mount: str | None) -> None:
+        self._access = access
+        self._layer = layer
+        self._path = path
+        self._mount = mount
+        self._mailbox = Mailbox()
+        self._told = 0.0
+
+    async def run(self) -> AsyncGenerator[Progress, None]:
+        task = asyncio.create_task(self._send())
+        task.add_done_callback(lambda _: self._mailbox.close())
+        try:
+            async for progress in self._mailbox:
+                yield progress
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _send(self) -> None:
+        self._tell(0)
+        net = self._access.net
+        if not await net.patiently(self._there, reached=False):
+            location = await net.patiently(self._begin)
+            if location is not None:
+                await self._fill(location)
+        self._tell(self._layer.size)
+
+    async def _there(self) -> bool:
+        async with self._access.open("HEAD", self._access.endpoint.blob(self._layer.digest)) as response:
+            if response.status == 200:
+                return True
+            if response.status != 404:
+                raise await self._access.net.refusal(response, "")
+            return False
+
+    async def _begin(self) -> URL | None:
+        """Where to send it; None when the registry had it in another repository, and has it here now."""
+        url = self._access.endpoint.uploads(self._layer.digest if self._mount else None, self._mount)
+        async with self._access.open("POST", url, headers={"Content-Length": "0"}) as response:
+            if response.status == 201:
+                return None
+            if response.status != 202:
+                raise await self._access.net.refusal(response, "")
+            return self._location(response)
+
+    async def _fill(self, location: URL) -> None:
+        """In chunks, from where the registry says it is after one that failed; all anew where it does not say."""
+        at, failures = 0, 0
+        patience = self._access.net.patience
+        while True:
+            try:
+                while at < self._layer.size:
+                    location, at = await self._patch(location, at)
+                await self._finish(location)
+                return
+            except (SourceUnreachable, SourceAnswer) as error:  # noqa: PERF203 - it is a network
+                failures += 1
+                await asyncio.sleep(patience.pause(failures, error))
+                location, at = await self._where(location)
+
+    async def _patch(self, location: URL, at: int) -> tuple[URL, int]:
+        end = min(at + CHUNK, self._layer.size)
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(end - at),
+            "Content-Range": f"{at}-{end - 1}",
+        }
+        async with self._access.open(
+            "PATCH", location, headers=headers, data=lambda: self._bytes(at, end), follow=False
+        ) as response:
+            if response.status not in {202, 204}:
+                raise await self._refused(response)
+            return self._location(response), end
+
+    async def _finish(self, location: URL) -> None:
+        url = location.update_query({"digest": str(self._layer.digest)})
+        async with self._access.open("PUT", url, headers={"Content-Length": "0"}, follow=False) as response:
+            if response.status not in {201, 204}:
+                raise await self._refused(response)
+
+    async def _where(self, location: URL) -> tuple[URL, int]:
+        """How far an upload has come, or a new one."""
+        try:
+            async with self._access.open("GET", location, follow=False) as response:
+                found = _RANGE.fullmatch(response.headers.get("Range", ""))
+                if response.status == 204 and found is not None:
+                    # A registry that has nothing yet says '0-0', as one with a byte does.
+                    have = int(found[1]) + 1
+                    if 1 < have <= self._layer.size:
+                        return self._location(response, location), have
+        except SourceUnreachable:
+            pass
+        begun = await self._access.net.patiently(self._begin)
+        return (location, self._layer.size) if begun is None else (begun, 0)
+
+    def _location(self, response: aiohttp.ClientResponse, fallback: URL | None = None) -> URL:
+        text = response.headers.get("Docker-Upload-Location") or response.headers.get("Location") or ""
+        if not text and fallback is not None:
+            return fallback
+        try:
+            url = response.url.join(URL(text, encoded=True))
+        except ValueError:
+            url = URL()
+        if not text or url.scheme not in {"http", "https"}:
+            raise SourceError(f"{self._access.endpoint.host} does not say where to send a blob")
+        if response.url.scheme == "https" and url.scheme == "http":
+            # Behind a proxy that ends TLS, some registries name themselves by http.
+            url = url.with_scheme("https") if url.host == response.url.host else url
+        if response.url.scheme == "https" and url.scheme != "https":
+            raise SourceError(f"{self._access.endpoint.host} wants a blob sent without TLS, which is refused")
+        return url
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> SourceError:
+        if response.status in {404, 416}:  # it has lost the upload, or has another part of it than it said
+            return SourceUnreachable(f"{self._access.endpoint.host} has lost an upload")
+        return await self._access.net.refusal(response, "")
+
+    async def _bytes(self, at: int, end: int) -> AsyncIterator[bytes]:
+        with self._path.open("rb") as file:
+            await asyncio.to_thread(file.seek, at)
+            while at < end:
+                block = await asyncio.to_thread(file.read, min(_BLOCK, end - at))
+                if not block:
+                    raise ModelDamaged(f"the blob {self._layer.digest} became shorter while it was sent")
+                at += len(block)
+                yield block
+                self._tell(at)
+
+    def _tell(self, done: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if done in {0, self._layer.size} or now - self._told >= _EVERY_SECONDS:
+            self._told = now
+            status = f"pushing {self._layer.digest.short}"
+            self._mailbox.put(Progress(status, str(self._layer.digest), self._layer.size, done))

@@ -1,0 +1,344 @@
+"""Pushed to and pulled from real registries."""
+
+import base64
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from yarl import URL
+
+from fakes.gguf_files import CHATML, Tensor, gguf_bytes
+from fakes.registries import TestRegistry, Tokens
+from fakes.stores import put_model
+from puna.errors import (
+    AccessDenied,
+    Forbidden,
+    ModelFileError,
+    ModelNotFound,
+    PunaError,
+    SourceNotFound,
+    SourceUnreachable,
+)
+from puna.model.manifest import parse_manifest
+from puna.model.name import Name
+from puna.sources.download import Parts
+from puna.sources.net import Destinations, Net, Patience
+from puna.sources.registry.credentials import Credentials
+from puna.sources.registry.registry import Registry
+from puna.sources.source import Terms
+from puna.sources.sources import Sources
+from puna.store.library import Library
+from puna.types import Progress
+
+MODEL = gguf_bytes(chat_template=CHATML, tensors=[Tensor("a", (64, 3200))])
+NEAR = Terms(insecure=True, literal=True, local=True)
+
+
+class Place:
+    """A store of its own, as another machine has it."""
+
+    def __init__(self, root: Path, environment: dict[str, str] | None = None, **options: object) -> None:
+        self.library = Library.open(root / "models")
+        allowed = options.pop("allowed", ())
+        self.net = Net(
+            destinations=Destinations(allowed=allowed),  # type: ignore[arg-type]
+            patience=Patience(first=0.01, most=0.02, stall=2.0),
+        )
+        self.registry = Registry(
+            self.net,
+            Credentials(environment or {}, None),
+            own_key=root / "key" / "id_ed25519",
+            parts=Parts(least=256 * 1024, most=256 * 1024),
+            **options,  # type: ignore[arg-type]
+        )
+        self.sources = Sources(self.library, [self.registry])
+
+    def put(self, name: Name, system: bytes = b"Be brief.", weights: bytes = MODEL) -> bytes:
+        layers = {"system": system, "license": b"MIT"}
+        put_model(self.library.root, "/".join(name.parts), weights, layers, config={"model_format": "gguf"})
+        return self.library.manifest_bytes(name)
+
+    async def push(self, name: Name, terms: Terms = NEAR) -> list[Progress]:
+        return [step async for step in self.sources.push(name, terms)]
+
+    async def pull(self, name: Name, terms: Terms = NEAR) -> list[Progress]:
+        return [step async for step in self.sources.pull(name, terms)]
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Callable[..., Place]]:
+    made: list[Place] = []
+
+    def make(name: str = "here", environment: dict[str, str] | None = None, **options: object) -> Place:
+        made.append(Place(tmp_path / name, environment, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.net.close()
+
+
+def named(registry: TestRegistry, path: str) -> Name:
+    return Name.parse(f"{registry.host}/{path}")
+
+
+def login(host: str, user: str = "ada", password: str = "secret word") -> dict[str, str]:
+    auth = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {f"http://{host}/v2/": {"auth": auth}}})}
+
+
+async def test_there_and_back(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    here, there = place("here"), place("there")
+    name = named(registry, "some/model:v1")
+    manifest = here.put(name)
+    steps = await here.push(name)
+    assert [step.status for step in steps if step.digest is None] == [
+        "retrieving manifest",
+        "pushing manifest",
+        "success",
+    ]
+    blobs = parse_manifest(manifest).blobs
+    for layer in blobs:
+        digest = str(layer.digest)
+        assert Progress(f"pushing {layer.digest.short}", digest, layer.size, layer.size) in steps
+
+    uploads = len(registry.requests("POST"))
+    await here.push(name)
+    assert len(registry.requests("POST")) == uploads  # all of it was there
+
+    steps = await there.pull(name)
+    assert there.library.manifest_bytes(name) == manifest
+    assert there.library.resolve(name).weights.read_bytes() == MODEL
+    assert [step.status for step in steps if step.digest is None] == [
+        "pulling manifest",
+        "verifying sha256 digest",
+        "writing manifest",
+        "success",
+    ]
+    for layer in blobs:
+        digest = str(layer.digest)
+        assert Progress(f"pulling {layer.digest.short}", digest, layer.size, layer.size) in steps
+    assert not there.library.partials.exists()
+
+    asked = len(registry.requests("GET", "/blobs/"))
+    await there.pull(name)
+    assert len(registry.requests("GET", "/blobs/")) == asked  # nothing was fetched twice
+
+    offer = await there.sources.offer(name, NEAR)
+    assert (offer.source, offer.size) == (registry.host, sum(layer.size for layer in blobs))
+    assert offer.manifest is not None
+    assert offer.manifest.hex == there.library.resolve(name).digest
+
+
+async def test_a_damaged_blob_alone_is_fetched_again(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    here, there = place("here"), place("there")
+    name = named(registry, "some/damaged")
+    here.put(name)
+    await here.push(name)
+    await there.pull(name)
+    weights = there.library.resolve(name).weights
+    weights.write_bytes(bytes(len(MODEL)))
+    asked = len(registry.requests("GET", "/blobs/"))
+    await there.pull(name)
+    assert weights.read_bytes() == MODEL
+    fetched = registry.requests("GET", "/blobs/")[asked:]
+    assert fetched
+    assert all(weights.name.replace("-", ":") in line for line in fetched)
+
+
+async def test_a_new_version_removes_what_the_old_one_alone_had(
+    registry: TestRegistry, place: Callable[..., Place]
+) -> None:
+    here, there = place("here"), place("there")
+    name = named(registry, "some/moving")
+    here.put(name, b"Old.")
+    await here.push(name)
+    await there.pull(name)
+    manifest = here.put(name, b"New.")
+    await here.push(name)
+    steps = await there.pull(name)
+    assert there.library.manifest_bytes(name) == manifest
+    assert there.library.resolve(name).system == "New."
+    assert "verifying sha256 digest" in {step.status for step in steps}
+
+
+async def test_a_blob_is_mounted_from_the_repository_that_it_came_from(
+    registry: TestRegistry, place: Callable[..., Place]
+) -> None:
+    here = place()
+    base, derived = named(registry, "some/base"), named(registry, "other/derived")
+    weights = random.Random(1).randbytes(0) + gguf_bytes(chat_template=CHATML, metadata={"general.name": "mounted"})
+    here.put(base, weights=weights)
+    await here.push(base)
+    shape = json.loads(here.library.manifest_bytes(base))
+    for layer in shape["layers"]:
+        layer["from"] = base.short
+    here.library.write_manifest(derived, json.dumps(shape).encode())
+    begun = len(registry.requests("POST"))
+    await here.push(derived)
+    posts = registry.requests("POST")[begun:]
+    assert len(posts) == len(shape["layers"]) + 1
+    mounted = [line for line in map(unquote, posts) if "mount=sha256:" in line and "from=some/base" in line]
+    assert len(mounted) == len(shape["layers"])
+    assert all('" 201 ' in line for line in mounted)
+    there = place("there")
+    await there.pull(derived)
+    assert there.library.resolve(derived).weights.read_bytes() == weights
+
+
+async def test_large_blobs_go_in_chunks(
+    registry: TestRegistry, place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.sources.registry.push.CHUNK", 100_000)
+    here, there = place("here"), place("there")
+    name = named(registry, "some/chunks")
+    weights = gguf_bytes(chat_template=CHATML, tensors=[Tensor("a", (64, 3201))])
+    here.put(name, weights=weights)
+    patches = len(registry.requests("PATCH"))
+    await here.push(name)
+    assert len(registry.requests("PATCH")) - patches >= len(weights) // 100_000
+    await there.pull(name)
+    assert there.library.resolve(name).weights.read_bytes() == weights
+
+
+async def test_what_may_have_been_meant(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    here = place(known=[named(registry, "some/model:v7")])
+    here.put(named(registry, "some/mode:v2"))
+    with pytest.raises(SourceNotFound, match=r"has no '.*/some/models:v1'.*Did you mean '.*:v7' or '.*:v2'\?"):
+        await here.pull(named(registry, "some/models:v1"))
+
+
+async def test_what_is_not_there(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    here = place()
+    with pytest.raises(SourceNotFound, match="pull model manifest: file does not exist"):
+        await here.pull(named(registry, "no/such"))
+    with pytest.raises(ModelNotFound):
+        await here.push(named(registry, "no/such"))
+    with pytest.raises(SourceUnreachable):
+        await here.pull(Name.parse("127.0.0.1:9/no/such"))
+    assert here.library.models() == []
+
+
+async def test_a_file_that_is_none_is_not_listed(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    here, there = place("here"), place("there")
+    name = named(registry, "some/broken")
+    here.put(name, weights=b"GGUF" + bytes(100_000))
+    await here.push(name)
+    with pytest.raises(ModelFileError, match="is not listed"):
+        await there.pull(name)
+    assert not there.library.has(name)
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
+
+
+async def test_with_tokens(guarded: TestRegistry, tokens: Tokens, place: Callable[..., Place]) -> None:
+    name = named(guarded, "private/model")
+    here = place("here", login(guarded.host))
+    manifest = here.put(name)
+    await here.push(name)
+    await here.push(name)
+    there = place("there", login(guarded.host))
+    await there.pull(name)
+    assert there.library.manifest_bytes(name) == manifest
+    with pytest.raises(AccessDenied, match="docker login"):
+        await place("stranger").pull(name)
+    with pytest.raises(AccessDenied, match="refused"):
+        await place("liar", login(guarded.host, password="wrong")).pull(name)
+
+
+async def test_nobody_may_pull_what_is_public(
+    guarded: TestRegistry, tokens: Tokens, place: Callable[..., Place]
+) -> None:
+    name = named(guarded, "public/model")
+    here = place("here", login(guarded.host))
+    here.put(name)
+    await here.push(name)
+    asked = len(tokens.asked)
+    stranger = place("stranger")
+    await stranger.pull(name)
+    assert {authorization for _, authorization in tokens.asked[asked:]} == {""}
+    with pytest.raises(AccessDenied):
+        await stranger.push(name)
+
+
+async def test_a_mount_asks_for_both_repositories(
+    guarded: TestRegistry, tokens: Tokens, place: Callable[..., Place]
+) -> None:
+    here = place("here", login(guarded.host))
+    base, derived = named(guarded, "team/base"), named(guarded, "team/derived")
+    here.put(base, b"mounted with a token")
+    await here.push(base)
+    shape = json.loads(here.library.manifest_bytes(base))
+    for layer in shape["layers"]:
+        layer["from"] = base.short
+    here.library.write_manifest(derived, json.dumps(shape).encode())
+    await here.push(derived)
+    scopes = [set(query.get("scope", [])) for query, _ in tokens.asked]
+    assert any({"repository:team/derived:pull,push", "repository:team/base:pull"} <= asked for asked in scopes)
+    assert sum('" 201 ' in line for line in guarded.requests("POST", "mount=")) >= len(shape["layers"])
+
+
+# ------------------------------------------------------------------------------------------------- what is not called
+
+
+async def test_the_list_of_registries(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    listed = place("listed", allowed=("*.example", registry.host))
+    with pytest.raises(SourceNotFound):
+        await listed.pull(named(registry, "no/such"))
+    for text in ("llama3", "elsewhere.test/a/b"):
+        with pytest.raises(Forbidden) as caught:
+            await listed.pull(Name.parse(text))
+        assert caught.value.code == "registry_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("host", "terms"),
+    [
+        ("169.254.169.254", NEAR),
+        ("169.254.169.254:80", NEAR),
+        ("127.0.0.1:5000", Terms(insecure=True)),
+        ("10.0.0.1:5000", Terms()),
+        ("10.0.0.1", Terms(local=True)),
+        ("localhost", Terms()),
+        ("0x7f.1", Terms()),
+    ],
+)
+async def test_private_addresses(place: Callable[..., Place], host: str, terms: Terms) -> None:
+    with pytest.raises(Forbidden) as caught:
+        await place().pull(Name.parse(f"{host}/a/b"), terms)
+    assert caught.value.code == "private_address"
+    assert "PUNA_REGISTRIES" in caught.value.message
+
+
+@pytest.mark.parametrize("host", ["a:b:c", "host:", "host:99999", "a..b:x"])
+async def test_hosts_that_are_none(place: Callable[..., Place], host: str) -> None:
+    with pytest.raises(PunaError):
+        await place().pull(Name.parse(f"{host}/a/b"), NEAR)
+
+
+# ------------------------------------------------------------------------------------------------------------ mirrors
+
+
+async def test_a_mirror_is_asked_first_and_the_host_after_it(
+    registry: TestRegistry, place: Callable[..., Place]
+) -> None:
+    here = place("here")
+    mirrored = Name.parse(f"{registry.host}/proxy-library/mirrored")
+    here.put(mirrored)
+    await here.push(mirrored)
+    dead = [URL("http://127.0.0.1:9")]
+    name = Name.parse(f"{registry.host}/proxy-library/mirrored")
+    there = place("there", mirrors={registry.host: dead})
+    await there.pull(name)
+    assert there.library.has(name)
+
+    live = place("live", mirrors={"far.example": [*dead, URL(f"http://{registry.host}/")]}, allowed=("*",))
+    live.net.destinations = Destinations(configured=frozenset({registry.host, "127.0.0.1:9"}))
+    far = Name.parse("far.example/proxy-library/mirrored")
+    steps = await live.pull(far, Terms())
+    assert any("mirror" in step.status for step in steps)
+    assert live.library.manifest_bytes(far) == here.library.manifest_bytes(mirrored)
