@@ -190,6 +190,23 @@ class Renewal:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """What a model would take, in bytes. `largest_num_ctx`: None where no context would fit."""
+
+    model: str
+    engine: str
+    num_ctx: int
+    slots: int
+    weights: int
+    cache: int
+    compute: int
+    total: int
+    available: int
+    fits: bool
+    largest_num_ctx: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """A line of `puna search`. `size`: bytes, None where the source does not tell."""
 
@@ -395,6 +412,22 @@ class Client:
         return tuple(
             Renewal(**{key: _text(item, key) for key in ("name", "state", "digest", "source", "offered", "reason")})
             for item in _objects(answer, "models")
+        )
+
+    async def estimate(self, model: str, num_ctx: int | None) -> MemoryNeed:
+        """Loads nothing. `num_ctx` None: as a request that asks for none."""
+        options: JsonObject = {} if num_ctx is None else {"num_ctx": num_ctx}
+        answer = await self._json("POST", "/api/estimate", {"model": model, "options": options})
+        numbers = {
+            key: _integer(answer, key) or 0
+            for key in ("num_ctx", "slots", "weights", "cache", "compute", "total", "available")
+        }
+        return MemoryNeed(
+            model=_text(answer, "model"),
+            engine=_text(answer, "engine"),
+            fits=answer.get("fits") is True,
+            largest_num_ctx=_integer(answer, "largest_num_ctx"),
+            **numbers,
         )
 
     async def search(self, word: str) -> SearchResult:

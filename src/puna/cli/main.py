@@ -175,6 +175,21 @@ def outdated(models: tuple[str, ...], *, as_json: bool) -> None:
     _call(lambda: work(models, as_json=as_json))
 
 
+@puna.command("estimate")
+@click.argument("model", metavar="MODEL", shell_complete=_models)
+@click.option("--ctx", "num_ctx", metavar="N", type=click.IntRange(min=1), help="Tokens of context for each request.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@addressed
+def estimate(model: str, *, num_ctx: int | None, as_json: bool) -> None:
+    """Tell what a model would take of memory.
+
+    Nothing is loaded. It says whether that fits, and the largest context that would.
+    """
+    from puna.cli.estimate import estimate as work
+
+    _call(lambda: work(model, num_ctx, as_json=as_json))
+
+
 @puna.command("search")
 @click.argument("word", metavar="WORD")
 @addressed

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from puna.engine.memory import ModelLayout
+from puna.engine.memory import Estimate, ModelLayout
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner
 from puna.settings import Settings
 
@@ -88,8 +88,8 @@ class Engine(Protocol):
         """Whether it can run the model, and at what cost. Asked for each request: it is quick, and starts nothing."""
         ...
 
-    def memory(self, model: ModelFacts, load: LoadOptions) -> int:
-        """Bytes that a runner so loaded takes, a little high."""
+    def memory(self, model: ModelFacts, load: LoadOptions) -> Estimate:
+        """What a runner so loaded takes, a little high."""
         ...
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from puna import __version__
 from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, Unprepared
-from puna.engine.memory import Costs, estimate
+from puna.engine.memory import Costs, Estimate, estimate
 from puna.engine.runner import (
     Constraint,
     End,
@@ -353,11 +353,11 @@ class ScriptedEngine(Unprepared):
         return None
 
     def opinion(self, model: ModelFacts, load: LoadOptions) -> Opinion:
-        need = self.memory(model, replace(load, slots=1))
+        need = self.memory(model, replace(load, slots=1)).total
         return Opinion(engine=self.name, objection=None, need=need, merit=PROFILE.merit, slots=PROFILE.slots)
 
-    def memory(self, model: ModelFacts, load: LoadOptions) -> int:
-        return estimate(model.layout, load, COSTS).total
+    def memory(self, model: ModelFacts, load: LoadOptions) -> Estimate:
+        return estimate(model.layout, load, COSTS)
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         model = self.script.model(files.name)

@@ -19,18 +19,20 @@ from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import psutil
 import structlog
 
 from puna.engine import memory
 from puna.engine.choose import EngineChoice, choose
 from puna.engine.engine import Engine, ModelFacts, Opinion
+from puna.engine.memory import Estimate
 from puna.engine.runner import LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import EngineError, InvalidRequest, LoadFailed, LoadTimeout, Overloaded, PunaError
 from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
+from puna.scheduler.free import free_memory
 from puna.scheduler.narrowed import narrowed
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
+from puna.scheduler.reckoning import Reckoning, largest_context
 from puna.settings import LONGEST, Settings
 from puna.types import MOST_CONTEXT, Options
 
@@ -178,7 +180,7 @@ class Scheduler:
         engines: Mapping[str, Engine],
         settings: Settings,
         *,
-        free_memory: Callable[[], int] = lambda: int(psutil.virtual_memory().available),
+        free_memory: Callable[[], int] = free_memory,
         verify: Callable[[Model], Awaitable[None]] = lambda _: asyncio.sleep(0),
         choose: Callable[[str, Sequence[Opinion], int | None], EngineChoice] = choose,
         rest: float = REST,
@@ -235,6 +237,32 @@ class Scheduler:
         """Which engine would run the model, and why. Unsupported when none can."""
         load = self._load_options(model, options, embedding)
         return self._choose(self._settings.engine, self._opinions(self._known(model), load), self._room(model))
+
+    def reckon(self, model: Model, options: Options, *, embedding: bool = False) -> Reckoning:
+        """What the model would take, loaded for these options, and whether it could be had. Loads nothing.
+
+        Unsupported when no engine can run it, InvalidRequest for its num_ctx.
+        """
+        known = self._known(model)
+        load = self._load_options(model, options, embedding)
+        choice = self._choose(self._settings.engine, self._opinions(known, load), None)
+        load = replace(load, slots=self._slots(load, choice.slots))
+        available = self._available()
+        return Reckoning(
+            engine=choice.engine,
+            reason=choice.reason,
+            num_ctx=load.num_ctx,
+            slots=load.slots,
+            estimate=self._memory(choice.engine, known, load),
+            available=available,
+            largest=self._largest(choice.engine, known, load, available),
+        )
+
+    def _largest(self, engine: str, model: ModelFacts, load: LoadOptions, available: int) -> int | None:
+        def need(num_ctx: int) -> int:
+            return self._engines[engine].memory(model, replace(load, num_ctx=num_ctx, slots=1)).total
+
+        return largest_context(need, available, _trained(model))
 
     def context_now(self, model: Model) -> int:
         """Tokens that a request to this model has, which asks for no number of them."""
@@ -330,9 +358,9 @@ class Scheduler:
     def _sizes(self, engine: str, model: ModelFacts, load: LoadOptions) -> tuple[tuple[int, int], ...]:
         """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
         halvings = takewhile(bool, (load.slots >> times for times in count()))
-        return tuple((slots, self._memory(engine, model, replace(load, slots=slots))) for slots in halvings)
+        return tuple((slots, self._memory(engine, model, replace(load, slots=slots)).total) for slots in halvings)
 
-    def _reckon(self, engine: str, model: ModelFacts, load: LoadOptions) -> int:
+    def _reckon(self, engine: str, model: ModelFacts, load: LoadOptions) -> Estimate:
         return self._engines[engine].memory(model, load)
 
     def _known(self, model: Model) -> ModelFacts:
@@ -345,8 +373,12 @@ class Scheduler:
         """Bytes that could be had for models; None: it does not matter, for this one has what it needs."""
         if any(place.model.digest == model.digest for place in self._places.values()):
             return None
+        return self._available()
+
+    def _available(self) -> int:
+        """Bytes that models could have, those that are loaded now included."""
         held = sum(place.size for place in self._places.values())
-        return self._settings.memory_limit or self._free_memory() + held
+        return self._settings.memory_limit or int(self._free_memory() * policy.HEADROOM) + held
 
     def _slots(self, load: LoadOptions, advised: int) -> int:
         return 1 if load.embedding else self._settings.num_parallel or advised
@@ -460,13 +492,23 @@ class Scheduler:
             if isinstance(decision, Wait) or not may_act:
                 return False
             if isinstance(decision, TooLarge):
-                ticket.place.set_exception(_too_large(ticket.order, decision))
+                ticket.place.set_exception(self._too_large(ticket.order, decision))
                 return True
             if isinstance(decision, Start):
                 place = self._start(ticket.order, decision)
                 ticket.place.set_result(self._take(place, ticket.order))
                 return True
             self._evict(decision)
+
+    def _too_large(self, order: _Order, decision: TooLarge) -> LoadFailed:
+        wish, engine = order.wish, order.choice.engine
+        largest = self._largest(engine, self._known(order.model), wish.load, decision.free)
+        instead = f"num_ctx {largest} would fit" if largest and largest < wish.load.num_ctx else "none would fit"
+        return LoadFailed(
+            f"{order.model.name.short} with num_ctx {wish.load.num_ctx} needs about {_gib(decision.need)} of memory, "
+            f"of which {_gib(decision.free)} could be had; {instead} ('puna estimate' tells more). "
+            "Ask for a smaller num_ctx, or set PUNA_MEMORY_LIMIT",
+        )
 
     def _snapshot(self) -> Snapshot:
         now = self._now()
@@ -673,6 +715,12 @@ def context_of(said: int | None, default: int, trained: int | None) -> int:
     return min(said or default or DEFAULT_CONTEXT, trained or MOST_CONTEXT)
 
 
+def _trained(model: ModelFacts) -> int:
+    """Tokens that a model's file says it was trained on; else MOST_CONTEXT."""
+    length = model.metadata.get(f"{model.architecture}.context_length")
+    return length if isinstance(length, int) and length > 0 else MOST_CONTEXT
+
+
 def _facts(model: Model) -> ModelFacts:
     return ModelFacts(
         architecture=model.header.architecture,
@@ -731,13 +779,6 @@ def _full() -> Overloaded:
 
 def _stopping() -> Overloaded:
     return Overloaded("the server is stopping", retry_after=5.0)
-
-
-def _too_large(order: _Order, decision: TooLarge) -> LoadFailed:
-    return LoadFailed(
-        f"{order.model.name.short} with num_ctx {order.wish.load.num_ctx} needs about {_gib(decision.need)} of memory, "
-        f"of which {_gib(decision.free)} could be had; ask for a smaller num_ctx, or set PUNA_MEMORY_LIMIT",
-    )
 
 
 def _gib(size: int) -> str:

@@ -131,7 +131,7 @@ def test_auto_asks_those_of_the_roster_that_need_no_name(tmp_path: Path) -> None
         assert isinstance(opinion, Opinion)
         assert opinion.engine == entry.name
         assert opinion.slots == engine.profile.slots
-        assert opinion.need == engine.memory(MODEL, LOAD) < engine.memory(MODEL, replace(LOAD, slots=2))
+        assert opinion.need == engine.memory(MODEL, LOAD).total < engine.memory(MODEL, replace(LOAD, slots=2)).total
 
 
 def test_every_name_of_the_roster_is_a_setting() -> None:

@@ -28,7 +28,7 @@ from puna.engine.cpu.protocol import (
 from puna.engine.cpu.recruit import Spare
 from puna.engine.cpu.supported import Machine, here, why_not, why_not_machine
 from puna.engine.engine import Engine, ModelFacts, Opinion, lacking
-from puna.engine.memory import estimate
+from puna.engine.memory import Estimate, estimate
 from puna.engine.process import ChildProcess
 from puna.engine.runner import (
     Constraint,
@@ -89,14 +89,14 @@ class CpuEngine:
             objection=self.obstacle()
             or lacking(PROFILE, load, projectors=model.projectors, adapters=model.adapters)
             or why_not(model.architecture, model.types, model.metadata),
-            need=self.memory(model, replace(load, slots=1)),
+            need=self.memory(model, replace(load, slots=1)).total,
             merit=PROFILE.merit,
             slots=PROFILE.slots,
         )
 
-    def memory(self, model: ModelFacts, load: LoadOptions) -> int:
+    def memory(self, model: ModelFacts, load: LoadOptions) -> Estimate:
         """See `puna.engine.engine.Engine.memory`."""
-        return estimate(model.layout, load, COSTS).total
+        return estimate(model.layout, load, COSTS)
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         objection = lacking(PROFILE, load, projectors=len(files.projectors), adapters=len(files.adapters))

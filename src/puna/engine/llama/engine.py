@@ -32,7 +32,7 @@ from puna.engine.llama.options import (
     wheel,
 )
 from puna.engine.llama.profile import BINARY, COSTS, WHEEL
-from puna.engine.memory import estimate
+from puna.engine.memory import Estimate, estimate
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
@@ -75,15 +75,15 @@ class _LlamaEngine(Unprepared, ABC):
             engine=self.name,
             objection=self.obstacle()
             or lacking(self.profile, load, projectors=model.projectors, adapters=model.adapters),
-            need=self.memory(model, replace(load, slots=1)),
+            need=self.memory(model, replace(load, slots=1)).total,
             merit="it computes on the GPU of this machine" if on_gpu else self.profile.merit,
             slots=self.profile.slots,
             on_gpu=on_gpu,
         )
 
-    def memory(self, model: ModelFacts, load: LoadOptions) -> int:
+    def memory(self, model: ModelFacts, load: LoadOptions) -> Estimate:
         """See `puna.engine.engine.Engine.memory`."""
-        return estimate(model.layout, load, COSTS).total
+        return estimate(model.layout, load, COSTS)
 
     def on_gpu(self, load: LoadOptions) -> bool:
         """Whether it is known to compute on a GPU when it is so loaded."""

@@ -152,6 +152,12 @@ class VerifyBody(Shape):
     stream: Annotated[bool, Honoured("Each step and finding as it comes; false: all findings in one object.")] = True
 
 
+class EstimateBody(NamedBody):
+    """POST /api/estimate"""
+
+    options: Annotated[JsonObject | None, Honoured("`num_ctx` and other options of loading.")] = None
+
+
 _NOT_YET = "it is not done when a model is created here"
 
 

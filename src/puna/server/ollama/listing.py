@@ -18,6 +18,7 @@ from puna.model.metadata import ArrayInfo
 from puna.model.model import Model, size_text
 from puna.model.modelfile import render_model
 from puna.model.parameters import options_to_json
+from puna.scheduler.reckoning import Reckoning
 from puna.scheduler.scheduler import Loaded
 from puna.types import JsonObject, JsonValue, Options
 
@@ -173,3 +174,22 @@ def _finite(value: bool | int | float | str) -> JsonValue:
 
 def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def estimate(model: Model, reckoned: Reckoning) -> JsonObject:
+    """The answer of `/api/estimate`. Bytes; `num_ctx` tokens for each of `slots` requests at once."""
+    parts = reckoned.estimate
+    return {
+        "model": model.name.short,
+        "engine": reckoned.engine,
+        "engine_reason": reckoned.reason,
+        "num_ctx": reckoned.num_ctx,
+        "slots": reckoned.slots,
+        "weights": parts.weights,
+        "cache": parts.cache,
+        "compute": parts.compute,
+        "total": parts.total,
+        "available": reckoned.available,
+        "fits": reckoned.fits,
+        "largest_num_ctx": reckoned.largest,
+    }

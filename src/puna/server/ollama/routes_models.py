@@ -17,8 +17,9 @@ from puna.model.model import Model
 from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.server.body import JsonReply
+from puna.server.contract.options import read_options
 from puna.server.ollama import listing
-from puna.server.ollama.bodies import CopyBody, DeleteBody, ShowBody
+from puna.server.ollama.bodies import CopyBody, DeleteBody, EstimateBody, ShowBody
 from puna.server.ollama.exchange import missing_as, read_body, required
 from puna.server.services import Services
 
@@ -61,6 +62,18 @@ class ModelRoutes:
             model = await asyncio.to_thread(self._library.resolve, wanted)
         header, projectors = await asyncio.to_thread(self._library.headers, model, arrays=body.verbose)
         return JsonReply(listing.card(model, await self._here(model), header=header, projectors=projectors))
+
+    async def estimate(self, request: Request) -> Response:
+        """What the model would take of memory. Loads nothing."""
+        body, report = await read_body(request, EstimateBody, strict=self._strict)
+        options, ignored = read_options(body.options, loading=True)
+        report.ignore(ignored)
+        reference = Reference.parse(required(body.target))
+        with missing_as(f"model '{reference.short}' not found"):
+            model = await asyncio.to_thread(self._library.resolve, reference)
+        embedding = Capability.COMPLETION not in model.capabilities
+        reckoned = self._scheduler.reckon(model, options.over(model.options), embedding=embedding)
+        return JsonReply(listing.estimate(model, reckoned))
 
     async def _here(self, model: Model) -> listing.Here:
         engine, reason = self._engine(model)

@@ -1,0 +1,46 @@
+"""How much memory could be had now: what the system has free, or a container's limit if that leaves less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+ROOT = Path("/")
+
+
+def free_memory() -> int:
+    """Bytes."""
+    return min([int(psutil.virtual_memory().available), *left_of_groups(ROOT)])
+
+
+def left_of_groups(root: Path) -> Iterator[int]:
+    """Bytes that are left to each control group (Linux) this process is in and that has a limit.
+
+    Pages of files that the group could give back do not count as used. `root`: where /proc and /sys are.
+    """
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number == "0":
+                files = ("memory.max", "memory.current", "inactive_file")
+                yield from _left(root / "sys/fs/cgroup", path, *files)
+            elif "memory" in controllers.split(","):
+                files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                yield from _left(root / "sys/fs/cgroup/memory", path, *files)
+
+
+def _left(mount: Path, path: str, limit: str, used: str, reclaimable: str) -> Iterator[int]:
+    """Of the group at `path` and of those above it, as far as they are seen from here."""
+    group = mount / path.lstrip("/")
+    for directory in (group, *group.parents):
+        if not directory.is_relative_to(mount):
+            return
+        # A group without a limit says "max"; the outermost has no such files.
+        with suppress(OSError, ValueError):
+            most = int((directory / limit).read_text())
+            words = (directory / "memory.stat").read_text().split()
+            given_back = int(words[words.index(reclaimable) + 1]) if reclaimable in words else 0
+            yield max(most - int((directory / used).read_text()) + given_back, 0)
