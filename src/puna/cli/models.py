@@ -74,7 +74,8 @@ def _models_on_disk(values: Settings) -> tuple[ModelSummary, ...]:
     for model in left_out:
         print(f"Warning: {model.name.short} is left out of the list: {model.reason}", file=sys.stderr)
     return tuple(
-        ModelSummary(model.name.short, model.digest, model.size, model.modified, Details()) for model in listed
+        ModelSummary(model.name.short, model.label.digest, model.label.size, model.modified, Details())
+        for model in listed
     )
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -56,6 +56,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def check_directories(models: Path, read_only: Sequence[Path]) -> None:
+    """StoreError when a path is no directory, or a read-only one is missing."""
+    if models.exists() and not models.is_dir():
+        raise StoreError(f"the models directory {models} is not a directory")
+    missing = next((path for path in read_only if not path.is_dir()), None)
+    if missing is not None:
+        raise StoreError(f"the read-only models directory {missing} is not a directory")
 
 
 SPARE_BYTES = 64 * 1024 * 1024

@@ -34,6 +34,7 @@ from puna.errors import (
 from puna.model.capabilities import capabilities
 from puna.model.digest import Digest, listed_digest
 from puna.model.gguf import Header, read_header
+from puna.model.listed import Label, LeftOut, Listed
 from puna.model.manifest import (
     ADAPTER_TYPE,
     CONFIG_TYPE,
@@ -60,13 +61,14 @@ from puna.model.shards import place, read_whole, together
 from puna.store.blobs import Blobs, OnBytes, damaged
 from puna.store.changing import Changing
 from puna.store.faults import MISSING, wrong_size
-from puna.store.files import remove_empty, store_errors, write_errors
-from puna.store.glance import check_directories
+from puna.store.files import check_directories, remove_empty, store_errors, write_errors
 from puna.store.kept import DIRECTORY as KEPT
 from puna.store.kept import Kept, manifest_fault
 from puna.store.manifests import Manifests
 from puna.store.pulls import FILE_NAME as PULLS
 from puna.store.pulls import Pulls
+from puna.store.shelf import FILE_NAME as SHELF
+from puna.store.shelf import Glimpse, Shelf
 from puna.store.stamp import Stamp
 from puna.store.transfers import Transfers
 from puna.store.verified import FILE_NAME, Verified
@@ -132,6 +134,7 @@ class Library:
         self._no_prune = no_prune
         self._known: dict[tuple[Path, Name], _Known] = {}
         self._headers: dict[Path, tuple[Stamp, Header]] = {}
+        self._shelf = Shelf(own.root / SHELF)
         self._unreadable: dict[Path, Stamp] = {}
         self._remembering = threading.Lock()
         self._changing = Changing(own.root)
@@ -236,8 +239,45 @@ class Library:
                     if model is not None:
                         found[name.folded] = model
                 except PunaError as error:
-                    self._warn(store.manifests.path(name), name, error)
+                    self._warn(store.manifests.path(name), name, error.message)
         return sorted(found.values(), key=lambda model: model.modified, reverse=True)
+
+    def listed(self) -> list[Listed]:
+        """The same, with what lists say of each; a model is read only when something of it changed since the last."""
+        found, left_out = self.survey()
+        for one in left_out:
+            for store in self._stores:
+                self._warn(store.manifests.path(one.name), one.name, one.reason)
+        return found
+
+    def survey(self) -> tuple[list[Listed], list[LeftOut]]:
+        """What `listed` lists, and what it leaves out."""
+        found: dict[tuple[str, str, str, str], Listed] = {}
+        left_out: list[LeftOut] = []
+        look, places, new = Glimpse(), [], False
+        for store in self._stores:
+            root = str(store.root)
+            for name, stamp in store.manifests.stamped():
+                if name.folded in found:
+                    continue
+                places.append((root, name))
+                label = self._shelf.get(root, name, stamp, look)
+                if label is None:
+                    new = True
+                    try:
+                        model = self._settled(name, self._model, [store])
+                    except PunaError as error:
+                        left_out.append(LeftOut(name, error.message))
+                        continue
+                    if model is None:
+                        continue
+                    label = Label.of(model)
+                    files = [store.blobs.path(layer.digest) for layer in model.manifest.blobs]
+                    self._shelf.put(root, name, stamp, files, label, look)
+                found[name.folded] = Listed(name, stamp.modified, label)
+        if new:
+            self._shelf.save(places)
+        return sorted(found.values(), key=lambda listed: listed.modified, reverse=True), left_out
 
     def manifest_bytes(self, wanted: Wanted) -> bytes:
         """As they came. ModelNotFound."""
@@ -654,11 +694,11 @@ class Library:
         value = self._json(store, name, manifest, MESSAGES_TYPE)
         return () if value is None else messages_from_json(value)
 
-    def _warn(self, path: Path, name: Name, error: PunaError) -> None:
+    def _warn(self, path: Path, name: Name, reason: str) -> None:
         stamp = _stamp(path)
         if stamp is not None and self._unreadable.get(path) != stamp:
             self._remember(self._unreadable, path, stamp)
-            _log.warning("model left out of the list", model=name.short, reason=str(error))
+            _log.warning("model left out of the list", model=name.short, reason=reason)
 
 
 def _check(wanted: Reference, digest: str) -> None:

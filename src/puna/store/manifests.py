@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from os import stat, walk
+from os import sep, stat, walk
 from pathlib import Path
 from stat import S_ISREG
 
@@ -65,6 +65,12 @@ class Manifests:
         """All, in no order. What is not four levels deep or no Name is skipped."""
         return list(self._names())
 
+    def stamped(self) -> Iterator[tuple[Name, Stamp]]:
+        """All, each with the stamp of its manifest; what goes meanwhile is left out."""
+        for name in self._names():
+            if (stamp := self.stamp(name)) is not None:
+                yield name, stamp
+
     def has_strays(self) -> bool:
         """Whether a file lies among the manifests that is none: then nobody can tell what is in use."""
         files = [path for path in self._files() if not is_temporary(path)]
@@ -87,11 +93,16 @@ class Manifests:
         return Name.of(*(known.get(part.lower(), part) for part, known in zip(name.parts, spellings, strict=True)))
 
     def _names(self) -> Iterator[Name]:
-        for path in self._files():
-            with suppress(InvalidName):
-                parts = path.relative_to(self.directory).parts
-                if len(parts) == 4:
-                    yield Name.of(*parts)
+        # Stores of thousands are listed: texts, and no Path, which takes longer than all the rest.
+        start = len(self._prefix) + 1
+        for directory, below, names in walk(self._prefix, followlinks=True):
+            parts = directory[start:].replace(sep, "/").split("/") if len(directory) > start else []
+            if len(parts) >= _DEEPEST:
+                below.clear()  # a link that leads back, perhaps
+            if len(parts) == 3:
+                for name in names:
+                    with suppress(InvalidName):
+                        yield Name.of(parts[0], parts[1], parts[2], name)
 
     def _files(self) -> Iterator[Path]:
         """All files below; a directory that goes meanwhile is none."""

@@ -26,6 +26,7 @@ from puna.errors import ModelFileError
 from puna.model.capabilities import capabilities
 from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
+from puna.model.listed import Label, Listed
 from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
 from puna.model.model import Model, config_of, media_type_of
 from puna.model.name import Name
@@ -181,7 +182,7 @@ def use(path: Path) -> None:
     for shown in (header, whole):
         answer = card(model, Here("cpu", "", context, None), header=shown)
         json.loads(dump(answer), parse_constant=lambda word: pytest.fail(f"{word} in an answer"))
-    dump(tag(model))
+    dump(tag(Listed(model.name, model.modified, Label.of(model))))
 
 
 HOSTILE: Sequence[Value] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from fakes.gguf_files import CHATML, gguf_bytes
 from fakes.stores import put_model
 from puna.errors import StoreError
 from puna.model.digest import Digest
+from puna.model.name import Name
 from puna.store.glance import glance
 from puna.store.library import Library
+from puna.store.manifests import Manifests
 
 WEIGHTS = gguf_bytes(chat_template=CHATML)
 
@@ -30,7 +33,9 @@ def test_it_lists_what_the_library_lists(tmp_path: Path) -> None:
     library = Library.open(own, read_only=[other])
     listed, left_out = glance(own, [other])
     expected = [(model.name, model.digest, model.size, model.modified) for model in library.models()]
-    assert [(model.name, model.digest, model.size, model.modified) for model in listed] == expected
+    told = [(model.name, model.label.digest, model.label.size, model.modified) for model in listed]
+    assert told == expected
+    assert library.listed() == listed
     assert len(expected) == 3
     assert {model.name.model for model in left_out} == {"cut", "lost", "broken"}
     assert all(model.reason for model in left_out)
@@ -44,3 +49,52 @@ def test_directories_that_are_none(tmp_path: Path) -> None:
         glance(file)
     with pytest.raises(StoreError, match="read-only"):
         glance(tmp_path, [tmp_path / "nothing"])
+
+
+def test_a_second_list_reads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    for number in range(5):
+        put_model(own, f"m{number}/latest", WEIGHTS, {"system": b"%d" % number})
+    put_model(other, "theirs/latest", WEIGHTS, colon=True)
+    first = glance(own, [other])
+    assert len(first[0]) == 6
+
+    def read(self: Manifests, name: Name) -> bytes:
+        raise AssertionError(f"{name} is read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifests, "read", read)
+        assert glance(own, [other]) == first
+        assert Library.open(own, read_only=[other]).listed() == first[0]
+    assert not (other / "listed.json").exists()
+
+
+def test_what_changed_is_read_again(tmp_path: Path) -> None:
+    for number in range(3):
+        put_model(tmp_path, f"m{number}/latest", WEIGHTS, {"system": b"%d" % number})
+    library = Library.open(tmp_path)
+    before = {listed.name.model: listed.label for listed in library.listed()}
+    put_model(tmp_path, "m0/latest", gguf_bytes(architecture="qwen2"))
+    library.blobs.remove(Digest.of(b"1"))  # a small blob of one
+    library.delete(Name.parse("m2"))
+    put_model(tmp_path, "m3/latest", WEIGHTS)
+    listed, left_out = glance(tmp_path)
+    after = {one.name.model: one.label for one in listed}
+    assert set(after) == {"m0", "m3"}
+    assert (after["m0"].family, before["m0"].family) == ("qwen2", "llama")
+    assert [one.name.model for one in left_out] == ["m1"]
+    assert {one.name.model: one.label for one in library.listed()} == after
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"models": {}}', None])
+def test_a_shelf_that_is_none(tmp_path: Path, text: str | None) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    first, _ = glance(tmp_path)
+    shelf = tmp_path / "listed.json"
+    if text is None:
+        known = json.loads(shelf.read_text())
+        for entry in known["models"].values():
+            entry[-1] = ["?"]
+        text = json.dumps(known)
+    shelf.write_text(text)
+    assert glance(tmp_path) == (first, [])

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from puna.model.capabilities import Capability
 from puna.model.gguf import Header
+from puna.model.listed import Label, Listed
 from puna.model.metadata import ArrayInfo
-from puna.model.model import Model, size_text
+from puna.model.model import Model
 from puna.model.modelfile import render_model
 from puna.model.parameters import options_to_json
 from puna.scheduler.reckoning import Reckoning
@@ -28,21 +28,22 @@ _FOREVER = timedelta(days=292 * 365)
 _OUTSIDE_INFO = frozenset({"general.name", "tokenizer.chat_template"})
 
 
-def tag(model: Model) -> JsonObject:
+def tag(model: Listed) -> JsonObject:
     """An entry of `/api/tags`."""
-    details = _details(model)
-    if model.header.context_length:
-        details["context_length"] = model.header.context_length
-    if model.header.embedding_length:
-        details["embedding_length"] = model.header.embedding_length
+    known = model.label
+    details = _details(known)
+    if known.context_length:
+        details["context_length"] = known.context_length
+    if known.embedding_length:
+        details["embedding_length"] = known.embedding_length
     return {
         "name": model.name.short,
         "model": model.name.short,
         "modified_at": _rfc3339(model.modified),
-        "size": model.size,
-        "digest": model.digest,
+        "size": known.size,
+        "digest": known.digest,
         "details": details,
-        "capabilities": _capabilities(model),
+        "capabilities": list(known.capabilities),
     }
 
 
@@ -54,7 +55,7 @@ def running(loaded: Loaded, now: datetime) -> JsonObject:
         "model": model.name.short,
         "size": loaded.size,
         "digest": model.digest,
-        "details": _details(model),
+        "details": _details(Label.of(model)),
         "expires_at": _rfc3339(loaded.expires_at or now + _FOREVER),
         "size_vram": 0,
         "context_length": loaded.num_ctx,
@@ -91,7 +92,8 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
     shape["template"] = _template(model)
     if model.system:
         shape["system"] = model.system
-    shape["details"] = _details(model)
+    details = Label.of(model)
+    shape["details"] = _details(details)
     if model.messages:
         shape["messages"] = [{"role": message.role, "content": message.text} for message in model.messages]
     shape["model_info"] = _info(header)
@@ -100,7 +102,7 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
     shape["tensors"] = [
         {"name": tensor.name, "type": tensor.type.name, "shape": list(tensor.shape)} for tensor in header.tensors
     ]
-    shape["capabilities"] = _capabilities(model)
+    shape["capabilities"] = list(details.capabilities)
     shape["modified_at"] = _rfc3339(model.modified)
     for key, value in (("renderer", model.config.renderer), ("parser", model.config.parser)):
         if value:
@@ -137,22 +139,15 @@ def _template(model: Model) -> str:
     return model.go_template or model.chat_template or ""
 
 
-def _details(model: Model) -> JsonObject:
-    config, header = model.config, model.header
-    family = config.model_family or header.architecture
-    weights = model.manifest.layers[0] if model.manifest.layers else None
+def _details(known: Label) -> JsonObject:
     return {
-        "parent_model": (weights.from_ or "") if weights is not None else "",
-        "format": config.model_format,
-        "family": family,
-        "families": list(config.model_families) or [family],
-        "parameter_size": config.model_type or size_text(header.parameter_count),
-        "quantization_level": config.file_type or header.quantization,
+        "parent_model": known.parent,
+        "format": known.format,
+        "family": known.family,
+        "families": list(known.families),
+        "parameter_size": known.parameter_size,
+        "quantization_level": known.quantization,
     }
-
-
-def _capabilities(model: Model) -> list[JsonValue]:
-    return [capability.value for capability in Capability if capability in model.capabilities]
 
 
 def _info(header: Header) -> JsonObject:

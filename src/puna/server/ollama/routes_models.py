@@ -45,7 +45,7 @@ class ModelRoutes:
         return JsonReply({"cloud": {"disabled": True, "source": "none"}})
 
     async def tags(self, request: Request) -> Response:
-        models = await asyncio.to_thread(self._library.models)
+        models = await asyncio.to_thread(self._library.listed)
         return JsonReply({"models": [listing.tag(model) for model in models]})
 
     async def ps(self, request: Request) -> Response:
