@@ -120,6 +120,7 @@ class Net:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     _sessions: dict[Reach, aiohttp.ClientSession] = field(default_factory=dict)
     _trust: ssl.SSLContext | None = None
+    _resolved: dict[str, Reach] = field(default_factory=dict)
 
     async def close(self) -> None:
         sessions = list(self._sessions.values())
@@ -236,7 +237,16 @@ class Net:
             return target, reach
         if host in self.destinations.configured:
             return target, Reach.ANY
-        return target, min(reach, _from(response))
+        return target, min(reach, self._from(response))
+
+    def _from(self, response: aiohttp.ClientResponse) -> Reach:
+        """How far away who answered is. An answer without a body has given its connection back already."""
+        connection, host = response.connection, response.url.host or ""
+        transport = None if connection is None else connection.transport
+        peer = None if transport is None else transport.get_extra_info("peername")
+        if peer:
+            return needed(str(peer[0]))
+        return needed(host) if _is_address(host) else self._resolved.get(host, Reach.PUBLIC)
 
     def proxy(self, url: URL) -> URL | None:
         """The proxy for a URL, by the environment; never for this machine itself. SourceError for one of a kind
@@ -262,7 +272,7 @@ class Net:
             session = self._sessions[reach] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     ssl=self._trusted(),
-                    resolver=_Resolver(reach),
+                    resolver=_Resolver(reach, self._resolved),
                     limit=0,
                     use_dns_cache=False,
                     socket_factory=lambda target: _socket(target, reach),
@@ -336,20 +346,14 @@ async def _most(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(data)
 
 
-def _from(response: aiohttp.ClientResponse) -> Reach:
-    """How far away who answered is."""
-    connection = response.connection
-    transport = None if connection is None else connection.transport
-    peer = None if transport is None else transport.get_extra_info("peername")
-    return needed(str(peer[0])) if peer else Reach.PUBLIC
-
-
 class _Resolver(AbstractResolver):
     """Gives the connector those addresses of a host that are in reach. PrivateAddress when none is."""
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: Reach, resolved: dict[str, Reach]) -> None:
+        """`resolved`: takes note of the most public address of each host."""
         self._inner = ThreadedResolver()
         self._reach = reach
+        self._resolved = resolved
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -358,6 +362,7 @@ class _Resolver(AbstractResolver):
         kept = [one for one in found if needed(one["host"]) <= self._reach]
         for one in found if not kept else ():
             check_reach(one["host"], self._reach)
+        self._resolved[host] = min((needed(one["host"]) for one in kept), default=Reach.PUBLIC)
         return kept
 
     async def close(self) -> None:

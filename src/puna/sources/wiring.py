@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from puna import places
 from puna.model.name import Name
 from puna.settings import Settings
+from puna.sources.hub.access import HOSTS
 from puna.sources.late import Late
 from puna.sources.packages.catalogue import CATALOGUE
 from puna.sources.packages.packages import Packages
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 async def open_sources(settings: Settings, library: Library) -> AsyncIterator[Sources]:
     """The sources of a server. What they hold open (connections) is closed on leaving."""
     wiring = _Wiring(settings)
+    hub = Late("hf.co", lambda name, terms: name.host.lower() in HOSTS, wiring.hub)
+    registries = Late("registries", lambda name, terms: True, wiring.registry)
     try:
-        yield Sources(library, [Packages(), Late("registries", lambda name, terms: True, wiring.registry)])
+        yield Sources(library, [Packages(settings.max_download), hub, registries])
     finally:
         await wiring.close()
 
@@ -52,6 +55,11 @@ class _Wiring:
     async def close(self) -> None:
         if "net" in vars(self):
             await self.net.close()
+
+    def hub(self) -> Source:
+        from puna.sources.hub.hub import Hub
+
+        return Hub(self.net, _home())
 
     def registry(self) -> Source:
         from yarl import URL

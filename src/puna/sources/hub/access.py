@@ -10,6 +10,8 @@ from pathlib import Path
 
 from puna.settings import SettingError
 
+HOSTS = frozenset({"hf.co", "huggingface.co"})
+"""Two names of one place."""
 ENDPOINT = "https://huggingface.co"
 _YES = frozenset({"1", "on", "yes", "true"})
 
