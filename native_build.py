@@ -246,6 +246,8 @@ def build(
     known = {name: digest for name, digest in there.items() if digest.partition(" ")[0] in sources}
     _remove(out, there.keys() - known.keys(), target)
     todo = [w for w in work if known.get(w.label) != w.digest or not (out / f"{w.label}{target.suffix}").is_file()]
+    if not todo and known == there:
+        return []  # and nothing is written: others may build, or look, at the same time
     with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as name:
 
         def compile_(work: Work, source: Path) -> str:
@@ -322,8 +324,9 @@ def write_record(out: Path, failure: str | None, digests: Mapping[str, str] | No
     """Say beside the libraries what they were built from, or why there is none."""
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"failure": failure, "libraries": digests or {}}, indent=1, sort_keys=True)
-    (out / f"{RECORD}.new").write_text(text + "\n", encoding="utf-8")
-    (out / f"{RECORD}.new").replace(out / RECORD)
+    new = out / f"{RECORD}.{os.getpid()}"
+    new.write_text(text + "\n", encoding="utf-8")
+    new.replace(out / RECORD)
 
 
 def _digests(out: Path) -> dict[str, str]:

@@ -59,7 +59,9 @@ def test_nothing_is_built_twice_and_a_change_is_seen(sources: Path, tmp_path: Pa
         return build(plan(target, compiler(), only=["portable"], sources=sources), target, out)
 
     assert built() == ["portable"]
+    before = (out / "built.json").stat().st_mtime_ns
     assert built() == []
+    assert (out / "built.json").stat().st_mtime_ns == before, "nothing is written beside others who read or build"
     (sources / "number.h").write_text("#define NUMBER 8\n", encoding="utf-8")
     assert built() == ["portable"]
     (out / f"portable{target.suffix}").unlink()
