@@ -222,13 +222,20 @@ def keep_alive(door: Door) -> None:
 
 
 def num_ctx(door: Door) -> None:
+    """Less than is loaded is served from that, as if it were all; more is loaded."""
+    door.answer()
+    long = long_prompt(door)
+    assert door.post(**long).status_code == 200
+    refused = door.post(num_ctx=640, **long)
+    assert refused.json()["error"]["code"] == "context_length_exceeded"
+    assert "640" in refused.json()["error"]["message"]
+    assert door.loaded()["context_length"] == 4096
     try:
-        door.answer(num_ctx=640)
-        assert door.loaded()["context_length"] == 640
-        refused = door.post(num_ctx=640, **long_prompt(door))
-        assert refused.json()["error"]["code"] == "context_length_exceeded"
+        door.answer(num_ctx=4608)
+        assert door.loaded()["context_length"] == 4608
     finally:
-        door.answer()
+        door.program.command("stop", "smollm2")
+    door.answer()
     assert door.loaded()["context_length"] == 4096
 
 

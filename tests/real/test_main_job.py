@@ -250,11 +250,18 @@ def test_a_client_that_goes_away_in_mid_prefill_frees_its_slot(program: Program)
 
 
 def newly_loaded(program: Program, model: str) -> psutil.Process:
-    """The runner that a first request to `model` starts. Other tests may have left other models in memory."""
+    """The runner that a first request to `model` loads it into: it may have been kept ready, without any weights.
+
+    Other tests may have left other models in memory.
+    """
+
+    def with_weights() -> set[psutil.Process]:
+        return {runner for runner in program.runners() if runner.memory_info().rss > 90_000_000}
+
     program.command("stop", model)
-    before = {runner.pid for runner in program.runners()}
+    before = with_weights()
     text_of(program, model=model, max_tokens=1)
-    (found,) = (runner for runner in program.runners() if runner.pid not in before)
+    (found,) = with_weights() - before
     return found
 
 
