@@ -148,8 +148,9 @@ class _Download:
 
     async def _opened(self) -> bool:
         """Whether there is anything to do, once no other process does it."""
-        # Before the lock, which cannot be had on a full disk and would be waited for.
-        await self._in_thread(lambda: self._check_space(0))
+        # Before the lock, which cannot be had on a full disk and would be waited for; and before a size that was made
+        # up gets a file.
+        await self._in_thread(lambda: self._check_space(self._size - self._partial.held))
         while not await self._in_thread(self._partial.try_open):
             self._mailbox.put(Progress("waiting for another process that fetches the same"))
             await asyncio.sleep(_LOCKED_SECONDS)
@@ -178,7 +179,6 @@ class _Download:
 
     async def _bytes(self) -> Digest:
         """Get all that is missing; the digest of what is there then."""
-        await self._in_thread(lambda: self._check_space(self._size - self._partial.completed))
         hashing, syncing = asyncio.create_task(self._hash()), asyncio.create_task(self._sync())
         getting = asyncio.create_task(self._get())
         try:

@@ -45,6 +45,15 @@ class Partial:
         """The file of its bytes."""
         return self.directory / "data"
 
+    @property
+    def held(self) -> int:
+        """Bytes of the disk that it has, without a look at what they are."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return 0
+        return getattr(status, "st_blocks", 0) * 512
+
     def try_open(self) -> bool:
         """Take up what is there, or begin. False while another process has it. StoreError: the disk."""
         with write_errors("making room for a download"):

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -271,7 +271,8 @@ async def test_killed_at_any_instant(tmp_path: Path) -> None:
             try:
                 await asyncio.wait_for(child.wait(), choose.uniform(0, 0.7))
             except asyncio.TimeoutError:
-                child.send_signal(signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ended in this very moment
+                    child.send_signal(signal.SIGKILL)
                 await child.wait()
                 kills += 1
             for start, end in filter(None, server.asked):
