@@ -240,6 +240,8 @@ ROWS: tuple[Row, ...] = (
         "How long a model stays loaded after its last request. Negative: for ever. Default 5m."),
     Row("context_length", ("PUNA_CONTEXT_LENGTH", "OLLAMA_CONTEXT_LENGTH"), _count, "a number of tokens",
         "Context of a request when neither it nor the model says one. Default 0: 4096, or the model's own if smaller."),
+    Row("preload", ("PUNA_PRELOAD",), _names, "names of models, separated by commas",
+        "Models that are loaded when the server starts. They stay as long as any other (PUNA_KEEP_ALIVE)."),
     Row("num_parallel", ("PUNA_NUM_PARALLEL", "OLLAMA_NUM_PARALLEL"), _count, "a number of slots",
         "Requests that one model answers at once, each with its full context. Default 0: as the engine advises."),
     Row("max_loaded_models", ("PUNA_MAX_LOADED_MODELS", "OLLAMA_MAX_LOADED_MODELS"), _count, "a number of models",
@@ -317,6 +319,7 @@ class Settings:
     script: Path | None = None
     keep_alive: float = 300.0
     context_length: int = 0
+    preload: tuple[str, ...] = ()
     num_parallel: int = 0
     max_loaded_models: int = 0
     max_queue: int = 512

@@ -19,7 +19,7 @@ import uvicorn
 
 from puna import __version__
 from puna.engine.engine import Engine
-from puna.errors import StoreError
+from puna.errors import PunaError, StoreError
 from puna.inference import Inference
 from puna.lane import in_hashing, take_short_turns
 from puna.model.model import Model
@@ -38,6 +38,7 @@ from puna.store.blobs import stop_when
 from puna.store.library import Library, StandIn
 from puna.store.neighbours import neighbours
 from puna.template.cage import Cage
+from puna.types import Options
 
 DRAIN_SECONDS = 5.0
 """How long requests under way may go on after a signal to stop; a second signal ends them at once."""
@@ -253,11 +254,30 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
         services.cage.start()
         server = Server(services, on_ready=lambda: _announce(settings, listener, on_ready))
         with _signals(server.stop) as caught:
-            await server.serve(sockets=[listener])
+            preloading = asyncio.create_task(_preload(services))
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                preloading.cancel()
+                await asyncio.gather(preloading, return_exceptions=True)
             # While signals are still caught: nothing may keep the runners from being ended.
             await stack.aclose()
     _log.info("stopped")
     return 130 if caught[:1] == [signal.SIGINT] else 0
+
+
+async def _preload(services: Services) -> None:
+    """The models that the settings name, one after the other. What cannot be loaded is logged, and tried by the first
+    request to it."""
+    for name in services.settings.preload:
+        await _preload_one(services, name)
+
+
+async def _preload_one(services: Services, name: str) -> None:
+    try:
+        await services.inference.load(name, Options(), None)
+    except PunaError as error:
+        _log.warning("not preloaded", model=name, reason=error.message)
 
 
 def _announce(settings: Settings, listener: socket.socket, on_ready: Callable[[Address], None]) -> None:

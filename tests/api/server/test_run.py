@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from fakes.waiting import until
 
 
 @contextmanager
@@ -52,6 +56,19 @@ def test_one_line_when_ready_and_an_orderly_end(tmp_path, number, status):
             assert process.wait(10) == status
             assert process.stderr
             assert "Traceback" not in process.stderr.read()
+
+
+def test_models_that_the_settings_name_are_loaded_at_the_start(tmp_path):
+    with started(tmp_path, PUNA_HOST="127.0.0.1:0", PUNA_PRELOAD="no/such/name/at/all, tiny") as process:
+        url = ready_url(process)
+
+        def loaded() -> list[str]:
+            with urllib.request.urlopen(f"{url}/api/ps") as answer:
+                return [model["name"] for model in json.load(answer)["models"]]
+
+        until(lambda: loaded() == ["tiny:latest"], 20, "the model to be loaded")
+        assert process.stderr
+        assert "not preloaded" in process.stderr.readline()
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,10 @@ class VerifyBody(Shape):
     stream: Annotated[bool, Honoured("Each step and finding as it comes; false: all findings in one object.")] = True
 
 
+class UnloadBody(NamedBody):
+    """POST /api/unload: at once where it is idle, else when its requests are done. No model named: all."""
+
+
 class EstimateBody(NamedBody):
     """POST /api/estimate"""
 

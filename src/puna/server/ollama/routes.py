@@ -20,6 +20,7 @@ def routes(services: Services) -> list[Route]:
         Route("/api/tags", models.tags, methods=["GET"]),
         Route("/api/ps", models.ps, methods=["GET"]),
         Route("/api/show", models.show, methods=["POST"]),
+        Route("/api/unload", models.unload, methods=["POST"]),
         Route("/api/estimate", models.estimate, methods=["POST"]),
         Route("/api/copy", models.copy, methods=["POST"]),
         Route("/api/delete", models.delete, methods=["DELETE"]),

@@ -19,9 +19,10 @@ from puna.model.reference import Reference
 from puna.server.body import JsonReply
 from puna.server.contract.options import read_options
 from puna.server.ollama import listing
-from puna.server.ollama.bodies import CopyBody, DeleteBody, EstimateBody, ShowBody
+from puna.server.ollama.bodies import CopyBody, DeleteBody, EstimateBody, ShowBody, UnloadBody
 from puna.server.ollama.exchange import missing_as, read_body, required
 from puna.server.services import Services
+from puna.types import JsonValue
 
 OLLAMA_API = "0.33.0"
 """The release of Ollama whose API this is. Clients compare it with the least they need; `puna` stands beside it."""
@@ -62,6 +63,18 @@ class ModelRoutes:
             model = await asyncio.to_thread(self._library.resolve, wanted)
         header, projectors = await asyncio.to_thread(self._library.headers, model, arrays=body.verbose)
         return JsonReply(listing.card(model, await self._here(model), header=header, projectors=projectors))
+
+    async def unload(self, request: Request) -> Response:
+        """Tells which models were loaded, and are not any more, or leave when their requests are done."""
+        body, _ = await read_body(request, UnloadBody, strict=self._strict)
+        if body.target:
+            reference = Reference.parse(body.target)
+            with missing_as(f"model '{reference.short}' not found"):
+                names = [(await asyncio.to_thread(self._library.resolve, reference)).name]
+        else:
+            names = [loaded.model.name for loaded in self._scheduler.loaded()]
+        gone: list[JsonValue] = [name.short for name in names if await self._scheduler.unload(name)]
+        return JsonReply({"unloaded": gone})
 
     async def estimate(self, request: Request) -> Response:
         """What the model would take of memory. Loads nothing."""
