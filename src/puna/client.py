@@ -172,6 +172,7 @@ class ModelCard:
     engine: str = ""
     engine_reason: str = ""
     rendered_by: str = ""
+    unused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -705,6 +706,7 @@ def _card(answer: JsonObject) -> ModelCard:
         engine=_text(answer, "engine"),
         engine_reason=_text(answer, "engine_reason"),
         rendered_by=_text(answer, "rendered_by"),
+        unused=_text(answer, "unused"),
     )
 
 

@@ -103,6 +103,7 @@ def write_tiny_llama(
     norm: float = 1.0,
     head: int = 8,
     shards: int = 1,
+    more_tensors: Sequence[Tensor] = (),
 ) -> Path:
     """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end.
 
@@ -156,6 +157,7 @@ def write_tiny_llama(
         "tokenizer.ggml.add_bos_token": False,
     }
     pairs |= dict(metadata or {})
+    tensors += more_tensors
     if shards > 1:
         return write_shards(path, shards, tensors, metadata=pairs, chat_template=chat_template, tokens=tokens)
     return write_gguf(path, metadata=pairs, chat_template=chat_template, tokens=tokens, tensors=tensors)

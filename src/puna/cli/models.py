@@ -213,6 +213,8 @@ def _model_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
         yield "engine", f"{card.engine} ({card.engine_reason})" if card.engine_reason else card.engine
     if card.rendered_by:
         yield "prompts by", card.rendered_by
+    if card.unused:
+        yield "not used", card.unused
 
 
 def _projector_rows(projector: JsonObject) -> Iterator[tuple[str, str]]:

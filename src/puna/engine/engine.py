@@ -44,7 +44,7 @@ class Profile:
 class ModelFacts:
     """What is known of a model before it is loaded. `types`: names of its tensors' types; `metadata`: its header's.
 
-    `projectors`, `adapters`: how many there are.
+    `projectors`, `adapters`: how many there are. `mixed`: a projector's tensors lie among the weights.
     """
 
     architecture: str
@@ -53,6 +53,7 @@ class ModelFacts:
     layout: ModelLayout
     projectors: int = 0
     adapters: int = 0
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,9 +91,13 @@ def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> 
     if request.think and Capability.THINKING not in model.capabilities and template.facts.thinking is None:
         raise Unsupported(f'"{name}" does not support thinking', param="think")
     if Capability.VISION not in model.capabilities and (place := _first(request.messages, ImagePart)):
-        raise Unsupported(f'"{name}" does not support images: it has no vision projector', param=place)
+        raise Unsupported(
+            f'"{name}" does not support images: {model.unused or "it has no vision projector"}', param=place
+        )
     if Capability.AUDIO not in model.capabilities and (place := _first(request.messages, AudioPart)):
-        raise Unsupported(f'"{name}" does not support audio: it has no audio projector', param=place)
+        raise Unsupported(
+            f'"{name}" does not support audio: {model.unused or "it has no audio projector"}', param=place
+        )
 
 
 def _first(messages: Sequence[Message], *kinds: type[Part]) -> str | None:

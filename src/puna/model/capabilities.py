@@ -82,7 +82,7 @@ def capabilities(
     if header.architecture in {"gptoss", "gpt-oss"}:
         found.add(Capability.THINKING)
     found |= {Capability(word) for word in said & _TAKEN_AT_ITS_WORD}
-    return frozenset(found | _media(header, projectors))
+    return frozenset(found | _media(projectors))
 
 
 def fill_in_tokens(header: Header) -> tuple[int, int, int] | None:
@@ -162,12 +162,9 @@ def _jinja_takes_results(template: str) -> bool:
     return "tools" in template and calls and (results or named)
 
 
-def _media(header: Header, projectors: Iterable[Header]) -> set[Capability]:
+def _media(projectors: Iterable[Header]) -> set[Capability]:
+    """By projectors alone: one whose tensors lie among the model's own is used by no engine."""
     found: set[Capability] = set()
-    if header.number(f"{header.architecture}.vision.block_count"):
-        found.add(Capability.VISION)
-    if header.number(f"{header.architecture}.audio.block_count"):
-        found.add(Capability.AUDIO)
     for projector in projectors:
         hears = projector.metadata.get("clip.has_audio_encoder") is True
         # Projectors from before there were others say neither: they see.

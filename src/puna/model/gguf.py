@@ -27,6 +27,9 @@ from puna.model.soundness import Unsound, check
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 
+PROJECTOR_TENSORS = ("v.", "mm.", "a.")
+"""How the names of a projector's tensors begin."""
+
 MAX_HEADER_BYTES = 1 << 27
 MAX_PAIRS = 1 << 13
 MAX_TENSORS = 1 << 16
@@ -119,6 +122,12 @@ class Header:
     def kind(self) -> str:
         """`general.type`: 'model', 'adapter', 'projector' … ('model' when absent)."""
         return self.text("general.type") or "model"
+
+    @property
+    def holds_projector(self) -> bool:
+        """Whether a projector's tensors lie among the model's own, as older conversions of Ollama's have them."""
+        mixed = self.kind == "model" and self.architecture != "clip"
+        return mixed and any(tensor.name.startswith(PROJECTOR_TENSORS) for tensor in self.tensors)
 
     @property
     def parameter_count(self) -> int:

@@ -80,6 +80,13 @@ class Model:
             return self.unrendered
         return f"the file's own chat template, in place of Ollama's renderer '{self.config.renderer}'"
 
+    @property
+    def unused(self) -> str | None:
+        """What of its files no engine uses, in words; None: nothing."""
+        if self.projectors or not self.header.holds_projector:
+            return None
+        return "its projector lies in the file of its weights, an older form of Ollama's, which no engine here uses"
+
 
 def config_of(header: Header) -> Config:
     """The facts of a header for listings."""

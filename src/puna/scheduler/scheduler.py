@@ -729,6 +729,7 @@ def _facts(model: Model) -> ModelFacts:
         layout=_layout(model),
         projectors=len(model.projectors),
         adapters=len(model.adapters),
+        mixed=model.header.holds_projector,
     )
 
 

@@ -25,6 +25,7 @@ from puna.engine.cpu.structures import (
 )
 from puna.errors import LoadFailed, ModelFileError
 from puna.model.ggml import TensorType
+from puna.model.gguf import PROJECTOR_TENSORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def assemble(library: ctypes.CDLL, shape: Dimensions, tensors: Tensors, *, num_c
     model = builder.model(num_ctx)
     model.layer = ctypes.addressof(layers)
     further = tuple(f"blk.{len(shape.layers) + number}." for number in range(shape.further))
-    unknown = {name for name in tensors.unread if not name.startswith(further)}
+    # A projector's tensors among a model's own: the text is all that is run, and images are refused.
+    unknown = {name for name in tensors.unread if not name.startswith((*further, *PROJECTOR_TENSORS))}
     if unknown:
         raise LoadFailed(f"the cpu engine knows no tensor '{min(unknown)}' of the family {shape.family.architecture}")
     packed = pack(library, builder.sources, threads=threads)

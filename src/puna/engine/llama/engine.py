@@ -46,6 +46,12 @@ _POLL_FIRST, _POLL_MOST = 0.01, 0.1
 _ASK_TIMEOUT = 10.0
 
 
+_MIXED = (
+    "llama.cpp loads no file that holds its projector's tensors too (v.*, mm.*), as older conversions of Ollama's do: "
+    "get the model where its projector is a file of its own, on hf.co for instance"
+)
+
+
 class _LlamaEngine(Unprepared, ABC):
     """What both have in common. `cpu_only`: it computes on the processor, whatever else the machine has."""
 
@@ -74,7 +80,8 @@ class _LlamaEngine(Unprepared, ABC):
         return Opinion(
             engine=self.name,
             objection=self.obstacle()
-            or lacking(self.profile, load, projectors=model.projectors, adapters=model.adapters),
+            or lacking(self.profile, load, projectors=model.projectors, adapters=model.adapters)
+            or (_MIXED if model.mixed else None),
             need=self.memory(model, replace(load, slots=1)).total,
             merit="it computes on the GPU of this machine" if on_gpu else self.profile.merit,
             slots=self.profile.slots,

@@ -109,6 +109,8 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
             shape[key] = value
     if model.rendered_by is not None:
         shape["rendered_by"] = model.rendered_by
+    if model.unused is not None:
+        shape["unused"] = model.unused
     if model.config.requires:
         shape["requires"] = model.config.requires
     shape["context_length"] = here.context
