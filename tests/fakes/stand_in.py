@@ -37,6 +37,7 @@ def stand_in_bytes() -> bytes:
             "general.name": "Stand-in of the scripted engine: no model",
             "scripted.context_length": 131072,
             "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.merges": ["n o"],
             "tokenizer.ggml.fim_pre_token_id": 1,
             "tokenizer.ggml.fim_suf_token_id": 2,
             "tokenizer.ggml.fim_mid_token_id": 3,
