@@ -102,7 +102,7 @@ async def _request(
     if files:
         request["files"] = await _bring_all(server, files, shown)
     if modelfile.adapter is not None:
-        adapter = _adapter_file(modelfile.adapter, directory)
+        adapter = adapter_file(modelfile.adapter, directory)
         request["adapters"] = await _bring_all(server, {adapter.name: adapter}, shown)
     texts = {
         "template": modelfile.template,
@@ -121,8 +121,11 @@ async def _request(
     return request
 
 
-def _adapter_file(text: str, directory: Path) -> Path:
+def adapter_file(text: str, directory: Path) -> Path:
+    """Unsupported for one as it is published, in safetensors: it is to be converted first."""
     path = directory / Path(text).expanduser()
+    if path.is_dir() or path.suffix.lower() == ".safetensors":
+        raise Unsupported(f"ADAPTER {text} is no GGUF file: llama.cpp's convert_lora_to_gguf.py makes one of it")
     if not path.is_file():
         raise InvalidRequest(f"ADAPTER {text} is not a file")
     return path

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.create import base_files, read_modelfile
-from puna.errors import InvalidRequest, NotFound, PunaError
+from puna.cli.create import adapter_file, base_files, read_modelfile
+from puna.errors import InvalidRequest, NotFound, PunaError, Unsupported
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,15 @@ def test_from_a_directory_as_it_is_published(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"{}")
     (tmp_path / "also.gguf").write_bytes(b"GGUF")
     assert list(base_files(".", tmp_path) or ()) == ["model.safetensors", "config.json", "1_Pooling/config.json"]
+
+
+def test_an_adapter_in_safetensors_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"{}")
+    (tmp_path / "lora.gguf").write_bytes(b"GGUF")
+    for text in ("./lora", "lora/adapter_model.safetensors"):
+        with pytest.raises(Unsupported, match="convert_lora_to_gguf.py"):
+            adapter_file(text, tmp_path)
+    with pytest.raises(InvalidRequest, match="is not a file"):
+        adapter_file("none.gguf", tmp_path)
+    assert adapter_file("lora.gguf", tmp_path) == tmp_path / "lora.gguf"
