@@ -61,7 +61,7 @@ from puna.model.shards import place, read_whole, together
 from puna.store.blobs import Blobs, OnBytes, damaged
 from puna.store.changing import Changing
 from puna.store.faults import MISSING, wrong_size
-from puna.store.files import check_directories, remove_empty, store_errors, write_errors
+from puna.store.files import check_directories, is_temporary, remove_empty, store_errors, write_errors
 from puna.store.kept import DIRECTORY as KEPT
 from puna.store.kept import Kept, manifest_fault
 from puna.store.manifests import Manifests
@@ -447,7 +447,8 @@ class Library:
         directory = self.blobs.directory
         with write_errors("pruning the store"):
             files = [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
-            for path in (*files, *self._own.manifests.temporary()):
+            notes = [path for path in self.root.iterdir() if is_temporary(path)]
+            for path in (*files, *notes, *self._own.manifests.temporary()):
                 status = path.lstat()
                 # A hard link keeps the old date of the file it came from; its last change of status is the linking.
                 if path.name not in names and max(status.st_mtime, status.st_ctime) < before:
