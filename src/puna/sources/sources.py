@@ -21,6 +21,8 @@ from puna.store.pulls import Pulled
 from puna.types import Progress
 
 _USUAL = Terms()
+PATIENCE = 20.0
+"""Seconds that a source may take to say what it has, when many are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +105,15 @@ class Sources:
     async def freshness(self, name: Name, stored: Digest) -> Freshness:
         """Whether its source has another one by now. `stored`: the digest of the manifest that is here."""
         pulled = await asyncio.to_thread(self._library.pulls.of, name)
-        source = self._find(name, _USUAL)
-        title = "" if source is None else source.title
         try:
-            return compare(name, stored, pulled, await self.offer(name))
-        except (SourceNotFound, Unsupported) as error:
-            gone = pulled is not None and pulled.manifest == stored
-            state: Standing = "gone" if gone else "own"
-            reason = error.message if gone else "it was not pulled by this Puna"
-            return Freshness(name=name, state=state, reason=reason, source=title, stored=stored)
-        except PunaError as error:
-            return Freshness(name=name, state="unknown", reason=error.message, source=title, stored=stored)
+            offer = await asyncio.wait_for(self.offer(name), PATIENCE)
+            return compare(name, stored, pulled, offer)
+        except (PunaError, asyncio.TimeoutError) as error:
+            if pulled is None or pulled.manifest != stored:
+                return Freshness(name=name, state="own", reason="it was not pulled by this Puna", stored=stored)
+            state: Standing = "gone" if isinstance(error, SourceNotFound | Unsupported) else "unknown"
+            reason = str(error) or f"{pulled.source} did not say within {PATIENCE:g} s"
+            return Freshness(name=name, state=state, reason=reason, source=pulled.source, stored=stored)
 
     def push(self, name: Name, terms: Terms = _USUAL) -> AsyncGenerator[Progress, None]:
         """Send the model where its Name says. Its steps end with Progress('success'), or raise.

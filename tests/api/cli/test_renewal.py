@@ -35,6 +35,7 @@ def puna(command: Callable[..., Command], tmp_path: Path) -> Command:
         PUNA_MODELS=str(tmp_path / "models"),
         PIP_CONFIG_FILE=os.devnull,
         PIP_NO_INDEX="1",
+        PUNA_REGISTRIES="registry.example",
         PIP_FIND_LINKS=str(tmp_path / "wheels"),
     )
     for name in [name for name in made.environment if name.startswith("PIP_") and "INDEX_URL" in name]:
