@@ -41,7 +41,9 @@ class NativeLibrary(BuildHookInterface[Any]):
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _build(self, out: Path) -> native_build.Target | None:
-        target = native_build.build_or_record(out, os.environ.get(native_build.TARGET_VARIABLE))
+        named = os.environ.get(native_build.TARGET_VARIABLE)
+        # Who names a target builds wheels for others, again and again; an installation leaves nothing behind.
+        target = native_build.build_or_record(out, named, keep_cache=named is not None)
         if target is None:
             self.app.display_warning("The cpu engine's library was not built; llama.cpp will run all models.")
         return target

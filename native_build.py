@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import struct
 import subprocess
 import sys
@@ -259,6 +260,7 @@ def build(
             made = Path(name) / f"{work.label}{target.suffix}"
             objects = [compiled[work.label, source].result() for source in work.sources]
             _run([*work.linking, "-o", str(made), *objects], environment)
+            _check_exports(made, work.sources)
             made.replace(out / made.name)  # at once: others may be reading it, or building the same
 
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
@@ -277,6 +279,19 @@ def _all_done(pool: ThreadPoolExecutor, work: Iterable[Future[Any]]) -> None:
         if done.exception() is not None:
             pool.shutdown(cancel_futures=True)
             done.result()
+
+
+_EXPORTED = re.compile(rb"^EXPORT\b[^;{]*?\b(puna_\w+)\(", re.MULTILINE)
+
+
+def _check_exports(library: Path, sources: Iterable[Path]) -> None:
+    """BuildFailed unless a stripped library names every function that its sources mark: a loader would miss it later,
+    and on a machine that this one may not be.
+    """
+    names = {name for path in sources for name in _EXPORTED.findall(path.read_bytes())}
+    content = library.read_bytes()
+    if missing := sorted(name.decode() for name in names if name not in content):
+        raise BuildFailed(f"{library.name} does not export {', '.join(missing)}")
 
 
 def needed(target: Target, by: Compiler, room: Path, environment: Mapping[str, str] | None = None) -> list[str]:

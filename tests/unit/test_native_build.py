@@ -116,6 +116,14 @@ def test_a_compiler_that_fails_is_told_and_nothing_is_left(sources: Path, tmp_pa
     assert list(out.iterdir()) == []
 
 
+def test_a_function_that_is_marked_and_not_exported_is_told(sources: Path, tmp_path: Path) -> None:
+    target, out = TARGETS[native_build.machine_name()], tmp_path / "out"
+    (sources / "more.c").write_text("#define EXPORT\nEXPORT int puna_more(void) { return 9; }\n", encoding="utf-8")
+    with pytest.raises(BuildFailed, match="portable.* does not export puna_more"):
+        build(plan(target, compiler(), only=["portable"], sources=sources), target, out)
+    assert list(out.iterdir()) == []
+
+
 def test_a_compiler_that_is_not_there_is_told() -> None:
     with pytest.raises(BuildFailed, match="no-such-cc cannot be run"):
         compiler("no-such-cc")

@@ -3,12 +3,6 @@
 #include <math.h>
 #include <stdio.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
 enum { STRETCH = 256 }; /* values whose largest are found, or weights summed, together */
 enum { MIROSTAT_TERMS = 100, CELLS_A_PLACE = 8, WORTH_NARROWING = 1024 };
 #define MOST_SURPRISE 1e6

@@ -2,6 +2,7 @@
 #ifndef PUNA_CHOICE_H
 #define PUNA_CHOICE_H
 
+#include "export.h"
 #include "odds.h"
 #include "step.h"
 
@@ -44,11 +45,12 @@ typedef struct { /* one choice: what is asked, and below it what came of it */
 } Choice;
 
 /* What one thread needs for a vocabulary of that size, in bytes; -1 for a size that cannot be. */
-int64_t puna_choose_room(int32_t vocabulary);
+EXPORT int64_t puna_choose_room(int32_t vocabulary);
 
 /* Rows of `logits` lie `stride` apart and are left as they are. Spread over the engine's threads if there is one:
  * `scratch` is puna_choose_room bytes for each of them, else for one. 0; or -1 and in `why` what of all this cannot be. */
-int32_t puna_choose(Engine *engine, const float *logits, int64_t rows, int64_t stride, int32_t vocabulary,
-                    Choice *choices, int32_t count, void *scratch, int64_t scratch_bytes, char *why, int64_t why_bytes);
+EXPORT int32_t puna_choose(Engine *engine, const float *logits, int64_t rows, int64_t stride, int32_t vocabulary,
+                           Choice *choices, int32_t count, void *scratch, int64_t scratch_bytes, char *why,
+                           int64_t why_bytes);
 
 #endif

@@ -6,16 +6,11 @@
 #include "choice.h"
 #include "convolution.h"
 #include "delta.h"
+#include "export.h"
 #include "packing.h"
 #include "products.h"
 #include "room.h"
 #include "step.h"
-
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
 
 enum { MOST_WIDTH = 1 << 20 };
 

@@ -13,7 +13,7 @@
 #include <sys/sysctl.h>
 #endif
 
-#define EXPORT __attribute__((visibility("default")))
+#include "export.h"
 
 #if defined(__x86_64__)
 
