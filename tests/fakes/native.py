@@ -19,8 +19,10 @@ from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from puna.engine.cpu.structures import (
+    AdditionStruct,
     ConvolutionStruct,
     DeltaStruct,
+    InputsStruct,
     LayerStruct,
     MatrixStruct,
     MixtureStruct,
@@ -161,7 +163,8 @@ def pack(
     assert fault == 0, fault
     bias = None
     if source.bias is not None:
-        bias = guarded(np.pad(source.bias if order is None else source.bias[order], (0, -outputs % LANES)))
+        own = source.bias if order is None else np.where(order < 0, 0, source.bias[order]).astype(np.float32)
+        bias = guarded(np.pad(own, (0, -outputs % LANES)))
     form = library.puna_format(source.kind.value)
     made = MatrixStruct(target.ctypes.data, bias.ctypes.data if bias is not None else None, size, form, outputs, k, 0)
     return made, (target, bias)
@@ -199,6 +202,9 @@ class Tiny:
 
     `taps`: tokens that are convolved; 0: the layer attends. `linear`: if any, layers that convolve attend linearly, by
     so many heads of keys and of values, of `size`. `gated`: what attention saw is gated.
+    `shapes`: of layers, over and over, (heads of keys, a head's size, width between gate and down), none: the model's.
+    `shared`: how many of the last layers have no keys of their own, but those of the last of their shape that has.
+    `additions`: numbers a token that each layer adds something of its own from, 0: none.
     """
 
     kind: TensorType = TensorType.F32
@@ -221,6 +227,11 @@ class Tiny:
     speeds: Sequence[float] = (10000.0,)
     pairs: int = 0
     magnitude: float = 1.0
+    shapes: Sequence[tuple[int, int, int]] = ()
+    shared: int = 0
+    additions: int = 0
+    scales: bool = False
+    value_norms: bool = False
     head_norms: bool = False
     post_norms: bool = False
     sinks: bool = False
@@ -235,12 +246,19 @@ class Tiny:
     epsilon: float = 1e-5
     seed: int = 0
 
+    def shape(self, layer: int) -> tuple[int, int, int]:
+        return self.shapes[layer % len(self.shapes)] if self.shapes else (self.kv_heads, self.head, self.between)
+
+    def keys_of(self, layer: int) -> int:
+        """The layer whose keys and values it reads."""
+        own = self.layers - self.shared
+        return max(n for n in range(own) if self.shape(n)[:2] == self.shape(layer)[:2]) if layer >= own else layer
+
 
 @cache
 def weights(tiny: Tiny) -> dict[str, Any]:
     """Matrices and vectors by name; experts' matrices as lists."""
     random = np.random.default_rng(tiny.seed)
-    queries, keys = tiny.heads * tiny.head, tiny.kv_heads * tiny.head
 
     def made(outputs: int, k: int, kind: TensorType = tiny.kind, size: float = 1.0) -> Matrix:
         return matrix(kind, outputs, k, random, size=size / k**0.5, bias=tiny.biases)
@@ -253,7 +271,13 @@ def weights(tiny: Tiny) -> dict[str, Any]:
         "output": matrix(tiny.kind, tiny.vocabulary, tiny.hidden, random, size=2 / tiny.hidden**0.5),
         "output_norm": vector(tiny.hidden),
     }
+    if tiny.additions:
+        numbers = tiny.layers * tiny.additions
+        found["projection"] = matrix(tiny.kind, numbers, tiny.hidden, random, size=1 / tiny.hidden**0.5)
+        found["projection_norm"] = vector(tiny.additions)
+        found["inputs"] = matrix(tiny.embedding, tiny.vocabulary, numbers, random)
     for layer in range(tiny.layers):
+        kv_heads, head, between = tiny.shape(layer)
         part = {
             "attention_norm": vector(tiny.hidden),
             "feed_norm": vector(tiny.hidden),
@@ -276,23 +300,33 @@ def weights(tiny: Tiny) -> dict[str, Any]:
             part["filter"] = random.standard_normal((taps, tiny.hidden)).astype(np.float32)
         else:
             part |= {
-                "query": made(queries, tiny.hidden, size=2),
-                "key": made(keys, tiny.hidden, size=2),
-                "value": made(keys, tiny.hidden),
-                "output": made(tiny.hidden, queries),
+                "query": made(tiny.heads * head, tiny.hidden, size=2),
+                "key": made(kv_heads * head, tiny.hidden, size=2),
+                "value": made(kv_heads * head, tiny.hidden),
+                "output": made(tiny.hidden, tiny.heads * head),
             }
-            part |= {"attention_gate": made(queries, tiny.hidden)} if tiny.gated else {}
+            part |= {"attention_gate": made(tiny.heads * head, tiny.hidden)} if tiny.gated else {}
+        if tiny.additions:
+            part |= {
+                "addition_gate": made(tiny.additions, tiny.hidden),
+                "addition_output": made(tiny.hidden, tiny.additions),
+                "addition_norm": vector(tiny.hidden),
+            }
+        if tiny.scales:
+            part["scale"] = float(random.uniform(0.5, 1.5))
         if tiny.post_norms:
             part |= {"post_attention_norm": vector(tiny.hidden), "post_feed_norm": vector(tiny.hidden)}
         if tiny.head_norms and not taps:
-            part |= {"query_norm": vector(tiny.head), "key_norm": vector(tiny.head)}
+            part |= {"query_norm": vector(head), "key_norm": vector(head)}
+        if tiny.value_norms and not taps:
+            part["value_norm"] = vector(head)
         if tiny.sinks and not taps:
             part["sinks"] = random.standard_normal(tiny.heads).astype(np.float32)
         count = tiny.experts or 1
         feed = {
-            "gate": [made(tiny.between, tiny.hidden) for _ in range(count)],
-            "up": [made(tiny.between, tiny.hidden) for _ in range(count)],
-            "down": [made(tiny.hidden, tiny.between) for _ in range(count)],
+            "gate": [made(between, tiny.hidden) for _ in range(count)],
+            "up": [made(between, tiny.hidden) for _ in range(count)],
+            "down": [made(tiny.hidden, between) for _ in range(count)],
         }
         part |= feed if tiny.experts else {name: matrices[0] for name, matrices in feed.items()}
         if tiny.experts:
@@ -306,8 +340,9 @@ def taps_of(tiny: Tiny, layer: int) -> int:
 
 
 def speeds_of(tiny: Tiny, which: int) -> Floats:
-    half = np.arange(tiny.pairs or tiny.head // 2, dtype=np.float64)
-    found: Floats = (tiny.speeds[which] ** (-2 * half / tiny.head)).astype(np.float32)
+    head = max(tiny.shape(layer)[1] for layer in range(tiny.layers) if tiny.ropes[layer % len(tiny.ropes)] == which)
+    half = np.arange(tiny.pairs or head // 2, dtype=np.float64)
+    found: Floats = (tiny.speeds[which] ** (-2 * half / head)).astype(np.float32)
     return found
 
 
@@ -337,22 +372,53 @@ class Model:
         self._held.append(copy)
         return copy.ctypes.data
 
-    def _pack(self, source: Matrix) -> MatrixStruct:
-        made, held = pack(self.library, source)
+    def _pack(self, source: Matrix, order: NDArray[np.int32] | None = None) -> MatrixStruct:
+        made, held = pack(self.library, source, order=order)
         self._held.append(held)
         return made
+
+    def _addition(self, part: dict[str, Any]) -> int:
+        made = AdditionStruct(
+            gate=self._pack(part["addition_gate"]), output=self._pack(part["addition_output"]),
+            norm=self._hold(part["addition_norm"]),
+        )  # fmt: skip
+        self._held.append(made)
+        return ctypes.addressof(made)
+
+    def _inputs(self) -> int:
+        tiny, found = self.tiny, weights(self.tiny)
+        rows = self._hold(found["inputs"].raw)
+        made = InputsStruct(
+            rows=rows, rows_bytes=found["inputs"].raw.nbytes, projection=self._pack(found["projection"]),
+            norm=self._hold(found["projection_norm"]), type=tiny.embedding.value, width=tiny.additions, scale=2.0,
+            share=0.7,
+        )  # fmt: skip
+        self._held.append(made)
+        return ctypes.addressof(made)
 
     def _structures(self, blocks: int, most_rows: int, states: int) -> tuple[ModelStruct, ctypes.Array[LayerStruct]]:
         tiny, found = self.tiny, weights(self.tiny)
         layers = (LayerStruct * tiny.layers)()
         for number, layer in enumerate(layers):
             part = found[f"layer {number}"]
+            layer.kv_heads, layer.head, layer.between = tiny.shape(number)
+            stride = self.library.puna_block_bytes(tiny.cache, layer.kv_heads, layer.head)
+            filled, owner = layer.head + -layer.head % GROUP, tiny.keys_of(number)
             for name, value in part.items():
-                if isinstance(value, Matrix) and hasattr(layer, name):
-                    setattr(layer, name, self._pack(value))
-                elif isinstance(value, np.ndarray) and hasattr(layer, name):
-                    setattr(layer, name, self._hold(value))
-            stride = self.library.puna_block_bytes(tiny.cache, tiny.kv_heads, tiny.head)
+                if not hasattr(layer, name) or (name in {"key", "value"} and owner != number):
+                    continue
+                if isinstance(value, Matrix):
+                    order = None
+                    if name in {"query", "key", "value", "attention_gate"} and filled != layer.head:
+                        rows = np.arange(len(value.numbers), dtype=np.int32).reshape(-1, layer.head)
+                        order = np.pad(rows, ((0, 0), (0, filled - layer.head)), constant_values=-1).reshape(-1)
+                    setattr(layer, name, self._pack(value, order))
+                elif isinstance(value, np.ndarray):
+                    ends = filled - layer.head if name in {"query_norm", "key_norm", "value_norm"} else 0
+                    setattr(layer, name, self._hold(np.pad(value, (0, ends))))
+            layer.scale = part.get("scale", 0.0)
+            if tiny.additions:
+                layer.addition = self._addition(part)
             taps, (key_heads, value_heads) = taps_of(tiny, number), tiny.linear
             if taps and value_heads:
                 layer.delta = self._delta(part, taps, states)
@@ -366,18 +432,21 @@ class Model:
             nothing[:] = 0xFF  # no number: what was never written may not be read
             self._held.append(nothing)
             layer.cache, layer.cache_bytes, layer.cache_stride = nothing.ctypes.data, blocks * stride, stride
+            if owner != number:
+                layer.cache = layers[owner].cache
             layer.window = tiny.windows[number % len(tiny.windows)]
             layer.rope = tiny.ropes[number % len(tiny.ropes)]
+        most = [max(tiny.shape(number)[place] for number in range(tiny.layers)) for place in range(3)]
         model = ModelStruct(
-            layers=tiny.layers, hidden=tiny.hidden, heads=tiny.heads, kv_heads=tiny.kv_heads, head=tiny.head,
-            between=tiny.between, vocabulary=tiny.vocabulary, most_rows=most_rows, context=blocks * BLOCK,
+            layers=tiny.layers, hidden=tiny.hidden, heads=tiny.heads, kv_heads=most[0], head=most[1],
+            between=most[2], vocabulary=tiny.vocabulary, most_rows=most_rows, context=blocks * BLOCK,
             blocks=blocks, states=states, activation=tiny.activation, ropes=len(tiny.speeds), cache_type=tiny.cache,
             epsilon=tiny.epsilon,
-            attention_scale=tiny.head**-0.5, attention_cap=tiny.attention_cap, logit_cap=tiny.logit_cap,
+            attention_scale=most[1]**-0.5, attention_cap=tiny.attention_cap, logit_cap=tiny.logit_cap,
             embedding_scale=tiny.embedding_scale, embedding_type=tiny.embedding.value,
             embedding=self._hold(found["embedding"].raw), embedding_bytes=found["embedding"].raw.nbytes,
             output_norm=self._hold(found["output_norm"]), output=self._pack(found["output"]),
-            layer=ctypes.addressof(layers),
+            layer=ctypes.addressof(layers), inputs=self._inputs() if tiny.additions else None,
         )  # fmt: skip
         for which in range(len(tiny.speeds)):
             speeds = speeds_of(tiny, which)
@@ -468,13 +537,28 @@ def reference(tiny: Tiny, ids: tuple[int, ...]) -> Doubles:
     """
     found = weights(tiny)
     x = found["embedding"].numbers[np.array(ids)].astype(np.float64) * tiny.embedding_scale
+    inputs = _inputs(tiny, ids, x) if tiny.additions else None
+    cached: Cached = {}
     for number in range(tiny.layers):
         part = found[f"layer {number}"]
-        y = _mixed(tiny, number, part, _normed(tiny, x, part["attention_norm"]))
+        y = _mixed(tiny, number, part, _normed(tiny, x, part["attention_norm"]), cached)
         x = x + (_normed(tiny, y, part["post_attention_norm"]) if tiny.post_norms else y)
         y = _feed_forward(tiny, part, _normed(tiny, x, part["feed_norm"]))
         x = x + (_normed(tiny, y, part["post_feed_norm"]) if tiny.post_norms else y)
+        if inputs is not None:
+            y = _times(_activated(tiny, _times(x, part["addition_gate"]), inputs[:, number]), part["addition_output"])
+            x = x + _normed(tiny, y, part["addition_norm"])
+        x = x * part.get("scale", 1.0)
     return _capped(_times(_normed(tiny, x, found["output_norm"]), found["output"]), tiny.logit_cap)
+
+
+def _inputs(tiny: Tiny, ids: tuple[int, ...], x: Doubles) -> Doubles:
+    """[position][layer][numbers] of what layers add of their own."""
+    found = weights(tiny)
+    projected = _times(x, found["projection"]).reshape(len(x), tiny.layers, tiny.additions)
+    own = found["inputs"].numbers[np.array(ids)].reshape(projected.shape)
+    inputs: Doubles = (_normed(tiny, projected, found["projection_norm"]) + 2.0 * own) * 0.7
+    return inputs
 
 
 def _times(x: Doubles, by: Matrix) -> Doubles:
@@ -507,9 +591,14 @@ def _turned(tiny: Tiny, number: int, x: Doubles) -> Doubles:
     return turned
 
 
-def _mixed(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
-    mixer = _attention if not taps_of(tiny, number) else _linear_attention if any(tiny.linear) else _convolution
-    return mixer(tiny, number, part, x)
+Cached = dict[int, tuple[Doubles, Doubles]]
+"""Keys and values by layer."""
+
+
+def _mixed(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles, cached: Cached) -> Doubles:
+    if not taps_of(tiny, number):
+        return _attention(tiny, number, part, x, cached)
+    return (_linear_attention if any(tiny.linear) else _convolution)(tiny, number, part, x)
 
 
 def _convolved(x: Doubles, weights: Floats) -> Doubles:
@@ -550,21 +639,25 @@ def _convolution(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> D
     return _times(after * _convolved(before * given, part["filter"]), part["output"])
 
 
-def _attention(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles) -> Doubles:
-    count = len(x)
-    query, key, value = (_times(x, part[name]).reshape(count, -1, tiny.head) for name in ("query", "key", "value"))
+def _attention(tiny: Tiny, number: int, part: dict[str, Any], x: Doubles, cached: Cached) -> Doubles:
+    count, (kv_heads, size, _) = len(x), tiny.shape(number)
+    query, key, value = (_times(x, part[name]).reshape(count, -1, size) for name in ("query", "key", "value"))
     if tiny.head_norms:
         query, key = _normed(tiny, query, part["query_norm"]), _normed(tiny, key, part["key_norm"])
+    if tiny.value_norms:
+        value = _normed(tiny, value, part["value_norm"])
     query, key = _turned(tiny, number, query), _turned(tiny, number, key)
-    query = query * tiny.head**-0.5
+    query = query * max(tiny.shape(each)[1] for each in range(tiny.layers)) ** -0.5
     if tiny.cache == CACHE_BYTES:
-        query, key, value = (as_bytes(each, tiny.head) for each in (query, key, value))
+        query, key, value = (as_bytes(each, size) for each in (query, key, value))
     else:
         key, value = key.astype(np.float16).astype(np.float64), value.astype(np.float16).astype(np.float64)
-    share, window = tiny.heads // tiny.kv_heads, tiny.windows[number % len(tiny.windows)]
+    cached[number] = (key, value)
+    key, value = cached[tiny.keys_of(number)]
+    share, window = tiny.heads // kv_heads, tiny.windows[number % len(tiny.windows)]
     behind = np.arange(count)[:, None] - np.arange(count)
     hidden = (behind < 0) | ((behind >= window) if window else False)
-    out = np.empty((count, tiny.heads, tiny.head))
+    out = np.empty((count, tiny.heads, size))
     for head in range(tiny.heads):
         scores = _capped(query[:, head] @ key[:, head // share].T, tiny.attention_cap)
         scores = np.where(hidden, -np.inf, scores)

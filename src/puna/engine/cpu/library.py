@@ -20,7 +20,7 @@ from puna.settings import CPU_VARIANTS, SettingError
 if TYPE_CHECKING:
     from ctypes import CDLL
 
-ABI = 2
+ABI = 4
 """What `puna_abi` has to answer: changed on both sides whenever a function or a structure changes its meaning."""
 
 VARIABLE = "PUNA_CPU_VARIANT"

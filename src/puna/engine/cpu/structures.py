@@ -71,6 +71,27 @@ class DeltaStruct(ctypes.Structure):
     )
 
 
+class AdditionStruct(ctypes.Structure):
+    """What a layer adds of its own to each token."""
+
+    _fields_ = (("gate", MatrixStruct), ("output", MatrixStruct), ("norm", c_void_p))
+
+
+class InputsStruct(ctypes.Structure):
+    """What those additions are made of, for all layers."""
+
+    _fields_ = (
+        ("rows", c_void_p),
+        ("rows_bytes", c_int64),
+        ("projection", MatrixStruct),
+        ("norm", c_void_p),
+        ("type", c_int32),
+        ("width", c_int32),
+        ("scale", c_float),
+        ("share", c_float),
+    )
+
+
 class LayerStruct(ctypes.Structure):
     _fields_ = (
         ("attention_norm", c_void_p),
@@ -79,6 +100,7 @@ class LayerStruct(ctypes.Structure):
         ("post_feed_norm", c_void_p),
         ("query_norm", c_void_p),
         ("key_norm", c_void_p),
+        ("value_norm", c_void_p),
         ("sinks", c_void_p),
         ("query", MatrixStruct),
         ("key", MatrixStruct),
@@ -91,11 +113,16 @@ class LayerStruct(ctypes.Structure):
         ("mixture", c_void_p),
         ("convolution", c_void_p),
         ("delta", c_void_p),
+        ("addition", c_void_p),
         ("cache", c_void_p),
         ("cache_bytes", c_int64),
         ("cache_stride", c_int64),
         ("rope", c_int32),
         ("window", c_int32),
+        ("kv_heads", c_int32),
+        ("head", c_int32),
+        ("between", c_int32),
+        ("scale", c_float),
     )
 
 
@@ -131,6 +158,7 @@ class ModelStruct(ctypes.Structure):
         ("output_norm", c_void_p),
         ("output", MatrixStruct),
         ("layer", c_void_p),
+        ("inputs", c_void_p),
     )
 
 
@@ -211,6 +239,8 @@ _IN_ORDER = (
     ChoiceStruct,
     ConvolutionStruct,
     DeltaStruct,
+    AdditionStruct,
+    InputsStruct,
 )
 
 

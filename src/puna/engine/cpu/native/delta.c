@@ -83,5 +83,5 @@ void absorb(const Delta *d, const Trail *tokens, int head, int position, float e
     activated(d, tokens, position, (2 * d->keys + head) * size, value);
     for (int i = 0; i < width; i += 2)
         change(matrix + (int64_t)i * LANES * size, size, key, out ? query : NULL, value + i, decay, beta, out ? out + i : NULL);
-    if (out) norm_head(out, width, d->norm, epsilon);
+    if (out) norm_head(out, width, d->size, d->norm, epsilon);
 }

@@ -22,7 +22,8 @@ EXPORT const char *puna_variant(void) { return VARIANT; }
 
 EXPORT int64_t puna_struct_bytes(int32_t which) {
     static const int64_t size[] = {sizeof(Matrix), sizeof(Mixture), sizeof(Layer), sizeof(Rope), sizeof(Model), sizeof(Step),
-                                   sizeof(Wishes), sizeof(Choice), sizeof(Convolution), sizeof(Delta)};
+                                   sizeof(Wishes), sizeof(Choice), sizeof(Convolution), sizeof(Delta), sizeof(Addition),
+                                   sizeof(Inputs)};
     return which >= 0 && which < (int32_t)(sizeof size / sizeof *size) ? size[which] : -1;
 }
 
@@ -34,8 +35,8 @@ EXPORT int64_t puna_packed_bytes(int32_t type, int64_t outputs, int64_t k) { ret
 /* Bytes of a block of the cache over `kv_heads` heads, in one layer; -1 where that cannot be. */
 EXPORT int64_t puna_block_bytes(int32_t cache_type, int32_t kv_heads, int32_t head) {
     if ((cache_type != CACHE_HALVES && cache_type != CACHE_BYTES) || kv_heads < 1) return -1;
-    if (head < GROUP || head > MOST_HEAD || head % GROUP) return -1;
-    return kv_heads * keys_bytes((CacheType)cache_type, head);
+    if (head < 2 || head > MOST_HEAD || head % 2) return -1;
+    return kv_heads * keys_bytes((CacheType)cache_type, whole(head));
 }
 
 /* The same in a layer of convolutions. */
@@ -61,9 +62,10 @@ EXPORT int32_t puna_pack(int32_t type, const uint8_t *source, int64_t source_byt
     if (!source || source_bytes < 0) return 2;
     if (!target || (uintptr_t)target % LINE || target_bytes < size || from < 0 || from > to || to > (outputs + LANES - 1) / LANES) return 3;
     if (!order && source_bytes / row < outputs) return 4;
+    if (order && source_bytes < row) return 4;
     if (order)
         for (int64_t i = from * LANES; i < outputs && i < to * LANES; i++)
-            if (order[i] < 0 || order[i] >= source_bytes / row) return 4;
+            if (order[i] < -1 || order[i] >= source_bytes / row) return 4;
     pack_tiles(type, source, outputs, k, order, scale, target, from, to);
     return 0;
 }
@@ -102,10 +104,11 @@ static int mixture_fits(const Mixture *x, const Model *m) {
 }
 
 static int attention_fits(const Layer *y, const Model *m) {
-    int32_t queries = m->heads * m->head, keys = m->kv_heads * m->head;
-    return matrix_fits(&y->query, queries, m->hidden) && matrix_fits(&y->key, keys, m->hidden) &&
-           matrix_fits(&y->value, keys, m->hidden) && matrix_fits(&y->output, m->hidden, queries) &&
-           (!y->attention_gate.data || matrix_fits(&y->attention_gate, queries, m->hidden));
+    int32_t head = head_of(m, y), queries = m->heads * whole(head), keys = kv_heads_of(m, y) * whole(head);
+    if (!matrix_fits(&y->query, queries, m->hidden) || !matrix_fits(&y->output, m->hidden, m->heads * head)) return 0;
+    if (m->heads * head % GROUP || (y->attention_gate.data && !matrix_fits(&y->attention_gate, queries, m->hidden))) return 0;
+    if (!y->key.data && !y->value.data) return !y->attention_gate.data; /* another layer's */
+    return matrix_fits(&y->key, keys, m->hidden) && matrix_fits(&y->value, keys, m->hidden);
 }
 
 static int delta_fits(const Layer *y, const Model *m) {
@@ -130,16 +133,26 @@ static int convolution_fits(const Layer *y, const Model *m) {
 
 static int layer_fits(const Layer *y, const Model *m, int number, char *why, int64_t why_bytes) {
     const char *look = y->delta ? "linear attention" : y->convolution ? "convolution" : "attention";
-    int64_t block = y->convolution ? convolution_bytes(m->hidden) : m->kv_heads * keys_bytes((CacheType)m->cache_type, m->head);
+    int32_t kv_heads = kv_heads_of(m, y), head = head_of(m, y), between = between_of(m, y), attends = !y->delta && !y->convolution;
+    if (kv_heads < 1 || kv_heads > m->kv_heads || m->heads % kv_heads || head < 2 || head > m->head || head % 2 ||
+        between < GROUP || between > m->between || between % GROUP)
+        return NO("layer %d has %d heads of keys, heads of %d, a feed-forward width of %d", number, kv_heads, head, between);
+    int64_t block = y->convolution ? convolution_bytes(m->hidden) : kv_heads * keys_bytes((CacheType)m->cache_type, whole(head));
     if (!y->attention_norm || !y->feed_norm) return NO("layer %d lacks a norm", number);
-    if (!y->query_norm != !y->key_norm) return NO("layer %d norms queries or keys alone", number);
+    if (attends && ((!y->query_norm != !y->key_norm && y->key.data) || (y->value_norm && !y->query_norm)))
+        return NO("layer %d norms queries or keys alone", number);
     if (!(y->delta ? delta_fits : y->convolution ? convolution_fits : attention_fits)(y, m))
         return NO("a matrix of layer %d's %s has another shape", number, look);
     if (y->delta) block = delta_bytes(y->delta->keys, y->delta->values, y->delta->size);
     if (y->mixture ? !mixture_fits(y->mixture, m)
-                   : !matrix_fits(&y->gate, m->between, m->hidden) || !matrix_fits(&y->up, m->between, m->hidden) ||
-                         !matrix_fits(&y->down, m->hidden, m->between))
+                   : !matrix_fits(&y->gate, between, m->hidden) || !matrix_fits(&y->up, between, m->hidden) ||
+                         !matrix_fits(&y->down, m->hidden, between))
         return NO("a matrix of layer %d's feed-forward part has another shape", number);
+    const Addition *a = y->addition;
+    if (a && (!m->inputs || !a->norm || !matrix_fits(&a->gate, m->inputs->width, m->hidden) ||
+              !matrix_fits(&a->output, m->hidden, m->inputs->width)))
+        return NO("layer %d's addition has another shape", number);
+    if (y->scale && !a && !y->post_feed_norm) return NO("layer %d cannot be scaled", number);
     if (!y->cache || (uintptr_t)y->cache % LINE || y->cache_stride % LINE || y->cache_stride < block ||
         (y->cache_bytes - block) / y->cache_stride < m->blocks - 1 || y->cache_bytes < block)
         return NO("layer %d's cache is too small", number);
@@ -148,9 +161,27 @@ static int layer_fits(const Layer *y, const Model *m, int number, char *why, int
 }
 
 static int rope_fits(const Rope *r, const Model *m) {
-    if (!r->speeds || r->pairs < 1 || r->pairs > m->head / 2) return 0;
+    if (!r->speeds || r->pairs < 1 || r->pairs > whole(m->head) / 2) return 0;
     for (int i = 0; i < r->pairs; i++) /* no number is not less either */
         if (!(__builtin_fabsf(r->speeds[i]) * (float)m->context < MOST_ANGLE)) return 0;
+    return 1;
+}
+
+static int inputs_fit(const Inputs *in, const Model *m) {
+    if (in->width < GROUP || in->width > MOST_HEAD || in->width % GROUP || !in->norm) return 0;
+    int64_t row = row_bytes(in->type, in->width) * m->layers;
+    return row > 0 && in->rows && in->rows_bytes / row >= m->vocabulary &&
+           matrix_fits(&in->projection, m->layers * in->width, m->hidden);
+}
+
+/* Layers have few different numbers of heads of keys. */
+static int few_kinds(const Model *m) {
+    int32_t kind[MOST_KINDS], kinds = 0, i;
+    for (int l = 0; l < m->layers; l++) {
+        for (i = 0; i < kinds && kind[i] != kv_heads_of(m, &m->layer[l]); i++) {}
+        if (i == MOST_KINDS) return 0;
+        if (i == kinds) kind[kinds++] = kv_heads_of(m, &m->layer[l]);
+    }
     return 1;
 }
 
@@ -158,7 +189,7 @@ static int model_fits(const Model *m, char *why, int64_t why_bytes) {
     if (m->layers < 1 || m->layers > 4096 || !m->layer) return NO("%d layers", m->layers);
     if (m->hidden < GROUP || m->hidden % GROUP || m->hidden > MOST_WIDTH) return NO("a width of %d", m->hidden);
     if (m->between < GROUP || m->between % GROUP || m->between > MOST_WIDTH) return NO("a feed-forward width of %d", m->between);
-    if (m->head < GROUP || m->head % GROUP || m->head > MOST_HEAD) return NO("heads of %d", m->head);
+    if (m->head < 2 || m->head % 2 || m->head > MOST_HEAD) return NO("heads of %d", m->head);
     if (m->heads < 1 || m->heads > 4096 || m->kv_heads < 1 || m->heads % m->kv_heads)
         return NO("%d heads that share %d", m->heads, m->kv_heads);
     if (m->vocabulary < 1 || m->vocabulary > MOST_OUTPUTS) return NO("a vocabulary of %d", m->vocabulary);
@@ -173,6 +204,8 @@ static int model_fits(const Model *m, char *why, int64_t why_bytes) {
     int64_t row = row_bytes(m->embedding_type, m->hidden);
     if (row < 0 || !m->embedding || m->embedding_bytes / row < m->vocabulary) return NO("the embedding is too small");
     if (!m->output_norm || !matrix_fits(&m->output, m->vocabulary, m->hidden)) return NO("the head has another shape");
+    if (m->inputs && !inputs_fit(m->inputs, m)) return NO("what layers add of their own has another shape");
+    if (!few_kinds(m)) return NO("more than %d numbers of heads of keys", MOST_KINDS);
     for (int l = 0; l < m->layers; l++)
         if (!layer_fits(&m->layer[l], m, l, why, why_bytes)) return 0;
     return 1;

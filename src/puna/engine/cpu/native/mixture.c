@@ -21,6 +21,16 @@ void gate_group(const Matrix *gate, const Matrix *up, int unit, Activation kind,
         put_group(to, row + r, unit, activated(kind, g[0][r], u[0][r]), activated(kind, g[1][r], u[1][r]));
 }
 
+void gate_given(const Matrix *gate, const float *up, int64_t stride, const int32_t *pick, int unit, Activation kind,
+                const Rows *rows, int row, const Rows *to) {
+    vf g[2][ROWS];
+    for (int i = 0; i < 2; i++) product_tile(gate, 2 * unit + i, rows, row, g[i]);
+    for (int r = 0; r < rows_of_tile(rows, row); r++) {
+        const float *u = up + (pick ? pick[row + r] : row + r) * stride + unit * GROUP;
+        put_group(to, row + r, unit, activated(kind, g[0][r], f_load(u)), activated(kind, g[1][r], f_load(u + LANES)));
+    }
+}
+
 int pairs_create(Pairs *p, int64_t rows, int experts, int used, int hidden, int between, int inner_bytes,
                  int inner_floats, int between_bytes, int between_floats) {
     int64_t pairs = rows * used;

@@ -7,6 +7,10 @@
 /* 32 numbers of activation(gate) * up, into group `unit` of the rows that share a tile with `row`. */
 void gate_group(const Matrix *gate, const Matrix *up, int unit, Activation kind, const Rows *rows, int row, const Rows *to);
 
+/* The same with numbers that are there in place of `up`: row r's begin at up + (pick ? pick[r] : r) * stride. */
+void gate_given(const Matrix *gate, const float *up, int64_t stride, const int32_t *pick, int unit, Activation kind,
+                const Rows *rows, int row, const Rows *to);
+
 typedef struct { /* pairs of a row and one of its experts, in order of experts */
     int32_t stride, active; /* floats of a row of scores; experts that have a row */
     float *scores;          /* [row][stride] */

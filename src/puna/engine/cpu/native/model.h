@@ -4,8 +4,8 @@
 
 #include "layout.h"
 
-enum { ABI = 2 };
-enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64, MOST_EXPERTS = 1024, MOST_USED = 32, MOST_TAPS = 16 };
+enum { ABI = 4 };
+enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64, MOST_EXPERTS = 1024, MOST_USED = 32, MOST_TAPS = 16, MOST_KINDS = 4 };
 
 typedef enum { SILU, GELU, CLAMPED_SWIGLU } Activation;
 typedef enum { CACHE_HALVES, CACHE_BYTES } CacheType; /* keys and values as f16; as bytes, one scale a token and head */
@@ -36,22 +36,40 @@ typedef struct { /* linear attention in place of attention: see delta.h */
     int32_t taps, keys, values, size; /* value head i goes with key head i % keys */
 } Delta;
 
+typedef struct { /* what a layer adds of its own to each token: output * (gelu(gate * row) times the token's input here) */
+    Matrix gate, output; /* [inputs' width][hidden], [hidden][inputs' width] */
+    const float *norm;   /* [hidden] of what is added */
+} Addition;
+
+typedef struct { /* each token's inputs for such additions: (norm(projection * its embedding) + its own row) * share */
+    const uint8_t *rows;  /* the file's own, [vocabulary][layers * width] */
+    int64_t rows_bytes;
+    Matrix projection;    /* [layers * width][hidden] */
+    const float *norm;    /* [width] */
+    int32_t type, width;  /* the rows' type, ggml's; numbers of a layer */
+    float scale, share;   /* rows are multiplied by the first */
+} Inputs;
+
 typedef struct {
     const float *attention_norm, *post_attention_norm; /* [hidden]; the second may be NULL: no norm there */
     const float *feed_norm, *post_feed_norm;           /* the same */
-    const float *query_norm, *key_norm;                /* [head] of each head, or NULL */
+    const float *query_norm, *key_norm, *value_norm;   /* [head] of each head, filled up to whole groups, or NULL */
     const float *sinks;                                /* [heads]: a score that takes weight and has no value, or NULL */
-    Matrix query, key, value;                          /* rows of query and key in the order that rotates neighbours */
+    Matrix query, key, value;                          /* rows of query and key in the order that rotates neighbours; no
+                                                          data of key and value: they are another layer's, in its cache */
     Matrix output;                                     /* of attention, or of what is in its place */
     Matrix attention_gate;                             /* its sigmoid multiplies what was seen; no data: none does */
     Matrix gate, up, down;                             /* not looked at if there is a mixture */
     const Mixture *mixture;                            /* or NULL */
     const Convolution *convolution;                    /* or NULL; with one, nothing of attention is looked at */
     const Delta *delta;                                /* or NULL; the same */
+    const Addition *addition;                          /* or NULL */
     uint8_t *cache;                                    /* this layer's blocks */
     int64_t cache_bytes, cache_stride;                 /* from its first block's begin on; from block to block */
     int32_t rope;   /* which of the model's; -1: positions are not told */
     int32_t window; /* how many positions a row sees, itself included; 0: all */
+    int32_t kv_heads, head, between; /* 0: the model's, which are the most that any layer has */
+    float scale;    /* of what leaves the layer; 0: as it is */
 } Layer;
 
 typedef struct { /* angle of pair i at position p: p * speeds[i]; beyond `pairs` a head is not turned */
@@ -60,7 +78,7 @@ typedef struct { /* angle of pair i at position p: p * speeds[i]; beyond `pairs`
     float magnitude; /* of cosine and sine */
 } Rope;
 
-typedef struct {
+typedef struct { /* `head`: elements; queries, keys and values have as many as whole groups, 0 beyond */
     int32_t layers, hidden, heads, kv_heads, head, between, vocabulary;
     int32_t most_rows, context, blocks; /* of one step; positions; blocks in the cache */
     int32_t activation, ropes, cache_type;
@@ -74,7 +92,13 @@ typedef struct {
     const float *output_norm;
     Matrix output;
     const Layer *layer;
+    const Inputs *inputs; /* or NULL */
 } Model;
+
+INLINE int kv_heads_of(const Model *m, const Layer *y) { return y->kv_heads ? y->kv_heads : m->kv_heads; }
+INLINE int head_of(const Model *m, const Layer *y) { return y->head ? y->head : m->head; }
+INLINE int between_of(const Model *m, const Layer *y) { return y->between ? y->between : m->between; }
+INLINE int whole(int head) { return (head + GROUP - 1) / GROUP * GROUP; }
 
 typedef struct { /* Sequence i has rows begins[i] … begins[i+1]-1; past[i] of its tokens are in the cache already; its
                     blocks, those to be written among them, are block_begins[i] … of `blocks`. */

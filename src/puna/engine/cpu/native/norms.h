@@ -21,17 +21,18 @@ static inline void norm_row(const float *x, const float *weight, int k, float ep
                   f_load(x + i + LANES) * scale * f_load(weight + i + LANES));
 }
 
-/* The norm of y is added to x. */
-static inline void norm_add(float *x, const float *y, const float *weight, int k, float epsilon) {
+/* The norm of y is added to x, which is then multiplied by `times`. */
+static inline void norm_add(float *x, const float *y, const float *weight, int k, float epsilon, float times) {
     vf scale = f_set(norm_scale(y, k, epsilon));
-    for (int i = 0; i < k; i += LANES) f_store(x + i, f_load(x + i) + f_load(y + i) * scale * f_load(weight + i));
+    for (int i = 0; i < k; i += LANES)
+        f_store(x + i, (f_load(x + i) + f_load(y + i) * scale * f_load(weight + i)) * f_set(times));
 }
 
-/* A head of `width` vectors (an even number), in place. */
-INLINE void norm_head(vf *v, int width, const float *weight, float epsilon) {
+/* A head of `head` elements in `width` vectors, 0 beyond, in place. */
+INLINE void norm_head(vf *v, int width, int head, const float *weight, float epsilon) {
     vf s = f_set(0);
     for (int i = 0; i < width; i++) s = f_fma(v[i], v[i], s);
-    vf scale = f_set(1.0f / __builtin_sqrtf(f_sum(s) / (float)(width * LANES) + epsilon));
+    vf scale = f_set(1.0f / __builtin_sqrtf(f_sum(s) / (float)head + epsilon));
     for (int i = 0; i < width; i++) v[i] = v[i] * scale * f_load(weight + i * LANES);
 }
 

@@ -406,11 +406,14 @@ void pack_tiles(int type, const uint8_t *source, int64_t outputs, int64_t k, con
         uint8_t *tile = target + i * size, *first = tile + LINE;
         int count = outputs - i * LANES < LANES ? (int)(outputs - i * LANES) : LANES;
         vi real = i_lanes() < i_set(count);
+        int some = 0; /* a row that is there, to be read for lanes that have none */
+        for (int lane = 0; lane < count && order && order[i * LANES + some] < 0; lane++) some = lane;
         vf factor = f_set(1);
         Sixteen s;
         for (int lane = 0; lane < LANES; lane++) {
-            int64_t output = i * LANES + (lane < count ? lane : 0);
-            s.row[lane] = source + (order ? order[output] : output) * row_size;
+            int64_t output = i * LANES + (lane < count ? lane : some), from = order ? order[output] : output;
+            if (from < 0) real[lane] = 0, from = order[i * LANES + some] < 0 ? 0 : order[i * LANES + some];
+            s.row[lane] = source + from * row_size;
         }
         memset(tile + filled, 0, (size_t)(size - filled)); /* what is beyond the last weight or scale */
 #define PACK(T) factor = pack_blocks(T, &s, k, real, first)

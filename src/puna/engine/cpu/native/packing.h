@@ -16,7 +16,7 @@ int64_t packed_bytes(int type, int64_t outputs, int64_t k);
 /* One row as floats, exactly what the file says. `to` has room for k rounded up to 32, and is filled up with zeros. */
 void unpack_row(int type, const uint8_t *row, int64_t k, float *to);
 
-/* Tiles from … to-1 into `target`, the whole matrix's. Output i is the source's row order[i], or i without an order.
+/* Tiles from … to-1 into `target`, the whole matrix's. Output i is the source's row order[i], zeros for -1, or i without an order.
  * `scale` is multiplied into every weight. Sizes and rows were checked. */
 void pack_tiles(int type, const uint8_t *source, int64_t outputs, int64_t k, const int32_t *order, float scale,
                 uint8_t *target, int64_t from, int64_t to);

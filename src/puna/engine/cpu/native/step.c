@@ -20,6 +20,10 @@ typedef struct { _Atomic int32_t left; int32_t pieces, slot; } Group; /* a task 
 
 typedef struct { _Alignas(LINE) uint64_t spent[T_KINDS]; uint64_t since; Rows rows; float *matrix; } Own; /* a thread's own */
 
+typedef struct { int32_t kv_heads, begin, count; } List; /* tasks of the layers with so many heads of keys */
+
+typedef struct { const float *norm; float times; } Owed; /* a norm still owed to the last part's outcome, then a factor */
+
 enum { LONE = 1, SLOTS = 8192 }; /* rows that each thread norms for itself; queries of cut tasks */
 
 struct Engine {
@@ -31,21 +35,25 @@ struct Engine {
     int8_t *query_bytes; /* the same heads, where the cache is of bytes */
     float *query_scales;
     int32_t *query_biases;
-    Rows hidden, heads, between;
-    int32_t *sequence_of, *want, *place; /* place: of each row in the last layer, -1: nobody wants it */
+    float *inputs, *mixed; /* of each layer's additions; heads that are not whole groups */
+    Rows hidden, heads, between, narrow;
+    int32_t *sequence_of, *want, *place; /* place: of each row behind the last keys, -1: nobody wants it */
     Task *task;
     Group *group;
     Seen *seen;
     float *seen_values;
     Pairs pairs;
-    int rotated; /* 32-bit numbers of angles a row */
+    int rotated, turned; /* 32-bit numbers of angles a row, and of one rotation */
+    int last_keys;       /* the last layer with keys of its own: behind it only the wanted rows go on */
+    int kinds;           /* how many different numbers of heads of keys layers have */
+    int32_t kind[MOST_KINDS];
 };
 
 typedef struct { /* what a step is told; each thread has a copy, as one may still be in the step before */
     Engine *e;
     Step s;
-    int32_t tasks, last_tasks; /* the last layer's follow the others' */
-    int32_t cut;               /* whether the last layer goes on with the wanted rows alone, in `tail` */
+    List all[MOST_KINDS], few[MOST_KINDS]; /* of all rows, of the wanted ones */
+    int32_t cut;                           /* the layer from whose attention on only the wanted rows go on, in `tail` */
 } Job;
 
 typedef struct { /* matrices over the same activations, one after another; `width` tiles a unit */
@@ -99,15 +107,14 @@ INLINE int chunk_of(const Engine *e, int units, int64_t unit_bytes) {
     return share < 1 ? 1 : (int)share;
 }
 
-INLINE Rows sized(Rows all, int rows) {
-    all.rows = rows;
+/* So many rows of k numbers in room that is made for the most of both. */
+INLINE Rows sized(Rows all, int rows, int k) {
+    all.rows = rows, all.groups = k / GROUP;
     return all;
 }
 /* What a layer's output is made of: heads, or channels. */
 INLINE Rows inner(const Engine *e, const Layer *layer, int rows) {
-    Rows all = sized(e->heads, rows);
-    all.groups = matrix_groups(&layer->output);
-    return all;
+    return sized(e->heads, rows, layer->output.k);
 }
 INLINE Trail trail_of(const Step *s, const Layer *layer, int q) {
     return (Trail){layer->cache, layer->cache_stride, s->blocks + s->block_begins[q]};
@@ -124,8 +131,8 @@ static void embed_row(Engine *e, const Step *s, int row) {
     if (m->embedding_scale != 1)
         for (int i = 0; i < m->hidden; i += LANES) f_store(x + i, f_load(x + i) * f_set(m->embedding_scale));
     for (int i = 0; i < m->ropes; i++) {
-        float *c = e->cosines + (int64_t)row * e->rotated + i * m->head, *n = e->sines + (c - e->cosines);
-        for (int j = 0; j < m->head / 2; j++) {
+        float *c = e->cosines + (int64_t)row * e->rotated + i * e->turned, *n = e->sines + (c - e->cosines);
+        for (int j = 0; j < e->turned / 2; j++) {
             float cosine = 1, sine = 0;
             if (j < m->rope[i].pairs) {
                 angle((double)position * (double)m->rope[i].speeds[j], &cosine, &sine);
@@ -136,18 +143,44 @@ static void embed_row(Engine *e, const Step *s, int row) {
     }
 }
 
+/* A row as it is, in the forms that products read. */
+INLINE void put_row(const float *x, int k, const Rows *to, int row) {
+    for (int i = 0; i < k; i += GROUP) put_group(to, row, i / GROUP, f_load(x + i), f_load(x + i + LANES));
+}
+
+/* Every row's inputs of one layer's addition. */
+static void put_inputs(Engine *e, const Step *s, int layer, const Rows *rows) {
+    const Model *m = e->m;
+    const Inputs *in = m->inputs;
+    int width = in->width / LANES;
+    int64_t stride = (int64_t)m->layers * in->width, part = row_bytes(in->type, in->width);
+    float own[MOST_HEAD] __attribute__((aligned(64)));
+    vf out[MOST_HEAD / LANES][ROWS], v[MOST_HEAD / LANES];
+    for (int row = 0; row < rows->rows; row += ROWS) {
+        for (int i = 0; i < width; i++) product_tile(&in->projection, layer * width + i, rows, row, out[i]);
+        for (int r = 0; r < rows_of_tile(rows, row); r++) {
+            for (int i = 0; i < width; i++) v[i] = out[i][r];
+            norm_head(v, width, in->width, in->norm, m->epsilon);
+            unpack_row(in->type, in->rows + ((int64_t)s->ids[row + r] * m->layers + layer) * part, in->width, own);
+            float *to = e->inputs + (row + r) * stride + (int64_t)layer * in->width;
+            for (int i = 0; i < width; i++)
+                f_store(to + i * LANES, f_fma(f_load(own + i * LANES), f_set(in->scale), v[i]) * f_set(in->share));
+        }
+    }
+}
+
 /* One row's head of queries, keys or values: normed, turned, and to where attention finds it. */
 static void put_head(Engine *e, const Step *s, const Layer *layer, int part, int tile, int width, int row, vf *v) {
     const Model *m = e->m;
-    int D = m->head, head = tile * LANES / D, from = tile * LANES % D, q = e->sequence_of[row];
+    int size = head_of(m, layer), D = whole(size), head = tile * LANES / D, from = tile * LANES % D, q = e->sequence_of[row];
     if (part == 3) {
         for (int i = 0; i < width; i++) f_store(e->gates + (int64_t)row * e->gated + (tile + i) * LANES, v[i]);
         return;
     }
-    const float *norm = part == 0 ? layer->query_norm : part == 1 ? layer->key_norm : NULL;
-    if (norm) norm_head(v, width, norm, m->epsilon);
+    const float *norm = part == 0 ? layer->query_norm : part == 1 ? layer->key_norm : layer->value_norm;
+    if (norm) norm_head(v, width, size, norm, m->epsilon);
     if (part < 2 && layer->rope >= 0) {
-        int64_t at = (int64_t)row * e->rotated + layer->rope * D + from;
+        int64_t at = (int64_t)row * e->rotated + layer->rope * e->turned + from;
         for (int i = 0; i < width; i++)
             v[i] = f_fma(f_swapped(v[i]), f_load(e->sines + at + i * LANES), v[i] * f_load(e->cosines + at + i * LANES));
     }
@@ -180,7 +213,9 @@ static void put_change(Engine *e, const Step *s, const Layer *layer, int part, i
     else put_head(e, s, layer, part, tile, width, row, v);
 }
 
-static void project(Engine *e, const Step *s, Turn *t, const Product *p, const Rows *rows, const Layer *layer) {
+/* `pick`: which of the step's rows these are, NULL: all. */
+static void project(Engine *e, const Step *s, Turn *t, const Product *p, const Rows *rows, const Layer *layer,
+                    const int32_t *pick) {
     int from, to, chunk = chunk_of(e, units_of(p), matrix_tile_bytes(p->part[0]) * p->width);
     vf out[MOST_HEAD / LANES][ROWS], head[MOST_HEAD / LANES];
     while (take(t, chunk, &from, &to))
@@ -190,7 +225,7 @@ static void project(Engine *e, const Step *s, Turn *t, const Product *p, const R
                 for (int i = 0; i < p->width; i++) product_tile(p->part[part], tile + i, rows, row, out[i]);
                 for (int r = 0; r < R; r++) {
                     for (int i = 0; i < p->width; i++) head[i] = out[i][r];
-                    (layer->delta ? put_change : put_head)(e, s, layer, part, tile, p->width, row + r, head);
+                    (layer->delta ? put_change : put_head)(e, s, layer, part, tile, p->width, pick ? pick[row + r] : row + r, head);
                 }
             }
 }
@@ -279,7 +314,7 @@ static void look(Engine *e, const Job *job, Turn *t, const Layer *layer, int las
 
 static void gated(Engine *e, Turn *t, const Layer *layer, const Rows *rows, const Rows *between) {
     int64_t bytes = 2 * (matrix_tile_bytes(&layer->gate) + matrix_tile_bytes(&layer->up));
-    int from, to, chunk = chunk_of(e, e->m->between / GROUP, bytes);
+    int from, to, chunk = chunk_of(e, between->groups, bytes);
     while (take(t, chunk, &from, &to))
         for (int row = 0; row < rows->rows; row += ROWS)
             for (int unit = from; unit < to; unit++)
@@ -298,14 +333,14 @@ INLINE void sight(const Step *s, const Layer *layer, const Task *t, int i, int s
 static void attend_segment(Engine *e, const Step *s, const Layer *layer, const Task *t, int segment, Keys *keys,
                            Seen *seen) {
     const Model *m = e->m;
-    int share = m->heads / m->kv_heads, from[QUERIES], to[QUERIES], any = 0;
+    int share = m->heads / kv_heads_of(m, layer), D = whole(head_of(m, layer)), from[QUERIES], to[QUERIES], any = 0;
     Query query[QUERIES];
     for (int i = 0; i < t->count; i++) {
         int row = s->begins[t->sequence] + (t->first + i) / share, head = t->head * share + (t->first + i) % share;
         int64_t at = (int64_t)row * m->heads + head;
-        query[i] = (Query){e->queries + at * m->head, NULL, 0, 0};
+        query[i] = (Query){e->queries + at * D, NULL, 0, 0};
         if (m->cache_type == CACHE_BYTES)
-            query[i] = (Query){NULL, e->query_bytes + at * m->head, e->query_scales[at], e->query_biases[at]};
+            query[i] = (Query){NULL, e->query_bytes + at * D, e->query_scales[at], e->query_biases[at]};
         sight(s, layer, t, i, share, segment, &from[i], &to[i]);
         any |= from[i] < to[i];
     }
@@ -313,14 +348,20 @@ static void attend_segment(Engine *e, const Step *s, const Layer *layer, const T
     else
         for (int i = 0; i < t->count; i++) {
             seen[i].most = -1e30f, seen[i].total = 0;
-            memset(seen[i].values, 0, (size_t)m->head * 4);
+            memset(seen[i].values, 0, (size_t)D * 4);
         }
 }
 
-static void finish_queries(Engine *e, const Step *s, const Layer *layer, const Task *t, const Seen *seen, int last) {
+/* The first `count` of 32 numbers of a head: another head shares the last group. */
+INLINE void put_mixed_head(float *to, vf a, vf b, int count) {
+    for (int i = 0; i < GROUP && i < count; i++) to[i] = i < LANES ? a[i] : b[i - LANES];
+}
+
+/* `few`: only the wanted rows go on, each to its place among them. */
+static void finish_queries(Engine *e, const Step *s, const Layer *layer, const Task *t, const Seen *seen, int few) {
     const Model *m = e->m;
-    Rows to = inner(e, layer, last ? s->wanted : s->rows);
-    int share = m->heads / m->kv_heads;
+    Rows to = inner(e, layer, few ? s->wanted : s->rows);
+    int share = m->heads / kv_heads_of(m, layer), size = head_of(m, layer);
     for (int i = 0; i < t->count; i++) {
         int row = s->begins[t->sequence] + (t->first + i) / share, head = t->head * share + (t->first + i) % share;
         float total = seen[i].total, less = 1;
@@ -329,42 +370,45 @@ static void finish_queries(Engine *e, const Step *s, const Layer *layer, const T
             less = f_exp(f_set(seen[i].most - most))[0];
             total = __builtin_fmaf(total, less, f_exp(f_set(sink - most))[0]);
         }
-        vf whole = f_set(less / total);
-        const float *gate = layer->attention_gate.data ? e->gates + (int64_t)row * e->gated + head * m->head : NULL;
-        for (int d = 0; d < m->head; d += GROUP) {
-            vf x = f_load(seen[i].values + d) * whole, y = f_load(seen[i].values + d + LANES) * whole;
+        vf part = f_set(less / total);
+        const float *gate = layer->attention_gate.data ? e->gates + (int64_t)row * e->gated + head * whole(size) : NULL;
+        if (few) row = e->place[row];
+        for (int d = 0; d < size; d += GROUP) {
+            vf x = f_load(seen[i].values + d) * part, y = f_load(seen[i].values + d + LANES) * part;
             if (gate) x *= f_sigmoid(f_load(gate + d)), y *= f_sigmoid(f_load(gate + d + LANES));
-            put_group(&to, last ? e->place[row] : row, (head * m->head + d) / GROUP, x, y);
+            if (size % GROUP) put_mixed_head(e->mixed + ((int64_t)row * m->heads + head) * size + d, x, y, size - d);
+            else put_group(&to, row, (head * size + d) / GROUP, x, y);
         }
     }
 }
 
 static Keys keys_of(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next) {
     const Model *m = e->m;
-    int64_t size = keys_bytes((CacheType)m->cache_type, m->head), stride = layer->cache_stride;
+    int D = whole(head_of(m, layer));
+    int64_t size = keys_bytes((CacheType)m->cache_type, D), stride = layer->cache_stride;
     const int32_t *blocks = s->blocks + s->block_begins[t->sequence];
     int32_t later = s->blocks[s->block_begins[next->sequence]];
-    return (Keys){layer->cache + t->head * size, blocks, stride, m->head, (CacheType)m->cache_type, m->attention_cap,
+    return (Keys){layer->cache + t->head * size, blocks, stride, D, (CacheType)m->cache_type, m->attention_cap,
                   layer->cache + later * stride + next->head * size};
 }
 
-static void whole_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next, int last_layer) {
+static void whole_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next, int few) {
     float values[2][QUERIES][MOST_HEAD] __attribute__((aligned(64)));
     Seen seen[QUERIES], further[QUERIES];
     Keys keys = keys_of(e, s, layer, t, next);
-    int share = e->m->heads / e->m->kv_heads, past = s->past[t->sequence], segment = 0;
+    int share = e->m->heads / kv_heads_of(e->m, layer), past = s->past[t->sequence], segment = 0;
     int begin = past + t->first / share + 1 - layer->window, last = past + (t->first + t->count - 1) / share;
     for (int i = 0; i < t->count; i++) seen[i].values = values[0][i], further[i].values = values[1][i];
     if (layer->window && begin > 0) segment = begin / SEGMENT; /* nobody sees what lies before */
     attend_segment(e, s, layer, t, segment, &keys, seen);
     while (++segment <= last / SEGMENT) {
         attend_segment(e, s, layer, t, segment, &keys, further);
-        for (int i = 0; i < t->count; i++) merge(&seen[i], &further[i], e->m->head);
+        for (int i = 0; i < t->count; i++) merge(&seen[i], &further[i], keys.head);
     }
-    finish_queries(e, s, layer, t, seen, last_layer);
+    finish_queries(e, s, layer, t, seen, few);
 }
 
-static void cut_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next, int last_layer) {
+static void cut_task(Engine *e, const Step *s, const Layer *layer, const Task *t, const Task *next, int few) {
     Keys keys = keys_of(e, s, layer, t, next);
     Group *group = &e->group[t->group];
     attend_segment(e, s, layer, t, t->segment, &keys, e->seen + t->slot);
@@ -372,40 +416,54 @@ static void cut_task(Engine *e, const Step *s, const Layer *layer, const Task *t
     atomic_store_explicit(&group->left, group->pieces, memory_order_relaxed); /* for the next layer */
     for (int piece = 1; piece < group->pieces; piece++)
         for (int i = 0; i < t->count; i++)
-            merge(&e->seen[group->slot + i], &e->seen[group->slot + piece * t->count + i], e->m->head);
-    finish_queries(e, s, layer, t, e->seen + group->slot, last_layer);
+            merge(&e->seen[group->slot + i], &e->seen[group->slot + piece * t->count + i], keys.head);
+    finish_queries(e, s, layer, t, e->seen + group->slot, few);
 }
 
-static void attention(Engine *e, const Job *job, Turn *turn, const Layer *layer, int last) {
-    const Task *task = e->task + (last ? job->tasks : 0), *end = task + (last ? job->last_tasks : job->tasks);
-    int from, to;
+static const List *tasks_of(const Engine *e, const Job *job, const Layer *layer, int few) {
+    const List *list = few ? job->few : job->all;
+    while (list->kv_heads != kv_heads_of(e->m, layer)) list++;
+    return list;
+}
+
+static void attention(Engine *e, const Job *job, Turn *turn, const Layer *layer, int few) {
+    const List *list = tasks_of(e, job, layer, few);
+    const Task *task = e->task + list->begin, *end = task + list->count;
+    int from, to, count = few ? job->s.wanted : job->s.rows;
+    Rows heads = inner(e, layer, count);
     while (take(turn, 1, &from, &to)) {
         const Task *t = task + from, *next = t + 1 < end ? t + 1 : t;
-        (t->segment < 0 ? whole_task : cut_task)(e, &job->s, layer, t, next, last);
+        (t->segment < 0 ? whole_task : cut_task)(e, &job->s, layer, t, next, few);
+    }
+    if (head_of(e->m, layer) % GROUP) {
+        next_phase(e, turn, count);
+        while (take(turn, 1, &from, &to)) put_row(e->mixed + (int64_t)from * layer->output.k, layer->output.k, &heads, from);
     }
 }
 
-/* Norm of rows, in the forms that products read. `after`: first the norm of what lies apart is added to the row.
+/* Norm of rows, or without a weight the rows themselves, in the forms that products read. What is owed is done first: the
+ * norm of what lies apart is added to the row.
  * `lone` rows are normed by every thread for itself, which spares a phase: a late thread may then read what others
  * change already, but will find no unit to use it on. They serve this phase alone. */
-static Rows normed(Engine *e, Turn *t, int lone, float *all, const float *after, const float *weight,
+static Rows normed(Engine *e, Turn *t, int lone, float *all, Owed owed, const float *weight,
                    const int32_t *pick, int count, int next) {
     const Model *m = e->m;
     int from, to;
     if (lone) {
-        Rows rows = sized(e->own[t->me].rows, count);
+        Rows rows = sized(e->own[t->me].rows, count, m->hidden);
         if (under_way(t))
             for (int r = 0; r < count; r++)
                 norm_row(all + (int64_t)(pick ? pick[r] : r) * m->hidden, weight, m->hidden, m->epsilon, &rows, r);
         spent(e, t, T_NORM);
         return rows;
     }
-    Rows rows = sized(e->hidden, count);
+    Rows rows = sized(e->hidden, count, m->hidden);
     while (take(t, count > 32 ? 8 : 2, &from, &to))
         for (int r = from; r < to; r++) {
             float *x = all + (int64_t)(pick ? pick[r] : r) * m->hidden;
-            if (after) norm_add(x, e->apart + (int64_t)r * m->hidden, after, m->hidden, m->epsilon);
-            norm_row(x, weight, m->hidden, m->epsilon, &rows, r);
+            if (owed.norm) norm_add(x, row_at(e->apart, r, m), owed.norm, m->hidden, m->epsilon, owed.times);
+            if (weight) norm_row(x, weight, m->hidden, m->epsilon, &rows, r);
+            else put_row(x, m->hidden, &rows, r);
         }
     spent(e, t, T_NORM);
     next_phase(e, t, next);
@@ -414,7 +472,7 @@ static Rows normed(Engine *e, Turn *t, int lone, float *all, const float *after,
 
 static void feed_forward(Engine *e, Turn *t, const Layer *layer, const Rows *rows, float *x, int count) {
     const Model *m = e->m;
-    Rows between = sized(e->between, count);
+    Rows between = sized(e->between, count, between_of(m, layer));
     gated(e, t, layer, rows, &between);
     spent(e, t, T_GATED);
     next_phase(e, t, matrix_tiles(&layer->down));
@@ -438,8 +496,8 @@ static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, fl
     }
     while (take(t, 4, &from, &to))
         for (int i = from; i < to; i++) gather_pair(pairs, rows, i);
-    next_phase(e, t, pairs->active * (m->between / GROUP));
-    while (take(t, 1, &from, &to)) gate_pairs(pairs, mix, from, m->between / GROUP, (Activation)m->activation);
+    next_phase(e, t, pairs->active * pairs->between.groups);
+    while (take(t, 1, &from, &to)) gate_pairs(pairs, mix, from, pairs->between.groups, (Activation)m->activation);
     spent(e, t, T_GATED);
     next_phase(e, t, pairs->active * (m->hidden / LANES));
     while (take(t, 4, &from, &to))
@@ -450,6 +508,22 @@ static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, fl
     spent(e, t, T_DOWN);
 }
 
+/* What the layer adds of its own goes apart. */
+static void addition(Engine *e, Turn *t, const Layer *layer, const Rows *rows, const int32_t *pick) {
+    const Model *m = e->m;
+    const Addition *a = layer->addition;
+    int width = m->inputs->width, from, to;
+    int64_t stride = (int64_t)m->layers * width;
+    const float *own = e->inputs + (layer - m->layer) * width;
+    Rows narrow = sized(e->narrow, rows->rows, width);
+    while (take(t, 1, &from, &to))
+        for (int row = 0; row < rows->rows; row += ROWS)
+            gate_given(&a->gate, own, stride, pick, from, (Activation)m->activation, rows, row, &narrow);
+    next_phase(e, t, matrix_tiles(&a->output));
+    product_to(e, t, &a->output, &narrow, e->apart, m->hidden, 0, 0);
+    spent(e, t, T_DOWN);
+}
+
 static void run(void *context, Turn *t) {
     const Job *job = context;
     Engine *e = job->e;
@@ -457,60 +531,77 @@ static void run(void *context, Turn *t) {
     const Model *m = e->m;
     int from, to, count = s->rows;
     float *x = e->x;
-    const float *after = NULL; /* a norm still owed to the last part's outcome */
-    const int32_t *pick = e->want;
+    const Owed nothing = {NULL, 1};
+    Owed owed = nothing;
+    const int32_t *pick = NULL; /* which of the step's rows these are; NULL: all */
     Rows rows, heads;
     e->own[t->me].since = ticks();
     while (take(t, 1, &from, &to)) embed_row(e, s, from);
     spent(e, t, T_EMBED);
+    if (m->inputs) {
+        next_phase(e, t, count);
+        rows = normed(e, t, 0, x, nothing, NULL, NULL, count, m->layers);
+        while (take(t, 1, &from, &to)) put_inputs(e, s, from, &rows);
+        spent(e, t, T_EMBED);
+    }
     for (int l = 0; l < m->layers; l++) {
         const Layer *layer = &m->layer[l];
-        int last = job->cut && l + 1 == m->layers, whole_heads = layer->query_norm || m->cache_type == CACHE_BYTES;
+        int whole_heads = layer->query_norm || m->cache_type == CACHE_BYTES;
         const Delta *delta = layer->delta;
-        Product qkv = {{&layer->query, &layer->key, &layer->value, &layer->attention_gate}, layer->attention_gate.data ? 4 : 3,
-                       whole_heads ? m->head / LANES : 1};
+        Product qkv = {{&layer->query, &layer->key, &layer->value, &layer->attention_gate},
+                       !layer->key.data ? 1 : layer->attention_gate.data ? 4 : 3,
+                       whole_heads ? whole(head_of(m, layer)) / LANES : 1};
         if (delta) qkv = (Product){{&delta->mixed, &delta->beta, &delta->alpha, &delta->gate}, 4, 1};
-        int lone = count <= LONE && !after, gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : m->between / GROUP;
-        int units = layer->convolution ? m->hidden / GROUP : units_of(&qkv);
+        int lone = count <= LONE && !owed.norm, units = layer->convolution ? m->hidden / GROUP : units_of(&qkv);
+        int gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : between_of(m, layer) / GROUP;
         next_phase(e, t, lone ? units : count);
-        rows = normed(e, t, lone, x, after, layer->attention_norm, NULL, count, units);
+        rows = normed(e, t, lone, x, owed, layer->attention_norm, NULL, count, units);
         if (layer->convolution) split(e, s, t, layer, &rows);
-        else project(e, s, t, &qkv, &rows, layer);
+        else project(e, s, t, &qkv, &rows, layer, pick);
         spent(e, t, T_QKV);
-        if (last) { /* from here on only what is wanted */
+        if (l == job->cut) { /* from here on only what is wanted */
             if (!s->wanted && delta) {
                 next_phase(e, t, s->sequences * delta->values);
-                look(e, job, t, layer, last);
+                look(e, job, t, layer, 1);
             }
             if (!s->wanted) break;
             next_phase(e, t, s->wanted);
             while (take(t, 1, &from, &to)) memcpy(row_at(e->tail, from, m), row_at(e->x, e->want[from], m), (size_t)m->hidden * 4);
-            x = e->tail, count = s->wanted, pick = NULL;
+            x = e->tail, count = s->wanted, pick = e->want;
         }
-        next_phase(e, t, delta ? s->sequences * delta->values : layer->convolution ? count : last ? job->last_tasks : job->tasks);
-        (delta ? look : layer->convolution ? convolve_rows : attention)(e, job, t, layer, last);
+        next_phase(e, t, delta                ? s->sequences * delta->values
+                         : layer->convolution ? count
+                                              : tasks_of(e, job, layer, pick != NULL)->count);
+        (delta ? look : layer->convolution ? convolve_rows : attention)(e, job, t, layer, pick != NULL);
         spent(e, t, T_ATTEND);
         next_phase(e, t, matrix_tiles(&layer->output));
-        after = layer->post_attention_norm;
+        owed = (Owed){layer->post_attention_norm, 1};
         heads = inner(e, layer, count);
-        product_to(e, t, &layer->output, &heads, after ? e->apart : x, m->hidden, !after, 0);
+        product_to(e, t, &layer->output, &heads, owed.norm ? e->apart : x, m->hidden, !owed.norm, 0);
         spent(e, t, T_OUTPUT);
-        lone = count <= LONE && !after && !layer->mixture;
+        lone = count <= LONE && !owed.norm && !layer->mixture;
         next_phase(e, t, lone ? gate_units : count);
-        rows = normed(e, t, lone, x, after, layer->feed_norm, NULL, count, gate_units);
+        rows = normed(e, t, lone, x, owed, layer->feed_norm, NULL, count, gate_units);
         (layer->mixture ? mixture : feed_forward)(e, t, layer, &rows, x, count);
-        after = layer->post_feed_norm;
+        owed.norm = layer->post_feed_norm;
+        if (layer->addition) {
+            next_phase(e, t, count);
+            rows = normed(e, t, 0, x, owed, NULL, NULL, count, matrix_tiles(&layer->addition->gate) * LANES / GROUP);
+            addition(e, t, layer, &rows, pick);
+            owed.norm = layer->addition->norm;
+        }
+        owed.times = layer->scale ? layer->scale : 1;
     }
-    if (after && s->wanted) {
+    if (owed.norm && s->wanted) {
         next_phase(e, t, count);
         while (take(t, 2, &from, &to))
             for (int r = from; r < to; r++)
-                norm_add(row_at(x, r, m), row_at(e->apart, r, m), after, m->hidden, m->epsilon);
+                norm_add(row_at(x, r, m), row_at(e->apart, r, m), owed.norm, m->hidden, m->epsilon, owed.times);
     }
     if (s->wanted) {
         int units = matrix_tiles(&m->output);
         next_phase(e, t, s->wanted <= LONE ? units : s->wanted);
-        rows = normed(e, t, s->wanted <= LONE, x, NULL, m->output_norm, pick, s->wanted, units);
+        rows = normed(e, t, s->wanted <= LONE, x, nothing, m->output_norm, pick ? NULL : e->want, s->wanted, units);
         product_to(e, t, &m->output, &rows, s->logits, (int64_t)units * LANES, 0, m->logit_cap);
         spent(e, t, T_HEAD);
     }
@@ -523,14 +614,13 @@ static void run(void *context, Turn *t) {
 typedef struct { int tasks, groups, slots, cut; } Planned; /* cut: long contexts go by segment */
 
 /* Tasks of the queries first … first+count-1 of a sequence, last positions first, as theirs take longest. */
-static void plan_queries(Engine *e, const Step *s, Planned *p, int q, int first, int count) {
-    const Model *m = e->m;
-    int share = m->heads / m->kv_heads;
+static void plan_queries(Engine *e, const Step *s, Planned *p, int kv_heads, int q, int first, int count) {
+    int share = e->m->heads / kv_heads;
     while (count > 0) {
         int part = count % QUERIES ? count % QUERIES : QUERIES;
         count -= part;
         int pieces = (s->past[q] + (first + count + part - 1) / share) / SEGMENT + 1;
-        for (int head = 0; head < m->kv_heads; head++) {
+        for (int head = 0; head < kv_heads; head++) {
             if (!p->cut || pieces == 1 || p->slots + pieces * part > SLOTS) {
                 e->task[p->tasks++] = (Task){q, head, first + count, part, -1, 0, 0};
                 continue;
@@ -546,17 +636,17 @@ static void plan_queries(Engine *e, const Step *s, Planned *p, int q, int first,
 }
 
 /* Whether to cut contexts: with few tasks and a long context some threads would have nothing to do. */
-static int worth_cutting(Engine *e, const Step *s) {
-    int share = e->m->heads / e->m->kv_heads, tasks = 0, longest = 0, threads = team_threads(e->team);
+static int worth_cutting(Engine *e, const Step *s, int kv_heads) {
+    int share = e->m->heads / kv_heads, tasks = 0, longest = 0, threads = team_threads(e->team);
     for (int q = 0; q < s->sequences; q++) {
         int rows = s->begins[q + 1] - s->begins[q];
-        tasks += (rows * share + QUERIES - 1) / QUERIES * e->m->kv_heads;
+        tasks += (rows * share + QUERIES - 1) / QUERIES * kv_heads;
         longest = s->past[q] + rows > longest ? s->past[q] + rows : longest;
     }
     return tasks < 4 * threads && longest > SEGMENT && threads > 1;
 }
 
-/* Each wanted row's place; whether the last layer is to be cut down to them. */
+/* Each wanted row's place; whether what follows the last keys is to be cut down to them. */
 static int plan_places(Engine *e, const Step *s) {
     if (s->wanted == s->rows) return 0;
     for (int r = 0; r < s->rows; r++) e->place[r] = -1;
@@ -569,23 +659,26 @@ static int plan_places(Engine *e, const Step *s) {
 
 static void plan(Engine *e, Job *job) {
     const Step *s = &job->s;
-    int share = e->m->heads / e->m->kv_heads;
-    Planned p = {0, 0, 0, worth_cutting(e, s)};
-    for (int q = s->sequences - 1; q >= 0; q--) {
+    Planned p = {0, 0, 0, 0};
+    int cut = plan_places(e, s);
+    job->cut = cut ? e->last_keys : -1;
+    for (int q = 0; q < s->sequences; q++)
         for (int r = s->begins[q]; r < s->begins[q + 1]; r++) e->sequence_of[r] = q;
-        plan_queries(e, s, &p, q, 0, (s->begins[q + 1] - s->begins[q]) * share);
+    for (int i = 0; i < e->kinds; i++) {
+        int kv_heads = e->kind[i], share = e->m->heads / kv_heads, begin = p.tasks;
+        p.cut = worth_cutting(e, s, kv_heads);
+        for (int q = s->sequences - 1; q >= 0; q--) plan_queries(e, s, &p, kv_heads, q, 0, (s->begins[q + 1] - s->begins[q]) * share);
+        job->all[i] = (List){kv_heads, begin, p.tasks - begin}, begin = p.tasks;
+        for (int j = 0; cut && j < s->wanted; j++) {
+            int q = e->sequence_of[s->want[j]];
+            plan_queries(e, s, &p, kv_heads, q, (s->want[j] - s->begins[q]) * share, share);
+        }
+        job->few[i] = (List){kv_heads, begin, p.tasks - begin};
     }
-    job->tasks = p.tasks;
-    job->cut = plan_places(e, s);
-    for (int i = 0; job->cut && i < s->wanted; i++) {
-        int q = e->sequence_of[s->want[i]];
-        plan_queries(e, s, &p, q, (s->want[i] - s->begins[q]) * share, share);
-    }
-    job->last_tasks = p.tasks - job->tasks;
 }
 
 void engine_step(Engine *e, const Step *step) {
-    Job job = {e, *step, 0, 0, 0};
+    Job job = {.e = e, .s = *step};
     if (step->wanted) memcpy(e->want, step->want, (size_t)step->wanted * 4); /* a late thread may look there */
     job.s.want = e->want;
     plan(e, &job);
@@ -601,26 +694,39 @@ static void need(Needs *n, const Matrix *m) {
     else n->bytes = 1;
 }
 
+static void add_kind(Engine *e, int kv_heads) {
+    for (int i = 0; i < e->kinds; i++)
+        if (e->kind[i] == kv_heads) return;
+    e->kind[e->kinds++] = kv_heads;
+}
+
 static int fill(Engine *e, int threads) {
     const Model *m = e->m;
     int64_t n = m->most_rows;
-    Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0};
-    int experts = 0, used = 0, apart = 0, wide = 0, size = 0; /* wide: of what outputs are made of */
+    Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0}, narrow = {0, 0};
+    int experts = 0, used = 0, apart = 0, head = whole(m->head), broken = 0, wide = 0, size = 0; /* wide: of what outputs are made of */
     need(&hidden, &m->output);
+    if (m->inputs) need(&hidden, &m->inputs->projection);
     for (int l = 0; l < m->layers; l++) {
         const Layer *y = &m->layer[l];
         const Convolution *c = y->convolution;
         const Delta *d = y->delta;
         if (c) need(&hidden, &c->before), need(&hidden, &c->after), need(&hidden, &c->input);
         else if (d) need(&hidden, &d->mixed), need(&hidden, &d->gate), need(&hidden, &d->beta), need(&hidden, &d->alpha);
-        else need(&hidden, &y->query), need(&hidden, &y->key), need(&hidden, &y->value);
-        if (!c && !d && y->attention_gate.data) need(&hidden, &y->attention_gate);
+        else {
+            need(&hidden, &y->query), add_kind(e, kv_heads_of(m, y));
+            if (y->key.data) need(&hidden, &y->key), need(&hidden, &y->value);
+            if (y->attention_gate.data) need(&hidden, &y->attention_gate);
+            broken |= head_of(m, y) % GROUP;
+        }
+        if (c || d || y->key.data) e->last_keys = l;
+        if (y->addition) need(&hidden, &y->addition->gate), need(&narrow, &y->addition->output);
         need(&heads, &y->output);
-        int given = y->output.k;
+        int given = c || d ? y->output.k : m->heads * whole(head_of(m, y));
         if ((c || d || y->attention_gate.data) && e->gated < given) e->gated = given;
         if (d && size < d->size) size = d->size;
         wide = wide > given ? wide : given;
-        apart |= y->post_attention_norm || y->post_feed_norm;
+        apart |= y->post_attention_norm || y->post_feed_norm || y->addition;
         if (!y->mixture) {
             need(&hidden, &y->gate), need(&hidden, &y->up), need(&between, &y->down);
             continue;
@@ -631,32 +737,36 @@ static int fill(Engine *e, int threads) {
         experts = y->mixture->experts > experts ? y->mixture->experts : experts;
         used = y->mixture->used > used ? y->mixture->used : used;
     }
-    e->rotated = m->ropes * m->head;
+    e->turned = head, e->rotated = m->ropes * head;
     e->team = team_create(threads);
-    e->x = room(n * m->hidden * 4), e->queries = room(n * m->heads * m->head * 4);
+    e->x = room(n * m->hidden * 4), e->queries = room(n * m->heads * head * 4);
     e->gates = e->gated ? room(n * e->gated * 4) : NULL;
+    e->mixed = broken ? room(n * m->heads * head * 4) : NULL;
     e->apart = apart ? room(n * m->hidden * 4) : NULL;
     e->cosines = room(n * e->rotated * 4), e->sines = room(n * e->rotated * 4);
     e->sequence_of = room(n * 4), e->want = room(n * 4), e->place = room(n * 4);
     e->tail = room(n * m->hidden * 4);
-    e->task = room((2 * n * m->heads + SLOTS) * (int64_t)sizeof(Task)); /* the last layer may have its own */
+    e->task = room(e->kinds * (2 * n * m->heads + SLOTS) * (int64_t)sizeof(Task)); /* of all rows, of wanted ones */
     e->group = room(SLOTS * (int64_t)sizeof(Group));
-    e->seen = room(SLOTS * (int64_t)sizeof(Seen)), e->seen_values = room((int64_t)SLOTS * m->head * 4);
+    e->seen = room(SLOTS * (int64_t)sizeof(Seen)), e->seen_values = room((int64_t)SLOTS * head * 4);
     if (!(e->team && e->x && e->queries && (e->apart || !apart) && (e->gates || !e->gated) && e->cosines && e->sines && e->sequence_of && e->want && e->place &&
-          e->tail && e->task && e->group && e->seen && e->seen_values))
+          e->tail && e->task && e->group && e->seen && e->seen_values && (e->mixed || !broken)))
         return 0;
     if (m->cache_type == CACHE_BYTES) {
-        e->query_bytes = room(n * m->heads * m->head), e->query_scales = room(n * m->heads * 4);
+        e->query_bytes = room(n * m->heads * head), e->query_scales = room(n * m->heads * 4);
         e->query_biases = room(n * m->heads * 4);
         if (!(e->query_bytes && e->query_scales && e->query_biases)) return 0;
     }
-    for (int i = 0; i < SLOTS; i++) e->seen[i].values = e->seen_values + (int64_t)i * m->head;
+    for (int i = 0; i < SLOTS; i++) e->seen[i].values = e->seen_values + (int64_t)i * head;
     for (int i = 0; size && i < threads; i++)
         if (!(e->own[i].matrix = room((int64_t)size * size * 4))) return 0;
     for (int i = 0; i < threads; i++)
         if (!rows_create(&e->own[i].rows, LONE, m->hidden, hidden.bytes, hidden.floats)) return 0;
     if (!rows_create(&e->hidden, n, m->hidden, hidden.bytes, hidden.floats) ||
         !rows_create(&e->heads, n, wide, heads.bytes, heads.floats))
+        return 0;
+    if (m->inputs && (!(e->inputs = room(n * m->layers * m->inputs->width * 4)) ||
+                      !rows_create(&e->narrow, n, m->inputs->width, narrow.bytes, narrow.floats)))
         return 0;
     if (experts && !pairs_create(&e->pairs, n, experts, used, m->hidden, m->between, inner.bytes, inner.floats,
                                  between.bytes, between.floats))
@@ -677,7 +787,8 @@ Engine *engine_create(const Model *m, int threads) {
 void engine_destroy(Engine *e) {
     if (e->team) team_destroy(e->team);
     for (int i = 0; i < MOST_THREADS; i++) rows_destroy(&e->own[i].rows), give_back(e->own[i].matrix);
-    rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), pairs_destroy(&e->pairs);
+    rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), rows_destroy(&e->narrow);
+    pairs_destroy(&e->pairs), give_back(e->inputs), give_back(e->mixed);
     give_back(e->x), give_back(e->apart), give_back(e->queries), give_back(e->gates), give_back(e->cosines), give_back(e->sines);
     give_back(e->sequence_of), give_back(e->want), give_back(e->place), give_back(e->tail), give_back(e->task), give_back(e->group);
     give_back(e->seen), give_back(e->seen_values), give_back(e->query_bytes), give_back(e->query_scales);

@@ -58,6 +58,22 @@ MODELS = {
     "linear attention over part of a tile": Tiny(layers=1, taps=(2,), linear=(1, 3), size=64, biases=True),
     "linear attention of wide heads": Tiny(layers=1, taps=(1,), linear=(3, 3), size=96, kind=TensorType.Q8_0),
     "gated attention": Tiny(gated=True, head=64, head_norms=True, biases=True),
+    "heads of 40": Tiny(head=40, head_norms=True, value_norms=True, biases=True),
+    "heads of 72": Tiny(head=72, heads=8, kv_heads=4, sinks=True, gated=True),
+    "heads of 2": Tiny(head=2, heads=16),
+    "layers of several shapes": Tiny(
+        layers=4, heads=4, shapes=((2, 64, 96), (1, 128, 64), (4, 40, 32)), head_norms=True, value_norms=True,
+        windows=(9, 0), ropes=(1, 0, -1), speeds=(1e6, 1e4),
+    ),
+    "keys of other layers": Tiny(
+        layers=7, shapes=((2, 32, 96), (1, 64, 96)), shared=4, windows=(9, 0), ropes=(0, 1), speeds=(1e4, 1e6),
+        head_norms=True,
+    ),
+    "additions": Tiny(layers=3, additions=64, post_norms=True, scales=True, activation=GELU, embedding=TensorType.Q8_0),
+    "additions to shared keys": Tiny(
+        layers=3, additions=64, kind=TensorType.F16, post_norms=True, shared=2, head_norms=True
+    ),
+    "scales": Tiny(post_norms=True, scales=True),
     "experts": Tiny(experts=5, used=2),
     "one expert of one": Tiny(experts=1, used=1),
     "many experts": Tiny(
