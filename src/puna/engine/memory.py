@@ -33,17 +33,16 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLayout:
-    """The numbers of a header that decide. `kv_heads`: one number a layer, 0: it has no keys. `key`, `value`: lengths
-    of one head's. `channels`: numbers that a layer without keys may keep of each token; `state`: that it has of each
+    """The numbers of a header that decide. `numbers`: of keys and values a place, in all layers; `keyless`: layers that
+    have none. `channels`: numbers that a layer without keys may keep of each token; `state`: that it has of each
     sequence, in 32 bits.
     """
 
     weights: int
     vocabulary: int
     embedding: int
-    kv_heads: tuple[int, ...]
-    key: int
-    value: int
+    numbers: int
+    keyless: int
     channels: int
     state: int
 
@@ -74,10 +73,15 @@ def shape(
     interval: int | None = None,
     channels: int | None = None,
     state: int = 0,
+    near: Sequence[bool] = (),
+    near_length: int | None = None,
+    shared: int = 0,
 ) -> ModelLayout:
     """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too.
 
-    `interval`: only each so manieth layer has keys; None: all for which `kv_heads` says so.
+    `kv_heads`: of all layers, or of each, 0: it has no keys. `key`, `value`: lengths of one head's. `interval`: only
+    each so manieth layer has keys; None: all for which `kv_heads` says so. `near`: which layers have heads of
+    `near_length` in place of both. `shared`: so many of the last layers read the keys of others.
     """
     each = (
         (kv_heads or heads,) * blocks
@@ -86,14 +90,18 @@ def shape(
     )
     if interval:
         each = tuple(0 if number % interval else count for number, count in enumerate(each, 1))
+    each = each or (1,) * blocks
     head = embedding // heads if heads else embedding
+    length = (key or head) + (value or head)
+    lengths = [2 * near_length if near_length and is_near else length for is_near in near]
+    lengths += [length] * (len(each) - len(lengths))
+    own = max(len(each) - shared, 0)
     return ModelLayout(
         weights=weights,
         vocabulary=vocabulary,
         embedding=embedding,
-        kv_heads=each or (1,) * blocks,
-        key=key or head,
-        value=value or head,
+        numbers=sum(count * numbers for count, numbers in zip(each[:own], lengths, strict=False)),
+        keyless=each.count(0),
         channels=embedding if channels is None else channels,
         state=state,
     )
@@ -103,10 +111,9 @@ def shape(
 def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs) -> Estimate:
     """What a runner so loaded takes."""
     places = load.num_ctx * load.slots
-    values = sum(shape.kv_heads) * (shape.key + shape.value) * places
     each = BYTES_PER_VALUE[load.cache_type] if costs.value is None else costs.value
     keyless = shape.channels * places * costs.keyless + shape.state * load.slots * 4
-    cache = values * each + shape.kv_heads.count(0) * keyless
+    cache = shape.numbers * each * places + shape.keyless * keyless
     batch = min(load.num_batch or costs.batch, costs.batch)
     compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
     return Estimate(int(shape.weights * costs.weights), int(cache), costs.base + compute)

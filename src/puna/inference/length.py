@@ -18,7 +18,7 @@ MANY_MESSAGES = 500
 LONG_TEXT = 100_000
 """Characters over which a conversation is looked at beside the event loop."""
 
-_EXACT = frozenset({"gpt2", "llama"})
+_EXACT = frozenset({"gpt2", "llama", "gemma4"})
 """Kinds of vocabularies that leave nothing of a text out. Others normalise it, or have one token for the unknown."""
 
 _PART = 100

@@ -224,6 +224,14 @@ class Header:
         found = self.counts(key)
         return self.number(key) if found is None else max(found, default=None)
 
+    def flags(self, key: str) -> tuple[bool, ...] | None:
+        """An array of true and false; None where there is none, or it was too long to be kept."""
+        value = self.metadata.get(key)
+        values = value.values if isinstance(value, ArrayInfo) else value if isinstance(value, tuple) else None
+        if values is None or not all(isinstance(item, bool) for item in values):
+            return None
+        return tuple(bool(item) for item in values)
+
     def counts(self, key: str) -> tuple[int, ...] | None:
         """The whole numbers of an array; None where there is none, or it was too long to be kept."""
         value = self.metadata.get(key)

@@ -49,8 +49,13 @@ COUNTS: Mapping[str, WholeRange] = {
     "attention.head_count_kv": WholeRange(0, 1 << 14, each=True),
     "attention.key_length": WholeRange(1, 1 << 16),
     "attention.value_length": WholeRange(1, 1 << 16),
+    "attention.key_length_swa": WholeRange(1, 1 << 16),
+    "attention.value_length_swa": WholeRange(1, 1 << 16),
+    "attention.shared_kv_layers": WholeRange(0, MAX_LAYERS),
     "attention.sliding_window": WholeRange(0, 1 << 32, each=True),
     "rope.dimension_count": WholeRange(0, 1 << 16),
+    "rope.dimension_count_swa": WholeRange(0, 1 << 16),
+    "embedding_length_per_layer_input": WholeRange(0, 1 << 20),
     "rope.scaling.original_context_length": WholeRange(1, 1 << 27),
     "expert_count": WholeRange(0, 1 << 14),
     "expert_used_count": WholeRange(0, 1 << 14, each=True),
@@ -200,8 +205,8 @@ class _Facts:
         tokens = texts_of(self._metadata.get("tokenizer.ggml.tokens"))
         if not tokens:
             raise Unsound("tokenizer.ggml.tokens is missing, or no list of texts")
-        if kind == "gpt2" and texts_of(self._metadata.get("tokenizer.ggml.merges")) is None:
-            raise Unsound("tokenizer.ggml.merges is missing, or no list of texts: a vocabulary of bytes needs them")
+        if kind in {"gpt2", "gemma4"} and texts_of(self._metadata.get("tokenizer.ggml.merges")) is None:
+            raise Unsound("tokenizer.ggml.merges is missing, or no list of texts: such a vocabulary needs them")
         for name, types in _PER_TOKEN.items():
             value = self._metadata.get(f"tokenizer.ggml.{name}")
             if value is None:

@@ -753,6 +753,9 @@ def _layout(model: Model) -> memory.ModelLayout:
         interval=header.number(f"{header.architecture}.full_attention_interval"),
         channels=inner + 2 * groups * size if inner else None,
         state=inner * size,
+        near=header.flags(f"{header.architecture}.attention.sliding_window_pattern") or (),
+        near_length=header.number(f"{header.architecture}.attention.key_length_swa"),
+        shared=header.number(f"{header.architecture}.attention.shared_kv_layers") or 0,
     )
 
 

@@ -172,6 +172,8 @@ class Recipe:
     """A small model. `settings`: its `rope.*` and others; `extra`: tensors of its own; `experts` 0: none.
 
     `convolutions`: layers of lfm2 that convolve 3 tokens. `interval`: each so manieth layer of qwen35 attends.
+    `additions`: numbers a token that each layer of gemma4 adds something of its own from; `keys_as_values`: it has no
+    values. What settings say of each layer goes before what the recipe says of all.
     """
 
     family: str = "llama"
@@ -188,8 +190,24 @@ class Recipe:
     experts: int = 0
     convolutions: Sequence[int] = ()
     interval: int = 4
+    additions: int = 0
+    keys_as_values: bool = False
     settings: Mapping[str, Value] = field(default_factory=dict)
     extra: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def sizes(self, layer: int) -> tuple[int, int, int, int]:
+        """Elements of all heads of queries, of all heads of keys, of a head; and the width between gate and down."""
+
+        def of(key: str, default: int) -> int:
+            found = self.settings.get(key, default)
+            found = found[layer] if isinstance(found, list) else found
+            assert isinstance(found, int)
+            return found
+
+        near = of("attention.sliding_window_pattern", 0) and "attention.key_length_swa" in self.settings
+        size = of("attention.key_length_swa", self.head_size) if near else self.head_size
+        kv_heads = of("attention.head_count_kv", self.kv_heads)
+        return self.heads * size, kv_heads * size, size, of("feed_forward_length", self.feed_forward)
 
 
 VOCABULARY = 320
@@ -214,8 +232,8 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
     def vector(name: str, size: int | tuple[int, ...], mean: float = 1.0, spread: float = 0.1) -> None:
         vectors[name] = (mean + spread * random.standard_normal(size)).astype(np.float32)
 
-    def feed(block: str) -> None:
-        width, count = recipe.feed_forward, recipe.experts
+    def feed(block: str, width: int) -> None:
+        count = recipe.experts
         if recipe.family == "phi3":
             matrix(f"{block}.ffn_up", 2 * width, hidden)
             matrix(f"{block}.ffn_down", hidden, width, 0.7)
@@ -249,19 +267,26 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
         vectors[f"{block}.ssm_a"] = -np.exp(random.standard_normal(values)).astype(np.float32)
         vector(f"{block}.ssm_norm.weight", size)
 
-    def attention(block: str) -> None:
+    def attention(block: str, queries: int, keys: int, size: int) -> None:
         if recipe.family == "phi3":
             matrix(f"{block}.attn_qkv", queries + 2 * keys, hidden)
         else:
             matrix(f"{block}.attn_q", queries * (2 if recipe.family == "qwen35" else 1), hidden)
             matrix(f"{block}.attn_k", keys, hidden)
-            matrix(f"{block}.attn_v", keys, hidden)
+            if not recipe.keys_as_values:
+                matrix(f"{block}.attn_v", keys, hidden)
         matrix(f"{block}.attn_output", hidden, queries, 0.7)
-        if recipe.family in {"qwen3", "qwen3moe", "gemma3", "lfm2", "qwen35"}:
-            vector(f"{block}.attn_q_norm.weight", recipe.head_size)
-            vector(f"{block}.attn_k_norm.weight", recipe.head_size)
+        if recipe.family in {"qwen3", "qwen3moe", "gemma3", "gemma4", "lfm2", "qwen35"}:
+            mean = 0.3 if recipe.family == "gemma4" else 1.0  # whose scores nothing else scales
+            vector(f"{block}.attn_q_norm.weight", size, mean)
+            vector(f"{block}.attn_k_norm.weight", size, mean)
 
-    hidden, queries, keys = recipe.hidden, recipe.heads * recipe.head_size, recipe.kv_heads * recipe.head_size
+    def additions(block: str) -> None:
+        matrix(f"{block}.inp_gate", recipe.additions, hidden)
+        matrix(f"{block}.proj", hidden, recipe.additions)
+        vector(f"{block}.post_norm.weight", hidden)
+
+    hidden = recipe.hidden
     sizes = 0.35 * np.exp(1.5 * random.standard_normal((VOCABULARY, 1)))
     matrix("token_embd", VOCABULARY, hidden)
     matrices["token_embd.weight"] *= sizes.astype(np.float32) if recipe.tied else 16
@@ -269,15 +294,29 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
     if not recipe.tied:
         matrix("output", VOCABULARY, hidden)
         matrices["output.weight"] *= sizes.astype(np.float32)
+    if recipe.additions:
+        numbers = recipe.layers * recipe.additions
+        matrix("per_layer_token_embd", VOCABULARY, numbers)
+        matrices["per_layer_token_embd.weight"] *= (numbers / recipe.additions) ** 0.5
+        matrix("per_layer_model_proj", numbers, hidden)
+        vector("per_layer_proj_norm.weight", recipe.additions)
     for layer in range(recipe.layers):
         block = f"blk.{layer}"
+        queries, keys, size, width = recipe.sizes(layer)
         vector(f"{block}.attn_norm.weight", hidden)
-        gemma, oss = recipe.family in {"gemma2", "gemma3"}, recipe.family == "gpt-oss"
+        gemma, oss = recipe.family in {"gemma2", "gemma3", "gemma4"}, recipe.family == "gpt-oss"
         second = "post_attention_norm" if recipe.family in {"gpt-oss", "qwen35"} else "ffn_norm"
         vector(f"{block}.{second}.weight", hidden)
-        linear = recipe.family == "qwen35" and (layer + 1) % recipe.interval
-        (convolution if layer in recipe.convolutions else linear_attention if linear else attention)(block)
-        feed(block)
+        if layer in recipe.convolutions:
+            convolution(block)
+        elif recipe.family == "qwen35" and (layer + 1) % recipe.interval:
+            linear_attention(block)
+        else:
+            attention(block, queries, keys, size)
+        feed(block, width)
+        if recipe.additions:
+            additions(block)
+            vector(f"{block}.layer_output_scale.weight", 1, 0.9)
         if recipe.biases:
             for part, size in (("q", queries), ("k", keys), ("v", keys)):
                 vector(f"{block}.attn_{part}.bias", size, 0.0, 0.3)

@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 NEIGHBOURS = {"llama", "smollm3", "granite"}
 """Families whose files keep a rotary pair next to each other."""
-GEMMA = {"gemma2", "gemma3"}
+GEMMA = {"gemma2", "gemma3", "gemma4"}
 EVERY_OTHER = {"gemma2", "gpt-oss"}
 """Families in which the first layer of two has a window."""
 
@@ -34,6 +34,7 @@ class Reference:
         self.tensors: dict[str, Floats] = numbers_of(path)
         self.num_ctx = num_ctx
         self.halves = halves
+        self._kept: dict[int, tuple[Floats, Floats]] = {}
 
     def fact(self, key: str, default: float = 0.0) -> float:
         value = self.header.metadata.get(f"{self.family}.{key}", default)
@@ -45,13 +46,28 @@ class Reference:
         if self.family in GEMMA:
             x = x * np.float32(math.sqrt(x.shape[1]))
         x = x * np.float32(self.fact("embedding_scale", 1.0))
+        inputs = self._inputs(ids, x) if "per_layer_model_proj.weight" in self.tensors else None
         for layer in range(int(self.fact("block_count"))):
             x = self._layer(x, f"blk.{layer}", layer)
+            if inputs is not None:
+                gate = _gelu(self._times(x, f"blk.{layer}.inp_gate")) * inputs[:, layer]
+                x = x + self._norm(self._times(gate, f"blk.{layer}.proj"), f"blk.{layer}.post_norm")
+            if f"blk.{layer}.layer_output_scale.weight" in self.tensors:
+                x = x * self.tensors[f"blk.{layer}.layer_output_scale.weight"]
         head = self.tensors.get("output.weight", self.tensors["token_embd.weight"])
         last = "token_embd_norm" if self.family == "lfm2" else "output_norm"
         logits: Floats = self._norm(x, last) @ head.T
         logits = logits / np.float32(self.fact("logit_scale", 1.0))
-        return _capped(logits, 30.0) if self.family == "gemma2" else logits
+        cap = self.fact("final_logit_softcapping", 30.0 if self.family in {"gemma2", "gemma4"} else 0.0)
+        return _capped(logits, cap) if cap else logits
+
+    def _inputs(self, ids: Sequence[int], x: Floats) -> Floats:
+        """[token][layer][numbers] of what layers add of their own."""
+        projected = self._times(x, "per_layer_model_proj") / np.float32(math.sqrt(x.shape[1]))
+        projected = projected.reshape(len(x), int(self.fact("block_count")), -1)
+        own = self.tensors["per_layer_token_embd.weight"][list(ids)].reshape(projected.shape)
+        own = own * np.float32(math.sqrt(own.shape[2]))
+        return (self._norm(projected, "per_layer_proj_norm") + own) / np.float32(math.sqrt(2))
 
     def _layer(self, x: Floats, block: str, layer: int) -> Floats:
         residual = np.float32(self.fact("residual_scale", 1.0))
@@ -127,6 +143,8 @@ class Reference:
         heads, size = int(self.fact("attention.head_count")), int(self.fact("attention.key_length"))
         size = size or x.shape[1] // heads
         kv_heads = self.header.head_count_kv or heads
+        if self.family == "gemma4":
+            return self._attention_of_two_shapes(x, block, layer, heads)
         if self.family == "phi3":
             fused = self._times(x, f"{block}.attn_qkv")
             parts = np.split(fused, [heads * size, (heads + kv_heads) * size], axis=1)
@@ -146,30 +164,68 @@ class Reference:
             query, key = self._rotate(query, near), self._rotate(key, near)
         if self.halves:
             key, value = (part.astype(np.float16).astype(np.float32) for part in (key, value))
-        repeats = heads // kv_heads
         scale = self.fact("attention.scale") or 1 / math.sqrt(size)
+        return self._mixed(query, key, value, block, window, scale, gate)
+
+    def _attention_of_two_shapes(self, x: Floats, block: str, layer: int, heads: int) -> Floats:
+        """Gemma 4's: layers with a window have other heads, the last layers the keys of the last of their shape."""
+        pattern = self.header.metadata[f"{self.family}.attention.sliding_window_pattern"]
+        near = [bool(each) for each in getattr(pattern, "values", pattern)]
+        size = self.tensors[f"{block}.attn_q_norm.weight"].shape[0]
+        own = len(near) - int(self.fact("attention.shared_kv_layers"))
+
+        def of(name: str) -> Floats:
+            return self._times(x, f"{block}.{name}").reshape(len(x), -1, size).swapaxes(0, 1)
+
+        query = self._rotate(self._norm(of("attn_q"), f"{block}.attn_q_norm"), near[layer])
+        if layer < own:
+            key, value = of("attn_k"), of("attn_v" if f"{block}.attn_v.weight" in self.tensors else "attn_k")
+            value = value / np.sqrt((value * value).mean(axis=-1, keepdims=True) + np.float32(self._epsilon))
+            key = self._rotate(self._norm(key, f"{block}.attn_k_norm"), near[layer])
+            if self.halves:
+                key, value = (part.astype(np.float16).astype(np.float32) for part in (key, value))
+            self._kept[layer] = key, value
+        key, value = self._kept[layer if layer < own else max(i for i in range(own) if near[i] == near[layer])]
+        window = int(self.fact("attention.sliding_window")) if near[layer] else 0
+        return self._mixed(query, key, value, block, window, 1.0)
+
+    def _mixed(
+        self,
+        query: Floats,
+        key: Floats,
+        value: Floats,
+        block: str,
+        window: int,
+        scale: float,
+        gate: Floats | None = None,
+    ) -> Floats:
+        """Of [heads, tokens, size] each."""
+        heads, count, _ = query.shape
+        repeats = heads // len(key)
         scores = query @ np.repeat(key, repeats, axis=0).swapaxes(1, 2) * np.float32(scale)
         if self.family == "gemma2":
             scores = _capped(scores, 50.0)
-        place = np.arange(len(x))
+        place = np.arange(count)
         hidden = place[None, :] > place[:, None]
         if window:
             hidden |= place[:, None] - place[None, :] >= window
         scores[:, hidden] = -np.inf
         if f"{block}.attn_sinks.weight" in self.tensors:
-            sinks = np.broadcast_to(self.tensors[f"{block}.attn_sinks.weight"][:, None, None], (heads, len(x), 1))
+            sinks = np.broadcast_to(self.tensors[f"{block}.attn_sinks.weight"][:, None, None], (heads, count, 1))
             scores = np.concatenate([scores, sinks], axis=2)
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        scores = (scores / scores.sum(axis=-1, keepdims=True))[:, :, : len(x)]
+        scores = (scores / scores.sum(axis=-1, keepdims=True))[:, :, :count]
         seen = scores @ np.repeat(value, repeats, axis=0)
         if gate is not None:
             seen = seen / (1 + np.exp(-gate))
-        mixed = seen.swapaxes(0, 1).reshape(len(x), -1)
+        mixed = seen.swapaxes(0, 1).reshape(count, -1)
         return self._times(mixed, f"{block}.attn_output")
 
     def _rotate(self, x: Floats, near: bool) -> Floats:
         """x: [heads, tokens, size]."""
         rotary = int(self.fact("rope.dimension_count")) or x.shape[-1]
+        if near and self.family == "gemma4":
+            rotary = int(self.fact("rope.dimension_count_swa", rotary))
         speeds, magnitude = self._speeds(rotary, near)
         turns = magnitude * np.exp(1j * np.arange(x.shape[1])[:, None] * speeds)
         y = x.copy()
@@ -183,13 +239,13 @@ class Reference:
         return y
 
     def _speeds(self, rotary: int, near: bool) -> tuple[NDArray[np.float64], float]:
-        base = 10000.0 if near else self.fact("rope.freq_base", 10000.0)
+        base = self.fact("rope.freq_base_swa", 10000.0) if near else self.fact("rope.freq_base", 10000.0)
         speeds = base ** (-np.arange(0, rotary, 2) / rotary)
         kind = self.header.metadata.get(f"{self.family}.rope.scaling.type")
         factor, first = self.fact("rope.scaling.factor", 1.0), self.fact("rope.scaling.original_context_length")
         if kind == "linear" and not near:
             speeds = speeds / factor
-        if "rope_freqs.weight" in self.tensors:
+        if "rope_freqs.weight" in self.tensors and not near:
             speeds = speeds / self.tensors["rope_freqs.weight"]
         if "rope_factors_long.weight" in self.tensors:
             speeds = speeds / self.tensors[f"rope_factors_{'long' if self.num_ctx > first else 'short'}.weight"]
@@ -202,8 +258,12 @@ class Reference:
         kept = 1 - np.clip((np.arange(rotary // 2) - low) / max(0.001, high - low), 0, 1)
         return speeds / factor * (1 - kept) + speeds * kept, 1 + 0.1 * math.log(factor)
 
+    @property
+    def _epsilon(self) -> float:
+        return self.fact("attention.layer_norm_rms_epsilon")
+
     def _norm(self, x: Floats, name: str) -> Floats:
-        root = np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(self.fact("attention.layer_norm_rms_epsilon")))
+        root = np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(self._epsilon))
         normed: Floats = x / root * self.tensors[f"{name}.weight"]
         return normed
 

@@ -25,6 +25,29 @@ _SHORT = {"rope.scaling.original_context_length": 4096, "rope.scaling.attn_facto
 _FACTORS = {"rope_factors_long.weight": _SLOPE, "rope_factors_short.weight": [1.1] * 32}
 _SCALES = {"embedding_scale": 1.5, "residual_scale": 0.4, "attention.scale": 0.2, "logit_scale": 2.5}
 
+_TWO_SHAPES = {
+    "attention.sliding_window": 48,
+    "attention.sliding_window_pattern": [True, False, True, False, True, True, False],
+    "attention.key_length_swa": 64,
+    "attention.value_length_swa": 64,
+    "attention.head_count_kv": [4, 2, 4, 2, 4, 4, 2],
+    "attention.shared_kv_layers": 3,
+    "feed_forward_length": [256, 256, 256, 256, 512, 512, 512],
+    "rope.dimension_count_swa": 64,
+    "rope.freq_base": 1000000.0,
+    "rope.freq_base_swa": 10000.0,
+    "final_logit_softcapping": 30.0,
+}
+_ONE_SHAPE = {
+    "attention.sliding_window": 48,
+    "attention.sliding_window_pattern": [True, False, True],
+    "attention.key_length_swa": 128,
+    "attention.value_length_swa": 128,
+    "rope.dimension_count_swa": 128,
+    "embedding_length_per_layer_input": 0,
+}
+_PARTLY_TURNED = {"rope_freqs.weight": [1.0] * 16 + [1e30] * 48}
+
 RECIPES = {
     "llama": Recipe(),
     "llama, tied": Recipe(tied=True),
@@ -40,6 +63,21 @@ RECIPES = {
     "gemma2": Recipe(family="gemma2", tied=True, layers=3, head_size=128, settings=_WINDOW),
     "gemma3": Recipe(family="gemma3", layers=7, head_size=128, settings=_WINDOW),
     "gemma3, linear": Recipe(family="gemma3", layers=7, settings=_WINDOW | _LINEAR),
+    "gemma4": Recipe(
+        family="gemma4",
+        layers=7,
+        head_size=128,
+        tied=True,
+        additions=64,
+        extra=_PARTLY_TURNED,
+        settings=_TWO_SHAPES | {"embedding_length_per_layer_input": 64},
+    ),
+    "gemma4, keys as values": Recipe(
+        family="gemma4", layers=3, head_size=128, keys_as_values=True, extra=_PARTLY_TURNED, settings=_ONE_SHAPE
+    ),
+    "llama, heads of 80": Recipe(head_size=80),
+    "qwen3, heads of 40": Recipe(family="qwen3", head_size=40),
+    "phi3, heads of 72": Recipe(family="phi3", head_size=72, kv_heads=4, hidden=288),
     "phi3": Recipe(family="phi3", kv_heads=4),
     "phi3, part of a head": Recipe(family="phi3", rotary=48),
     "phi3, short": Recipe(family="phi3", settings=_SHORT, extra=_FACTORS),

@@ -34,6 +34,24 @@ RECIPES = (
     replace(SMALL, family="qwen3moe", experts=3),
     replace(SMALL, family="lfm2", layers=2, convolutions=(1,)),
     replace(SMALL, family="qwen35", layers=4),
+    replace(
+        SMALL,
+        family="gemma4",
+        layers=3,
+        head_size=64,
+        additions=32,
+        settings={
+            "attention.sliding_window": 4,
+            "attention.sliding_window_pattern": [True, False, False],
+            "attention.key_length_swa": 48,
+            "attention.value_length_swa": 48,
+            "attention.head_count_kv": [2, 1, 1],
+            "attention.shared_kv_layers": 1,
+            "embedding_length_per_layer_input": 32,
+            "feed_forward_length": [64, 64, 96],
+            "rope.dimension_count_swa": 48,
+        },
+    ),
     replace(SMALL, family="gpt-oss", experts=2, biases=True, settings={"attention.sliding_window": 4}),
 )
 NUMBERS: Sequence[Value] = (
@@ -185,7 +203,9 @@ def test_bytes_turned_anywhere_are_refused_or_compute(models: Sequence[Path], tm
         ({"llama.block_count": 2}, "there are tensors of 1 layers"),
         ({"llama.embedding_length": 96}, "the embeddings are 64 wide"),
         ({"llama.feed_forward_length": 96}, "ffn_gate"),
-        ({"llama.attention.key_length": 48, "llama.attention.value_length": 48}, "multiple"),
+        ({"llama.attention.key_length": 33, "llama.attention.value_length": 33}, "multiple"),
+        ({"llama.attention.key_length": 40, "llama.attention.value_length": 40}, "multiple"),
+        ({"llama.attention.key_length": 48, "llama.attention.value_length": 48}, "attn_q"),
     ],
 )
 def test_numbers_that_do_not_fit_are_named(
@@ -238,6 +258,32 @@ def test_numbers_of_linear_attention_that_do_not_fit_are_named(
     change: dict[str, Value], word: str, models: Sequence[Path], tmp_path: Path
 ) -> None:
     parts = Parts(models[[recipe.family for recipe in RECIPES].index("qwen35")])
+    parts.metadata |= change
+    assert word in (tried(parts.write(tmp_path / "changed.gguf")) or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"gemma4.attention.sliding_window_pattern": [True, False]}, "each layer"),
+        ({"gemma4.attention.sliding_window_pattern": [1, 0, 0]}, "each layer"),
+        ({"gemma4.attention.sliding_window_pattern": [True, False, True]}, "another shape"),
+        ({"gemma4.attention.sliding_window_pattern": [True, True, False]}, "has keys"),
+        ({"gemma4.attention.shared_kv_layers": 3}, "has keys"),
+        ({"gemma4.attention.shared_kv_layers": -1}, "shared_kv_layers"),
+        ({"gemma4.attention.head_count_kv": [2, 1, 2]}, "another shape"),
+        ({"gemma4.attention.head_count_kv": [2, 0, 0]}, "of keys"),
+        ({"gemma4.attention.key_length_swa": 30, "gemma4.attention.value_length_swa": 30}, "rotates"),
+        ({"gemma4.embedding_length_per_layer_input": 64}, "inp_gate"),
+        ({"gemma4.embedding_length_per_layer_input": 0}, "inp_gate"),
+        ({"gemma4.expert_count": 4}, "experts"),
+        ({"tokenizer.ggml.suppress_tokens": [1]}, "suppresses"),
+    ],
+)
+def test_numbers_of_layers_of_two_shapes_that_do_not_fit_are_named(
+    change: dict[str, Value], word: str, models: Sequence[Path], tmp_path: Path
+) -> None:
+    parts = Parts(models[[recipe.family for recipe in RECIPES].index("gemma4")])
     parts.metadata |= change
     assert word in (tried(parts.write(tmp_path / "changed.gguf")) or "")
 

@@ -117,6 +117,32 @@ def test_sentence_pieces(changes: dict[str, Value], tmp_path: Path) -> None:
     assert_equal(with_vocabulary(tmp_path / "model.gguf", metadata | changes), 1000, seed=4)
 
 
+def test_pieces_with_recorded_merges(tmp_path: Path) -> None:
+    """Gemma 4's: SentencePiece's pieces, merged in the order that the file records."""
+    metadata = sentence_pieces()
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    ends = [*("\n" * count for count in (1, 2, 4)), "\t", "▁▁▁"]
+    pieces = dict.fromkeys([*tokens[259:-3], *ends, *(letter for text in texts(300, seed=3) for letter in text)])
+    pieces.pop(" ")
+    tokens[259:-3] = pieces
+    known = set(pieces)
+    merges = [
+        f"{piece[:cut]} {piece[cut:]}"
+        for piece in sorted(pieces, key=lambda piece: (len(piece), piece))
+        for cut in range(1, len(piece))
+        if piece[:cut] in known and piece[cut:] in known and "\n" not in piece
+    ]
+    changes: dict[str, Value] = {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * len(pieces), 3, 3, 4],
+        "tokenizer.ggml.scores": [0.0] * len(tokens),
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    assert_equal(with_vocabulary(tmp_path / "model.gguf", metadata | changes), 1000, seed=5)
+
+
 CALLS = frozenset({"<|return|>", "<|call|>", "<|calls|>", "<|flush|>"})
 NO_ENDS = ("<|eot|>", "<|end_of_turn|>", "<|eos|>", "<|endofresponse|>", "<|role_end|>", "[|endofturn|]", "<seed:eos>")
 """Texts of some models that end nothing unless the file says so."""

@@ -56,7 +56,7 @@ def test_states_are_a_sequences_and_the_rest_a_tokens() -> None:
         weights=0, vocabulary=0, embedding=64, blocks=4, heads=4, kv_heads=4, interval=2, channels=100, state=1000
     )
     load = LoadOptions(num_ctx=10, slots=3, cache_type="f16")
-    assert mixed.kv_heads == (0, 4, 0, 4)
+    assert (mixed.numbers, mixed.keyless) == (2 * 4 * 32, 2)
     assert estimate(mixed, load).cache == 8 * 32 * 30 * 2 + 2 * 1000 * 3 * 4
     assert estimate(mixed, load, CPU).cache - estimate(mixed, load).cache == 2 * 100 * 30 * 2
 
@@ -64,6 +64,14 @@ def test_states_are_a_sequences_and_the_rest_a_tokens() -> None:
 def test_heads_may_have_their_own_length() -> None:
     own = shape(weights=0, vocabulary=0, embedding=64, blocks=1, heads=4, kv_heads=1, key=256, value=128)
     assert estimate(own, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == 384 * 10 * 2
+
+
+def test_layers_may_have_other_heads_or_read_the_keys_of_others() -> None:
+    two = shape(
+        weights=0, vocabulary=0, embedding=64, blocks=4, heads=4, kv_heads=(1, 2, 1, 2), key=512, value=512,
+        near=(True, False, True, False), near_length=256, shared=2,
+    )  # fmt: skip
+    assert estimate(two, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == (512 + 2 * 1024) * 10 * 2
 
 
 def test_weights_count_as_they_lie_in_the_file() -> None:

@@ -171,7 +171,7 @@ def use(path: Path) -> None:
         key=lengths[0],
         value=lengths[1],
     )
-    assert len(layout.kv_heads) <= MAX_LAYERS
+    assert 0 <= layout.numbers <= MAX_LAYERS << 31
     context = context_of(None, 0, header.context_length)
     assert context > 0
     assert (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.engine.cpu.families.family import Pairs
-from puna.engine.cpu.packing import TILE, Floats, Order, Unpacked, floats, pack
+from puna.engine.cpu.packing import GROUP, TILE, Floats, Order, Unpacked, floats, pack
 from puna.engine.cpu.reader import Tensors
 from puna.engine.cpu.rope import Rope, rope
 from puna.engine.cpu.shape import Dimensions, LayerKind, LayerShape
 from puna.engine.cpu.structures import (
+    AdditionStruct,
     ConvolutionStruct,
     DeltaStruct,
+    InputsStruct,
     LayerStruct,
     MatrixStruct,
     MixtureStruct,
@@ -49,8 +52,8 @@ def assemble(library: ctypes.CDLL, shape: Dimensions, tensors: Tensors, *, num_c
     """
     builder = _Builder(library, shape, tensors)
     layers = (LayerStruct * len(shape.layers))()
-    for number, (layer, layer_shape) in enumerate(zip(layers, shape.layers, strict=True)):
-        builder.layer(layer, f"blk.{number}", layer_shape)
+    for number, layer in enumerate(layers):
+        builder.layer(layer, number)
     model = builder.model(num_ctx)
     model.layer = ctypes.addressof(layers)
     further = tuple(f"blk.{len(shape.layers) + number}." for number in range(shape.further))
@@ -113,7 +116,30 @@ class _Builder:
             model.rope[number].pairs = len(found.speeds)
             model.rope[number].magnitude = found.magnitude
             model.ropes = number + 1
+        if shape.additions:
+            model.inputs = self._inputs(vocabulary)
         return model
+
+    def _inputs(self, vocabulary: int) -> int:
+        """Of the layers' additions: a token's row of the file for all layers, and its embedding, projected."""
+        shape, name = self._shape, "per_layer_token_embd.weight"
+        numbers = len(shape.layers) * shape.additions
+        info, rows = self._tensors.info(name, numbers, vocabulary), self._tensors.bytes(name)
+        if shape.additions % info.type.block_size:
+            raise LoadFailed(f"the cpu engine cannot part '{name}' in {info.type.name} into {shape.additions} a layer")
+        inputs = InputsStruct(
+            rows=rows.ctypes.data,
+            rows_bytes=rows.nbytes,
+            norm=self._vector("per_layer_proj_norm.weight", shape.additions),
+            type=info.type.value,
+            width=shape.additions,
+            scale=math.sqrt(shape.additions),
+            share=math.sqrt(0.5),
+        )
+        place, scale = partial(setattr, inputs, "projection"), 1 / math.sqrt(shape.hidden)
+        self._matrix(place, "per_layer_model_proj", numbers, shape.hidden, scale=scale)
+        self.held.append(inputs)
+        return ctypes.addressof(inputs)
 
     def _vocabulary(self) -> int:
         info = self._tensors.info("token_embd.weight")
@@ -129,14 +155,16 @@ class _Builder:
         found = [rope(shape.rope_base, shape.rotary, shape.rope_scaling, factors)]
         if self._own_rope:
             scaled = shape.window_scaling == shape.rope_scaling
-            found.append(rope(shape.window_base, shape.rotary, shape.window_scaling, factors if scaled else None))
+            factors = factors if scaled else None
+            found.append(rope(shape.window_base, shape.window_rotary, shape.window_scaling, factors))
         return found
 
     @property
     def _own_rope(self) -> bool:
         """Layers with a window turn at other speeds."""
         shape = self._shape
-        return (shape.window_base, shape.window_scaling) != (shape.rope_base, shape.rope_scaling)
+        others = (shape.rope_base, shape.rotary, shape.rope_scaling)
+        return (shape.window_base, shape.window_rotary, shape.window_scaling) != others
 
     def _factors(self, num_ctx: int) -> Floats | None:
         """Divisors of speeds: the same for all contexts, or one set up to the first context and one beyond."""
@@ -152,8 +180,10 @@ class _Builder:
 
     # ---------------------------------------------------------------------------------------------------- one layer
 
-    def layer(self, layer: LayerStruct, block: str, wanted: LayerShape) -> None:
-        shape, family = self._shape, self._shape.family
+    def layer(self, layer: LayerStruct, number: int) -> None:
+        shape, family, block = self._shape, self._shape.family, f"blk.{number}"
+        wanted = shape.layers[number]
+        layer.kv_heads, layer.head, layer.between = wanted.kv_heads, wanted.head_size, wanted.feed_forward
         norms = {
             "attention_norm": family.norms.attention,
             "post_attention_norm": family.norms.after_attention,
@@ -163,50 +193,86 @@ class _Builder:
         for field, name in norms.items():
             if name is not None:
                 setattr(layer, field, self._vector(f"{block}.{name}.weight", shape.hidden))
-        part = {
-            LayerKind.ATTENTION: self._attention,
-            LayerKind.CONVOLUTION: self._convolution,
-            LayerKind.LINEAR: self._linear_attention,
-        }
-        part[wanted.kind](layer, block)
+        if wanted.kind is LayerKind.CONVOLUTION:
+            self._convolution(layer, block)
+        elif wanted.kind is LayerKind.LINEAR:
+            self._linear_attention(layer, block)
+        else:
+            self._attention(layer, block, wanted, own_keys=wanted.keys_of == number)
         if family.experts is None:
-            self._feed_forward(layer, block)
+            self._feed_forward(layer, block, wanted.feed_forward)
         else:
             self._mixture(layer, block)
         layer.window = wanted.window
         layer.rope = -1 if not wanted.turned else int(bool(wanted.window) and self._own_rope)
+        if shape.additions:
+            self._addition(layer, block)
+        if family.own_shapes and f"{block}.layer_output_scale.weight" in self._tensors:
+            layer.scale = float(self._numbers(f"{block}.layer_output_scale.weight", 1)[0])
+            if not layer.scale:
+                raise LoadFailed(f"the cpu engine cannot scale what leaves layer {number} by 0")
 
-    def _attention(self, layer: LayerStruct, block: str) -> None:
+    def _attention(self, layer: LayerStruct, block: str, wanted: LayerShape, *, own_keys: bool) -> None:
         shape, family = self._shape, self._shape.family
+        size, rotary = wanted.head_size, shape.window_rotary if wanted.window else shape.rotary
         if family.head_norms:
-            for field, name in (("query_norm", "attn_q_norm"), ("key_norm", "attn_k_norm")):
-                numbers = self._numbers(f"{block}.{name}.weight", shape.head_size)
-                setattr(layer, field, self._hold(np.ascontiguousarray(numbers[self._within_head()])))
+            layer.query_norm = self._head_norm(f"{block}.attn_q_norm.weight", size, rotary)
+            if own_keys:
+                layer.key_norm = self._head_norm(f"{block}.attn_k_norm.weight", size, rotary)
+        if family.value_norms and own_keys:
+            layer.value_norm = self._hold(np.pad(np.ones(size, np.float32), (0, -size % GROUP)))
         if family.sinks:
             layer.sinks = self._vector(f"{block}.attn_sinks.weight", shape.heads)
-        queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
-        parts = [("query", "attn_q", queries, True), ("key", "attn_k", keys, True), ("value", "attn_v", keys, False)]
+        heads = (shape.heads, wanted.kv_heads, wanted.kv_heads)
+        values = f"{block}.attn_v.weight" in self._tensors or not family.value_norms
+        names = ("attn_q", "attn_k", "attn_v" if values else "attn_k")
         if family.gated:
-            self._gated_queries(layer, block)
-            del parts[0]
+            self._gated_queries(layer, block, size, rotary)
         fused, first = f"{block}.attn_qkv.weight" in self._tensors, 0
-        for field, name, outputs, turned in parts:
-            order = self._order(outputs, turned=turned, first=first)
-            tensor = "attn_qkv" if fused else name
-            rows = queries + 2 * keys if fused else outputs
-            place = partial(setattr, layer, field)
-            self._matrix(place, f"{block}.{tensor}", outputs, shape.hidden, order, rows=rows)
-            first += outputs if fused else 0
+        for field, name, count in zip(("query", "key", "value"), names, heads, strict=True):
+            if field == "query" and family.gated:
+                continue
+            if field != "query" and not own_keys:
+                self._unused(f"{block}.{name}")
+                continue
+            order = self._order(count, size, rotary if field != "value" else 0, first)
+            tensor, rows = ("attn_qkv", sum(heads) * size) if fused else (name, count * size)
+            self._matrix(
+                partial(setattr, layer, field), f"{block}.{tensor}", count * size, shape.hidden, order, rows=rows
+            )
+            first += count * size if fused else 0
+        if not own_keys:
+            self._unused(f"{block}.attn_k_norm")
         place = partial(setattr, layer, "output")
-        self._matrix(place, f"{block}.attn_output", shape.hidden, queries, scale=shape.residual_scale)
+        self._matrix(place, f"{block}.attn_output", shape.hidden, shape.heads * size, scale=shape.residual_scale)
 
-    def _gated_queries(self, layer: LayerStruct, block: str) -> None:
+    def _head_norm(self, name: str, size: int, rotary: int) -> int:
+        """In the order of a head's rows, with zeros to whole groups."""
+        numbers = self._numbers(name, size)[self._within_head(size, rotary)]
+        return self._hold(np.pad(np.ascontiguousarray(numbers), (0, -size % GROUP)))
+
+    def _unused(self, name: str) -> None:
+        """A layer that reads another's keys may have some of its own in the file; nobody asks for them."""
+        if f"{name}.weight" in self._tensors:
+            self._tensors.info(f"{name}.weight")
+
+    def _addition(self, layer: LayerStruct, block: str) -> None:
+        shape = self._shape
+        addition = AdditionStruct(norm=self._vector(f"{block}.post_norm.weight", shape.hidden))
+        self._matrix(partial(setattr, addition, "gate"), f"{block}.inp_gate", shape.additions, shape.hidden)
+        self._matrix(partial(setattr, addition, "output"), f"{block}.proj", shape.hidden, shape.additions)
+        self.held.append(addition)
+        layer.addition = ctypes.addressof(addition)
+
+    def _gated_queries(self, layer: LayerStruct, block: str, size: int, rotary: int) -> None:
         """Of each head first its queries, then what gates its outcome."""
         shape = self._shape
-        outputs, begins = shape.heads * shape.head_size, 2 * shape.head_size * np.arange(shape.heads)[:, None]
-        gates = np.arange(shape.head_size, 2 * shape.head_size)
-        for field, within in (("query", self._within_head()), ("attention_gate", gates)):
-            order = (begins + within).reshape(-1).astype(np.int32)
+        outputs, begins = shape.heads * size, 2 * size * np.arange(shape.heads)[:, None]
+        for field, within in (
+            ("query", self._within_head(size, rotary)),
+            ("attention_gate", np.arange(size, 2 * size)),
+        ):
+            order = _filled(begins + within)
             place = partial(setattr, layer, field)
             self._matrix(place, f"{block}.attn_q", outputs, shape.hidden, order, rows=2 * outputs)
 
@@ -251,9 +317,8 @@ class _Builder:
         self.held.append(convolution)
         layer.convolution = ctypes.addressof(convolution)
 
-    def _feed_forward(self, layer: LayerStruct, block: str) -> None:
+    def _feed_forward(self, layer: LayerStruct, block: str, width: int) -> None:
         shape = self._shape
-        width = shape.feed_forward
         if f"{block}.ffn_gate.weight" in self._tensors:
             self._matrix(partial(setattr, layer, "gate"), f"{block}.ffn_gate", width, shape.hidden)
             self._matrix(partial(setattr, layer, "up"), f"{block}.ffn_up", width, shape.hidden)
@@ -337,7 +402,7 @@ class _Builder:
             name=info.name,
             type=info.type,
             data=self._tensors.bytes(info.name),
-            outputs=outputs,
+            outputs=outputs if order is None else len(order),
             k=k,
             order=order,
             bias=self._bias(name, rows or outputs, order) if bias is None else bias,
@@ -353,22 +418,23 @@ class _Builder:
         if f"{name}.bias" not in self._tensors:
             return None
         numbers = self._numbers(f"{name}.bias", rows)
-        return numbers if order is None else numbers[order]
+        return numbers if order is None else np.where(order < 0, np.float32(0), numbers[order])
 
-    def _order(self, outputs: int, *, turned: bool, first: int) -> Order | None:
-        """Rows of heads, beginning with row `first`. None: as they lie in a tensor of their own."""
-        if turned and self._shape.family.pairs is Pairs.HALVES:
-            size = self._shape.head_size
-            rows = np.arange(0, outputs, size)[:, None] + self._within_head()
-            return (first + rows).reshape(-1).astype(np.int32)
-        return np.arange(first, first + outputs, dtype=np.int32) if first else None
+    def _order(self, heads: int, size: int, rotary: int, first: int) -> Order | None:
+        """Rows of heads, beginning with row `first`, each filled up with rows of zeros (-1) to whole groups. `rotary`:
+        how many elements of a head are turned. None: as they lie in a tensor of their own.
+        """
+        turned = rotary and self._shape.family.pairs is Pairs.HALVES
+        if not (turned or first or size % GROUP):
+            return None
+        rows = first + np.arange(heads)[:, None] * size + self._within_head(size, rotary)
+        return _filled(rows)
 
-    def _within_head(self) -> NDArray[np.intp]:
+    def _within_head(self, size: int, rotary: int) -> NDArray[np.intp]:
         """The order of a head's elements in which the two of each pair are neighbours, as the library turns them."""
-        shape = self._shape
-        order = np.arange(shape.head_size)
-        if shape.family.pairs is Pairs.HALVES:
-            order[: shape.rotary] = order[: shape.rotary].reshape(2, -1).T.reshape(-1)
+        order = np.arange(size)
+        if self._shape.family.pairs is Pairs.HALVES:
+            order[:rotary] = order[:rotary].reshape(2, -1).T.reshape(-1)
         return order
 
     def _vector(self, name: str, size: int) -> int:
@@ -385,3 +451,8 @@ class _Builder:
         """Its address; it is kept."""
         self.held.append(array)
         return array.ctypes.data
+
+
+def _filled(rows: NDArray[np.intp]) -> Order:
+    """Heads' rows, [heads][size], one after another, each filled up with rows of zeros (-1) to whole groups."""
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % GROUP)), constant_values=-1).reshape(-1).astype(np.int32)

@@ -103,18 +103,20 @@ class Forward:
         return sum(self._layer_blocks)
 
     def _sizes_of_blocks(self) -> list[int]:
-        """Bytes of a block in each layer."""
-        shape, library = self._shape, self._library
-        sizes = {
-            LayerKind.ATTENTION: library.puna_block_bytes(
-                self._assembly.model.cache_type, shape.kv_heads, shape.head_size
-            ),
-            LayerKind.LINEAR: (
-                library.puna_delta_bytes(linear.keys, linear.values, linear.size) if (linear := shape.linear) else 0
-            ),
-            LayerKind.CONVOLUTION: library.puna_convolution_bytes(shape.hidden),
-        }
-        return [sizes[layer.kind] for layer in shape.layers]
+        """Bytes of a block in each layer, 0 in one that reads another's."""
+        library, cache_type, linear = self._library, self._assembly.model.cache_type, self._shape.linear
+        sizes: list[int] = []
+        for number, layer in enumerate(self._shape.layers):
+            if layer.keys_of != number:
+                sizes.append(0)
+            elif layer.kind is LayerKind.CONVOLUTION:
+                sizes.append(library.puna_convolution_bytes(self._shape.hidden))
+            elif layer.kind is LayerKind.LINEAR:
+                assert linear is not None
+                sizes.append(library.puna_delta_bytes(linear.keys, linear.values, linear.size))
+            else:
+                sizes.append(library.puna_block_bytes(cache_type, layer.kv_heads, layer.head_size))
+        return sizes
 
     @property
     def bytes_per_state(self) -> int:
@@ -136,8 +138,9 @@ class Forward:
             delta.states, delta.states_bytes = states.ctypes.data + begin, states.nbytes - begin
             delta.states_stride = self.bytes_per_state
         assembly.model.states = n_states if assembly.deltas else 0
-        begins = itertools.accumulate(self._layer_blocks, initial=0)
-        for begin, layer in zip(begins, assembly.layers, strict=False):
+        begins = list(itertools.accumulate(self._layer_blocks, initial=0))
+        for layer, shape in zip(assembly.layers, self._shape.layers, strict=True):
+            begin = begins[shape.keys_of]
             layer.cache, layer.cache_bytes, layer.cache_stride = cache.ctypes.data + begin, cache.nbytes - begin, stride
         assembly.model.blocks = n_blocks
         self._engine = self._library.puna_create(

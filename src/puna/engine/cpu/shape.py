@@ -38,11 +38,18 @@ class LayerKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerShape:
-    """`window`: how many positions a row sees, itself included; 0: all. `turned`: it is told positions."""
+    """`window`: how many positions a row sees, itself included; 0: all. `turned`: it is told positions.
+
+    `keys_of`: the layer whose keys and values it reads, its own number if they are its own. Sizes as of Dimensions.
+    """
 
     kind: LayerKind
     window: int
     turned: bool
+    keys_of: int
+    kv_heads: int
+    head_size: int
+    feed_forward: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +68,14 @@ class LinearShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dimensions:
-    """Counts and sizes in elements. `rotary`: how many elements of a head are rotated.
+    """Counts and sizes in elements, the most that any layer has. `rotary`: how many elements of a head are rotated;
+    `window_rotary`: of one in a layer with a window.
 
     `feed_forward`: the width between gate and down, of one expert where there are `experts`, of which a row takes
     `used`, their shares multiplied by `share_scale`. `taps`: how many tokens a convolution sees, itself included; 0
     where there is none. `further`: blocks behind the layers, which foretell tokens and are not run. `window_base`: of
-    the rope of layers with a window. Caps are 0 where there are none.
+    the rope of layers with a window. `additions`: the width of what each layer adds of its own. Caps and additions are
+    0 where there are none.
     """
 
     family: Family
@@ -76,6 +85,7 @@ class Dimensions:
     kv_heads: int
     head_size: int
     rotary: int
+    window_rotary: int
     feed_forward: int
     experts: int
     used: int
@@ -95,6 +105,7 @@ class Dimensions:
     embedding_scale: float
     residual_scale: float
     logit_divisor: float
+    additions: int
 
 
 def read_shape(header: Header) -> Dimensions:
@@ -113,16 +124,18 @@ def read_shape(header: Header) -> Dimensions:
     windows, caps, mixture = family.windows, family.caps, family.experts
     own_base = windows.base if windows is not None else None
     width = hidden // heads if layers == family.wide else head_size
-    keys = _heads_of_keys(family, facts, layers, heads)
+    rotary = facts.whole("rope.dimension_count", head_size)
+    each = _layers(family, facts, layers, heads, head_size)
     shape = Dimensions(
         family=family,
-        layers=_layers(family, facts, keys),
+        layers=each,
         hidden=hidden,
         heads=heads,
-        kv_heads=max(keys),
-        head_size=head_size,
-        rotary=facts.whole("rope.dimension_count", head_size),
-        feed_forward=facts.whole("expert_feed_forward_length" if mixture else "feed_forward_length"),
+        kv_heads=max(layer.kv_heads for layer in each),
+        head_size=max(layer.head_size for layer in each),
+        rotary=rotary,
+        window_rotary=facts.whole("rope.dimension_count_swa", rotary) if family.own_shapes else rotary,
+        feed_forward=max(layer.feed_forward for layer in each),
         experts=facts.whole("expert_count") if mixture else 0,
         used=facts.whole("expert_used_count") if mixture else 0,
         share_scale=(facts.real("expert_weights_scale", 0.0) if mixture else 0.0) or 1.0,
@@ -135,12 +148,13 @@ def read_shape(header: Header) -> Dimensions:
         rope_scaling=scaling,
         window_base=facts.real("rope.freq_base_swa", own_base or base, above=1.0) if windows else base,
         window_scaling=scaling if own_base is None else _UNSCALED,
-        attention_scale=facts.real("attention.scale", 0.0) or 1 / math.sqrt(width),
+        attention_scale=1.0 if family.unscaled else facts.real("attention.scale", 0.0) or 1 / math.sqrt(width),
         attention_cap=facts.real("attn_logit_softcapping", caps.attention) if caps else 0.0,
         logit_cap=facts.real("final_logit_softcapping", caps.logits) if caps else 0.0,
         embedding_scale=_embedding_scale(family, facts, hidden),
         residual_scale=(facts.real("residual_scale", 0.0) if family.scales else 0.0) or 1.0,
         logit_divisor=(facts.real("logit_scale", 0.0) if family.scales else 0.0) or 1.0,
+        additions=facts.whole("embedding_length_per_layer_input", 0, least=0) if family.own_shapes else 0,
     )
     _check(shape)
     return shape
@@ -149,12 +163,55 @@ def read_shape(header: Header) -> Dimensions:
 _UNSCALED = RopeScaling(kind="none", factor=1.0, attention_factor=1.0, original_context=1, fast=32.0, slow=1.0)
 
 
+def _layers(family: Family, facts: _Facts, count: int, heads: int, head_size: int) -> tuple[LayerShape, ...]:
+    windows, size = family.windows, 0
+    if windows is not None:
+        size = facts.whole("attention.sliding_window", windows.size)
+    near = _with_windows(family, facts, count)
+    keys, widths = _heads_of_keys(family, facts, count, heads), _widths(family, facts, count)
+    near_size = facts.whole("attention.key_length_swa", head_size) if family.own_shapes else head_size
+    sizes = [near_size if each else head_size for each in near]
+    own = count - (facts.whole("attention.shared_kv_layers", 0, least=0) if family.own_shapes else 0)
+    turned = facts.flag("rope.scaling.finetuned", True) if family.scales else True
+    interval = facts.whole("full_attention_interval", family.linear.period) if family.linear else 1
+
+    def kind(number: int) -> LayerKind:
+        if (number + 1) % interval:
+            return LayerKind.LINEAR
+        return LayerKind.ATTENTION if keys[number] else LayerKind.CONVOLUTION
+
+    return tuple(
+        LayerShape(
+            kind=kind(number),
+            window=size if near[number] else 0,
+            turned=turned and (not family.unturned or (number + 1) % family.unturned != 0),
+            keys_of=number if number < own else _keys_of(number, near[:own], near),
+            kv_heads=keys[number],
+            head_size=sizes[number],
+            feed_forward=widths[number],
+        )
+        for number in range(count)
+    )
+
+
+def _with_windows(family: Family, facts: _Facts, count: int) -> Sequence[bool]:
+    """Which layers see the last positions only."""
+    if family.windows is None:
+        return (False,) * count
+    if family.own_shapes and (found := facts.flags("attention.sliding_window_pattern", count)) is not None:
+        return found
+    period = facts.whole("attention.sliding_window_pattern", family.windows.period)
+    return tuple(bool(number % period) for number in range(1, count + 1))
+
+
 def _heads_of_keys(family: Family, facts: _Facts, layers: int, heads: int) -> Sequence[int]:
-    """Of each layer: the same number in all that attend, 0 in those that convolve."""
-    if not family.convolutions:
+    """Of each layer: the same number in all that attend, 0 in those that convolve; or what each has of its own."""
+    if not (family.convolutions or family.own_shapes):
         return (facts.whole("attention.head_count_kv", heads),) * layers
     found = facts.each("attention.head_count_kv", layers)
-    if len(set(found) - {0}) != 1:
+    if family.own_shapes and (0 in found or any(heads % each for each in found)):
+        raise ModelFileError(f"the model file has {heads} heads for {', '.join(map(str, sorted(set(found))))} of keys")
+    if family.convolutions and len(set(found) - {0}) != 1:
         raise ModelFileError("the model file's layers have not all as many heads of keys")
     return found
 
@@ -183,21 +240,19 @@ def _linear(facts: _Facts) -> LinearShape:
 _MOST_HEADS = 1 << 12
 
 
-def _layers(family: Family, facts: _Facts, heads_of_keys: Sequence[int]) -> tuple[LayerShape, ...]:
-    windows, size, period = family.windows, 0, 1
-    if windows is not None:
-        size = facts.whole("attention.sliding_window", windows.size)
-        period = facts.whole("attention.sliding_window_pattern", windows.period)
-    turned = facts.flag("rope.scaling.finetuned", True) if family.scales else True
-    interval = facts.whole("full_attention_interval", family.linear.period) if family.linear else 1
-    return tuple(
-        LayerShape(
-            kind=LayerKind.LINEAR if number % interval else LayerKind.ATTENTION if heads else LayerKind.CONVOLUTION,
-            window=size if number % period else 0,
-            turned=turned and (not family.unturned or number % family.unturned != 0),
-        )
-        for number, heads in enumerate(heads_of_keys, 1)
-    )
+def _widths(family: Family, facts: _Facts, layers: int) -> Sequence[int]:
+    """Between gate and down, in each layer."""
+    if family.own_shapes:
+        return facts.each("feed_forward_length", layers)
+    return (facts.whole("expert_feed_forward_length" if family.experts else "feed_forward_length"),) * layers
+
+
+def _keys_of(number: int, own: Sequence[bool], near: Sequence[bool]) -> int:
+    """The last layer with keys of its own that has a window, or none, as layer `number`."""
+    for other in reversed(range(len(own))):
+        if own[other] == near[number]:
+            return other
+    raise ModelFileError(f"no layer of the model file has keys for layer {number}")
 
 
 _MOST_LAYERS = 1 << 16
@@ -226,8 +281,13 @@ def _check(shape: Dimensions) -> None:
     """ModelFileError for numbers that do not go together."""
     if shape.heads % shape.kv_heads:
         raise ModelFileError(f"the model file has {shape.heads} heads for {shape.kv_heads} heads of keys")
-    if shape.rotary % 2 or shape.rotary > shape.head_size:
-        raise ModelFileError(f"the model file rotates {shape.rotary} elements of heads of {shape.head_size}")
+    for layer in shape.layers:
+        read = shape.layers[layer.keys_of]
+        if (layer.kv_heads, layer.head_size) != (read.kv_heads, read.head_size):
+            raise ModelFileError("a layer of the model file reads keys of another shape than its own")
+        rotary = shape.window_rotary if layer.window else shape.rotary
+        if rotary % 2 or rotary > layer.head_size:
+            raise ModelFileError(f"the model file rotates {rotary} elements of heads of {layer.head_size}")
     if shape.rope_scaling.factor < 0:
         raise ModelFileError(f"the model file squeezes positions by {shape.rope_scaling.factor}")
     if shape.used > shape.experts:
@@ -246,6 +306,16 @@ class _Facts:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
             raise ModelFileError(f"the model file's {full} is {_words(value)}, not a usable number")
         return value
+
+    def flags(self, key: str, count: int) -> tuple[bool, ...] | None:
+        """One of true and false for each of `count` layers; None if there is a number, or nothing."""
+        full = f"{self._header.architecture}.{key}"
+        if isinstance(self._header.metadata.get(full, 0), int):
+            return None
+        found = self._header.flags(full)
+        if found is None or len(found) != count:
+            raise ModelFileError(f"the model file's {full} does not say it of each layer")
+        return found
 
     def each(self, key: str, count: int) -> tuple[int, ...]:
         """One number for each of `count` layers, which may be 0; a number alone is that of all."""

@@ -18,8 +18,8 @@ TYPES: frozenset[str] = frozenset({
 })  # fmt: skip
 """Tensor types that can be packed."""
 
-TOKENIZERS: frozenset[str] = frozenset({"gpt2", "llama"})
-"""`tokenizer.ggml.model`: byte-level BPE, and SentencePiece's BPE with scores."""
+TOKENIZERS: frozenset[str] = frozenset({"gpt2", "llama", "gemma4"})
+"""`tokenizer.ggml.model`: byte-level BPE, SentencePiece's BPE with scores, and Gemma 4's over its pieces."""
 
 PRE_TOKENIZERS: frozenset[str] = frozenset({
     "llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "smaug-bpe", "dbrx",
@@ -110,7 +110,7 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
         return f"the cpu engine runs no mixtures of experts of the family '{architecture}'"
     if of("expert_shared_count") or of("expert_shared_feed_forward_length"):
         return "the cpu engine has no experts that every token takes"
-    if any(not isinstance(of(key) or 0, int) for key in _COUNTS if not _may_be_none(family, key)):
+    if any(not isinstance(of(key) or 0, int) for key in _COUNTS if not _may_differ(family, key)):
         return "the cpu engine needs layers of one shape"
     if of("embedding_length_out"):
         return "the cpu engine gives logits, and this model something else"
@@ -130,14 +130,17 @@ def _why_not_metadata(architecture: str, metadata: Mapping[str, object]) -> str 
     scaling = of("rope.scaling.type")
     if scaling is not None and scaling not in family.rope_scaling:
         return f"the cpu engine has no rope scaling '{scaling}' for the family '{architecture}'"
-    keys, values = of("attention.key_length"), of("attention.value_length")
-    if keys != values:
+    if any(of(f"attention.key_length{end}") != of(f"attention.value_length{end}") for end in ("", "_swa")):
         return "the cpu engine needs keys and values of one length"
+    if metadata.get("tokenizer.ggml.suppress_tokens"):
+        return "the cpu engine suppresses no tokens"
     return _why_not_sizes(of) or _why_not_tokenizer(metadata)
 
 
-def _may_be_none(family: Family, key: str) -> bool:
-    """Whether a file tells by a 0 there that a layer is of another kind. What else differs, its reader says."""
+def _may_differ(family: Family, key: str) -> bool:
+    """Whether layers of this family may differ in that. What else differs, the file's reader says."""
+    if family.own_shapes:
+        return key != "attention.head_count"
     return family.convolutions and key == "attention.head_count_kv"
 
 
@@ -151,13 +154,15 @@ def _why_not_sizes(of: Callable[[str], object]) -> str | None:
         head = hidden // heads
     widths = {
         "embeddings": hidden,
-        "heads": head,
+        "all heads": head * heads if isinstance(head, int) and isinstance(heads, int) else None,
         "states": of("ssm.state_size"),
         "a feed-forward": of("expert_feed_forward_length") or of("feed_forward_length"),
     }
     for what, width in widths.items():
         if isinstance(width, int) and width % GROUP:
             return f"the cpu engine needs {what} of a multiple of {GROUP}, not {width}"
+    if isinstance(head, int) and head % 2:
+        return f"the cpu engine needs heads of an even number, not {head}"
     for size in (head, of("ssm.state_size")):
         if isinstance(size, int) and size > MOST_HEAD:
             return f"the cpu engine needs heads of at most {MOST_HEAD}, not {size}"

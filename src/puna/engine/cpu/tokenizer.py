@@ -1,11 +1,13 @@
 """Tokenizer: text to ids and back, from what the model file holds and nothing else; equal to llama.cpp's.
 
-Two kinds: byte-level BPE (words of a pattern, then recorded merges) and SentencePiece's (scores). Texts of special
-tokens are found first, the longest first, whatever the kind.
+Three kinds: byte-level BPE (words of a pattern, then recorded merges), SentencePiece's (scores), and Gemma 4's, which
+has SentencePiece's pieces and recorded merges. Texts of special tokens are found first, the longest first, whatever the
+kind.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 
@@ -65,13 +67,20 @@ class Tokenizer:
         self._texts = facts.texts("tokens")
         self._ids = {text: index for index, text in enumerate(self._texts)}
         self._kinds = bytearray(facts.kinds(len(self._texts)))
-        self._is_bytes = header.text("tokenizer.ggml.model") == "gpt2"
+        kind = header.text("tokenizer.ggml.model")
+        self._is_bytes, of_lines = kind == "gpt2", kind == "gemma4"
         rule = facts.rule() if self._is_bytes else WordRule((), add_bos=True)
         self.bos = facts.token("bos")
-        self.add_bos = facts.flag("add_bos_token", rule.add_bos) and self.bos is not None
+        self.add_bos = (of_lines or facts.flag("add_bos_token", rule.add_bos)) and self.bos is not None
         self.eos = self._ends(facts)
-        self._space_prefix = facts.flag("add_space_prefix", not self._is_bytes)
-        self._encode_text = self._byte_level(facts, rule) if self._is_bytes else self._sentence_pieces(facts)
+        self._space_prefix = facts.flag("add_space_prefix", not self._is_bytes) and not of_lines
+        self._encode_text = (
+            self._byte_level(facts, rule)
+            if self._is_bytes
+            else self._lines(facts)
+            if of_lines
+            else self._sentence_pieces(facts)
+        )
         self.pieces = ByteTexts(self._make_pieces())
         self.control = frozenset([token for token, kind in enumerate(self._kinds) if kind in _CONTROL])
         self._specials = self._find_specials()
@@ -161,18 +170,22 @@ class Tokenizer:
         for token in tokens:
             self._kinds[token] = Kind.CONTROL
 
-    # --------------------------------------------------------------------------------------------- the two kinds
+    # ------------------------------------------------------------------------------------------------- the kinds
 
-    def _byte_level(self, facts: _Metadata, rule: WordRule) -> Callable[[str], list[int]]:
+    def _recorded(self, facts: _Metadata, byte_ids: Sequence[int | None]) -> Merger:
+        """Merges pairs in the order in which the file records them."""
         ids = self._ids
         # Not parted: that would take as long as packing the weights. The first of equals counts.
         order = Places(facts.texts("merges"))
-        byte_ids: list[int | None] = [None] * 256  # a byte that is no token is left out
 
         def place(left: str, right: str) -> int | None:
             return order.get(f"{left} {right}") if left + right in ids and left in ids and right in ids else None
 
-        merger = Merger(ids, place, byte_ids)
+        return Merger(ids, place, byte_ids)
+
+    def _byte_level(self, facts: _Metadata, rule: WordRule) -> Callable[[str], list[int]]:
+        merger = self._recorded(facts, [None] * 256)  # a byte that is no token is left out
+        ids = self._ids
         whole = ids if rule.whole_words else {}
         cut = word_cutter(rule)
 
@@ -184,9 +197,23 @@ class Tokenizer:
 
         return lambda text: [token for word in cut(text) for token in word_ids(word)]
 
+    def _lines(self, facts: _Metadata) -> Callable[[str], list[int]]:
+        """Merges within lines, over spaces too; line ends together are one word, which may be a token."""
+        merger, ids = self._recorded(facts, self._named_bytes(lone=False)), self._ids
+
+        @remembered
+        def word_ids(word: str) -> tuple[int, ...]:
+            return (ids[word],) if word[0] == "\n" and word in ids else merger.merged(word)
+
+        return lambda text: [token for word in _LINES.findall(text.replace(" ", SPACE)) for token in word_ids(word)]
+
+    def _named_bytes(self, *, lone: bool) -> list[int | None]:
+        """Tokens of bytes by their names; `lone`: or by what they are."""
+        ids = self._ids
+        return [ids.get(f"<0x{byte:02X}>", ids.get(chr(byte)) if lone else None) for byte in range(256)]
+
     def _sentence_pieces(self, facts: _Metadata) -> Callable[[str], list[int]]:
-        byte_ids = [self._ids.get(f"<0x{byte:02X}>", self._ids.get(chr(byte))) for byte in range(256)]
-        encode = by_scores(self._ids, facts.scores(len(self._texts)), byte_ids)
+        encode = by_scores(self._ids, facts.scores(len(self._texts)), self._named_bytes(lone=True))
         return lambda text: encode(text.replace(" ", SPACE))
 
     def _make_pieces(self) -> list[bytes]:
@@ -216,6 +243,7 @@ class Tokenizer:
         return [_bytes_of(text) for text in self._texts]
 
 
+_LINES = re.compile(r"[^\n]+|\n+")
 _NO_BYTE = 0xFFFF
 _BETWEEN = "\uffff"
 

@@ -67,7 +67,7 @@ def vocabulary(model: str, tokens: Sequence[str], types: Sequence[int]) -> Piece
     """From a header's `tokenizer.ggml.model`, `.tokens` and `.token_type`; None for kinds whose bytes are not known."""
     if model == "gpt2":
         return Pieces(map(_byte_level, tokens))
-    if model == "llama" and len(types) == len(tokens):
+    if model in {"llama", "gemma4"} and len(types) == len(tokens):
         return Pieces(
             bytes([int(token[3:5], 16)]) if kind == _BYTE else token.replace("▁", " ").encode()
             for token, kind in zip(tokens, types, strict=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from puna.engine.cpu.families import (
     gemma2,
     gemma3,
+    gemma4,
     gpt_oss,
     granite,
     lfm2,
@@ -22,6 +23,20 @@ from puna.engine.cpu.families.family import Family
 
 FAMILIES: Mapping[str, Family] = {
     module.FAMILY.architecture: module.FAMILY
-    for module in (gemma2, gemma3, gpt_oss, granite, lfm2, llama, phi3, qwen2, qwen3, qwen35, qwen3moe, smollm3)
+    for module in (
+        gemma2,
+        gemma3,
+        gemma4,
+        gpt_oss,
+        granite,
+        lfm2,
+        llama,
+        phi3,
+        qwen2,
+        qwen3,
+        qwen35,
+        qwen3moe,
+        smollm3,
+    )
 }
 """By `general.architecture`."""

@@ -86,6 +86,9 @@ class Family:
     multiplies what it saw. `embedding_root`: embeddings are multiplied by the root of their width. `scales`:
     the file may name factors of embeddings, of what is added to the residual, and a divisor of logits. `wide`: models
     of so many layers scale attention by the width of the embedding over the heads, in place of a head's size; 0: none.
+    `value_norms`: values are normed too, without weights. `own_shapes`: layers with a window may have other heads than
+    those without, layers other widths, the last ones may read the keys of earlier ones, and each may add something of
+    its own and scale what leaves it. `unscaled`: scores of attention are as they are.
     """
 
     architecture: str
@@ -94,6 +97,8 @@ class Family:
     unturned: int = 0
     norms: Norms = field(default_factory=Norms)
     head_norms: bool = False
+    value_norms: bool = False
+    own_shapes: bool = False
     sinks: bool = False
     convolutions: bool = False
     linear: Linear | None = None
@@ -105,3 +110,4 @@ class Family:
     embedding_root: bool = False
     scales: bool = False
     wide: int = 0
+    unscaled: bool = False
