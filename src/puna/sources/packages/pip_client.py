@@ -84,7 +84,6 @@ async def download(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        cwd=scratch,
         env=_environment(scratch),
         start_new_session=True,
     )
@@ -164,7 +163,10 @@ class _Output:
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    """The user's, without our own settings (they hold keys), and with pip's temporary files where we can see them."""
+    """The user's, without our own settings (they hold keys), and with pip's temporary files where we can see them.
+
+    The directory is the user's too: `PIP_FIND_LINKS` and others may be relative to it.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PUNA_")}
     return environment | {
         "PYTHONUNBUFFERED": "1",
