@@ -207,5 +207,7 @@ BODIES: tuple[type[Shape], ...] = (
     DeleteBody,
     TransferBody,
     VerifyBody,
+    OutdatedBody,
+    SearchBody,
     CreateBody,
 )
