@@ -154,7 +154,7 @@ class _Download:
         while not await self._in_thread(self._partial.try_open):
             self._mailbox.put(Progress("waiting for another process that fetches the same"))
             await asyncio.sleep(_LOCKED_SECONDS)
-            if await self._in_thread(lambda: self._library.blobs.has(self._digest)):
+            if await self._in_thread(lambda: self._library.blobs.intact(self._digest, self._size)):
                 return False
         return True
 
