@@ -407,9 +407,9 @@ class Client:
     def push(self, model: str, *, insecure: bool = False) -> AsyncIterator[Progress]:
         return self._progress("/api/push", {"model": model, "insecure": insecure})
 
-    async def outdated(self, models: Sequence[str]) -> tuple[Renewal, ...]:
+    async def outdated(self, models: Sequence[str], *, insecure: bool = False) -> tuple[Renewal, ...]:
         """Of these models, or of all when none is named."""
-        answer = await self._json("POST", "/api/outdated", {"models": list(models)})
+        answer = await self._json("POST", "/api/outdated", {"models": list(models), "insecure": insecure})
         return tuple(
             Renewal(**{key: _text(item, key) for key in ("name", "state", "digest", "source", "offered", "reason")})
             for item in _objects(answer, "models")

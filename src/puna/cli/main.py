@@ -164,15 +164,16 @@ def pull(model: str, *, everything: bool, locked: bool, insecure: bool) -> None:
 @puna.command("outdated")
 @click.argument("models", metavar="[MODEL]...", nargs=-1, shell_complete=_models)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_insecure
 @addressed
-def outdated(models: tuple[str, ...], *, as_json: bool) -> None:
+def outdated(models: tuple[str, ...], *, as_json: bool, insecure: bool) -> None:
     """Tell which models have a newer one where they came from.
 
     'puna pull --all' fetches those. Where a source cannot tell, it is said.
     """
     from puna.cli.outdated import outdated as work
 
-    _call(lambda: work(models, as_json=as_json))
+    _call(lambda: work(models, as_json=as_json, insecure=insecure))
 
 
 @puna.command("estimate")

@@ -20,11 +20,11 @@ _MEANT = {
 }
 
 
-async def outdated(models: Sequence[str], *, as_json: bool) -> None:
+async def outdated(models: Sequence[str], *, as_json: bool, insecure: bool) -> None:
     """Of these, or of all when none is named."""
     async with store() as server:
         with waiting("asking where the models came from", error_console()):
-            found = await server.outdated(models)
+            found = await server.outdated(models, insecure=insecure)
     print(json.dumps([asdict(one) for one in found], indent=2) if as_json else report(found))
 
 

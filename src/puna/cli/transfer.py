@@ -29,7 +29,7 @@ async def pull_all(*, insecure: bool) -> None:
     console = error_console()
     failed: list[str] = []
     async with store() as server:
-        for one in await server.outdated(()):
+        for one in await server.outdated((), insecure=insecure):
             console.print(f"{one.name}: {one.reason or one.state}", markup=False)
             if one.state not in {"outdated", "unknown"}:
                 continue

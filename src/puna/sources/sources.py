@@ -102,11 +102,11 @@ class Sources:
         if noted is None or (noted.source, noted.manifest) != (source.title, digest):
             self._library.pulls.note(name, Pulled(source=source.title, manifest=digest))
 
-    async def freshness(self, name: Name, stored: Digest) -> Freshness:
+    async def freshness(self, name: Name, stored: Digest, terms: Terms = _USUAL) -> Freshness:
         """Whether its source has another one by now. `stored`: the digest of the manifest that is here."""
         pulled = await asyncio.to_thread(self._library.pulls.of, name)
         try:
-            offer = await asyncio.wait_for(self.offer(name), PATIENCE)
+            offer = await asyncio.wait_for(self.offer(name, terms), PATIENCE)
             return compare(name, stored, pulled, offer)
         except (PunaError, asyncio.TimeoutError) as error:
             if pulled is None or pulled.manifest != stored:

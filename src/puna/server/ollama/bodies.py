@@ -136,6 +136,7 @@ class OutdatedBody(Shape):
     models: Annotated[list[str], Honoured("The models to ask about; none named: all that are here.")] = Field(
         default_factory=list
     )
+    insecure: Annotated[bool, Honoured("Registries may be asked without TLS.")] = False
 
 
 class SearchBody(Shape):

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from puna.errors import InvalidRequest, ModelNotFound, NotFound
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
+from puna.server.middleware import is_loopback
 from puna.server.ollama.wording import WORDING
 
 
@@ -35,3 +36,9 @@ def required(model: str) -> str:
     if not model:
         raise InvalidRequest("model is required", param="model", code="missing_required_parameter")
     return model
+
+
+def is_local(request: Request) -> bool:
+    """Whether a program on this machine asks, and no page in a browser."""
+    client = request.client
+    return client is not None and is_loopback(client.host) and "origin" not in request.headers

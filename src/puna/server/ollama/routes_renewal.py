@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from puna.model.digest import Digest
 from puna.model.model import Model
+from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.server.body import JsonReply
 from puna.server.ollama.bodies import OutdatedBody, SearchBody
-from puna.server.ollama.exchange import read_body, required
+from puna.server.ollama.exchange import is_local, read_body, required
 from puna.server.services import Services
 from puna.sources.freshness import Freshness
+from puna.sources.source import Terms
 from puna.types import JsonObject, JsonValue
 
 AT_ONCE = 4
@@ -33,10 +36,12 @@ class RenewalRoutes:
         body, _ = await read_body(request, OutdatedBody, strict=self._strict)
         models = await asyncio.to_thread(self._stored, [Reference.parse(text) for text in body.models])
         bound = asyncio.Semaphore(AT_ONCE)
+        usual = Terms(insecure=body.insecure, local=is_local(request))
 
         async def ask(model: Model) -> Freshness:
             async with bound:
-                return await self._sources.freshness(model.name, Digest(model.digest))
+                terms = replace(usual, literal=Name.writes_host(model.name.short))
+                return await self._sources.freshness(model.name, Digest(model.digest), terms)
 
         return JsonReply({"models": [_told(one) for one in await asyncio.gather(*(ask(one) for one in models))]})
 

@@ -22,9 +22,8 @@ from puna.model.name import Name
 from puna.model.parameters import options_from_json
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, dump
-from puna.server.middleware import is_loopback
 from puna.server.ollama.bodies import CreateBody, TransferBody, VerifyBody
-from puna.server.ollama.exchange import read_body, required
+from puna.server.ollama.exchange import is_local, read_body, required
 from puna.server.ollama.messages import to_message
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
@@ -83,7 +82,7 @@ class TransferRoutes:
         await while_waiting(lambda: check_request(wanted, self._cage))
         _, ignored = options_from_json(wanted.parameters, param="parameters")
         report.ignore(f"parameters.{name}" for name in ignored)
-        steps = create(wanted, self._library, self._sources, self._cage, local=_is_local(request))
+        steps = create(wanted, self._library, self._sources, self._cage, local=is_local(request))
         return await self._answer(request, steps, stream=body.stream)
 
     async def _answer(self, request: Request, steps: AsyncGenerator[Progress, None], *, stream: bool) -> ASGIApp:
@@ -143,7 +142,7 @@ class TransferRoutes:
         Safe, because a client that knows the sha256 of a file has read it: nothing comes out of this that it could not
         have uploaded. Whatever is wrong with the path, the refusal is the same and tells nothing about the file.
         """
-        if not _is_local(request):
+        if not is_local(request):
             raise Forbidden(f"{LOCAL_FILE} is only for programs on this machine")
         try:
             if not path.is_absolute() or not await asyncio.to_thread(path.is_file):
@@ -156,13 +155,7 @@ class TransferRoutes:
 
 
 def _terms(body: TransferBody, request: Request) -> Terms:
-    return Terms(insecure=body.insecure, literal=Name.writes_host(body.target), local=_is_local(request))
-
-
-def _is_local(request: Request) -> bool:
-    """Whether a program on this machine asks, and no page in a browser."""
-    client = request.client
-    return client is not None and is_loopback(client.host) and "origin" not in request.headers
+    return Terms(insecure=body.insecure, literal=Name.writes_host(body.target), local=is_local(request))
 
 
 def create_request(body: CreateBody) -> CreateRequest:

@@ -4,6 +4,7 @@ import base64
 import json
 import random
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ from puna.errors import (
     SourceNotFound,
     SourceUnreachable,
 )
+from puna.model.digest import Digest
 from puna.model.manifest import parse_manifest
 from puna.model.name import Name
 from puna.sources.download import Parts
@@ -342,3 +344,24 @@ async def test_a_mirror_is_asked_first_and_the_host_after_it(
     steps = await live.pull(far, Terms())
     assert any("mirror" in step.status for step in steps)
     assert live.library.manifest_bytes(far) == here.library.manifest_bytes(mirrored)
+
+
+async def test_one_of_several_under_a_name(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    """The tag moves on: what was pulled is outdated then, and its digest still brings it."""
+    name = Name.parse(f"{registry.host}/ada/moving:1")
+    there, here = place("there"), place("here")
+    first = Digest.of(there.put(name))
+    await there.push(name)
+    await here.pull(name)
+    assert (await here.sources.freshness(name, first, NEAR)).state == "current"
+    second = Digest.of(there.put(name, system=b"Be kind."))
+    await there.push(name)
+    found = await here.sources.freshness(name, first, NEAR)
+    assert (found.state, found.offered) == ("outdated", str(second))
+    await here.pull(name)
+    assert (await here.sources.freshness(name, second, NEAR)).state == "current"
+    await here.pull(name, replace(NEAR, manifest=first))
+    assert Digest.of(here.library.manifest_bytes(name)) == first
+    with pytest.raises(SourceNotFound):
+        await here.pull(name, replace(NEAR, manifest=Digest("00" * 32)))
+    assert Digest.of(here.library.manifest_bytes(name)) == first
