@@ -234,6 +234,9 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
 
     def feed(block: str, width: int) -> None:
         count = recipe.experts
+        if count and recipe.family == "gemma4":
+            experts_beside(block)
+            count = 0
         if recipe.family == "phi3":
             matrix(f"{block}.ffn_up", 2 * width, hidden)
             matrix(f"{block}.ffn_down", hidden, width, 0.7)
@@ -248,6 +251,16 @@ def write_model(path: Path, recipe: Recipe, *, seed: int = 0) -> dict[str, Float
             vector(f"{block}.ffn_gate_inp.bias", count, 0.0, 0.3)
             for part, size in (("gate", width), ("up", width), ("down", hidden)):
                 vector(f"{block}.ffn_{part}_exps.bias", (count, size), 0.0, 0.3)
+
+    def experts_beside(block: str) -> None:
+        width, count = recipe.feed_forward, recipe.experts
+        matrix(f"{block}.ffn_gate_up_exps", 2 * width, hidden, count=count)
+        matrix(f"{block}.ffn_down_exps", hidden, width, 0.7, count=count)
+        vectors[f"{block}.ffn_gate_inp.weight"] = random.standard_normal((count, hidden)).astype(np.float32) * 2
+        vector(f"{block}.ffn_gate_inp.scale", hidden)
+        vector(f"{block}.ffn_down_exps.scale", count, 1.0, 0.3)
+        for name in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"):
+            vector(f"{block}.{name}.weight", hidden)
 
     def convolution(block: str) -> None:
         matrix(f"{block}.shortconv.in_proj", 3 * hidden, hidden)

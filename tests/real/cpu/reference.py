@@ -75,7 +75,11 @@ class Reference:
         x = x + residual * (self._norm(h, f"{block}.post_attention_norm") if self.family in GEMMA else h)
         second = "post_attention_norm" if self.family in {"gpt-oss", "qwen35"} else "ffn_norm"
         h = self._norm(x, f"{block}.{second}")
-        h = self._experts(h, block) if "expert_count" in self._keys() else self._feed_forward(h, block)
+        if f"{block}.pre_ffw_norm_2.weight" in self.tensors:
+            h = self._norm(self._feed_forward(h, block), f"{block}.post_ffw_norm_1")
+            h = h + self._norm(self._experts_beside(x, block), f"{block}.post_ffw_norm_2")
+        else:
+            h = self._experts(h, block) if "expert_count" in self._keys() else self._feed_forward(h, block)
         return x + residual * (self._norm(h, f"{block}.post_ffw_norm") if self.family in GEMMA else h)
 
     def _part(self, block: str) -> Callable[[Floats, str, int], Floats]:
@@ -96,17 +100,34 @@ class Reference:
 
     def _experts(self, h: Floats, block: str) -> Floats:
         """All of them, each weighed by its share, which is 0 for those that a row does not take."""
-        scores = self._times(h, f"{block}.ffn_gate_inp")
-        count, used = scores.shape[1], int(self.fact("expert_used_count"))
-        last = np.sort(scores, axis=1)[:, count - used, None]
-        shares = np.where(scores >= last, np.exp(scores - scores.max(axis=1, keepdims=True)), 0)
-        shares = shares / shares.sum(axis=1, keepdims=True)
+        shares = self._shares(self._times(h, f"{block}.ffn_gate_inp"))
         mixed = np.zeros_like(h)
-        for expert in range(count):
+        for expert in range(shares.shape[1]):
             gate, up = (self._times(h, f"{block}.ffn_{part}_exps", expert) for part in ("gate", "up"))
             inner = _clamped(gate, up) if self.family == "gpt-oss" else _silu(gate) * up
             mixed += shares[:, expert, None] * self._times(inner, f"{block}.ffn_down_exps", expert)
         return mixed
+
+    def _experts_beside(self, x: Floats, block: str) -> Floats:
+        """Gemma 4's, whose router reads the row by a norm of its own, without weights."""
+        root = np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(self._epsilon))
+        routed = x / root * self.tensors[f"{block}.ffn_gate_inp.scale"] / np.float32(math.sqrt(x.shape[1]))
+        shares = self._shares(self._times(routed, f"{block}.ffn_gate_inp"))
+        h = self._norm(x, f"{block}.pre_ffw_norm_2")
+        mixed = np.zeros_like(h)
+        for expert in range(shares.shape[1]):
+            gate, up = np.split(self._times(h, f"{block}.ffn_gate_up_exps", expert), 2, axis=1)
+            weight = shares[:, expert, None] * self.tensors[f"{block}.ffn_down_exps.scale"][expert]
+            mixed += weight * self._times(_gelu(gate) * up, f"{block}.ffn_down_exps", expert)
+        return mixed
+
+    def _shares(self, scores: Floats) -> Floats:
+        """Of each row and expert; 0 for those that a row does not take."""
+        count, used = scores.shape[1], int(self.fact("expert_used_count"))
+        last = np.sort(scores, axis=1)[:, count - used, None]
+        shares = np.where(scores >= last, np.exp(scores - scores.max(axis=1, keepdims=True)), 0)
+        found: Floats = shares / shares.sum(axis=1, keepdims=True)
+        return found
 
     def _convolution(self, x: Floats, block: str, layer: int) -> Floats:
         before, after, value = np.split(self._times(x, f"{block}.shortconv.in_proj"), 3, axis=1)

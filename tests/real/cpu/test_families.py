@@ -75,6 +75,15 @@ RECIPES = {
     "gemma4, keys as values": Recipe(
         family="gemma4", layers=3, head_size=128, keys_as_values=True, extra=_PARTLY_TURNED, settings=_ONE_SHAPE
     ),
+    "gemma4, experts": Recipe(
+        family="gemma4",
+        layers=3,
+        head_size=128,
+        experts=6,
+        feed_forward=96,
+        extra=_PARTLY_TURNED,
+        settings=_ONE_SHAPE | {"feed_forward_length": [256, 256, 256]},
+    ),
     "llama, heads of 80": Recipe(head_size=80),
     "qwen3, heads of 40": Recipe(family="qwen3", head_size=40),
     "phi3, heads of 72": Recipe(family="phi3", head_size=72, kv_heads=4, hidden=288),

@@ -276,7 +276,7 @@ def test_numbers_of_linear_attention_that_do_not_fit_are_named(
         ({"gemma4.attention.key_length_swa": 30, "gemma4.attention.value_length_swa": 30}, "rotates"),
         ({"gemma4.embedding_length_per_layer_input": 64}, "inp_gate"),
         ({"gemma4.embedding_length_per_layer_input": 0}, "inp_gate"),
-        ({"gemma4.expert_count": 4}, "experts"),
+        ({"gemma4.expert_count": 4}, "expert_feed_forward_length"),
         ({"tokenizer.ggml.suppress_tokens": [1]}, "suppresses"),
     ],
 )

@@ -199,9 +199,9 @@ class _Builder:
             self._linear_attention(layer, block)
         else:
             self._attention(layer, block, wanted, own_keys=wanted.keys_of == number)
-        if family.experts is None:
+        if family.experts is None or family.experts.beside:
             self._feed_forward(layer, block, wanted.feed_forward)
-        else:
+        if shape.experts and (not family.own_shapes or f"{block}.ffn_gate_inp.weight" in self._tensors):
             self._mixture(layer, block)
         layer.window = wanted.window
         layer.rope = -1 if not wanted.turned else int(bool(wanted.window) and self._own_rope)
@@ -338,11 +338,26 @@ class _Builder:
             used=shape.used,
             renormalise=experts.renormalise,
             share_scale=shape.share_scale,
+            between=shape.expert_width,
         )
+        if experts.beside:
+            mixture.norm = self._vector(f"{block}.pre_ffw_norm_2.weight", shape.hidden)
+            mixture.post_norm = self._vector(f"{block}.post_ffw_norm_2.weight", shape.hidden)
+            mixture.plain_post_norm = self._vector(f"{block}.post_ffw_norm_1.weight", shape.hidden)
+            scales = self._numbers(f"{block}.ffn_gate_inp.scale", shape.hidden) / np.float32(math.sqrt(shape.hidden))
+            mixture.router_norm = self._hold(scales)
         self._router(mixture, f"{block}.ffn_gate_inp")
-        wide, narrow = (shape.feed_forward, shape.hidden), (shape.hidden, shape.feed_forward)
-        for part, (outputs, k) in (("gate", wide), ("up", wide), ("down", narrow)):
-            setattr(mixture, part, self._experts(f"{block}.ffn_{part}_exps", outputs, k))
+        width, down = shape.expert_width, f"{block}.ffn_down_exps"
+        if (both := f"{block}.ffn_gate_up_exps") + ".weight" in self._tensors:
+            for part, first in (("gate", 0), ("up", width)):
+                order = np.arange(first, first + width, dtype=np.int32)
+                setattr(mixture, part, self._experts(both, width, shape.hidden, order, rows=2 * width))
+        else:
+            for part in ("gate", "up"):
+                setattr(mixture, part, self._experts(f"{block}.ffn_{part}_exps", width, shape.hidden))
+        scaled = experts.beside and f"{down}.scale" in self._tensors
+        each = self._numbers(f"{down}.scale", shape.experts) if scaled else None
+        mixture.down = self._experts(down, shape.hidden, width, scales=each)
         self.held.append(mixture)
         layer.mixture = ctypes.addressof(mixture)
 
@@ -360,10 +375,22 @@ class _Builder:
         )
         self._add(partial(setattr, mixture, "router"), source)
 
-    def _experts(self, name: str, outputs: int, k: int) -> int:
-        """All experts' matrices of one kind, which lie one after another in the file; gives their address."""
+    def _experts(
+        self,
+        name: str,
+        outputs: int,
+        k: int,
+        order: Order | None = None,
+        *,
+        rows: int | None = None,
+        scales: Floats | None = None,
+    ) -> int:
+        """All experts' matrices of one kind, which lie one after another in the file; gives their address.
+
+        `order`: which of an expert's `rows`, None: all. `scales`: one an expert.
+        """
         count, tensors = self._shape.experts, self._tensors
-        info = tensors.info(f"{name}.weight", k, outputs, count)
+        info = tensors.info(f"{name}.weight", k, rows or outputs, count)
         data = tensors.bytes(f"{name}.weight").reshape(count, -1)
         biases = None
         if f"{name}.bias" in tensors:
@@ -376,7 +403,9 @@ class _Builder:
                 data=data[expert],
                 outputs=outputs,
                 k=k,
+                order=order,
                 bias=None if biases is None else biases[expert],
+                scale=1.0 if scales is None else float(scales[expert]),
             )
             self._add(partial(matrices.__setitem__, expert), source)
         self.held.append(matrices)

@@ -20,7 +20,7 @@ from puna.settings import CPU_VARIANTS, SettingError
 if TYPE_CHECKING:
     from ctypes import CDLL
 
-ABI = 4
+ABI = 5
 """What `puna_abi` has to answer: changed on both sides whenever a function or a structure changes its meaning."""
 
 VARIABLE = "PUNA_CPU_VARIANT"

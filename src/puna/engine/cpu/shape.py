@@ -71,11 +71,11 @@ class Dimensions:
     """Counts and sizes in elements, the most that any layer has. `rotary`: how many elements of a head are rotated;
     `window_rotary`: of one in a layer with a window.
 
-    `feed_forward`: the width between gate and down, of one expert where there are `experts`, of which a row takes
-    `used`, their shares multiplied by `share_scale`. `taps`: how many tokens a convolution sees, itself included; 0
-    where there is none. `further`: blocks behind the layers, which foretell tokens and are not run. `window_base`: of
-    the rope of layers with a window. `additions`: the width of what each layer adds of its own. Caps and additions are
-    0 where there are none.
+    `feed_forward`: the width between gate and down; `expert_width`: of one expert where there are `experts`, of which a
+    row takes `used`, their shares multiplied by `share_scale`. `taps`: how many tokens a convolution sees, itself
+    included; 0 where there is none. `further`: blocks behind the layers, which foretell tokens and are not run.
+    `window_base`: of the rope of layers with a window. `additions`: the width of what each layer adds of its own. Caps,
+    additions and experts are 0 where there are none.
     """
 
     family: Family
@@ -88,6 +88,7 @@ class Dimensions:
     window_rotary: int
     feed_forward: int
     experts: int
+    expert_width: int
     used: int
     share_scale: float
     taps: int
@@ -121,7 +122,8 @@ def read_shape(header: Header) -> Dimensions:
     context = facts.whole("context_length")
     base = facts.real("rope.freq_base", 10000.0, above=1.0)
     scaling = _rope_scaling(facts, context)
-    windows, caps, mixture = family.windows, family.caps, family.experts
+    windows, caps = family.windows, family.caps
+    mixture = family.experts is not None and (not family.experts.beside or facts.whole("expert_count", 0, least=0) > 0)
     own_base = windows.base if windows is not None else None
     width = hidden // heads if layers == family.wide else head_size
     rotary = facts.whole("rope.dimension_count", head_size)
@@ -137,6 +139,7 @@ def read_shape(header: Header) -> Dimensions:
         window_rotary=facts.whole("rope.dimension_count_swa", rotary) if family.own_shapes else rotary,
         feed_forward=max(layer.feed_forward for layer in each),
         experts=facts.whole("expert_count") if mixture else 0,
+        expert_width=facts.whole("expert_feed_forward_length") if mixture else 0,
         used=facts.whole("expert_used_count") if mixture else 0,
         share_scale=(facts.real("expert_weights_scale", 0.0) if mixture else 0.0) or 1.0,
         taps=_taps(family, facts),
@@ -244,7 +247,8 @@ def _widths(family: Family, facts: _Facts, layers: int) -> Sequence[int]:
     """Between gate and down, in each layer."""
     if family.own_shapes:
         return facts.each("feed_forward_length", layers)
-    return (facts.whole("expert_feed_forward_length" if family.experts else "feed_forward_length"),) * layers
+    in_place = family.experts is not None and not family.experts.beside
+    return (facts.whole("expert_feed_forward_length" if in_place else "feed_forward_length"),) * layers
 
 
 def _keys_of(number: int, own: Sequence[bool], near: Sequence[bool]) -> int:

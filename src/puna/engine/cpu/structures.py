@@ -38,6 +38,12 @@ class MixtureStruct(ctypes.Structure):
         ("used", c_int32),
         ("renormalise", c_int32),
         ("share_scale", c_float),
+        ("between", c_int32),
+        ("unused", c_int32),
+        ("norm", c_void_p),
+        ("router_norm", c_void_p),
+        ("post_norm", c_void_p),
+        ("plain_post_norm", c_void_p),
     )
 
 

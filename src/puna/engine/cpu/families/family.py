@@ -62,10 +62,12 @@ class Caps:
 class Experts:
     """A mixture in place of each feed-forward: a row takes the outcome of the likeliest experts, each by its share.
 
-    `renormalise`: shares are the probabilities among the chosen ones, else among all.
+    `renormalise`: shares are the probabilities among the chosen ones, else among all. `beside`: models may have none;
+    in those that have, they stand beside the plain feed-forward, with norms of their own.
     """
 
     renormalise: bool
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 Layers with a window have smaller heads than those that see all, and turn by a base of their own. Scores are not scaled,
 values are normed without weights, and where a layer has no values its keys, before their norm, are those. Source: the
-public configuration and llama.cpp's reading of its files. Its mixture of experts is not here.
+public configuration and llama.cpp's reading of its files.
 """
 
 from __future__ import annotations
 
-from puna.engine.cpu.families.family import Activation, Caps, Family, Norms, Pairs, Windows
+from puna.engine.cpu.families.family import Activation, Caps, Experts, Family, Norms, Pairs, Windows
 
 FAMILY = Family(
     architecture="gemma4",
@@ -20,6 +20,7 @@ FAMILY = Family(
     windows=Windows(period=6, base=10000.0),
     caps=Caps(attention=0.0, logits=30.0),
     activation=Activation.GELU,
+    experts=Experts(renormalise=True, beside=True),
     embedding_root=True,
     unscaled=True,
 )

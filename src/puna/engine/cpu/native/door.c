@@ -90,15 +90,19 @@ static int matrix_fits(const Matrix *m, int32_t outputs, int32_t k) {
     return m->bytes >= matrix_tiles(m) * matrix_tile_bytes(m);
 }
 
-static int mixture_fits(const Mixture *x, const Model *m) {
+static int mixture_fits(const Layer *y, const Model *m) {
+    const Mixture *x = y->mixture;
+    int32_t between = experts_between(m, y);
+    if (between < GROUP || between % GROUP || between > MOST_WIDTH) return 0;
+    if (x->norm && (!x->router_norm || !x->post_norm || !x->plain_post_norm || !y->post_feed_norm)) return 0;
     if (x->experts < 1 || x->experts > MOST_EXPERTS || x->used < 1 || x->used > x->experts || x->used > MOST_USED) return 0;
     if (!x->gate || !x->up || !x->down || !matrix_fits(&x->router, x->experts, m->hidden)) return 0;
     if (!is_float((Format)x->router.format)) return 0;
-    if ((int64_t)x->experts * (m->between > m->hidden ? m->between : m->hidden) / LANES > MOST_UNITS) return 0;
+    if ((int64_t)x->experts * (between > m->hidden ? between : m->hidden) / LANES > MOST_UNITS) return 0;
     if ((int64_t)m->most_rows * x->used > MOST_UNITS) return 0;
     for (int i = 0; i < x->experts; i++)
-        if (!matrix_fits(&x->gate[i], m->between, m->hidden) || !matrix_fits(&x->up[i], m->between, m->hidden) ||
-            !matrix_fits(&x->down[i], m->hidden, m->between))
+        if (!matrix_fits(&x->gate[i], between, m->hidden) || !matrix_fits(&x->up[i], between, m->hidden) ||
+            !matrix_fits(&x->down[i], m->hidden, between))
             return 0;
     return 1;
 }
@@ -144,9 +148,9 @@ static int layer_fits(const Layer *y, const Model *m, int number, char *why, int
     if (!(y->delta ? delta_fits : y->convolution ? convolution_fits : attention_fits)(y, m))
         return NO("a matrix of layer %d's %s has another shape", number, look);
     if (y->delta) block = delta_bytes(y->delta->keys, y->delta->values, y->delta->size);
-    if (y->mixture ? !mixture_fits(y->mixture, m)
-                   : !matrix_fits(&y->gate, between, m->hidden) || !matrix_fits(&y->up, between, m->hidden) ||
-                         !matrix_fits(&y->down, m->hidden, between))
+    if ((y->mixture && !mixture_fits(y, m)) ||
+        (has_plain_part(y) && (!matrix_fits(&y->gate, between, m->hidden) || !matrix_fits(&y->up, between, m->hidden) ||
+                               !matrix_fits(&y->down, m->hidden, between))))
         return NO("a matrix of layer %d's feed-forward part has another shape", number);
     const Addition *a = y->addition;
     if (a && (!m->inputs || !a->norm || !matrix_fits(&a->gate, m->inputs->width, m->hidden) ||
@@ -174,10 +178,12 @@ static int inputs_fit(const Inputs *in, const Model *m) {
            matrix_fits(&in->projection, m->layers * in->width, m->hidden);
 }
 
-/* Layers have few different numbers of heads of keys. */
+/* Layers have few different numbers of heads of keys, and experts of one width. */
 static int few_kinds(const Model *m) {
-    int32_t kind[MOST_KINDS], kinds = 0, i;
+    int32_t kind[MOST_KINDS], kinds = 0, width = 0, i;
     for (int l = 0; l < m->layers; l++) {
+        if (m->layer[l].mixture && width && experts_between(m, &m->layer[l]) != width) return 0;
+        if (m->layer[l].mixture) width = experts_between(m, &m->layer[l]);
         for (i = 0; i < kinds && kind[i] != kv_heads_of(m, &m->layer[l]); i++) {}
         if (i == MOST_KINDS) return 0;
         if (i == kinds) kind[kinds++] = kv_heads_of(m, &m->layer[l]);
@@ -205,7 +211,7 @@ static int model_fits(const Model *m, char *why, int64_t why_bytes) {
     if (row < 0 || !m->embedding || m->embedding_bytes / row < m->vocabulary) return NO("the embedding is too small");
     if (!m->output_norm || !matrix_fits(&m->output, m->vocabulary, m->hidden)) return NO("the head has another shape");
     if (m->inputs && !inputs_fit(m->inputs, m)) return NO("what layers add of their own has another shape");
-    if (!few_kinds(m)) return NO("more than %d numbers of heads of keys", MOST_KINDS);
+    if (!few_kinds(m)) return NO("more than %d numbers of heads of keys, or experts of several widths", MOST_KINDS);
     for (int l = 0; l < m->layers; l++)
         if (!layer_fits(&m->layer[l], m, l, why, why_bytes)) return 0;
     return 1;

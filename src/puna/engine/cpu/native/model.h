@@ -4,7 +4,7 @@
 
 #include "layout.h"
 
-enum { ABI = 4 };
+enum { ABI = 5 };
 enum { MOST_ROPES = 2, MOST_HEAD = 512, MOST_THREADS = 64, MOST_EXPERTS = 1024, MOST_USED = 32, MOST_TAPS = 16, MOST_KINDS = 4 };
 
 typedef enum { SILU, GELU, CLAMPED_SWIGLU } Activation;
@@ -16,6 +16,9 @@ typedef struct { /* a mixture of experts in place of one feed-forward part */
     int32_t experts, used; /* how many there are; how many a row takes */
     int32_t renormalise;   /* 1: shares are the softmax of the chosen ones' scores; 0: of all experts' scores */
     float share_scale;     /* shares are multiplied by it */
+    int32_t between, unused; /* an expert's width between gate and down; 0: the layer's */
+    const float *norm;     /* [hidden] of what experts read; NULL: they are in place of the plain part, and read as it */
+    const float *router_norm, *post_norm, *plain_post_norm; /* with it: of what the router reads, of both outcomes */
 } Mixture;
 
 typedef struct { /* a short convolution in place of attention: after * filter(before * input), channel by channel */
@@ -59,7 +62,7 @@ typedef struct {
                                                           data of key and value: they are another layer's, in its cache */
     Matrix output;                                     /* of attention, or of what is in its place */
     Matrix attention_gate;                             /* its sigmoid multiplies what was seen; no data: none does */
-    Matrix gate, up, down;                             /* not looked at if there is a mixture */
+    Matrix gate, up, down;                             /* not looked at if there is a mixture in their place */
     const Mixture *mixture;                            /* or NULL */
     const Convolution *convolution;                    /* or NULL; with one, nothing of attention is looked at */
     const Delta *delta;                                /* or NULL; the same */
@@ -98,6 +101,10 @@ typedef struct { /* `head`: elements; queries, keys and values have as many as w
 INLINE int kv_heads_of(const Model *m, const Layer *y) { return y->kv_heads ? y->kv_heads : m->kv_heads; }
 INLINE int head_of(const Model *m, const Layer *y) { return y->head ? y->head : m->head; }
 INLINE int between_of(const Model *m, const Layer *y) { return y->between ? y->between : m->between; }
+INLINE int experts_between(const Model *m, const Layer *y) {
+    return y->mixture->between ? y->mixture->between : between_of(m, y);
+}
+INLINE int has_plain_part(const Layer *y) { return !y->mixture || y->mixture->norm; }
 INLINE int whole(int head) { return (head + GROUP - 1) / GROUP * GROUP; }
 
 typedef struct { /* Sequence i has rows begins[i] … begins[i+1]-1; past[i] of its tokens are in the cache already; its

@@ -36,7 +36,8 @@ struct Engine {
     float *query_scales;
     int32_t *query_biases;
     float *inputs, *mixed; /* of each layer's additions; heads that are not whole groups */
-    Rows hidden, heads, between, narrow;
+    Rows hidden, heads, between, narrow, routed; /* routed: what a router of its own norm reads */
+    float *beside;                               /* the plain part's outcome, where experts add theirs */
     int32_t *sequence_of, *want, *place; /* place: of each row behind the last keys, -1: nobody wants it */
     Task *task;
     Group *group;
@@ -481,13 +482,14 @@ static void feed_forward(Engine *e, Turn *t, const Layer *layer, const Rows *row
     spent(e, t, T_DOWN);
 }
 
-/* Rows choose their experts; pairs of a row and an expert are gathered by expert; then each row sums its own. */
-static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, float *x, int count) {
+/* Rows choose their experts; pairs of a row and an expert are gathered by expert; then each row sums its own. `routed`:
+ * the same rows as the router reads them. */
+static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, const Rows *routed, float *x, int count) {
     const Model *m = e->m;
     const Mixture *mix = layer->mixture;
     Pairs *pairs = &e->pairs;
     int from, to, after = layer->post_feed_norm != NULL;
-    product_to(e, t, &mix->router, rows, pairs->scores, pairs->stride, 0, 0);
+    product_to(e, t, &mix->router, routed, pairs->scores, pairs->stride, 0, 0);
     next_phase(e, t, count);
     while (take(t, 1, &from, &to)) choose_experts(pairs, mix, from);
     if (ended(t)) {
@@ -506,6 +508,33 @@ static void mixture(Engine *e, Turn *t, const Layer *layer, const Rows *rows, fl
     while (take(t, 1, &from, &to))
         sum_pairs(pairs, mix, from, (after ? e->apart : x) + (int64_t)from * m->hidden, m->hidden, !after);
     spent(e, t, T_DOWN);
+}
+
+/* Experts beside the plain part, whose outcome lies apart: each has norms of its own, before and behind. */
+static void mixture_beside(Engine *e, Turn *t, const Layer *layer, float *x, int count) {
+    const Model *m = e->m;
+    const Mixture *mix = layer->mixture;
+    Rows rows = sized(e->hidden, count, m->hidden), routed = sized(e->routed, count, m->hidden);
+    size_t bytes = (size_t)m->hidden * 4;
+    int from, to;
+    next_phase(e, t, count);
+    while (take(t, 2, &from, &to))
+        for (int r = from; r < to; r++) {
+            memset(row_at(e->beside, r, m), 0, bytes);
+            norm_add(row_at(e->beside, r, m), row_at(e->apart, r, m), mix->plain_post_norm, m->hidden, m->epsilon, 1);
+            norm_row(row_at(x, r, m), mix->norm, m->hidden, m->epsilon, &rows, r);
+            norm_row(row_at(x, r, m), mix->router_norm, m->hidden, m->epsilon, &routed, r);
+        }
+    spent(e, t, T_NORM);
+    next_phase(e, t, matrix_tiles(&mix->router));
+    mixture(e, t, layer, &rows, &routed, x, count);
+    next_phase(e, t, count);
+    while (take(t, 2, &from, &to))
+        for (int r = from; r < to; r++) {
+            norm_add(row_at(e->beside, r, m), row_at(e->apart, r, m), mix->post_norm, m->hidden, m->epsilon, 1);
+            memcpy(row_at(e->apart, r, m), row_at(e->beside, r, m), bytes);
+        }
+    spent(e, t, T_NORM);
 }
 
 /* What the layer adds of its own goes apart. */
@@ -553,7 +582,7 @@ static void run(void *context, Turn *t) {
                        whole_heads ? whole(head_of(m, layer)) / LANES : 1};
         if (delta) qkv = (Product){{&delta->mixed, &delta->beta, &delta->alpha, &delta->gate}, 4, 1};
         int lone = count <= LONE && !owed.norm, units = layer->convolution ? m->hidden / GROUP : units_of(&qkv);
-        int gate_units = layer->mixture ? matrix_tiles(&layer->mixture->router) : between_of(m, layer) / GROUP;
+        int gate_units = has_plain_part(layer) ? between_of(m, layer) / GROUP : matrix_tiles(&layer->mixture->router);
         next_phase(e, t, lone ? units : count);
         rows = normed(e, t, lone, x, owed, layer->attention_norm, NULL, count, units);
         if (layer->convolution) split(e, s, t, layer, &rows);
@@ -582,7 +611,9 @@ static void run(void *context, Turn *t) {
         lone = count <= LONE && !owed.norm && !layer->mixture;
         next_phase(e, t, lone ? gate_units : count);
         rows = normed(e, t, lone, x, owed, layer->feed_norm, NULL, count, gate_units);
-        (layer->mixture ? mixture : feed_forward)(e, t, layer, &rows, x, count);
+        if (has_plain_part(layer)) feed_forward(e, t, layer, &rows, x, count);
+        else mixture(e, t, layer, &rows, &rows, x, count);
+        if (layer->mixture && layer->mixture->norm) mixture_beside(e, t, layer, x, count);
         owed.norm = layer->post_feed_norm;
         if (layer->addition) {
             next_phase(e, t, count);
@@ -703,7 +734,8 @@ static void add_kind(Engine *e, int kv_heads) {
 static int fill(Engine *e, int threads) {
     const Model *m = e->m;
     int64_t n = m->most_rows;
-    Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0}, narrow = {0, 0};
+    Needs hidden = {0, 0}, heads = {0, 0}, between = {0, 0}, inner = {0, 0}, narrow = {0, 0}, narrower = {0, 0};
+    int beside = 0, width = 0; /* experts beside the plain part; the widest expert */
     int experts = 0, used = 0, apart = 0, head = whole(m->head), broken = 0, wide = 0, size = 0; /* wide: of what outputs are made of */
     need(&hidden, &m->output);
     if (m->inputs) need(&hidden, &m->inputs->projection);
@@ -727,13 +759,12 @@ static int fill(Engine *e, int threads) {
         if (d && size < d->size) size = d->size;
         wide = wide > given ? wide : given;
         apart |= y->post_attention_norm || y->post_feed_norm || y->addition;
-        if (!y->mixture) {
-            need(&hidden, &y->gate), need(&hidden, &y->up), need(&between, &y->down);
-            continue;
-        }
-        hidden.floats = 1;
+        if (has_plain_part(y)) need(&hidden, &y->gate), need(&hidden, &y->up), need(&between, &y->down);
+        if (!y->mixture) continue;
+        hidden.floats = 1, beside |= y->mixture->norm != NULL;
+        width = experts_between(m, y) > width ? experts_between(m, y) : width;
         for (int i = 0; i < y->mixture->experts; i++)
-            need(&inner, &y->mixture->gate[i]), need(&inner, &y->mixture->up[i]), need(&between, &y->mixture->down[i]);
+            need(&inner, &y->mixture->gate[i]), need(&inner, &y->mixture->up[i]), need(&narrower, &y->mixture->down[i]);
         experts = y->mixture->experts > experts ? y->mixture->experts : experts;
         used = y->mixture->used > used ? y->mixture->used : used;
     }
@@ -768,9 +799,10 @@ static int fill(Engine *e, int threads) {
     if (m->inputs && (!(e->inputs = room(n * m->layers * m->inputs->width * 4)) ||
                       !rows_create(&e->narrow, n, m->inputs->width, narrow.bytes, narrow.floats)))
         return 0;
-    if (experts && !pairs_create(&e->pairs, n, experts, used, m->hidden, m->between, inner.bytes, inner.floats,
-                                 between.bytes, between.floats))
+    if (experts && !pairs_create(&e->pairs, n, experts, used, m->hidden, width, inner.bytes, inner.floats,
+                                 narrower.bytes, narrower.floats))
         return 0;
+    if (beside && (!(e->beside = room(n * m->hidden * 4)) || !rows_create(&e->routed, n, m->hidden, 0, 1))) return 0;
     return rows_create(&e->between, n, m->between, between.bytes, between.floats);
 }
 
@@ -787,8 +819,9 @@ Engine *engine_create(const Model *m, int threads) {
 void engine_destroy(Engine *e) {
     if (e->team) team_destroy(e->team);
     for (int i = 0; i < MOST_THREADS; i++) rows_destroy(&e->own[i].rows), give_back(e->own[i].matrix);
-    rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), rows_destroy(&e->narrow);
+    rows_destroy(&e->hidden), rows_destroy(&e->heads), rows_destroy(&e->between), rows_destroy(&e->narrow), rows_destroy(&e->routed);
     pairs_destroy(&e->pairs), give_back(e->inputs), give_back(e->mixed);
+    give_back(e->beside);
     give_back(e->x), give_back(e->apart), give_back(e->queries), give_back(e->gates), give_back(e->cosines), give_back(e->sines);
     give_back(e->sequence_of), give_back(e->want), give_back(e->place), give_back(e->tail), give_back(e->task), give_back(e->group);
     give_back(e->seen), give_back(e->seen_values), give_back(e->query_bytes), give_back(e->query_scales);
