@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fakes.gguf_files import CHATML, gguf_bytes
+from fakes.gguf_files import CHATML, gguf_bytes, write_tiny_llama
 from fakes.stores import put_model
 from puna.carry.incoming import Taken, read_archive
 from puna.carry.outgoing import write_archive
@@ -28,6 +28,7 @@ from puna.errors import (
     Unsupported,
 )
 from puna.model.digest import Digest
+from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
 from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.store.library import Library
@@ -379,3 +380,16 @@ def test_nothing_is_ever_written_elsewhere(
         taken(bytes(data), library)
     assert left(library) == []
     assert [path.name for path in place.iterdir()] == ["models"]
+
+
+def test_a_model_in_several_files(library: Library, tmp_path: Path) -> None:
+    first = write_tiny_llama(tmp_path / "m.gguf", shards=2)
+    files = sorted(first.parent.glob("m-0000*.gguf"))
+    assert len(files) == 2
+    origin = Library.open(tmp_path / "origin")
+    layers = [Layer(MODEL_TYPE, origin.blobs.add_file(path), path.stat().st_size, name=path.name) for path in files]
+    config = origin.blobs.add_layer(CONFIG_TYPE, b"{}")
+    origin.write_manifest(ONE, Manifest(config, tuple(layers)))
+    taken(exported(origin, tmp_path, ONE), library)
+    assert library.manifest_bytes(ONE) == origin.manifest_bytes(ONE)
+    assert library.resolve(ONE).header == origin.resolve(ONE).header
