@@ -2,9 +2,10 @@
 
     python bench/soak_cpu.py MODEL.gguf SECONDS
 
-Ends with an error unless: every block of the cache is back at the end; each seeded answer that was asked for again was
-the same as the first time, whatever ran beside it; and, in a run of five minutes or more, memory grew by less than 64
-MB in the second half (the runtime keeps something for each new shape of a step until it has met them all).
+Ends with an error unless: every block of the cache is back at the end, and there is no thread more than at the begin;
+each seeded answer that was asked for again was the same as the first time, whatever ran beside it; and, in a run of
+five minutes or more, memory grew by less than 64 MB in the second half (the runtime keeps something for each new shape
+of a step until it has met them all).
 """
 
 from __future__ import annotations
@@ -98,18 +99,21 @@ async def run(model: Path, seconds: float) -> int:
         files = ModelFiles(model, "0" * 64, "llama", "")
         runner = await engine.start(files, LoadOptions(num_ctx=1024, slots=16))
         await touch(runner)
-        begun = time.monotonic()
+        process = psutil.Process(runner.info.pid)
+        threads, begun = process.num_threads(), time.monotonic()
         soak = Soak(runner, begun + seconds)
         await asyncio.gather(soak.watch(), *(soak.client(number) for number in range(CLIENTS)))
         busy = await runner.busy()
         free, capacity = await runner.room()  # type: ignore[attr-defined]
+        more = process.num_threads() - threads
         await runner.close()
     half = [rss for at, rss in soak.memory if at - begun > seconds / 2]
     growth = (max(half[-10:]) - half[0]) / 1e6
     print(dict(soak.counts))
-    print(f"busy {busy}, {free} of {capacity} blocks free, memory grew by {growth:.1f} MB in the second half")
+    memory = f"memory grew by {growth:.1f} MB in the second half"
+    print(f"busy {busy}, {free} of {capacity} blocks free, {more} threads more than {threads}, {memory}")
     settled = seconds < SETTLED or growth < 64
-    good = busy == 0 and free == capacity and not soak.counts["mixed up"] and settled
+    good = busy == 0 and free == capacity and more <= 0 and not soak.counts["mixed up"] and settled
     return 0 if good else 1
 
 
