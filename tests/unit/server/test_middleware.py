@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from puna.errors import Cancelled, NotFound
+from puna.server.metrics import Metrics
 from puna.server.middleware import Identify, is_loopback, is_own_host, parse_origins
 from puna.settings import SettingError
 
@@ -60,7 +61,7 @@ class Wire:
         self.sent.append(message)
 
     async def run(self, app: Any) -> None:
-        await Identify(app)(self.scope, self.receive, self.send)
+        await Identify(app, Metrics())(self.scope, self.receive, self.send)
 
 
 @pytest.mark.parametrize(("path", "start"), [("/v1/x", b'{"error":{"message":'), ("/api/x", b'{"error":"The server')])
