@@ -24,6 +24,7 @@ RECIPES_OF_BITS = {
     **{
         name: RECIPES[name] for name in ("llama", "gemma2", "gemma3", "qwen3moe", "gpt-oss", "lfm2", "qwen35", "gemma4")
     },
+    "gemma4, experts, Q8_0": replace(RECIPES["gemma4, experts"], kind=TensorType.Q8_0),
     "lfm2, a convolution last, Q4_K": replace(RECIPES["lfm2, a convolution last"], kind=TensorType.Q4_K),
     "qwen35, linear attention last, Q8_0": replace(RECIPES["qwen35, linear attention last"], kind=TensorType.Q8_0),
     **{kind: Recipe(kind=TensorType[kind]) for kind in ("Q4_1", "Q4_K", "Q6_K", "Q8_0", "BF16", "IQ4_XS")},

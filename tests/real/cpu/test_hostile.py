@@ -52,6 +52,18 @@ RECIPES = (
             "rope.dimension_count_swa": 48,
         },
     ),
+    replace(
+        SMALL,
+        family="gemma4",
+        layers=2,
+        experts=2,
+        keys_as_values=True,
+        settings={
+            "attention.sliding_window": 4,
+            "attention.sliding_window_pattern": [True, False],
+            "feed_forward_length": [96, 96],
+        },
+    ),
     replace(SMALL, family="gpt-oss", experts=2, biases=True, settings={"attention.sliding_window": 4}),
 )
 NUMBERS: Sequence[Value] = (
