@@ -230,6 +230,8 @@ class Scheduler:
             if options.num_ctx is not None:
                 runner = narrowed(runner, order.wish.load.num_ctx)
             yield Lease(runner, time.perf_counter_ns() - began)
+            # A request that went well: whatever ended runners before, it is not in the file.
+            self._failures.pop(place.key, None)
         finally:
             self._release(place)
 
@@ -408,7 +410,7 @@ class Scheduler:
         counted = failures.recent([failure.when for failure in self._failures[key]], now)
         raise Overloaded(
             f"the runner of {order.model.name.short} ended {len(counted)} times in the last "
-            f"{failures.WINDOW / 60:g} minutes, last of all: {self._failures[key][-1].cause}. "
+            f"{failures.WINDOW / 60:g} minutes, and answered nothing between; last of all: {self._failures[key][-1].cause}. "
             f"It is loaded again in {seconds:.0f} s at the earliest",
             retry_after=seconds,
         )

@@ -394,12 +394,21 @@ async def test_a_runner_that_died_is_replaced_and_others_are_untouched() -> None
         assert await touch(scheduler, "b") is other
 
 
+async def fail(scheduler: Scheduler, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(RunnerDied):
+            async with scheduler.lease(model("a"), NOTHING) as lease:
+                lease.runner.kill("it is broken")
+                await lease.runner.busy()
+        await turns_until(lambda: not scheduler.loaded(), 5, "the runner to be gone")
+
+
 async def test_a_model_whose_runners_end_again_and_again_rests() -> None:
     async with open_scheduler(Counting()) as scheduler:
-        for _ in range(3):
-            runner = await touch(scheduler, "a")
-            runner.kill("it is broken")
-            await turns_until(lambda: not scheduler.loaded(), 5, "the runner to be gone")
+        await fail(scheduler, 2)
+        await touch(scheduler, "a")
+        await fail(scheduler, 2)
+        await fail(scheduler, 1)
         with pytest.raises(Overloaded, match=r"ended 3 times .* all: it is broken\. .* again in 1 s") as refused:
             await touch(scheduler, "a")
         assert 0 < refused.value.retry_after <= 1
