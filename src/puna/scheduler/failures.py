@@ -1,7 +1,8 @@
 """Runners that ended on their own, and how long a model rests after that. Pure.
 
-A request that goes well ends the count. Twice in a while a model is simply loaded anew. From the third time on it rests, each time twice as long: what ends it
-may be in the file, or in the machine, and loading it again and again keeps that from others.
+A request that goes well ends the count. Twice in a while a model is simply loaded anew. From the third time on it
+rests, each time twice as long: what ends it may be in the file, or in the machine, and loading it again and again keeps
+that from others.
 """
 
 from __future__ import annotations

@@ -410,7 +410,8 @@ class Scheduler:
         counted = failures.recent([failure.when for failure in self._failures[key]], now)
         raise Overloaded(
             f"the runner of {order.model.name.short} ended {len(counted)} times in the last "
-            f"{failures.WINDOW / 60:g} minutes, and answered nothing between; last of all: {self._failures[key][-1].cause}. "
+            f"{failures.WINDOW / 60:g} minutes, and answered nothing between; last of all: "
+            f"{self._failures[key][-1].cause}. "
             f"It is loaded again in {seconds:.0f} s at the earliest",
             retry_after=seconds,
         )

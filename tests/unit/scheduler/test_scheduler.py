@@ -394,12 +394,16 @@ async def test_a_runner_that_died_is_replaced_and_others_are_untouched() -> None
         assert await touch(scheduler, "b") is other
 
 
+async def ended(scheduler: Scheduler) -> None:
+    async with scheduler.lease(model("a"), NOTHING) as lease:
+        lease.runner.kill("it is broken")
+        await lease.runner.busy()
+
+
 async def fail(scheduler: Scheduler, times: int) -> None:
     for _ in range(times):
         with pytest.raises(RunnerDied):
-            async with scheduler.lease(model("a"), NOTHING) as lease:
-                lease.runner.kill("it is broken")
-                await lease.runner.busy()
+            await ended(scheduler)
         await turns_until(lambda: not scheduler.loaded(), 5, "the runner to be gone")
 
 
