@@ -26,13 +26,15 @@ from puna.engine.choose import EngineChoice, choose
 from puna.engine.engine import Engine, ModelFacts, Opinion
 from puna.engine.memory import Estimate
 from puna.engine.runner import LoadOptions, ModelFiles, Runner, RunnerInfo
-from puna.errors import EngineError, InvalidRequest, LoadFailed, LoadTimeout, Overloaded, PunaError
+from puna.errors import InvalidRequest, LoadFailed, LoadTimeout, Overloaded, PunaError
 from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
+from puna.scheduler.failures import Failures
 from puna.scheduler.free import free_memory
 from puna.scheduler.narrowed import narrowed
 from puna.scheduler.policy import Evict, Full, Held, Key, Reuse, Snapshot, Start, TooLarge, Wait, Wish
 from puna.scheduler.reckoning import Reckoning, largest_context
+from puna.scheduler.watch import watch
 from puna.settings import LONGEST, Settings
 from puna.types import MOST_CONTEXT, Options
 
@@ -42,16 +44,10 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 4096
 
-REST = 0.5
+QUIET = 0.5
 """Seconds without a request after which the engines prepare for the next start."""
 
 _LOAD_FIELDS = frozenset(item.name for item in fields(LoadOptions)) & frozenset(item.name for item in fields(Options))
-
-_FAILURES_KEPT = 256
-"""Models of which it is known that their runners ended."""
-
-_WATCH_SECONDS = 5.0
-"""Between two looks at a runner that has work."""
 
 _log = structlog.get_logger(__name__)
 
@@ -138,15 +134,6 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
-    """A runner that ended on its own, or had to be ended, at a time of the event loop."""
-
-    when: float
-    cause: str
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Order:
     """A request's Wish, with what it takes to fulfil it."""
 
@@ -172,7 +159,7 @@ class Scheduler:
     `free_memory`: bytes the system could give now; to be replaced where a test has to decide.
     `verify`: looks at a model's files before they are loaded; what it raises is why the load failed.
     `observer`: hears of loads, and of runners that end.
-    `choose`: which engine runs a model. `rest`: seconds without a request after which the engines prepare.
+    `choose`: which engine runs a model. `quiet`: seconds without a request after which the engines prepare.
     """
 
     def __init__(
@@ -183,7 +170,7 @@ class Scheduler:
         free_memory: Callable[[], int] = free_memory,
         verify: Callable[[Model], Awaitable[None]] = lambda _: asyncio.sleep(0),
         choose: Callable[[str, Sequence[Opinion], int | None], EngineChoice] = choose,
-        rest: float = REST,
+        quiet: float = QUIET,
         observer: Observer = UNOBSERVED,
     ) -> None:
         self._engines = engines
@@ -192,20 +179,20 @@ class Scheduler:
         self._verify = verify
         self._choose = choose
         self._observer = observer
-        self._rest_after = rest
+        self._quiet_after = quiet
         self._places: dict[int, _Place] = {}
         self._line: list[_Ticket] = []
         self._facts: dict[str, ModelFacts] = {}
         self._opinions = lru_cache(maxsize=256)(self._ask)
         self._memory = lru_cache(maxsize=1024)(self._reckon)
-        self._failures: dict[Key, list[_Failure]] = {}
+        self._failures = Failures()
         self._ids = count(1)
         self._closed = False
-        self._rest: asyncio.TimerHandle | None = None
+        self._quiet: asyncio.TimerHandle | None = None
         self._preparing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Scheduler:
-        self._rest_again()
+        self._quiet_again()
         return self
 
     async def __aexit__(
@@ -231,7 +218,7 @@ class Scheduler:
                 runner = narrowed(runner, order.wish.load.num_ctx)
             yield Lease(runner, time.perf_counter_ns() - began)
             # A request that went well: whatever ended runners before, it is not in the file.
-            self._failures.pop(place.key, None)
+            self._failures.forget(place.key)
         finally:
             self._release(place)
 
@@ -301,11 +288,7 @@ class Scheduler:
             for place in self._places.values()
             if not place.loading.done() and 0 < longest < now - place.since
         ]
-        resting = [
-            f"{known[-1].model} rests for {seconds:.0f} s: {known[-1].cause}"
-            for known in self._failures.values()
-            if (seconds := failures.rest([failure.when for failure in known], now))
-        ]
+        resting = [f"{one.model} rests for {one.seconds:.0f} s: {one.cause}" for one in self._failures.all_resting(now)]
         return (*stuck, *resting)
 
     async def unload(self, name: Name) -> bool:
@@ -327,7 +310,7 @@ class Scheduler:
         for place in places:
             self._leave(place, now=True)
         await asyncio.gather(*(place.gone.wait() for place in places))
-        self._rest_again()
+        self._quiet_again()
         if self._preparing is not None:
             await asyncio.wait({self._preparing})
         for engine in self._engines.values():
@@ -403,26 +386,16 @@ class Scheduler:
 
     def _check_rested(self, order: _Order) -> None:
         """Overloaded while a model rests that ended its runners again and again."""
-        key, now = order.wish.key, self._now()
-        seconds = failures.rest([failure.when for failure in self._failures.get(key, ())], now)
-        if not seconds or any(place.key == key and not place.leaving for place in self._places.values()):
+        key = order.wish.key
+        resting = self._failures.resting(key, self._now())
+        if resting is None or any(place.key == key and not place.leaving for place in self._places.values()):
             return
-        counted = failures.recent([failure.when for failure in self._failures[key]], now)
         raise Overloaded(
-            f"the runner of {order.model.name.short} ended {len(counted)} times in the last "
-            f"{failures.WINDOW / 60:g} minutes, and answered nothing between; last of all: "
-            f"{self._failures[key][-1].cause}. "
-            f"It is loaded again in {seconds:.0f} s at the earliest",
-            retry_after=seconds,
+            f"the runner of {order.model.name.short} ended {resting.times} times in the last "
+            f"{failures.WINDOW / 60:g} minutes, and answered nothing between; last of all: {resting.cause}. "
+            f"It is loaded again in {resting.seconds:.0f} s at the earliest",
+            retry_after=resting.seconds,
         )
-
-    def _note_failure(self, place: _Place, cause: str) -> None:
-        now = self._now()
-        known = self._failures.pop(place.key, [])
-        kept = [failure for failure in known if now - failure.when < failures.WINDOW]
-        self._failures[place.key] = [*kept, _Failure(now, cause, place.model.name.short)]
-        while len(self._failures) > _FAILURES_KEPT:
-            self._failures.pop(next(iter(self._failures)))
 
     async def _acquire(self, order: _Order) -> _Place:
         """A place with this request counted among its users."""
@@ -479,7 +452,7 @@ class Scheduler:
         for ticket in [*self._line]:
             if not ticket.place.done():
                 may_act = self._serve(ticket, may_act=may_act) and may_act
-        self._rest_again()
+        self._quiet_again()
 
     def _serve(self, ticket: _Ticket, *, may_act: bool) -> bool:
         """Give the ticket its place if it can be had now; `may_act`: by starting and evicting too. False: it waits."""
@@ -586,7 +559,7 @@ class Scheduler:
             if isinstance(error, PunaError):
                 self._observer.load_failed(place.model.name.short, place.engine, error.code or error.type)
             if isinstance(error, LoadTimeout):
-                self._note_failure(place, error.message)
+                self._failures.note(place.key, place.model.name.short, error.message, self._now())
             self._gone(place)
             return
         self._observer.loaded(place.model.name.short, runner.info.engine, self._now() - place.since)
@@ -601,35 +574,16 @@ class Scheduler:
     def _died(self, place: _Place, died: asyncio.Future[str]) -> None:
         if not place.leaving:
             _log.warning("runner died", model=place.model.name.short, cause=died.result())
-            self._note_failure(place, died.result())
+            self._failures.note(place.key, place.model.name.short, died.result(), self._now())
             self._observer.runner_ended(place.model.name.short, place.engine)
             self._leave(place, now=True)
 
     async def _watch(self, place: _Place, runner: Runner) -> None:
-        """End a runner that has work, and gives no sign of life; or goes on with work that nobody waits for."""
         limit = self._settings.stall_timeout
-        if limit <= 0:
-            return
-        pause, busy, unwanted = min(limit / 4, _WATCH_SECONDS), 0, 0.0
-        while not runner.died.done():
-            await asyncio.sleep(pause)
-            if not place.users and not busy:
-                continue
-            try:
-                busy = await asyncio.wait_for(runner.busy(), limit)
-            except asyncio.TimeoutError:
-                self._end_stalled(place, runner, f"it had work and gave no sign of life for {limit:g} s")
-                return
-            except EngineError:
-                continue  # it has ended, or is about to
-            unwanted = unwanted + pause if busy and not place.users else 0.0
-            if unwanted >= limit:
-                self._end_stalled(place, runner, f"it went on for {limit:g} s with work that was cancelled")
-                return
-
-    def _end_stalled(self, place: _Place, runner: Runner, why: str) -> None:
-        _log.warning("ending a runner", model=place.model.name.short, cause=why)
-        runner.kill(why)
+        why = await watch(runner, limit, lambda: bool(place.users)) if limit > 0 else None
+        if why is not None:
+            _log.warning("ending a runner", model=place.model.name.short, cause=why)
+            runner.kill(why)
 
     def _arm(self, place: _Place) -> None:
         """Start the keep-alive timer."""
@@ -671,15 +625,15 @@ class Scheduler:
         place.gone.set()
         self._advance()
 
-    # ------------------------------------------------------------------------------------------------------- at rest
+    # ------------------------------------------------------------------------------------------------------- quiet
 
-    def _rest_again(self) -> None:
+    def _quiet_again(self) -> None:
         """Let the engines prepare in a while, if until then nobody asks for anything."""
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
         if not self._closed and not self._line and not any(place.users for place in self._places.values()):
-            self._rest = asyncio.get_running_loop().call_later(self._rest_after, self._prepare)
+            self._quiet = asyncio.get_running_loop().call_later(self._quiet_after, self._prepare)
 
     def _prepare(self) -> None:
         if self._preparing is None or self._preparing.done():

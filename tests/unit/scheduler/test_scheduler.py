@@ -501,7 +501,7 @@ async def test_fewer_slots_when_memory_is_short_are_told() -> None:
 async def test_engines_prepare_when_nobody_asks_for_anything_and_are_closed_at_the_end() -> None:
     engine = Preparing()
     settings = Settings(models=Path("none"), engine="scripted")
-    async with Scheduler({"scripted": engine}, settings, free_memory=lambda: 2**40, rest=0) as scheduler:
+    async with Scheduler({"scripted": engine}, settings, free_memory=lambda: 2**40, quiet=0) as scheduler:
         await turns_until(lambda: engine.prepared == 1, 5, "the engine to prepare")
         async with scheduler.lease(model("a"), NOTHING):
             for _ in range(20):
@@ -518,7 +518,7 @@ async def test_engines_prepare_when_nobody_asks_for_anything_and_are_closed_at_t
 async def test_an_engine_that_cannot_prepare_serves_all_the_same() -> None:
     engine = Preparing(LoadFailed("no such file"))
     settings = Settings(models=Path("none"), engine="scripted")
-    async with Scheduler({"scripted": engine}, settings, free_memory=lambda: 2**40, rest=0) as scheduler:
+    async with Scheduler({"scripted": engine}, settings, free_memory=lambda: 2**40, quiet=0) as scheduler:
         await turns_until(lambda: engine.prepared == 1, 5, "the engine to prepare")
         await touch(scheduler, "a")
         await turns_until(lambda: engine.prepared == 2, 5, "the engine to prepare again")

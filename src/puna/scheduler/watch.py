@@ -1,0 +1,35 @@
+"""A look now and then at a runner: whether it gets on with what it has to do, and with nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from puna.engine.runner import Runner
+from puna.errors import EngineError
+
+LOOK_SECONDS = 5.0
+"""Between two looks, at most."""
+
+
+async def watch(runner: Runner, limit: float, wanted: Callable[[], bool]) -> str | None:
+    """Why the runner has to be ended; None once it has ended by itself.
+
+    `limit`: seconds that it may have work and give no sign of life, or go on with work that nobody waits for.
+    `wanted`: whether somebody waits for it.
+    """
+    pause, busy, unwanted = min(limit / 4, LOOK_SECONDS), 0, 0.0
+    while not runner.died.done():
+        await asyncio.sleep(pause)
+        if not wanted() and not busy:
+            continue
+        try:
+            busy = await asyncio.wait_for(runner.busy(), limit)
+        except asyncio.TimeoutError:
+            return f"it had work and gave no sign of life for {limit:g} s"
+        except EngineError:
+            continue  # it has ended, or is about to
+        unwanted = unwanted + pause if busy and not wanted() else 0.0
+        if unwanted >= limit:
+            return f"it went on for {limit:g} s with work that was cancelled"
+    return None
