@@ -47,6 +47,7 @@ class Name:
             model,
             DEFAULT_TAG if tag is None else tag,
             param=param,
+            written=text,
         )
 
     @staticmethod
@@ -55,12 +56,14 @@ class Name:
         return _cut_tag(text.strip())[0].removeprefix("https://").count("/") > 1
 
     @classmethod
-    def of(cls, host: str, namespace: str, model: str, tag: str, *, param: str = "model") -> Name:
-        """From all four parts. InvalidName if one breaks the grammar."""
+    def of(
+        cls, host: str, namespace: str, model: str, tag: str, *, param: str = "model", written: str | None = None
+    ) -> Name:
+        """From all four parts. InvalidName if one breaks the grammar; it quotes what was `written`, if given."""
         name = cls(host, namespace, model, tag)
         patterns = (_HOST, _NAMESPACE, _WORD, _WORD)
         if not all(pattern.fullmatch(part) for pattern, part in zip(patterns, name.parts, strict=True)):
-            raise _invalid(name.full, param)
+            raise _invalid(name.full if written is None else written, param)
         return name
 
     @property

@@ -33,6 +33,7 @@ def test_refused(text: str) -> None:
     with pytest.raises(InvalidName) as caught:
         Name.parse(text)
     assert caught.value.param == "model"
+    assert repr(text[:400]) in caught.value.message, "the name as it was written, without what it stands for"
 
 
 @pytest.mark.parametrize(
