@@ -317,13 +317,25 @@ class Net:
     def _broken(url: URL, error: BaseException) -> SourceUnreachable:
         if isinstance(error, asyncio.TimeoutError):
             return SourceUnreachable(f"{url.host} does not answer, or its answer stalled")
-        cause = str(error) or type(error).__name__
+        cause = _cause(error)
         hint = ""
         if isinstance(error, aiohttp.ClientSSLError) and "WRONG_VERSION_NUMBER" in cause.upper():
             hint = ". It speaks plain http: use --insecure if you trust the network"
         elif isinstance(error, aiohttp.ClientConnectorCertificateError):
             hint = ". SSL_CERT_FILE names the certificates that are trusted"
         return SourceUnreachable(f"{url.authority} cannot be reached: {cause}{hint}")
+
+
+def _cause(error: BaseException) -> str:
+    """Why, without the host that is named already. aiohttp's own words name it again, and "ssl" where there is none."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error
+        if isinstance(reason, ssl.SSLError) or not reason.errno:
+            return reason.strerror or str(reason)
+        return os.strerror(reason.errno)
+    return str(error) or type(error).__name__
 
 
 USER_AGENT = f"ollama/0 ({platform.machine()} {sys.platform}) puna/{__version__}"

@@ -219,8 +219,10 @@ async def test_what_is_not_there(registry: TestRegistry, place: Callable[..., Pl
         await here.pull(named(registry, "no/such"))
     with pytest.raises(ModelNotFound):
         await here.push(named(registry, "no/such"))
-    with pytest.raises(SourceUnreachable):
+    with pytest.raises(SourceUnreachable) as caught:
         await here.pull(Name.parse("127.0.0.1:9/no/such"))
+    told = "cannot pull '127.0.0.1:9/no/such:latest': 127.0.0.1:9 cannot be reached: Connection refused"
+    assert caught.value.message == told
     assert here.library.models() == []
 
 
