@@ -352,10 +352,7 @@ class Library:
         DigestMismatch when it is not the manifest that was `expected`.
         """
         data = manifest if isinstance(manifest, bytes) else manifest.dump()
-        if expected is not None and Digest.of(data).hex != expected.hex.lower():
-            raise DigestMismatch(
-                f"what its source has as {name.short} is {Digest.of(data)} now, and {expected} was asked for"
-            )
+        check_expected(name, data, expected)
         parsed = parse_manifest(data)
         with self._changing:
             for layer in parsed.blobs:
@@ -700,6 +697,14 @@ class Library:
         if stamp is not None and self._unreadable.get(path) != stamp:
             self._remember(self._unreadable, path, stamp)
             _log.warning("model left out of the list", model=name.short, reason=reason)
+
+
+def check_expected(name: Name, manifest: bytes, expected: Digest | None) -> None:
+    """DigestMismatch when a source's manifest is not the one that was `expected`; None expects any."""
+    if expected is not None and Digest.of(manifest).hex != expected.hex.lower():
+        raise DigestMismatch(
+            f"what its source has as {name.short} is {Digest.of(manifest)} now, and {expected} was asked for"
+        )
 
 
 def _check(wanted: Reference, digest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,7 +15,7 @@ from puna.sources.packages.package_index import TITLE, Package, fetch
 from puna.sources.packages.pip_client import reach
 from puna.sources.source import Found, Offer, Terms
 from puna.sources.worker import Report, Worker
-from puna.store.library import Library
+from puna.store.library import Library, check_expected
 from puna.types import Progress
 
 PACKAGE_NAMESPACE = "pypi"
@@ -65,7 +66,9 @@ class Packages:
         checking = Worker(lambda report: _whole(name, package, entry, library, report))
         async for progress in checking.run():
             yield progress
-        if not checking.result:
+        if checking.result:
+            check_expected(name, await asyncio.to_thread(library.manifest_bytes, name), terms.manifest)
+        else:
             if entry is not None:
                 own = f"{DEFAULT_HOST}/{name.namespace}/{name.model}:{name.tag}"
                 yield Progress(f"pulling from the package index; the registry's own is {own}")

