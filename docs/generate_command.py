@@ -83,7 +83,7 @@ def rows_of(command: click.Command) -> Iterator[str]:
         flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
         value = option.metavar or ("" if option.is_flag else "N")
         shown = f"{flags}{'' if isinstance(option, OptionalValue) else ' '}{value}".strip()
-        default = f" Default: {option.default}." if option.show_default else ""
+        default = f" Default: `{option.default}`." if option.show_default else ""
         yield f"| {shown} | {option.help}{default} |"
 
 

@@ -178,7 +178,9 @@ def outdated(models: tuple[str, ...], *, as_json: bool, insecure: bool) -> None:
 
 @puna.command("estimate")
 @click.argument("model", metavar="MODEL", shell_complete=_models)
-@click.option("--ctx", "num_ctx", metavar="N", type=click.IntRange(min=1), help="Tokens of context for each request.")
+@click.option(
+    "--ctx", "num_ctx", metavar="N", type=click.IntRange(1, 2**63 - 1), help="Tokens of context for each request."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @addressed
 def estimate(model: str, *, num_ctx: int | None, as_json: bool) -> None:
@@ -374,10 +376,12 @@ def rm(models: tuple[str, ...]) -> None:
 @click.option("--repair", is_flag=True, help="Bring back what is damaged from where it came.")
 @addressed
 def verify(model: str, *, every: bool, repair: bool) -> None:
-    """Read every byte of a model, and name what is not as it was stored.
+    """Read every byte of a model, and name what is damaged.
 
     Ends with status 1 when something is damaged, or stays so.
     """
+    if bool(model) == every:
+        raise click.UsageError("one of MODEL and --all is needed")
     from puna.cli.verify import verify as work
 
     _call(lambda: work(model, every=every, repair=repair))
@@ -400,7 +404,7 @@ def stop(model: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @addressed
 def doctor(*, as_json: bool) -> None:
-    """Tell what this machine can run, with what, and the remedy for what is missing.
+    """Tell what this machine can run, and what to do where it cannot.
 
     Ends with status 1 when something is missing that running a model needs.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -21,13 +22,20 @@ _MEANT = {
 
 
 async def outdated(models: Sequence[str], *, as_json: bool, insecure: bool) -> None:
-    """Of these, or of all when none is named."""
+    """Of these, or of all when none is named. Why one is not current is told on stderr."""
     async with store() as server:
         with waiting("asking where the models came from", error_console()):
             found = await server.outdated(models, insecure=insecure)
-    print(json.dumps([asdict(one) for one in found], indent=2) if as_json else report(found))
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    print(report(found))
+    for one in found:
+        if one.reason:
+            print(f"{one.name}: {one.reason}", file=sys.stderr)
 
 
 def report(found: Sequence[Renewal]) -> str:
-    rows = [(one.name, one.digest[:12], _MEANT.get(one.state, one.state), one.source, one.reason) for one in found]
-    return table(("NAME", "ID", "STATE", "SOURCE", "REASON"), rows)
+    """Without the reasons: they are sentences, and would make columns of any width."""
+    rows = [(one.name, one.digest[:12], _MEANT.get(one.state, one.state), one.source) for one in found]
+    return table(("NAME", "ID", "STATE", "SOURCE"), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from puna.cli.connect import store
 from puna.cli.progress import error_console, reporter, stopping
 from puna.client import DamagedFile, VerifiedStore
-from puna.errors import InvalidRequest, PunaError
+from puna.errors import PunaError
 from puna.types import Progress
 
 
@@ -15,8 +15,6 @@ class Damaged(PunaError):
 
 async def verify(model: str, *, every: bool, repair: bool) -> None:
     """Damaged when something is and stays so."""
-    if bool(model) == every:
-        raise InvalidRequest("name the model to verify, or say --all")
     console = error_console()
     found: list[DamagedFile] = []
     counts = VerifiedStore(0, 0, 0)

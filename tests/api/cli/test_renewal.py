@@ -58,6 +58,9 @@ def test_a_newer_one_is_told_and_fetched(puna: Command, tmp_path: Path) -> None:
         "pypi/some-model:latest": "outdated",
     }
     assert "1.0 is here, the package index has 1.1" in [item["reason"] for item in told]
+    ended = puna("outdated")
+    assert ended.out.splitlines()[0].split() == ["NAME", "ID", "STATE", "SOURCE"], "reasons are sentences"
+    assert "pypi/some-model:latest: 1.0 is here, the package index has 1.1" in ended.err.splitlines()
     ended = puna("pull", "--all")
     assert ended.status == 0, ended.err
     assert library.resolve(SOME).digest != first

@@ -57,5 +57,7 @@ def test_what_is_damaged_is_named_and_ends_with_one(serving: Any, command: Calla
         path.write_bytes(b"two")
         assert puna("verify", "--all").status == 0
         assert puna("verify", "nope").status == 1
-        assert puna("verify").status == 1
-        assert puna("verify", "one", "--all").status == 1
+        for wrong in ([], ["two", "--all"]):
+            ended = puna("verify", *wrong)
+            assert ended.status == 2
+            assert "one of MODEL and --all is needed" in ended.err

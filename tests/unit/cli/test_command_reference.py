@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+import pytest
 
 from puna.cli.main import puna
 
@@ -36,3 +37,14 @@ def test_every_command_and_flag_is_explained() -> None:
         assert command.help, name
         for option in command.params:
             assert not isinstance(option, click.Option) or option.help, (name, option.name)
+
+
+def test_what_help_says_of_a_command_fits_in_a_line() -> None:
+    """In a terminal of 80 columns: click ends what is longer with dots."""
+    width = 80 - len("  completion  ") - 2
+    assert not [name for name, command in puna.commands.items() if len(command.get_short_help_str(200)) > width]
+
+
+def test_a_context_that_no_number_can_hold_is_wrong_usage() -> None:
+    with pytest.raises(click.BadParameter, match="is not in the range"):
+        puna.commands["estimate"].make_context("estimate", ["m", "--ctx", str(2**63)])
