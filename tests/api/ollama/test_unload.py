@@ -28,7 +28,11 @@ def test_a_model_is_unloaded_by_its_name(server):
     unload(server, 404, model="nobody")
 
 
-def test_all_are_unloaded_where_none_is_named(server):
+def test_all_are_unloaded_where_that_is_said(server):
     ask(server, "tiny")
-    assert "tiny:latest" in unload(server)
+    unload(server, 400)
+    unload(server, 400, modle="tiny")
+    unload(server, 400, all=True, model="tiny")
+    assert "tiny:latest" in loaded(server)
+    assert "tiny:latest" in unload(server, all=True)
     assert loaded(server) == []

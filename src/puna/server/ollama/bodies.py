@@ -154,7 +154,11 @@ class VerifyBody(Shape):
 
 
 class UnloadBody(NamedBody):
-    """POST /api/unload: at once where it is idle, else when its requests are done. No model named: all."""
+    """POST /api/unload: at once where it is idle, else when its requests are done."""
+
+    everything: Annotated[bool, Field(alias="all"), Honoured("Unload all models, in place of one that is named.")] = (
+        False
+    )
 
 
 class EstimateBody(NamedBody):

@@ -67,12 +67,14 @@ class ModelRoutes:
     async def unload(self, request: Request) -> Response:
         """Tells which models were loaded, and are not any more, or leave when their requests are done."""
         body, _ = await read_body(request, UnloadBody, strict=self._strict)
-        if body.target:
-            reference = Reference.parse(body.target)
+        if body.everything and body.target:
+            raise InvalidRequest("'all' and 'model' exclude each other", param="all")
+        if body.everything:
+            names = [loaded.model.name for loaded in self._scheduler.loaded()]
+        else:
+            reference = Reference.parse(required(body.target))
             with missing_as(f"model '{reference.short}' not found"):
                 names = [(await asyncio.to_thread(self._library.resolve, reference)).name]
-        else:
-            names = [loaded.model.name for loaded in self._scheduler.loaded()]
         gone: list[JsonValue] = [name.short for name in names if await self._scheduler.unload(name)]
         return JsonReply({"unloaded": gone})
 
