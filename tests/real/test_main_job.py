@@ -317,7 +317,7 @@ def test_damaged_files_are_refused_and_the_server_stands(pulled: Path, tmp_path:
             damage(weights, whole, number, chance)
             with pytest.raises(openai.APIStatusError) as refused:
                 text_of(program, max_tokens=1)
-            assert refused.value.code in {"invalid_model_file", "model_load_failed"}
+            assert refused.value.code in {"invalid_model_file", "model_damaged"}
             assert refused.value.message
         weights.write_bytes(whole)
         assert text_of(program, max_tokens=3)

@@ -11,8 +11,12 @@ def estimate(server, status: int = 200, **body):
     return json.loads(answer.body), answer.headers
 
 
+def loaded(server) -> set[str]:
+    return {model["name"] for model in json.loads(server.get("/api/ps").body)["models"]}
+
+
 def test_it_grows_with_the_context_and_loads_nothing(server):
-    loaded = json.loads(server.get("/api/ps").body)["models"]
+    before = loaded(server)
     small, _ = estimate(server, model="tiny", options={"num_ctx": 512})
     large, _ = estimate(server, model="tiny", options={"num_ctx": 1024})
     assert (small["num_ctx"], large["num_ctx"]) == (512, 1024)
@@ -21,7 +25,7 @@ def test_it_grows_with_the_context_and_loads_nothing(server):
     assert small["total"] == small["weights"] + small["cache"] + small["compute"]
     assert small["fits"]
     assert small["largest_num_ctx"] >= 1024
-    assert json.loads(server.get("/api/ps").body)["models"] == loaded
+    assert loaded(server) <= before
 
 
 def test_what_has_no_effect_is_told_and_what_is_wrong_refused(server):

@@ -272,6 +272,8 @@ def send(server: Any, shape: type[Shape], *changes: dict[str, Any] | None, **hea
 @pytest.mark.parametrize(("shape", "row"), cases(Honoured))
 def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: ShapeField):
     effect = EFFECTS[shape][row.name]
+    if effect.loaded is not None:
+        server.post("/api/unload", {"all": True})
     answer = send(server, shape, effect.beside, {row.name: effect.value})
     assert answer.status == effect.status, answer.body
     assert row.name not in answer.headers.get("x-puna-ignored", "").split(", ")
@@ -281,7 +283,6 @@ def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: Shap
         assert effect.shows(answer), answer.body
     if effect.loaded is not None:
         name = (BASE[shape] | (effect.beside or {}))["model"]
-        # Another runner of the same model, with other settings of loading, may be there too.
         models = [model for model in server.get("/api/ps").json["models"] if model["name"] == f"{name}:latest"]
         assert any(map(effect.loaded, models)), models
 

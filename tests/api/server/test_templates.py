@@ -37,15 +37,15 @@ def test_a_models_template_is_refused_when_it_is_made(server, name):
 def test_others_are_answered_meanwhile(server):
     """Several at once, each another template: they wait for each other, and nobody waits for them."""
     bodies = [
-        json.dumps({"model": "tiny", "template": f"{number}{SLOW}", "prompt": "Hi"}).encode() for number in range(4)
+        json.dumps({"model": "tiny", "template": f"{number}{SLOW}", "prompt": "Hi"}).encode() for number in range(2)
     ]
     good = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stream": False}).encode()
     assert server.post("/api/chat", good).status == 200
-    with ThreadPoolExecutor(4) as clients:
+    with ThreadPoolExecutor(2) as clients:
         hostile = [clients.submit(server.post, "/api/generate", body) for body in bodies]
         served = 0
         while not all(one.done() for one in hostile):
             assert server.post("/api/chat", good).status == 200
             served += 1
-    assert [one.result().status for one in hostile] == [400] * 4
-    assert served > 4
+    assert [one.result().status for one in hostile] == [400] * 2
+    assert served > 2
