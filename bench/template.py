@@ -13,19 +13,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from puna.inference.prompt import PLAIN_TEMPLATE
 from puna.template.cage import Cage
 from puna.template.languages import TemplateKey, compile_template
 from puna.types import Message
-
-CHATML = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}
-"""
 
 CHATS = {
     "one short message": [Message.of("user", "Why is the sky blue?")],
@@ -45,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    key = TemplateKey("jinja", CHATML)
+    key = TemplateKey("jinja", PLAIN_TEMPLATE)
     here = compile_template(key)
     with Cage() as cage:
         caged = cage.open(key)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import tempfile
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -46,7 +44,6 @@ from puna.model.shards import ShardName, filename, place, together
 from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.sources.worker import Report, Worker
-from puna.store.files import write_errors
 from puna.store.library import MAX_TEXT_BYTES, Library
 from puna.template.cage import Cage
 from puna.template.facts import ChatTemplate
@@ -215,7 +212,7 @@ def _from_uploads(request: CreateRequest, library: Library, report: Report) -> _
 def _from_safetensors(request: CreateRequest, library: Library, report: Report) -> _Base:
     """A published directory's files become one GGUF."""
     files = {name: _blob(name, digest, "files", library, report) for name, digest in request.files.items()}
-    with _scratch(library) as scratch:
+    with library.scratch("create") as scratch:
         made = to_gguf(files, scratch, request.name.model, report)
         return _from_files([_taken(made, request.name, library, report)])
 
@@ -225,7 +222,7 @@ def _quantized(base: _Base, kind: str, library: Library, report: Report) -> _Bas
     weights = [layer for layer in base.layers if layer.media_type == MODEL_TYPE]
     if len(weights) != 1:
         raise Unsupported("a model in several files cannot be quantized: join them first", param="quantize")
-    with _scratch(library) as scratch:
+    with library.scratch("create") as scratch:
         made = quantized(library.blobs.path(weights[0].digest), base.header, kind, scratch, report)
         if made is None:
             return base
@@ -243,18 +240,6 @@ def _taken(made: Path, name: Name | None, library: Library, report: Report) -> t
     )
     header = read_header(made, name="the converted file")
     return Layer(media_type_of(header), digest, header.size, None if name is None else f"{name.model}.gguf"), header
-
-
-@contextmanager
-def _scratch(library: Library) -> Iterator[Path]:
-    """A private directory on the store's disk, gone afterwards."""
-    with write_errors("making a directory for the conversion"):
-        library.downloads.mkdir(parents=True, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix="create-", dir=library.downloads))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _config(request: CreateRequest, base: _Base, report: Report) -> Config:

@@ -8,10 +8,7 @@ is there, and is what its digest and its size say, the blobs move into the store
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -53,7 +50,7 @@ def read_archive(stream: BinaryIO, library: Library, told: Told, *, name: Name |
     a member, or what the archive holds, is of a kind that is not taken; StoreError: the disk. Nothing of the
     archive is listed then, and nothing is left behind.
     """
-    with _beside(library) as directory:
+    with library.scratch("import") as directory:
         index, blobs = _unpack(stream, directory, told)
         models = [_sound(carried, blobs) for carried in _named(index, name)]
         for digest in sorted({layer.digest for model in models for layer in model.manifest.blobs}, key=str):
@@ -64,18 +61,6 @@ def read_archive(stream: BinaryIO, library: Library, told: Told, *, name: Name |
         library.write_manifest(model.name, model.data)
         taken.append(Taken(model.name, Digest.of(model.data)))
     return tuple(taken)
-
-
-@contextmanager
-def _beside(library: Library) -> Iterator[Path]:
-    """A private directory on the store's disk, gone afterwards."""
-    with write_errors("making a directory for the archive"):
-        library.downloads.mkdir(parents=True, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix="import-", dir=library.downloads))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _unpack(stream: BinaryIO, directory: Path, told: Told) -> tuple[tuple[Carried, ...], dict[Digest, Path]]:

@@ -251,8 +251,12 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
     async with AsyncExitStack() as stack:
         found = engines(settings)
         services = await stack.enter_async_context(parts(settings, found, stand_in_for(found)))
-        services.cage.start()
-        server = Server(services, on_ready=lambda: _announce(settings, listener, on_ready))
+
+        def ready() -> None:
+            _announce(settings, listener, on_ready)
+            services.cage.start()  # beside what the first request needs, not before it
+
+        server = Server(services, on_ready=ready)
         with _signals(server.stop) as caught:
             preloading = asyncio.create_task(_preload(services))
             try:

@@ -35,7 +35,7 @@ from puna.model.digest import Digest
 from puna.sources.net import Net, Patience
 from puna.sources.partial import Partial
 from puna.store.library import Library
-from puna.store.transfers import Mailbox
+from puna.store.transfers import Mailbox, following
 from puna.types import Progress
 
 T = TypeVar("T")
@@ -127,15 +127,8 @@ class _Download:
         # Writing and hashing, beside each other.
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="download")
 
-    async def run(self) -> AsyncGenerator[Progress, None]:
-        task = asyncio.create_task(self._work())
-        task.add_done_callback(lambda _: self._mailbox.close())
-        try:
-            async for progress in self._mailbox:
-                yield progress
-            await task
-        finally:
-            await _cancelled(task)
+    def run(self) -> AsyncGenerator[Progress, None]:
+        return following(self._work, self._mailbox)
 
     async def _work(self) -> None:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -169,6 +170,17 @@ class Library:
     def downloads(self) -> Path:
         """Where sources put what is on its way, on the same disk as the blobs."""
         return self.root / "downloads"
+
+    @contextmanager
+    def scratch(self, kind: str) -> Iterator[Path]:
+        """A private directory on the disk of the blobs, gone afterwards. `kind`: what its name begins with."""
+        with write_errors("making a directory for what is on its way"):
+            self.downloads.mkdir(parents=True, exist_ok=True)
+            directory = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=self.downloads))
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
 
     @property
     def partials(self) -> Path:

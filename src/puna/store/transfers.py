@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from typing import Any
 
 from puna.types import Progress
 
@@ -37,6 +38,21 @@ class Mailbox:
                 await self._news.wait()
             if self._items:
                 yield self._items.popleft()
+
+
+async def following(
+    work: Callable[[], Coroutine[Any, Any, object]], mailbox: Mailbox
+) -> AsyncGenerator[Progress, None]:
+    """What `work` puts into the mailbox, until it ends; its error is raised. Left early, the work is ended first."""
+    task = asyncio.create_task(work())
+    task.add_done_callback(lambda _: mailbox.close())
+    try:
+        async for progress in mailbox:
+            yield progress
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Transfers:

@@ -27,8 +27,8 @@ from puna.template.cell import CPU_SECONDS, ROOM
 from puna.template.facts import TemplateFacts
 from puna.template.languages import TemplateKey
 from puna.template.order import HEAD, MAX_ANSWER, CellAnswer, Errand, Opened, pack_order, read_answer
-from puna.template.shaping import as_given
-from puna.types import JsonValue, Message, Tool
+from puna.template.shaping import TakesMessages
+from puna.types import JsonObject, JsonValue
 
 WALL_SECONDS = 10.0
 """For which an answer is waited. It is the processor's time that bounds a template; this one is for a cell that the
@@ -132,7 +132,7 @@ class Cage:
                 self._suspects.discard(forgotten)
 
 
-class CagedTemplate:
+class CagedTemplate(TakesMessages):
     """A `ChatTemplate` that runs in the cage. Its methods wait: call them from a thread that may."""
 
     def __init__(self, cage: Cage, key: TemplateKey, opened: Opened) -> None:
@@ -160,23 +160,22 @@ class CagedTemplate:
         """ModelFileError where it asks for what no template is given."""
         self._cage.ask("check", self._key)
 
-    def render(
+    def render_json(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] | None,
         *,
-        tools: Sequence[Tool] = (),
-        add_generation_prompt: bool = True,
-        arguments: Mapping[str, JsonValue] | None = None,
+        add_generation_prompt: bool,
+        arguments: Mapping[str, JsonValue],
     ) -> str:
-        """The prompt's text. InvalidRequest: it refuses these messages; ModelFileError: it is broken, or too much."""
-        given = as_given(messages, tools, self.facts, arguments)
+        """The prompt's text."""
         return self._text(
             "render",
             {
-                "messages": given.messages,
-                "tools": given.tools,
+                "messages": messages,
+                "tools": tools,
                 "add_generation_prompt": add_generation_prompt,
-                "arguments": dict(given.arguments),
+                "arguments": dict(arguments),
             },
         )
 

@@ -18,11 +18,11 @@ from puna.template.facts import TemplateFacts, ThinkTags
 from puna.template.goexec import execute
 from puna.template.govalues import JsonList, JsonMap, Record, Value, Words
 from puna.template.probe import probe
-from puna.template.shaping import as_given
-from puna.types import JsonObject, JsonValue, Message, Tool
+from puna.template.shaping import TakesMessages
+from puna.types import JsonObject, JsonValue
 
 
-class GoTemplate:
+class GoTemplate(TakesMessages):
     """One template text, parsed. Raises ModelFileError if it is none."""
 
     def __init__(self, source: str, *, bos: str = "", now: Callable[[], datetime] = datetime.now) -> None:
@@ -50,20 +50,6 @@ class GoTemplate:
     def inserts(self) -> bool:
         """It can fill in the middle."""
         return "Suffix" in self._names
-
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Tool] = (),
-        add_generation_prompt: bool = True,
-        arguments: Mapping[str, JsonValue] | None = None,
-    ) -> str:
-        """The prompt's text. Of `arguments` only `enable_thinking` and `reasoning_effort` mean something here."""
-        given = as_given(messages, tools, self.facts, arguments)
-        return self.render_json(
-            given.messages, given.tools, add_generation_prompt=add_generation_prompt, arguments=given.arguments
-        )
 
     def render_json(
         self,

@@ -20,8 +20,8 @@ from puna.errors import InvalidRequest, ModelFileError, TemplateTooCostly, Unsup
 from puna.model.bounds import MAX_OUTPUT
 from puna.template.facts import TemplateFacts
 from puna.template.probe import probe
-from puna.template.shaping import as_given
-from puna.types import JsonObject, JsonValue, Message, Tool
+from puna.template.shaping import TakesMessages
+from puna.types import JsonObject, JsonValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class Refusal(Exception):
     """A template's own `raise_exception`."""
 
 
-class JinjaTemplate:
+class JinjaTemplate(TakesMessages):
     """One template text, compiled. Raises ModelFileError if it is none.
 
     `bos`, `eos`: the text of these tokens. `now` tells the time to templates that write the date.
@@ -74,23 +74,6 @@ class JinjaTemplate:
 
     def check(self) -> None:
         """Nothing: which variables there are, a template finds out by asking."""
-
-    def render(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Tool] = (),
-        add_generation_prompt: bool = True,
-        arguments: Mapping[str, JsonValue] | None = None,
-    ) -> str:
-        """The prompt's text. `arguments` are the template's own variables.
-
-        InvalidRequest when the template refuses these messages, ModelFileError when it is broken or never ends.
-        """
-        given = as_given(messages, tools, self.facts, arguments)
-        return self.render_json(
-            given.messages, given.tools, add_generation_prompt=add_generation_prompt, arguments=given.arguments
-        )
 
     def render_json(
         self,

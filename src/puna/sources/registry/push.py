@@ -19,7 +19,7 @@ from puna.sources.registry.access import Access
 from puna.sources.registry.endpoint import repository
 from puna.sources.worker import Report, Worker
 from puna.store.library import Library
-from puna.store.transfers import Mailbox
+from puna.store.transfers import Mailbox, following
 from puna.types import Progress
 
 CHUNK = 64 * 1024 * 1024
@@ -91,16 +91,8 @@ class _Upload:
         self._mailbox = Mailbox()
         self._told = 0.0
 
-    async def run(self) -> AsyncGenerator[Progress, None]:
-        task = asyncio.create_task(self._send())
-        task.add_done_callback(lambda _: self._mailbox.close())
-        try:
-            async for progress in self._mailbox:
-                yield progress
-            await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def run(self) -> AsyncGenerator[Progress, None]:
+        return following(self._send, self._mailbox)
 
     async def _send(self) -> None:
         self._tell(0)
