@@ -18,6 +18,7 @@ from fakes.gguf_files import FOREIGN_TEMPLATES, write_tiny_llama
 from fakes.runners import Start, starting
 from fakes.waiting import idle_within
 from puna.chat.text import TextStream
+from puna.engine.llama.options import WAITING
 from puna.engine.runner import Constraint, End, Feature, Prefilled, Prompt, Runner, Sampling, Step, Token
 from puna.errors import ContextLengthExceeded, InvalidRequest
 from puna.inference.choice import Choice
@@ -211,6 +212,18 @@ async def test_more_requests_than_slots_wait_and_all_are_answered(start: Start) 
     answers = await asyncio.gather(*(answer(runner, f"Count {i}:", GREEDY) for i in range(12)))
     assert all(len(tokens) == end.completion_tokens for tokens, end in answers)
     assert await runner.busy() == 0
+
+
+async def test_an_answer_that_was_read_to_its_end_holds_no_place(start: Start) -> None:
+    """Though nobody closes its generator: more of them than there are places, those that wait counted."""
+    runner = await start(slots=1)
+    asked, kept = await prompt(runner, "Count:"), []
+    for _ in range(2 * (runner.info.slots + WAITING)):
+        answering = runner.generate(asked, GREEDY)
+        kept.append(answering)
+        while not isinstance(await asyncio.wait_for(anext(answering), 60), End):
+            pass
+    assert len({id(answering) for answering in kept}) == len(kept)
 
 
 def worked(runner: Runner) -> float:

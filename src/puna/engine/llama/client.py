@@ -166,7 +166,8 @@ class LlamaRunner:
                             yield token
             end = reader.end()
             self._keys.used(reader.slot, prompt.cache_key)
-            yield end
+        # The place is free before the end is told: who has it may let this generator lie, or look into it later.
+        yield end
 
     @asynccontextmanager
     async def _explained(self, media: Sequence[bytes]) -> AsyncIterator[None]:
