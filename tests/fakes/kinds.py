@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from puna.chat.schema import schema_to_gbnf
 from puna.errors import InvalidRequest, UnsatisfiableSchema
+from puna.grammar.schema import schema_to_gbnf
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "structured-output.md"
 

@@ -13,10 +13,10 @@ import pytest
 from fakes.gbnf_reader import Gbnf
 from fakes.schemas import ENFORCED
 from puna.chat.calls import PieceCallStart, plan_calls
-from puna.chat.grammar import after_thinking
-from puna.chat.schema import conforms, schema_to_gbnf
 from puna.engine.llama.engine import LlamaEngine
 from puna.engine.runner import Constraint, End, LoadOptions, ModelFiles, Prompt, Runner, Sampling, Token
+from puna.grammar.around import after_thinking
+from puna.grammar.schema import conforms, schema_to_gbnf
 from puna.settings import Settings
 from puna.template.facts import CallSyntax
 from puna.types import Grammar, Tool, ToolChoice

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from puna.chat.schema import conforms
+from puna.grammar.schema import conforms
 from puna.template.facts import PROBED_ID, CallSyntax
 from puna.types import JsonValue, Tool
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import cast
 
-from puna.chat import grammar
 from puna.chat.callparser import (
     CUSTOM_ARGUMENT,
     CUSTOM_PARAMETERS,
@@ -26,8 +25,8 @@ from puna.chat.callparser import (
     PieceCallStart,
     PieceText,
 )
-from puna.chat.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
 from puna.errors import InvalidRequest, UnsatisfiableSchema
+from puna.grammar.around import not_beginning, without
 from puna.grammar.gbnf import (
     EMPTY,
     NEVER,
@@ -41,6 +40,8 @@ from puna.grammar.gbnf import (
     optional,
     seq,
 )
+from puna.grammar.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
+from puna.grammar.written import grammar_text, grammar_to_gbnf
 from puna.template.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.types import Grammar, JsonObject, JsonOutput, Output, Tool, ToolChoice
 
@@ -69,7 +70,7 @@ class CallPlan:
     """What a request with tools asks of prompt, grammar and reading.
 
     `tools`: for the template to render, custom ones in the form of functions. `instructions`: to be told to the
-    model instead. `constraint`: GBNF of the whole answer (see `puna.chat.grammar.after_thinking`), None: free.
+    model instead. `constraint`: GBNF of the whole answer (see `puna.grammar.around.after_thinking`), None: free.
     `callable`: the tools that may be called, each with the parameters that its calls are held to. `ignored`: paths of
     what tools' schemas say and what is not enforced, and of tools that nothing can call.
     """
@@ -167,7 +168,7 @@ def _output_gbnf(output: Output | None) -> str | None:
     if output is None:
         return None
     if isinstance(output, Grammar):
-        return grammar.grammar_to_gbnf(output, param="output")
+        return grammar_to_gbnf(output, param="output")
     return schema_to_gbnf(output.schema, param="output")
 
 
@@ -203,13 +204,13 @@ class _Answer:
     def _text_or(self, calls: Expression) -> Expression:
         mark = self.syntax.mark
         if mark:
-            return seq(grammar.without(self.rules, mark), optional(calls))
-        return choice(calls, grammar.not_beginning(self.rules, "".join(self.syntax.before.split())))
+            return seq(without(self.rules, mark), optional(calls))
+        return choice(calls, not_beginning(self.rules, "".join(self.syntax.before.split())))
 
     def _output(self, output: Output) -> Expression:
         if isinstance(output, JsonOutput):
             return json_value(self.rules, output.schema, param="output")
-        return grammar.grammar_text(self.rules, output, lambda allowed: allowed, param="output")
+        return grammar_text(self.rules, output, lambda allowed: allowed, param="output")
 
     def _calls(self, asked: ToolChoice) -> Expression:
         """NEVER: there is nothing to call."""
@@ -262,7 +263,7 @@ class _Answer:
             text = json_value(self.rules, {"type": "string"}, param=f"tools[{index}]")
         else:
             where = f"tools[{index}].grammar"
-            inside = grammar.grammar_text(self.rules, tool.grammar, json_characters, param=where)
+            inside = grammar_text(self.rules, tool.grammar, json_characters, param=where)
             text = seq(Terminal('"'), self.rules.add(inside, "free"), Terminal('"'))
         return seq(Terminal(f'{{"{CUSTOM_ARGUMENT}":'), optional(Terminal(" ")), text, Terminal("}"))
 

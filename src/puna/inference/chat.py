@@ -9,14 +9,14 @@ from functools import partial
 
 from puna.chat.calls import DEFAULT_SYNTAX, CallPlan, plan_calls
 from puna.chat.fit import room
-from puna.chat.grammar import after_thinking
 from puna.chat.harmony import MARKS as HARMONY_MARKS
 from puna.chat.harmony import HarmonySplitter
-from puna.chat.schema import conforms
 from puna.chat.text import Splitter, TextStream, ThinkingSplitter
 from puna.chat.turns import spelled_out, told, with_short_ids
 from puna.engine.runner import Constraint, Feature, Runner, RunnerInfo
 from puna.errors import Unsupported
+from puna.grammar.around import after_thinking
+from puna.grammar.schema import conforms
 from puna.inference.choice import Choice
 from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all, prompt_size

@@ -21,8 +21,8 @@ from puna.chat.calls import (
     new_call_id,
     plan_calls,
 )
-from puna.chat.schema import conforms
 from puna.errors import InvalidRequest
+from puna.grammar.schema import conforms
 from puna.template.facts import CallSyntax
 from puna.types import Grammar, JsonOutput, Tool, ToolChoice
 

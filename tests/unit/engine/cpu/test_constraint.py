@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from puna.chat.schema import schema_to_gbnf
 from puna.engine.cpu.constraint import GrammarMatcher, Grammars, TokenTable
 from puna.errors import InvalidRequest
+from puna.grammar.schema import schema_to_gbnf
 from puna.types import JsonObject
 
 WORDS = ["ab", "abc", "bc", '{"', '":', '"}', "true", "tr", "name", '"name"', "  ", "12", ", ", "é", "éa", "xx", "☃"]

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from fakes.gbnf_reader import Gbnf
-from puna.chat.pattern import PatternError, expression, found, lengths, matches, parse, searched, whole, within
 from puna.grammar.gbnf import Rules
+from puna.grammar.pattern import PatternError, expression, found, lengths, matches, parse, searched, whole, within
 
 PATTERNS = [
     *(

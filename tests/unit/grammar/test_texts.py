@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.gbnf_reader import Gbnf
-from puna.chat import pattern
-from puna.chat.formats import STRING_FORMATS
-from puna.chat.regular import Language, Languages, TooManyStates
-from puna.chat.texts import Condition, characters
+from puna.grammar import pattern
+from puna.grammar.formats import STRING_FORMATS
 from puna.grammar.gbnf import Rules
+from puna.grammar.regular import Language, Languages, TooManyStates
+from puna.grammar.texts import Condition, characters
 
 SHORT_TEXTS = ["".join(letters) for length in range(5) for letters in product("abc", repeat=length)]
 
@@ -102,7 +102,7 @@ def test_looking_ahead_takes_no_longer_than_the_text_is_long() -> None:
 
 @pytest.mark.parametrize("name", STRING_FORMATS)
 def test_what_a_format_writes_is_what_its_values_are_judged_by(name: str) -> None:
-    from puna.chat.schema import conforms, json_text, schema_to_gbnf
+    from puna.grammar.schema import conforms, json_text, schema_to_gbnf
 
     grammar = Gbnf(schema_to_gbnf({"type": "string", "format": name}))
     chance = random.Random(name)

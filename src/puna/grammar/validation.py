@@ -1,7 +1,7 @@
 """The last word on an answer: `jsonschema`, by the readings that the grammar has of patterns, formats and numbers.
 
 Pure. It judges by the schema that is held (what was loosened for the grammar is loosened here), whose every keyword
-`puna.chat.survey` has looked at. `jsonschema` is imported on first use: it takes longer than the rest of the server.
+`puna.grammar.survey` has looked at. `jsonschema` is imported on first use: it takes longer than the rest of the server.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from puna.chat import numbers, pattern
-from puna.chat.formats import STRING_FORMATS, WIDE_FORMATS
-from puna.chat.shapes import old_tuples
+from puna.grammar import numbers, pattern
+from puna.grammar.formats import STRING_FORMATS, WIDE_FORMATS
+from puna.grammar.shapes import old_tuples
 from puna.types import JsonObject, JsonValue
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def first_error(value: JsonValue, schema: JsonValue) -> str | None:
 
 
 def validator(schema: JsonValue, *, most: int | None = None) -> Validator:
-    """For a schema in which `puna.chat.survey` finds no fault. References are followed inside it only. `most`: the
+    """For a schema in which `puna.grammar.survey` finds no fault. References are followed inside it only. `most`: the
     subschemas that it may look at, of all its values together.
     """
     from jsonschema import Draft201909Validator, Draft202012Validator, validators

@@ -1,8 +1,8 @@
 """Texts that keep patterns, formats and lengths, all at once: their characters as expressions of a grammar. Pure.
 
-One pattern is written as it stands, if its texts have one reading (`puna.chat.readings`). Several, or one that looks
-ahead or can be read in many ways, become one machine (`puna.chat.regular`); where that would be too large, repetitions
-are cut shorter, which allows less than the schema does and never more.
+One pattern is written as it stands, if its texts have one reading (`puna.grammar.readings`). Several, or one that looks
+ahead or can be read in many ways, become one machine (`puna.grammar.regular`); where that would be too large,
+repetitions are cut shorter, which allows less than the schema does and never more.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from functools import lru_cache
 from itertools import product
 from typing import Literal
 
-from puna.chat import pattern, readings
-from puna.chat.formats import SHORT, SHORT_FORMATS, STRING_FORMATS
-from puna.chat.pattern import ANYTHING, Concatenation, Edge, Look, One, PatternError, PatternNode, Times
-from puna.chat.regular import Automaton, Languages, TooManyStates
-from puna.chat.shapes import SchemaError
+from puna.grammar import pattern, readings
+from puna.grammar.formats import SHORT, SHORT_FORMATS, STRING_FORMATS
 from puna.grammar.gbnf import NEVER, Chars, Expression, Rules
+from puna.grammar.pattern import ANYTHING, Concatenation, Edge, Look, One, PatternError, PatternNode, Times
+from puna.grammar.regular import Automaton, Languages, TooManyStates
+from puna.grammar.shapes import SchemaError
 
 MAX_STATES = 1_500
 MAX_WORK = 50_000

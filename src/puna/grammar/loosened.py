@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from puna.chat.shapes import SchemaError
+from puna.grammar.shapes import SchemaError
 from puna.types import JsonObject, JsonValue
 
 _SPEAKS_OF_THE_REST = {

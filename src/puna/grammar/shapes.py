@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from urllib.parse import unquote
 
-from puna.chat.formats import FREE_FORMATS, INTEGER_FORMATS, PATTERN_HINTS, STRING_FORMATS
-from puna.chat.numbers import Bounds, decimal, divides
+from puna.grammar.formats import FREE_FORMATS, INTEGER_FORMATS, PATTERN_HINTS, STRING_FORMATS
+from puna.grammar.numbers import Bounds, decimal, divides
 from puna.types import JsonObject, JsonValue
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")

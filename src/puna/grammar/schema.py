@@ -1,7 +1,8 @@
 """JSON Schema to a grammar, and the check of what came out.
 
 Pure. `schema_to_gbnf` writes a grammar whose every text is valid under the schema; what it cannot hold exactly it
-refuses by keyword and path (`puna.chat.shapes` reads the keywords). It may allow less than the schema does, never more:
+refuses by keyword and path (`puna.grammar.shapes` reads the keywords). It may allow less than the schema does, never
+more:
 
 - an object with `properties` and without a word on others gets only those listed, in their order;
 - where no `type` is named, the keywords that are there tell it;
@@ -19,12 +20,9 @@ from functools import partial
 from itertools import combinations, product
 from typing import TYPE_CHECKING
 
-from puna.chat import numbers, pattern, texts
-from puna.chat.formats import STRING_FORMATS
-from puna.chat.loosened import is_there, loosened
-from puna.chat.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, TooDeep, measure
-from puna.chat.survey import faults
 from puna.errors import Code, InvalidRequest, UnsatisfiableSchema
+from puna.grammar import numbers, pattern, texts
+from puna.grammar.formats import STRING_FORMATS
 from puna.grammar.gbnf import (
     EMPTY,
     NEVER,
@@ -43,6 +41,9 @@ from puna.grammar.gbnf import (
     seq,
     span,
 )
+from puna.grammar.loosened import is_there, loosened
+from puna.grammar.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, TooDeep, measure
+from puna.grammar.survey import faults
 from puna.types import JsonObject, JsonValue
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def conforms(text: str, schema: JsonValue) -> str | None:
         return f"not JSON: {error}"
     if schema is None:
         return None if isinstance(value, dict) else "not an object"
-    from puna.chat.validation import first_error
+    from puna.grammar.validation import first_error
 
     return first_error(value, schema)
 
@@ -322,7 +323,7 @@ class Writer:
 
     def _check(self, place: Located) -> Callable[[JsonValue], bool]:
         if self._validator is None:
-            from puna.chat.validation import validator
+            from puna.grammar.validation import validator
 
             self._validator = validator(self.root)
         found: Validator = self._validator.evolve(schema=place.schema)

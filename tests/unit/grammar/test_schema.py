@@ -10,8 +10,8 @@ from jsonschema.validators import validator_for
 
 from fakes.gbnf_reader import Gbnf
 from fakes.schemas import ENFORCED, REFUSED, SHAPES, TREE
-from puna.chat.schema import FREE_DEPTH, conforms, schema_to_gbnf
 from puna.errors import InvalidRequest
+from puna.grammar.schema import FREE_DEPTH, conforms, schema_to_gbnf
 
 
 @pytest.mark.parametrize("name", ENFORCED)

@@ -15,9 +15,9 @@ from functools import lru_cache
 from itertools import product
 from typing import TypeVar
 
-from puna.chat import pattern
-from puna.chat.pattern import Concatenation, Either, One, PatternNode, Times
+from puna.grammar import pattern
 from puna.grammar.gbnf import Rules, intersection
+from puna.grammar.pattern import Concatenation, Either, One, PatternNode, Times
 
 FEW = 64
 """Texts whose lengths differ by no more cannot be read in very many ways."""

@@ -14,7 +14,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from fakes.gbnf_reader import Gbnf
 from fakes.kinds import cell, documented, outcome
 from fakes.pydantic_kinds import KINDS, MORE_THAN_IT_WRITES, kind
-from puna.chat.schema import conforms, schema_to_gbnf
+from puna.grammar.schema import conforms, schema_to_gbnf
 
 
 def made(code: str) -> Any:

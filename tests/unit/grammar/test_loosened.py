@@ -6,9 +6,9 @@ import pytest
 
 from fakes.gbnf_reader import Gbnf
 from fakes.schemas import ENFORCED, REFUSED
-from puna.chat.schema import MAX_LEFT_OUT, loose_json_value, schema_to_gbnf
 from puna.errors import InvalidRequest
 from puna.grammar.gbnf import Rules
+from puna.grammar.schema import MAX_LEFT_OUT, loose_json_value, schema_to_gbnf
 
 SET = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 

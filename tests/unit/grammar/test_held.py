@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, note, settings
 
 from fakes.field_schemas import schemas
 from fakes.gbnf_reader import Gbnf
-from puna.chat.schema import conforms, loose_json_value, schema_to_gbnf
-from puna.chat.validation import validator
 from puna.errors import InvalidRequest
 from puna.grammar.gbnf import GrammarTooLarge, Rules
+from puna.grammar.schema import conforms, loose_json_value, schema_to_gbnf
+from puna.grammar.validation import validator
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from puna.chat import pattern
-from puna.chat.shapes import Located, Reader, SchemaError, SchemaShape
+from puna.grammar import pattern
+from puna.grammar.shapes import Located, Reader, SchemaError, SchemaShape
 from puna.types import JsonValue
 
 _Within: TypeAlias = tuple[str, str] | None

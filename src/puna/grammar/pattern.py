@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from puna.chat.properties import property_ranges
-from puna.chat.regular import Language, Languages, TooManyStates
 from puna.grammar.gbnf import (
     Chars,
     Expression,
@@ -28,6 +26,8 @@ from puna.grammar.gbnf import (
     seq,
     union,
 )
+from puna.grammar.properties import property_ranges
+from puna.grammar.regular import Language, Languages, TooManyStates
 
 MAX_PATTERN = 4_000
 MAX_COUNT = 100_000

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from puna.chat import pattern
+from puna.grammar import pattern
 from puna.grammar.gbnf import EMPTY, Expression, Ref, Rules, Terminal, choice, optional, seq, span
 
 _COMMON: Mapping[str, str] = MappingProxyType(

@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.gbnf_reader import Gbnf
-from puna.chat import pattern, readings
-from puna.chat.formats import STRING_FORMATS
-from puna.chat.grammar import after_thinking, grammar_to_gbnf
-from puna.chat.schema import schema_to_gbnf
 from puna.engine.cpu import constraint
 from puna.engine.cpu.constraint import Grammars, TokenTable
 from puna.errors import InvalidRequest
+from puna.grammar import pattern, readings
+from puna.grammar.around import after_thinking
+from puna.grammar.formats import STRING_FORMATS
 from puna.grammar.gbnf import Rules
+from puna.grammar.schema import schema_to_gbnf
+from puna.grammar.written import grammar_to_gbnf
 from puna.types import Grammar
 
 PIECES = [b"<s>", b"</s>", *(bytes([byte]) for byte in range(256)), b"ab", b"bc", b", ", b" a"]

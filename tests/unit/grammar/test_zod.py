@@ -13,7 +13,7 @@ from fakes.gbnf_reader import Gbnf
 from fakes.kinds import cell, documented, outcome
 from fakes.node import Node
 from fakes.zod_kinds import KINDS, MORE_THAN_IT_WRITES
-from puna.chat.schema import conforms, schema_to_gbnf
+from puna.grammar.schema import conforms, schema_to_gbnf
 
 TEXTS = 12
 
