@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 import puna
 from puna.human import human_bytes, human_past, human_until
 from puna.model.model import Model, size_text
-from puna.scheduler.scheduler import Loaded
+from puna.scheduler.place import Loaded
 from puna.server.services import Services
 
 RUNNING = "Ollama is running"

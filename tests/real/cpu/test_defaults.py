@@ -12,7 +12,8 @@ from fakes.house import make_model
 from puna.engine.cpu import library
 from puna.engine.runner import End, Prefilled, Prompt, Sampling
 from puna.model.gguf import read_header
-from puna.scheduler.scheduler import Lease, Scheduler
+from puna.scheduler.place import Lease
+from puna.scheduler.scheduler import Scheduler
 from puna.server.engines import engines
 from puna.settings import Settings
 from puna.types import Options

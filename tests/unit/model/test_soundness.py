@@ -31,7 +31,7 @@ from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
 from puna.model.model import Model, config_of, media_type_of
 from puna.model.name import Name
 from puna.model.soundness import COUNTS, MAX_LAYERS, REALS
-from puna.scheduler.scheduler import context_of
+from puna.scheduler.facts import context_of
 from puna.server.body import dump
 from puna.server.ollama.listing import Here, card, tag
 

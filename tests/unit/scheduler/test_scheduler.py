@@ -20,7 +20,8 @@ from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, Overl
 from puna.model.digest import Digest
 from puna.model.model import Model
 from puna.model.name import Name
-from puna.scheduler.scheduler import Scheduler, named
+from puna.scheduler.facts import named
+from puna.scheduler.scheduler import Scheduler
 from puna.settings import Settings
 from puna.types import Options
 

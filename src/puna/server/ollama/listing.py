@@ -18,8 +18,8 @@ from puna.model.metadata import ArrayInfo
 from puna.model.model import Model
 from puna.model.modelfile import render_model
 from puna.model.parameters import options_to_json
+from puna.scheduler.place import Loaded
 from puna.scheduler.reckoning import Reckoning
-from puna.scheduler.scheduler import Loaded
 from puna.types import JsonObject, JsonValue, Options
 
 _FOREVER = timedelta(days=292 * 365)

@@ -1,0 +1,92 @@
+"""What engines are told of a Model: facts, and its files, which their errors name by it. Pure but for file sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from puna.engine import memory
+from puna.engine.engine import ModelFacts
+from puna.engine.runner import ModelFiles
+from puna.errors import InvalidRequest
+from puna.types import MOST_CONTEXT
+
+if TYPE_CHECKING:
+    from puna.model.model import Model
+
+DEFAULT_CONTEXT = 4096
+
+
+def facts_of(model: Model) -> ModelFacts:
+    return ModelFacts(
+        architecture=model.header.architecture,
+        types=frozenset(tensor.type.name for tensor in model.header.tensors),
+        metadata=model.header.metadata,
+        layout=_layout(model),
+        projectors=len(model.projectors),
+        adapters=len(model.adapters),
+        mixed=model.header.holds_projector,
+    )
+
+
+def files_of(model: Model) -> ModelFiles:
+    return ModelFiles(
+        weights=model.weights,
+        digest=model.weights_digest.hex,
+        architecture=model.header.architecture,
+        quantization=model.header.quantization,
+        projectors=model.projectors,
+        adapters=model.adapters,
+        name=model.name.short,
+        pooled=model.header.pooling_type is not None,
+        shards=model.shards,
+    )
+
+
+def named(message: str, files: ModelFiles) -> str:
+    """What an engine says of a model's files, with the model's name in place of their paths, which are digests."""
+    for path in (*files.whole, *files.projectors, *files.adapters):
+        for spelled in dict.fromkeys((str(path.resolve()), str(path), path.name)):
+            message = message.replace(spelled, f"a file of {files.name}")
+    return message
+
+
+def context_of(said: int | None, default: int, trained: int | None) -> int:
+    """Tokens per slot: what was `said`, else `default`, else DEFAULT_CONTEXT; no more than the model was trained on.
+
+    A file that tells no length has MOST_CONTEXT.
+    """
+    if said is not None and said < 1:
+        raise InvalidRequest("num_ctx must be at least 1", param="num_ctx")
+    return min(said or default or DEFAULT_CONTEXT, trained or MOST_CONTEXT)
+
+
+def trained(model: ModelFacts) -> int:
+    """Tokens that a model's file says it was trained on; else MOST_CONTEXT."""
+    length = model.metadata.get(f"{model.architecture}.context_length")
+    return length if isinstance(length, int) and length > 0 else MOST_CONTEXT
+
+
+def _layout(model: Model) -> memory.ModelLayout:
+    header = model.header
+    lengths = {name: header.metadata.get(f"{header.architecture}.attention.{name}_length") for name in ("key", "value")}
+    inner, size, groups = (
+        max(header.number(f"{header.architecture}.ssm.{name}") or 0, 0)
+        for name in ("inner_size", "state_size", "group_count")
+    )
+    over = sum(path.stat().st_size for path in (*model.projectors, *model.adapters))
+    return memory.shape(
+        weights=sum(tensor.size for tensor in header.tensors) + over,
+        vocabulary=header.vocabulary_size or 0,
+        embedding=header.embedding_length or 0,
+        blocks=header.block_count or 0,
+        heads=header.head_count or 0,
+        kv_heads=header.counts(f"{header.architecture}.attention.head_count_kv") or header.head_count_kv,
+        key=lengths["key"] if isinstance(lengths["key"], int) else None,
+        value=lengths["value"] if isinstance(lengths["value"], int) else None,
+        interval=header.number(f"{header.architecture}.full_attention_interval"),
+        channels=inner + 2 * groups * size if inner else None,
+        state=inner * size,
+        near=header.flags(f"{header.architecture}.attention.sliding_window_pattern") or (),
+        near_length=header.number(f"{header.architecture}.attention.key_length_swa"),
+        shared=header.number(f"{header.architecture}.attention.shared_kv_layers") or 0,
+    )
