@@ -32,3 +32,12 @@ NAMES = FieldNames(
 )
 def test_a_path_of_the_house_is_the_requests(house: str, request_: str) -> None:
     assert NAMES.of(house) == request_
+
+
+def test_a_place_of_its_own_wins() -> None:
+    names = FieldNames({"messages[]": "items[]", "messages[1]": "previous"})
+    assert [names.of("messages[0].content"), names.of("messages[1].content"), names.of("messages[12]")] == [
+        "items[0].content",
+        "previous.content",
+        "items[12]",
+    ]

@@ -18,7 +18,8 @@ _BORDER = re.compile(r"[./\[]")
 class FieldNames:
     """What a request calls the house's fields.
 
-    `paths`: from the house's path to the request's; `[]` in both stands for an index, which is kept.
+    `paths`: from the house's path to the request's; `[]` in both stands for an index, which is kept. A path with its
+    index is that place alone.
 
     A longer path of the house wins over a shorter one; a field that has none is called the same in both.
     """
@@ -29,6 +30,8 @@ class FieldNames:
         """The request's path of a field, or of a place inside it. What follows a `/` is the place in a schema."""
         borders = [found.start() for found in _BORDER.finditer(path)]
         for end in (len(path), *reversed(borders)):
+            if path[:end] in self.paths:
+                return self.paths[path[:end]] + path[end:]
             named = self.paths.get(_INDEX.sub("[]", path[:end]))
             if named is not None:
                 return _indexed(named, _INDEX.findall(path[:end])) + path[end:]

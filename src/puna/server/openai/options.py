@@ -52,8 +52,8 @@ class Extras(Shape):
     ] = None
 
 
-class Sampled(Extras, Shaped):
-    """Fields of every endpoint that generates."""
+class Drawing(Extras):
+    """How tokens are drawn: fields of every endpoint that generates."""
 
     temperature: Annotated[
         float | None,
@@ -72,10 +72,6 @@ class Sampled(Extras, Shaped):
         Honoured("The same seed gives the same answer; header `x-puna-seed` says `exact` or `best-effort`."),
     ] = None
     stop: Annotated[Stop | None, Honoured("Up to 4 strings that end the answer and are not part of it.")] = None
-    n: Annotated[int | None, Field(ge=1, le=128), Honoured("How many answers.")] = None
-    stream: Annotated[bool | None, Honoured("Server-sent events.")] = None
-    stream_options: Annotated[StreamOptions | None, Honoured("Only with `stream`.")] = None
-    user: Annotated[str | None, Reported(USER_MEANING)] = None
     top_k: Annotated[int | None, within("top_k"), Honoured("Only the k likeliest tokens; 0 or -1: all.")] = None
     min_p: Annotated[
         float | None, within("min_p"), Honoured("Only tokens at least this likely, the likeliest being 1.")
@@ -96,6 +92,15 @@ class Sampled(Extras, Shaped):
     ignore_eos: Annotated[bool | None, Honoured("Go on after an end-of-answer token.")] = None
 
 
+class Sampled(Drawing, Shaped):
+    """Fields of the endpoints that give `n` choices."""
+
+    n: Annotated[int | None, Field(ge=1, le=128), Honoured("How many answers.")] = None
+    stream: Annotated[bool | None, Honoured("Server-sent events.")] = None
+    stream_options: Annotated[StreamOptions | None, Honoured("Only with `stream`.")] = None
+    user: Annotated[str | None, Reported(USER_MEANING)] = None
+
+
 # ------------------------------------------------------------------------------------------------ what they become
 
 
@@ -108,7 +113,7 @@ class Asked:
     names: dict[str, str]
 
 
-def sampled_options(body: Sampled, max_tokens: int | None) -> Asked:
+def sampled_options(body: Drawing, max_tokens: int | None) -> Asked:
     """The fields of the request over its `options`."""
     base = load_options(body)
     said = Options(

@@ -130,7 +130,7 @@ def _user_part(part: UserPart, path: str, images: Images) -> Part:
         case TextContentPart():
             return TextPart(part.text)
         case ImageContentPart():
-            return ImagePart(_image(image_url(part), image_url_path(part, path), images))
+            return ImagePart(image_bytes(image_url(part), image_url_path(part, path), images))
         case AudioContentPart():
             param = f"{path}.input_audio.data"
             sound = media.decode_base64(part.input_audio.data, param)
@@ -147,7 +147,8 @@ def image_url_path(part: ImageContentPart, path: str) -> str:
     return f"{path}.image_url" if isinstance(part.image_url, str) else f"{path}.image_url.url"
 
 
-def _image(url: str, param: str, images: Images) -> bytes:
+def image_bytes(url: str, param: str, images: Images) -> bytes:
+    """What a URL of an image holds: fetched before, or in the URL itself."""
     if url in images:
         return images[url]
     if not url[:5].lower() == "data:":

@@ -6,14 +6,12 @@ import asyncio
 import base64
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from puna.errors import InvalidRequest, Unsupported
-from puna.model.capabilities import Capability
+from puna.errors import InvalidRequest
 from puna.model.model import Model
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, reply_beside
@@ -28,16 +26,11 @@ from puna.server.openai.bodies import (
     TokenizeBody,
 )
 from puna.server.openai.messages import ConversationMessage, has_media, remote_images
+from puna.server.openai.remote import remote_media
 from puna.server.openai.wording import WORDING
 from puna.server.services import Services
 from puna.server.streaming import SSE, EventStream, unless_gone
 from puna.types import Embeddings, JsonObject, JsonValue
-
-_FETCHES = 4
-"""Remote images of one request that are fetched at once."""
-
-_FETCHED = 100 * 1024 * 1024
-"""Bytes of a request's remote images after which no other is fetched."""
 
 Handler = Callable[[Request], Awaitable[Response | EventStream]]
 
@@ -66,6 +59,7 @@ def _route(path: str, handlers: Mapping[str, Handler]) -> Route:
 
 class _Api:
     def __init__(self, services: Services) -> None:
+        self._services = services
         self._settings = services.settings
         self._library = services.library
         self._scheduler = services.scheduler
@@ -184,35 +178,7 @@ class _Api:
     async def _fetch_images(
         self, request: Request, name: str, conversation: list[ConversationMessage]
     ) -> dict[str, bytes]:
-        """Remote images by their URL. A model that sees nothing lets nothing be fetched."""
-        remote = await beside(request, lambda: remote_images(conversation))
-        if not remote:
-            return {}
-        if Capability.VISION not in (await self._resolve(name)).capabilities:
-            part = remote[0][0].partition(".image_url")[0]
-            raise Unsupported(f'"{name}" does not support images: it has no vision projector', param=part)
-        wanted = {url: param for param, url in remote}
-        # Its HTTP client takes a while to load.
-        await asyncio.to_thread(import_module, "puna.server.openai.fetch")
-        from puna.server.openai.fetch import fetch_image
-
-        slots = asyncio.Semaphore(_FETCHES)
-        sizes: list[int] = []
-
-        async def fetch(url: str, param: str) -> bytes:
-            async with slots:
-                if sum(sizes) > _FETCHED:
-                    raise InvalidRequest(
-                        f"Invalid '{param}': the images have more than {_FETCHED} bytes together.",
-                        param=param,
-                        code="image_too_large",
-                    )
-                data = await fetch_image(url, param, private=self._settings.fetch_private)
-                sizes.append(len(data))
-                return data
-
-        fetched = await asyncio.gather(*(fetch(url, param) for url, param in wanted.items()))
-        return dict(zip(wanted, fetched, strict=True))
+        return await remote_media(self._services, name, await beside(request, lambda: remote_images(conversation)))
 
 
 def model_json(model: Model, id_: str, context: int) -> JsonObject:
