@@ -84,6 +84,7 @@ Code: TypeAlias = Literal[
     "invalid_http",
     "unsupported_encoding",
     "invalid_encoding",
+    "invalid_form",
     "unsupported_media_type",
     "unknown_url",
     "method_not_supported",

@@ -49,6 +49,7 @@ MEANINGS: Mapping[Code, str] = {
     "invalid_http": "it is no HTTP that this server reads",
     "unsupported_encoding": "the body is compressed in a way that is not read",
     "invalid_encoding": "the body is not compressed as its header says",
+    "invalid_form": "a form with files (multipart/form-data) cannot be read",
     "unsupported_media_type": "the body is of a kind that is not read",
     "unknown_url": "there is nothing at this path",
     "method_not_supported": "the path is right, the method is not",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 from puna.errors import InvalidRequest, UnsupportedMediaType
 
@@ -42,70 +44,152 @@ def codings(header: str) -> tuple[str, ...]:
 
 def decoded(body: bytes, header: str, meter: Callable[[], Meter]) -> bytes:
     """The body without its codings. `meter` begins a count, one for each coding. InvalidRequest if it is damaged."""
-    for coding in codings(header):
-        count, pieces = meter(), bytearray()
-        try:
-            for piece in _PIECES[coding](memoryview(body)):
-                count(len(piece))
-                pieces += piece
-        except (zlib.error, zstd.ZstdError, EOFError) as error:
-            raise InvalidRequest(f"The body is no {coding}: {error}.", code="invalid_encoding") from error
-        body = bytes(pieces)
-    return body
+    decoder, whole = Decoder(header, meter), bytearray()
+    for start in range(0, len(body), _STEP):
+        for piece in decoder.feed(body[start : start + _STEP]):
+            whole += piece
+    decoder.end()
+    return bytes(whole)
 
 
-def _gzip(data: memoryview) -> Iterator[bytes]:
+class Decoder:
+    """Takes the codings off a body as it comes. Each method raises InvalidRequest for what is damaged.
+
+    `meter` begins a count, one for each coding. A small piece can become a large one: none that comes out has more
+    than 256 KiB, and each is made when it is asked for.
+    """
+
+    def __init__(self, header: str, meter: Callable[[], Meter]) -> None:
+        self._stages = [(coding, _READERS[coding](), meter()) for coding in codings(header)]
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What comes of some more bytes."""
+        return self._through(data, 0)
+
+    def end(self) -> None:
+        """There is no more."""
+        for coding, reader, _ in self._stages:
+            with _naming(coding):
+                if not reader.complete:
+                    raise EOFError("it ends too early")
+
+    def _through(self, data: bytes, stage: int) -> Iterator[bytes]:
+        if stage == len(self._stages):
+            yield data
+            return
+        coding, reader, count = self._stages[stage]
+        pieces = reader.feed(data)
+        while True:
+            with _naming(coding):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            count(len(piece))
+            if piece:
+                yield from self._through(piece, stage + 1)
+
+
+@contextmanager
+def _naming(coding: str) -> Iterator[None]:
+    try:
+        yield
+    except (zlib.error, zstd.ZstdError, EOFError) as error:
+        raise InvalidRequest(f"The body is no {coding}: {error}.", code="invalid_encoding") from error
+
+
+class _Reader(Protocol):
+    """One coding of one body, taken off as it comes."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body may end here."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+
+class _Gzip:
     """One member or several; zeros may fill the end."""
-    for _ in range(MAX_MEMBERS):
-        at = yield from _inflated(zlib.decompressobj(31), data)
-        data = data[at:]
-        if not bytes(data[:_STEP]).strip(b"\0"):
-            return
-    raise EOFError(f"it has more than {MAX_MEMBERS} members")
+
+    def __init__(self) -> None:
+        self._inflater: zlib._Decompress | None = None
+        self._members = 0
+
+    @property
+    def complete(self) -> bool:
+        return self._members > 0 and self._inflater is None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._inflater is None:
+                if self._members and not (data := data.lstrip(b"\0")):
+                    return
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    raise EOFError(f"it has more than {MAX_MEMBERS} members")
+                self._inflater = zlib.decompressobj(31)
+            yield from _inflated(self._inflater, data)
+            data = self._inflater.unused_data
+            if self._inflater.eof:
+                self._inflater = None
 
 
-def _deflate(data: memoryview) -> Iterator[bytes]:
+class _Deflate:
     """With zlib's head, as it should be, or without, as some send it."""
-    headed = len(data) > 1 and data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
-    if (yield from _inflated(zlib.decompressobj(15 if headed else -15), data)) < len(data):
-        raise EOFError("there is something behind its end")
+
+    def __init__(self) -> None:
+        self._inflater: zlib._Decompress | None = None
+        self._head = b""
+
+    @property
+    def complete(self) -> bool:
+        return self._inflater is not None and self._inflater.eof
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        if self._inflater is None:
+            data = self._head = self._head + data
+            if len(data) < 2:
+                return
+            headed = data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
+            self._inflater = zlib.decompressobj(15 if headed else -15)
+        if not self._inflater.eof:
+            yield from _inflated(self._inflater, data)
+            data = self._inflater.unused_data
+        if data and self._inflater.eof:
+            raise EOFError("there is something behind its end")
 
 
-def _zstd(data: memoryview) -> Iterator[bytes]:
+class _Zstd:
     """One frame or several."""
-    for _ in range(MAX_MEMBERS):
-        reader = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
-        at = yield from _unpacked(reader, data)
-        data = data[at:]
-        if not data:
-            return
-    raise EOFError(f"it has more than {MAX_MEMBERS} frames")
+
+    def __init__(self) -> None:
+        self._reader: zstd.ZstdDecompressor | None = None
+        self._frames = 0
+
+    @property
+    def complete(self) -> bool:
+        return self._frames > 0 and self._reader is None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._reader is None:
+                self._frames += 1
+                if self._frames > MAX_MEMBERS:
+                    raise EOFError(f"it has more than {MAX_MEMBERS} frames")
+                self._reader = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
+            yield self._reader.decompress(data, _STEP)
+            while not self._reader.eof and not self._reader.needs_input:
+                yield self._reader.decompress(b"", _STEP)
+            data = self._reader.unused_data
+            if self._reader.eof:
+                self._reader = None
 
 
-def _inflated(inflater: zlib._Decompress, data: memoryview) -> Generator[bytes, None, int]:
-    """Gives how many bytes were read, at the end."""
-    for start in range(0, len(data), _STEP):
-        whole = block = bytes(data[start : start + _STEP])
-        while block and not inflater.eof:
-            yield inflater.decompress(block, _STEP)
-            block = inflater.unconsumed_tail
-        while not inflater.eof and (more := inflater.decompress(b"", _STEP)):
-            yield more
-        if inflater.eof:
-            return start + len(whole) - len(inflater.unused_data)
-    raise EOFError("it ends too early")
+def _inflated(inflater: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+    while data and not inflater.eof:
+        yield inflater.decompress(data, _STEP)
+        data = inflater.unconsumed_tail
+    while not inflater.eof and (more := inflater.decompress(b"", _STEP)):
+        yield more
 
 
-def _unpacked(reader: zstd.ZstdDecompressor, data: memoryview) -> Generator[bytes, None, int]:
-    """The same of one frame of zstd."""
-    for start in range(0, len(data), _STEP):
-        block = bytes(data[start : start + _STEP])
-        yield reader.decompress(block, _STEP)
-        while not reader.eof and not reader.needs_input:
-            yield reader.decompress(b"", _STEP)
-        if reader.eof:
-            return start + len(block) - len(reader.unused_data)
-    raise EOFError("it ends too early")
-
-
-_PIECES: dict[str, Callable[[memoryview], Iterator[bytes]]] = {"gzip": _gzip, "deflate": _deflate, "zstd": _zstd}
+_READERS: dict[str, Callable[[], _Reader]] = {"gzip": _Gzip, "deflate": _Deflate, "zstd": _Zstd}

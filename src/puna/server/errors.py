@@ -56,7 +56,7 @@ def _headers(error: PunaError) -> dict[str, str]:
         headers["www-authenticate"] = 'Bearer realm="puna"'
     if isinstance(error, Overloaded | TooManyRequests):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
-    if isinstance(error, UnsupportedMediaType):
+    if isinstance(error, UnsupportedMediaType) and error.code == "unsupported_encoding":
         headers["accept-encoding"] = ", ".join(ACCEPTED)
     if error.status >= 500:
         headers["x-should-retry"] = "true" if isinstance(error, Overloaded | RunnerDied | ServerStopping) else "false"
