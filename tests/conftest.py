@@ -25,6 +25,8 @@ TESTS = Path(__file__).parent
 
 def pytest_configure(config: pytest.Config) -> None:
     """The native library is that of the sources as they are now. Where it cannot be built, its tests say why."""
+    # What servers of tests keep is no part of what this user's server keeps.
+    os.environ.setdefault("PUNA_STATE", "off")
     if not hasattr(config, "workerinput") and find_spec("ziglang") is not None:
         native_build.build_or_record(native_build.BUILT, every=True, keep_cache=True)
 

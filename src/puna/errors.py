@@ -25,6 +25,8 @@
     │   └── TemplateTooCostly      400  its template takes more than any may
     ├── StoreError                 500  the models directory cannot be read or written
     │   └── StoreReadOnly      403  it may be read, not written
+    ├── StateError                 500  what the server keeps for its callers cannot be read or written
+    │   └── StateFull          403  a caller keeps as much as it may
     ├── SourceError                502  a registry, an index or a transfer failed
     │   ├── SourceNotFound         404  the source does not have that model
     │   ├── SourceUnreachable      502  a host cannot be reached, or the connection broke
@@ -104,6 +106,8 @@ Code: TypeAlias = Literal[
     "model_damaged",
     "store_error",
     "store_read_only",
+    "state_error",
+    "storage_full",
     "disk_full",
     "source_error",
     "digest_mismatch",
@@ -342,6 +346,18 @@ class StoreReadOnly(StoreError):
             f"{doing}: the models directory cannot be written ({reason}). What is in it can be used; to add or remove "
             "models, make it writable or name another one (PUNA_MODELS)."
         )
+
+
+class StateError(PunaError):
+    default_code: ClassVar[Code | None] = "state_error"
+
+
+class StateFull(StateError):
+    """A caller keeps as much as the settings allow, and nothing of it may go before its time."""
+
+    status = 403
+    type = "permission_error"
+    default_code: ClassVar[Code | None] = "storage_full"
 
 
 class SourceError(PunaError):

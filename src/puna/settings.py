@@ -190,6 +190,10 @@ def _path(text: str) -> Path:
         raise ValueError(text) from error
 
 
+def _state(text: str) -> Path | Literal["off"]:
+    return "off" if text == "off" else _path(text)
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in words:
@@ -290,6 +294,16 @@ ROWS: tuple[Row, ...] = (
     Row("spare", ("PUNA_SPARE",), _boolean, "a boolean",
         "Keep one process of the cpu engine ready for the next model, which then answers sooner; it takes 25 MB of "
         "memory, and none where less than 1 GiB is free. Default on."),
+    Row("state", ("PUNA_STATE",), _state, "a directory, or off",
+        "Where answers, conversations, files and batches are kept for those who made them. Default: this user's "
+        "directory for state. off: nothing is kept, and what needs it is refused."),
+    Row("state_records", ("PUNA_STATE_RECORDS",), _count, "a number of objects",
+        "Objects that one key (without keys: the server) may keep. At the limit the oldest answers, chats and "
+        "conversations go; other objects are refused. Default 200000; 0: no limit."),
+    Row("state_bytes", ("PUNA_STATE_BYTES",), _count, "a number of bytes",
+        "The same in bytes, contents of files included. Default 10737418240 (10 GiB); 0: no limit."),
+    Row("state_days", ("PUNA_STATE_DAYS",), _count, "a number of days",
+        "How long answers and stored chats are kept. Default 30; 0: until the limits are reached."),
     Row("log_format", ("PUNA_LOG_FORMAT",), _one_of("text", "json"), "text or json",
         "Lines of the server's log: words (default), or a JSON object each."),
     Row("debug", ("PUNA_DEBUG", "OLLAMA_DEBUG"), _boolean, "a boolean", "Log at debug level."),
@@ -343,6 +357,10 @@ class Settings:
     cpu_variant: str | None = None
     speculation: bool = True
     spare: bool = True
+    state: Path | Literal["off"] | None = None
+    state_records: int = 200_000
+    state_bytes: int = 10 * 1024**3
+    state_days: int = 30
     log_format: Literal["text", "json"] = "text"
     debug: bool = False
 

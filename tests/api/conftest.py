@@ -279,8 +279,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(store: Path) -> Settings:
-    return Settings(address=Address(port=0), models=store, engine="scripted", keep_alive=300, registries=("127.0.0.1",))
+def settings(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(
+        address=Address(port=0),
+        models=store,
+        engine="scripted",
+        keep_alive=300,
+        registries=("127.0.0.1",),
+        state=tmp_path_factory.mktemp("state") / "objects",
+    )
 
 
 @pytest.fixture(scope="session")

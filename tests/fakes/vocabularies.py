@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from fakes.gguf_files import byte_tokens
-from puna.engine.cpu.tokenizer import Kind, Tokenizer
+from puna.engine.cpu.tokenizer import Tokenizer, TokenKind
 from puna.model.gguf import Header
 from puna.model.markup import Markup
 from puna.model.metadata import MetadataValue
@@ -26,7 +26,9 @@ def byte_level(
     merges = [" ".join(_PARTS.get(token, (token[0], token[1:]))) for token in _MERGED]
     return _tokenizer(
         tokens,
-        [Kind.NORMAL] * (258 + len(merged)) + [Kind.CONTROL] * len(control) + [Kind.USER_DEFINED] * len(defined),
+        [TokenKind.NORMAL] * (258 + len(merged))
+        + [TokenKind.CONTROL] * len(control)
+        + [TokenKind.USER_DEFINED] * len(defined),
         {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre, "tokenizer.ggml.merges": tuple(merges)},
         name,
         bos,
@@ -37,14 +39,19 @@ def sentence_pieces(control: Sequence[str], defined: Sequence[str] = (), *, name
     """A vocabulary of SentencePiece's kind: control and user-defined tokens, bytes, letters and some pieces."""
     pieces = ["▁", *_LETTERS, "▁a", "▁s", "us", "er", "user", "st", "sys", "em", "<|", "|>", "▁▁", "end", "▁b"]
     tokens = ["<unk>", *control, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces, *defined]
-    kinds = [Kind.UNKNOWN, *[Kind.CONTROL] * len(control), *[Kind.BYTE] * 256, *[Kind.NORMAL] * len(pieces)]
-    kinds += [Kind.USER_DEFINED] * len(defined)
+    kinds = [
+        TokenKind.UNKNOWN,
+        *[TokenKind.CONTROL] * len(control),
+        *[TokenKind.BYTE] * 256,
+        *[TokenKind.NORMAL] * len(pieces),
+    ]
+    kinds += [TokenKind.USER_DEFINED] * len(defined)
     scores = tuple(float(len(token)) for token in tokens)
     return _tokenizer(tokens, kinds, {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": scores}, name, bos)
 
 
 def _tokenizer(
-    tokens: Sequence[str], kinds: Sequence[Kind], more: Mapping[str, MetadataValue], name: str, bos: str
+    tokens: Sequence[str], kinds: Sequence[TokenKind], more: Mapping[str, MetadataValue], name: str, bos: str
 ) -> Tokenizer:
     metadata: dict[str, MetadataValue] = {
         "general.name": name,

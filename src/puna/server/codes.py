@@ -68,6 +68,8 @@ MEANINGS: Mapping[Code, str] = {
     "model_damaged": "a file of a stored model is missing or damaged; `puna verify MODEL --repair` mends it",
     "store_error": "the models directory cannot be read or written",
     "store_read_only": "the models directory cannot be written",
+    "state_error": "what the server keeps for its callers (answers, files) cannot be read or written",
+    "storage_full": "this caller keeps as much as it may; delete something (PUNA_STATE_RECORDS, PUNA_STATE_BYTES)",
     "disk_full": "the disk is full",
     "source_error": "where a model comes from answered with an error, or not as it should",
     "digest_mismatch": "bytes are not what their digest says",

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.errors import TooManyRequests, Unauthorized
+from puna.server.owner import owner_of_key
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 """For probes, and for a look whether anybody is there."""
@@ -67,17 +68,20 @@ class Keys:
         self._brake = Brake()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._keys and scope["path"] not in OPEN_PATHS and not self._has_key(Headers(scope=scope)):
-            address = (scope.get("client") or ("", 0))[0]
-            wait = self._brake.wrong(address)
-            if wait is not None:
-                await asyncio.sleep(BRAKE_SECONDS)
-                raise TooManyRequests("Incorrect API key provided, too often: wait.", retry_after=wait)
-            raise Unauthorized("Incorrect API key provided.")
+        if self._keys and scope["path"] not in OPEN_PATHS:
+            key = self._key(Headers(scope=scope))
+            if key is None:
+                address = (scope.get("client") or ("", 0))[0]
+                wait = self._brake.wrong(address)
+                if wait is not None:
+                    await asyncio.sleep(BRAKE_SECONDS)
+                    raise TooManyRequests("Incorrect API key provided, too often: wait.", retry_after=wait)
+                raise Unauthorized("Incorrect API key provided.")
+            scope.setdefault("state", {})["owner"] = owner_of_key(key)
         await self._app(scope, receive, send)
 
-    def _has_key(self, headers: Headers) -> bool:
-        """Unauthorized when there is no key at all, which is no guess."""
+    def _key(self, headers: Headers) -> bytes | None:
+        """The one of the operator's keys that was sent. Unauthorized when there is none at all, which is no guess."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not key:
@@ -87,4 +91,5 @@ class Keys:
         # Every key is compared, in constant time: how long this takes tells nothing about them. Headers are bytes: a
         # client writes a key that is not ASCII as UTF-8, or as Latin-1.
         written = (key.encode(), key.encode("latin-1"))
-        return True in [hmac.compare_digest(form, known) for known in self._keys for form in written]
+        same = [known for known in self._keys for form in written if hmac.compare_digest(form, known)]
+        return same[0] if same else None

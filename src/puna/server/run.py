@@ -34,6 +34,7 @@ from puna.server.services import Services
 from puna.settings import IDENTITY, Address, SettingError, Settings
 from puna.sources.packages import catalogue
 from puna.sources.wiring import open_sources
+from puna.state.wiring import open_state
 from puna.store.blobs import stop_when
 from puna.store.library import Library, StandIn
 from puna.store.neighbours import neighbours
@@ -144,9 +145,13 @@ async def parts(
     metrics = Metrics()
     scheduling = Scheduler(found, settings, verify=lambda model: _verify(library, model), observer=metrics)
     with Cage() as cage:
-        async with open_sources(settings, library) as sources, scheduling as scheduler:
+        async with (
+            open_state(settings) as state,
+            open_sources(settings, library) as sources,
+            scheduling as scheduler,
+        ):
             inference = Inference(library, scheduler, settings, cage)
-            yield Services(settings, library, sources, scheduler, inference, cage, metrics)
+            yield Services(settings, library, sources, scheduler, inference, cage, metrics, state)
 
 
 async def _verify(library: Library, model: Model) -> None:

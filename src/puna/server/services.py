@@ -10,13 +10,15 @@ from puna.server.ending import Ending
 from puna.server.metrics import Metrics
 from puna.settings import Settings
 from puna.sources.sources import Sources
+from puna.state.state import State
 from puna.store.library import Library
 from puna.template.cage import Cage
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Settings, store, where models come from, scheduler, inference and the cage of templates of a running server."""
+    """Settings, store, where models come from, scheduler, inference, the cage of templates and what is kept
+    for callers of a running server."""
 
     settings: Settings
     library: Library
@@ -25,4 +27,5 @@ class Services:
     inference: Inference
     cage: Cage
     metrics: Metrics
+    state: State
     ending: Ending = field(default_factory=Ending)

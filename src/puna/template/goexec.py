@@ -28,7 +28,7 @@ from puna.model.goparse import (
     Variable,
 )
 from puna.template.gofunctions import CALLED, exhaust, fail
-from puna.template.govalues import MISSING, Missing, Record, Value, Words, printed, truth
+from puna.template.govalues import MISSING, Missing, Struct, Value, Words, printed, truth
 
 MAX_STEPS = 2_000_000
 MAX_CALLS = 100
@@ -248,7 +248,7 @@ def _variable(name: str, scope: list[tuple[str, Value]]) -> Value:
 
 def _path(value: Value, path: tuple[str, ...]) -> Value:
     for name in path:
-        if isinstance(value, Record):
+        if isinstance(value, Struct):
             if name not in value.fields:
                 fail(f"there is no field {name}")
             value = value.fields[name]

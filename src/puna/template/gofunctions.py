@@ -10,7 +10,7 @@ from puna.errors import ModelFileError, TemplateTooCostly
 from puna.template.govalues import (
     MISSING,
     Missing,
-    Record,
+    Struct,
     Value,
     Words,
     go_json,
@@ -192,7 +192,7 @@ def _js(arguments: list[Value]) -> str:
 def _typescript(arguments: list[Value]) -> str:
     """A parameter's type as TypeScript writes it."""
     value = _one("toTypeScriptType", arguments)
-    if not isinstance(value, Record):
+    if not isinstance(value, Struct):
         return "any"
     choices = value.fields.get("AnyOf")
     if isinstance(choices, list | tuple) and choices:

@@ -16,7 +16,7 @@ from puna.model.goparse import parse
 from puna.model.goscan import check_root, names, thinking_tags
 from puna.template.facts import TemplateFacts, ThinkTags
 from puna.template.goexec import execute
-from puna.template.govalues import JsonList, JsonMap, Record, Value, Words
+from puna.template.govalues import JsonList, JsonMap, Struct, Value, Words
 from puna.template.probe import probe
 from puna.template.shaping import TakesMessages
 from puna.types import JsonObject, JsonValue
@@ -129,7 +129,7 @@ class _Turn:
     message: JsonObject
 
     @property
-    def record(self) -> Record:
+    def record(self) -> Struct:
         calls = self.message.get("tool_calls")
         records = JsonList(_call(number, call) for number, call in enumerate(calls)) if isinstance(calls, list) else ()
         thinking, name, answered = (
@@ -144,7 +144,7 @@ class _Turn:
             "ToolName": name,
             "ToolCallID": answered,
         }
-        shapes: list[JsonValue] = [call.shape for call in records if isinstance(call, Record)]
+        shapes: list[JsonValue] = [call.shape for call in records if isinstance(call, Struct)]
         said: JsonObject = {
             "thinking": thinking,
             "tool_calls": shapes,
@@ -153,7 +153,7 @@ class _Turn:
         }
         shape: JsonObject = {"role": self.role, "content": self.text}
         shape.update({key: value for key, value in said.items() if value})
-        return Record(fields, shape)
+        return Struct(fields, shape)
 
 
 def _collated(messages: Sequence[JsonObject]) -> list[_Turn]:
@@ -181,7 +181,7 @@ def _joined(first: JsonObject, second: JsonObject) -> JsonObject:
     return both
 
 
-def _call(number: int, call: JsonValue) -> Record:
+def _call(number: int, call: JsonValue) -> Struct:
     assert isinstance(call, dict)
     function = call["function"]
     assert isinstance(function, dict)
@@ -189,10 +189,10 @@ def _call(number: int, call: JsonValue) -> Record:
     given: JsonObject = arguments if isinstance(arguments, dict) else {}
     shape: JsonObject = {"index": number, "name": name, "arguments": _sorted(given)}
     values = JsonMap({key: _value(item) for key, item in given.items()})
-    inner = Record({"Index": number, "Name": name, "Arguments": values}, shape)
+    inner = Struct({"Index": number, "Name": name, "Arguments": values}, shape)
     identity = str(call.get("id") or "")
     whole: JsonObject = {"id": identity, "function": shape} if identity else {"function": shape}
-    return Record({"ID": identity, "Function": inner}, whole)
+    return Struct({"ID": identity, "Function": inner}, whole)
 
 
 def _value(value: JsonValue) -> Value:
@@ -220,7 +220,7 @@ def _tools(tools: Sequence[JsonObject]) -> list[Value]:
     return JsonList(_tool(tool) for tool in tools)
 
 
-def _tool(tool: JsonObject) -> Record:
+def _tool(tool: JsonObject) -> Struct:
     function = tool["function"]
     assert isinstance(function, dict)
     parameters = _parameters(function.get("parameters"))
@@ -229,12 +229,12 @@ def _tool(tool: JsonObject) -> Record:
     if description:
         shape["description"] = description
     shape["parameters"] = parameters.shape
-    inner = Record({"Name": name, "Description": description, "Parameters": parameters}, shape)
+    inner = Struct({"Name": name, "Description": description, "Parameters": parameters}, shape)
     kind = str(tool.get("type") or "function")
-    return Record({"Type": kind, "Items": None, "Function": inner}, {"type": kind, "function": shape})
+    return Struct({"Type": kind, "Items": None, "Function": inner}, {"type": kind, "function": shape})
 
 
-def _parameters(schema: JsonValue) -> Record:
+def _parameters(schema: JsonValue) -> Struct:
     given: JsonObject = schema if isinstance(schema, dict) else {}
     properties = given.get("properties")
     known: JsonObject = properties if isinstance(properties, dict) else {}
@@ -256,13 +256,13 @@ def _parameters(schema: JsonValue) -> Record:
         "Required": _value(required) or [],
         "Properties": JsonMap(records),
     }
-    return Record(fields, shape)
+    return Struct(fields, shape)
 
 
 _PROPERTY_KEYS = ("anyOf", "type", "items", "description", "enum", "properties", "required")
 
 
-def _property(schema: JsonValue) -> Record:
+def _property(schema: JsonValue) -> Struct:
     given: JsonObject = schema if isinstance(schema, dict) else {}
     kinds = given.get("type")
     words = tuple(str(kind) for kind in kinds) if isinstance(kinds, list) else (str(kinds),) if kinds else ()
@@ -277,4 +277,4 @@ def _property(schema: JsonValue) -> Record:
         "Required": _value(given.get("required")) or [],
     }
     shape: JsonObject = {key: _sorted(given[key]) for key in _PROPERTY_KEYS if given.get(key) not in (None, [], {}, "")}
-    return Record(fields, shape)
+    return Struct(fields, shape)

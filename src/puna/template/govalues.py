@@ -18,7 +18,7 @@ from puna.types import JsonValue
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Struct:
     """A struct: its fields, and what it is in JSON."""
 
     fields: Mapping[str, Value]
@@ -46,14 +46,14 @@ class JsonList(list["Value"]):
     """A list that prints as JSON."""
 
 
-Value: TypeAlias = "bool | int | float | str | Sequence[Value] | Mapping[str, Value] | Record | Words | Missing | None"
+Value: TypeAlias = "bool | int | float | str | Sequence[Value] | Mapping[str, Value] | Struct | Words | Missing | None"
 
 MISSING = Missing()
 
 
 def truth(value: Value) -> bool:
     """As Go's templates see it: empty and zero are false, a struct is always true."""
-    if isinstance(value, Record):
+    if isinstance(value, Struct):
         return True
     if isinstance(value, Words):
         return bool(value.words)
@@ -64,7 +64,7 @@ def type_name(value: Value) -> str:
     """The name of its type in Go."""
     if isinstance(value, bool):
         return "bool"
-    if isinstance(value, Record):
+    if isinstance(value, Struct):
         return "struct"
     if isinstance(value, Words):
         return "[]string"
@@ -92,7 +92,7 @@ def sprint(value: Value) -> str:
         return go_float(value)
     if isinstance(value, Words) and len(value.words) == 1:
         return value.words[0]
-    if isinstance(value, Record | JsonMap | JsonList):
+    if isinstance(value, Struct | JsonMap | JsonList):
         return go_json(value)
     if isinstance(value, Mapping):
         return f"map[{' '.join(f'{key}:{sprint(value[key])}' for key in sorted(value))}]"
@@ -116,7 +116,7 @@ def go_json(value: Value) -> str:
 
 
 def _shape(value: Value) -> JsonValue:
-    if isinstance(value, Record):
+    if isinstance(value, Struct):
         return value.shape
     if isinstance(value, Missing):
         return None
@@ -204,7 +204,7 @@ def _formatted(value: Value, letter: str, precision: int | None, flags: str) -> 
     value = None if isinstance(value, Missing) else value
     if isinstance(value, Words) and len(value.words) == 1:
         value = value.words[0]
-    if isinstance(value, JsonMap | JsonList | Record) and letter in "vsq":
+    if isinstance(value, JsonMap | JsonList | Struct) and letter in "vsq":
         value = go_json(value)
     if letter == "T":
         return type_name(value)

@@ -14,7 +14,7 @@ from puna.model.goparse import parse
 from puna.template.facts import CallSyntax, ThinkTags
 from puna.template.goexec import execute
 from puna.template.gotemplate import GoTemplate
-from puna.template.govalues import JsonList, JsonMap, Record, Value
+from puna.template.govalues import JsonList, JsonMap, Struct, Value
 from puna.types import JsonObject, Message, TextPart, Tool, ToolCall
 
 
@@ -158,19 +158,19 @@ parser in these words, or `fails` when it is run.
 
 
 def go_root() -> dict[str, Value]:
-    def message(role: str, content: str, **more: Value) -> Record:
+    def message(role: str, content: str, **more: Value) -> Struct:
         fields = {"Role": role, "Content": content, "Thinking": "", "ToolCalls": (), "ToolName": "", "ToolCallID": ""}
-        return Record({**fields, **more}, {"role": role, "content": content})
+        return Struct({**fields, **more}, {"role": role, "content": content})
 
     shape: JsonObject = {"index": 0, "name": "f", "arguments": {"a": "x", "z": 1}}
-    function = Record({"Index": 0, "Name": "f", "Arguments": JsonMap({"z": 1.0, "a": "x"})}, shape)
-    call = Record({"ID": "c1", "Function": function}, {"id": "c1", "function": shape})
-    called = Record(
+    function = Struct({"Index": 0, "Name": "f", "Arguments": JsonMap({"z": 1.0, "a": "x"})}, shape)
+    call = Struct({"ID": "c1", "Function": function}, {"id": "c1", "function": shape})
+    called = Struct(
         message("assistant", "", Thinking="T", ToolCalls=JsonList([call])).fields,
         {"role": "assistant", "content": "", "thinking": "T", "tool_calls": [call.shape]},
     )
     result: JsonObject = {"role": "tool", "content": "R", "tool_name": "f", "tool_call_id": "c1"}
-    answered = Record(message("tool", "R", ToolName="f", ToolCallID="c1").fields, result)
+    answered = Struct(message("tool", "R", ToolName="f", ToolCallID="c1").fields, result)
     map_: dict[str, Value] = {"a": 1, "b": 2}
     return {
         **{"X": "x", "Zero": 0, "One": 1, "F": 1.5, "Big": 1000000.0, "T": True, "No": False, "Empty": "", "Nil": None},

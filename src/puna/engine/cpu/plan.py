@@ -18,7 +18,7 @@ SMALLEST = 16
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Advance:
     """One sequence: `known` tokens, of which `done` are in the cache. `decoding`: the one left is of its answer.
 
     `scored`: the row of every token is wanted, not of the last alone.
@@ -52,7 +52,7 @@ class Span:
         return self.start + self.count + len(self.guesses)
 
 
-def plan(states: Sequence[State], budget: int) -> list[Span]:
+def plan(states: Sequence[Advance], budget: int) -> list[Span]:
     """Answers first, then prompts: half of the rest is the oldest's, the other half goes to the shortest first.
 
     `states` in order of age. What the one half leaves is the other's.
@@ -74,6 +74,6 @@ def plan(states: Sequence[State], budget: int) -> list[Span]:
     return sorted(spans, key=lambda span: span.index)
 
 
-def _wanted(state: State) -> int:
+def _wanted(state: Advance) -> int:
     """Tokens that a chunk of this prompt may have."""
     return min(state.left, SCORED) if state.scored else state.left

@@ -16,7 +16,7 @@ from puna.engine.cpu.choice import Draw, Rate
 from puna.engine.cpu.guess import Guesser
 from puna.engine.cpu.history import History
 from puna.engine.cpu.mask import Mask
-from puna.engine.cpu.plan import Span, State
+from puna.engine.cpu.plan import Advance, Span
 from puna.engine.cpu.sampler import Drawn, Sampler
 from puna.engine.cpu.states import Holding
 from puna.engine.runner import End, Prefilled, Sampling
@@ -111,8 +111,8 @@ class Stream:
     def decoding(self) -> bool:
         return self.done >= self.prompt
 
-    def state(self) -> State:
-        return State(len(self.tokens), self.done, self.decoding, self.scored)
+    def state(self) -> Advance:
+        return Advance(len(self.tokens), self.done, self.decoding, self.scored)
 
     def advance(self, count: int, cache: Cache) -> None:
         """The next `count` tokens are in the cache."""

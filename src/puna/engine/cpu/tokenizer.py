@@ -41,7 +41,7 @@ _ROLES: Mapping[str, frozenset[str]] = {
 _ALWAYS_SHOWN = frozenset({"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"})
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """What a token is, as files say in `tokenizer.ggml.token_type`."""
 
     NORMAL = 1
@@ -52,7 +52,7 @@ class Kind(IntEnum):
     BYTE = 6
 
 
-_CONTROL = frozenset({Kind.CONTROL, Kind.UNKNOWN})
+_CONTROL = frozenset({TokenKind.CONTROL, TokenKind.UNKNOWN})
 
 
 class Tokenizer:
@@ -127,7 +127,7 @@ class Tokenizer:
         parts: list[str | int] = [text] if text else []
         letters = set(text)
         for token, content in self._specials:
-            if content[0] not in letters or (not special and self._kinds[token] != Kind.USER_DEFINED):
+            if content[0] not in letters or (not special and self._kinds[token] != TokenKind.USER_DEFINED):
                 continue
             if content in text:
                 parts = [piece for part in parts for piece in self._cut(part, token, content)]
@@ -143,7 +143,7 @@ class Tokenizer:
         return [item for item in found if item != ""]
 
     def _find_specials(self) -> list[tuple[int, str]]:
-        wanted = {Kind.CONTROL, Kind.USER_DEFINED, Kind.UNKNOWN}
+        wanted = {TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNKNOWN}
         found = [(index, text) for index, text in enumerate(self._texts) if self._kinds[index] in wanted and text]
         return sorted(found, key=lambda item: -len(item[1].encode()))
 
@@ -163,12 +163,12 @@ class Tokenizer:
                 self._make_control({self._ids[text] for text in role_texts & self._ids.keys()})
         self._make_control({self._ids[text] for text in TEXTS & self._ids.keys()})
         for text in _ALWAYS_SHOWN & self._ids.keys():
-            self._kinds[self._ids[text]] = Kind.USER_DEFINED
+            self._kinds[self._ids[text]] = TokenKind.USER_DEFINED
         return ending_tokens(self._ids, named)
 
     def _make_control(self, tokens: Iterable[int]) -> None:
         for token in tokens:
-            self._kinds[token] = Kind.CONTROL
+            self._kinds[token] = TokenKind.CONTROL
 
     # ------------------------------------------------------------------------------------------------- the kinds
 
@@ -219,13 +219,13 @@ class Tokenizer:
     def _make_pieces(self) -> list[bytes]:
         pieces = self._normal_pieces()
         for token, kind in enumerate(self._kinds):
-            if kind == Kind.NORMAL:
+            if kind == TokenKind.NORMAL:
                 continue
             text = self._texts[token]
-            if kind in {Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED}:
+            if kind in {TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.USER_DEFINED}:
                 pieces[token] = text.encode()
             else:
-                pieces[token] = bytes([int(text[3:5], 16)]) if kind == Kind.BYTE else b""
+                pieces[token] = bytes([int(text[3:5], 16)]) if kind == TokenKind.BYTE else b""
         return pieces
 
     def _normal_pieces(self) -> list[bytes]:
@@ -266,10 +266,10 @@ class _Metadata:
             raise ModelFileError("the model file's vocabulary has fewer scores than tokens")
         return scores
 
-    def kinds(self, count: int) -> list[Kind]:
+    def kinds(self, count: int) -> list[TokenKind]:
         if self._value("token_type") is None:
-            return [Kind.NORMAL] * count
-        kinds = [_KINDS.get(kind, Kind.UNUSED) for kind in self._array("token_type")]
+            return [TokenKind.NORMAL] * count
+        kinds = [_KINDS.get(kind, TokenKind.UNUSED) for kind in self._array("token_type")]
         if len(kinds) < count:
             raise ModelFileError("the model file's vocabulary has fewer types than tokens")
         return kinds[:count]
@@ -301,7 +301,7 @@ class _Metadata:
         return self._header.metadata.get(f"tokenizer.ggml.{key}")
 
 
-_KINDS: Mapping[object, Kind] = {kind.value: kind for kind in Kind}
+_KINDS: Mapping[object, TokenKind] = {kind.value: kind for kind in TokenKind}
 
 
 def _bytes_of(text: str) -> bytes:

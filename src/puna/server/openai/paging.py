@@ -1,0 +1,67 @@
+"""Lists in pages, as all of OpenAI's lists of objects are asked for and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from starlette.requests import Request
+
+from puna.errors import InvalidRequest
+from puna.server.contract.report import Report
+from puna.state.records import Page, Query, Record
+from puna.types import JsonObject, JsonValue
+
+_PAGING = ("limit", "order", "after", "before")
+
+
+def read_query(request: Request, *, default: int = 20, most: int = 100, others: Collection[str] = ()) -> Query:
+    """`limit` (1 to `most`), `order` (`asc`, `desc`: newest first), `after` and `before` (ids) of the URL, checked.
+
+    `others`: what else this URL may say, and its route reads. All other parameters are reported.
+    """
+    said = request.query_params
+    Report(request.state, [name for name in said if name not in _PAGING and name not in others])
+    query = Query(limit=_limit(said.get("limit"), default, most), newest_first=_newest_first(said.get("order")))
+    return replace(query, after=said.get("after") or None, before=said.get("before") or None)
+
+
+def page_json(page: Page, show: Callable[[Record], JsonObject]) -> JsonObject:
+    """The list object. Every record shown has an `id`."""
+    data: list[JsonValue] = [show(record) for record in page.records]
+    ids = [record.id for record in page.records]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+        "has_more": page.more,
+    }
+
+
+def _limit(text: str | None, default: int, most: int) -> int:
+    if text is None:
+        return default
+    try:
+        limit = int(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"Invalid type for 'limit': expected an integer, but got '{text[:100]}' instead.",
+            param="limit",
+            code="invalid_type",
+        ) from None
+    if not 1 <= limit <= most:
+        raise InvalidRequest(
+            f"Invalid 'limit': expected a value from 1 to {most}, but got {text[:30]} instead.",
+            param="limit",
+            code="integer_below_min_value" if limit < 1 else "integer_above_max_value",
+        )
+    return limit
+
+
+def _newest_first(text: str | None) -> bool:
+    if text in (None, "desc", "asc"):
+        return text != "asc"
+    raise InvalidRequest(
+        f"Invalid value: '{text[:100]}'. Supported values are: 'asc' and 'desc'.", param="order", code="invalid_value"
+    )

@@ -1,0 +1,1 @@
+"""What the server remembers for its callers: answers, conversations, files, batches."""

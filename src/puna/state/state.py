@@ -1,0 +1,92 @@
+"""The seam: what keeps records. SQLite does today; a server for many machines may stand behind it one day."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from puna.model.digest import Digest
+from puna.state.records import Change, Kind, Page, Query, Record
+
+DAY_SECONDS = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class StateLimits:
+    """What one owner may have: records, bytes of them and of their contents, and seconds that answers are kept.
+
+    0: no limit.
+    """
+
+    records: int = 200_000
+    bytes: int = 10 * 1024**3
+    seconds: float = 30 * DAY_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    digest: Digest
+    size: int
+
+
+class Contents(Protocol):
+    """Bytes beside the records, each once. They go when no record holds them any more."""
+
+    async def add(self, chunks: AsyncIterable[bytes], *, most: int) -> Stored:
+        """PayloadTooLarge over `most` bytes. A record has to hold them within the hour."""
+        ...
+
+    def path(self, digest: Digest) -> Path | None:
+        """The file that holds them; None where there is none."""
+        ...
+
+    async def read(self, digest: Digest, *, most: int) -> bytes:
+        """All of them, seen to be what they were. StateError when they are damaged or missing, or over `most`."""
+        ...
+
+
+class State(Protocol):
+    """Records of one server. StateError when they cannot be read or written; Unsupported where the server keeps none.
+
+    A change is whole or not there, whenever the process ends.
+    """
+
+    @property
+    def kept(self) -> bool:
+        """Whether the server keeps anything at all (PUNA_STATE)."""
+        ...
+
+    @property
+    def contents(self) -> Contents: ...
+
+    async def get(self, kind: Kind, id: str, owner: str) -> Record | None:
+        """None: it is not there, its time is over, or it is somebody else's."""
+        ...
+
+    async def chain(self, kind: Kind, id: str, owner: str) -> tuple[Record, ...]:
+        """The record and all that it goes on from, the oldest first. Empty where it is not there.
+
+        Where an older one is gone, it begins behind it: the first has a `previous` then.
+        """
+        ...
+
+    async def page(self, kind: Kind, owner: str, query: Query) -> Page:
+        """NotFound where `after` or `before` is not there."""
+        ...
+
+    async def everyones(self, kind: Kind) -> tuple[Record, ...]:
+        """All records of a kind, whoever owns them, the oldest first: for work that goes on after a restart."""
+        ...
+
+    async def apply(self, *changes: Change) -> None:
+        """All of them or none. Conflict for a `new` one that is there; StateFull when there is no room."""
+        ...
+
+    async def __aenter__(self) -> State: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
