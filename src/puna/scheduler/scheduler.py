@@ -24,6 +24,7 @@ from puna.engine.runner import LoadOptions, Runner
 from puna.errors import LoadFailed, LoadTimeout, Overloaded, PunaError
 from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
+from puna.scheduler.behind import Behind
 from puna.scheduler.facts import named
 from puna.scheduler.failures import Failures
 from puna.scheduler.free import free_memory
@@ -85,6 +86,7 @@ class Scheduler:
         self._places: dict[int, Place] = {}
         self._line: list[_Ticket] = []
         self._failures = Failures()
+        self._behind = Behind()
         self._ids = count(1)
         self._closed = False
         self._quiet: asyncio.TimerHandle | None = None
@@ -106,7 +108,16 @@ class Scheduler:
         """A ready runner of `model`. Raises InvalidRequest (num_ctx), Overloaded, Unsupported, LoadFailed, LoadTimeout.
 
         `keep_alive` seconds after the last request (0: none, negative: for ever); None keeps what was last set.
+        Background work (`behind`) waits for its turn, and Cancelled says that it gave way.
         """
+        turn = self._behind.turn(lambda: self._slots(model))
+        async with turn, self._lease(model, options, keep_alive, embedding=embedding) as lease:
+            yield lease
+
+    @asynccontextmanager
+    async def _lease(
+        self, model: Model, options: Options, keep_alive: float | None, *, embedding: bool
+    ) -> AsyncIterator[Lease]:
         began = time.perf_counter_ns()
         need = self._needs.need(model, options, keep_alive, embedding=embedding, room=self._room(model))
         self._check_rested(need)
@@ -202,6 +213,11 @@ class Scheduler:
     def _available(self) -> int:
         """Bytes that models could have, those that are loaded now included."""
         return self._needs.available(sum(place.size for place in self._places.values()))
+
+    def _slots(self, model: Model) -> int:
+        """Slots of the runner that is loaded with this model; 0 where none is."""
+        ready = (place for place in self._places.values() if place.runner is not None and not place.leaving)
+        return next((place.load.slots for place in ready if place.model.digest == model.digest), 0)
 
     def _check_rested(self, need: Need) -> None:
         """Overloaded while a model rests that ended its runners again and again."""
