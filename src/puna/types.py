@@ -215,6 +215,8 @@ class ChatRequest:
     `truncate`: when the messages do not fit the context, old turns may be left out (Ollama's native rule); the answer
     then says so (`Started.dropped_messages`). False: refuse with ContextLengthExceeded.
     `prefill`: the last assistant message is continued, not answered.
+    `think_if_able`: a model that cannot think answers without, and `Started.ignored` says so. Else it is refused.
+    `think_budget`: tokens of thinking at most; then the thought is closed and the answer goes on.
     `context`: token ids of an earlier prompt and answer, put before this prompt; the model's stored messages are then
     left out (Ollama's `generate`).
     `cache_key`: requests of the same key are likely to begin alike (see `puna.engine.runner.Prompt`).
@@ -229,6 +231,8 @@ class ChatRequest:
     parallel_tool_calls: bool = True
     output: Output | None = None
     think: Think | None = None
+    think_if_able: bool = False
+    think_budget: int | None = None
     n: int = 1
     logprobs: int | None = None
     keep_alive: float | None = None

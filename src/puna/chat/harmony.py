@@ -32,6 +32,10 @@ class HarmonySplitter:
         return not self._in_body or self._analysis
 
     @property
+    def open(self) -> bool:
+        return self._in_body and self._analysis and not any(partial_suffix(self._held, end) for end in _ENDS)
+
+    @property
     def settled(self) -> bool:
         """Never: another message may follow."""
         return False

@@ -97,6 +97,11 @@ class ThinkingSplitter:
         return self._state == "thinking"
 
     @property
+    def open(self) -> bool:
+        """Whether the closing tag may be put here: inside a thought, and not in the middle of that tag."""
+        return self._state == "thinking" and self._tags is not None and not partial_suffix(self._held, self._tags.close)
+
+    @property
     def settled(self) -> bool:
         """Whether all that comes is answer."""
         return self._state == "answer"
@@ -207,7 +212,8 @@ class ShownText:
 
 class Splitter(Protocol):
     """Thinking and answer apart. `held`: characters fed and not given yet; `thinking`: what seems to come next is;
-    `settled`: all that is fed is given at once, as answer, now and later.
+    `open`: a thought has begun that may be closed here; `settled`: all that is fed is given at once, as answer, now and
+    later.
     """
 
     @property
@@ -215,6 +221,9 @@ class Splitter(Protocol):
 
     @property
     def thinking(self) -> bool: ...
+
+    @property
+    def open(self) -> bool: ...
 
     @property
     def settled(self) -> bool: ...
@@ -243,6 +252,11 @@ class TextStream:
         return self._splitter.thinking
 
     @property
+    def open(self) -> bool:
+        """Whether a thought may be closed here: see `close_thought`."""
+        return not self._half and self._splitter.open
+
+    @property
     def settled(self) -> bool:
         """Whether `decode` gives all that `feed` would from now on: no stop string to look for, no thinking to come."""
         return self._matcher.settled and self._splitter.settled
@@ -259,6 +273,12 @@ class TextStream:
         """What the bytes of one token let show."""
         text = self.decode(data)
         return self._pass(self._matcher.feed(text)) if text else []
+
+    def close_thought(self, text: str) -> list[ShownText]:
+        """What shows when `text`, in which no stop string is looked for, is put here to end a thought that is open."""
+        held = self._pass(self._matcher.finish())
+        self.decoded += len(text)
+        return held + self._pass(text)
 
     def finish(self) -> list[ShownText]:
         """All that was held back, at the end. After a stop string: only what came before it."""

@@ -24,6 +24,7 @@ from puna.inference.prompt import ChatPrompt, Rendering, build_prompt, chat_prom
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
 from puna.inference.think import think_arguments
+from puna.inference.thought import ThoughtLimit, ThoughtWatch, closing_text
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.template.facts import HARMONY, ChatTemplate, TemplateFacts, ThinkTags
@@ -61,6 +62,9 @@ def plan_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> Cha
         output=request.output,
     )
     arguments, ignored = think_arguments(request.think, request.template_arguments, facts)
+    if request.think_budget is not None and facts.thinking is None and _thinks(model, template):
+        # It thinks, but by which tags is not known.
+        ignored = (*ignored, "think_budget")
     return ChatPlan(
         model=model,
         request=request,
@@ -88,7 +92,7 @@ def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> 
         whose = f'of "{name}"' if request.template is None else "of this request"
         param = "model" if request.template is None else "template"
         raise Unsupported(f"the template {whose} has no place for what a user says", param=param)
-    if request.think and Capability.THINKING not in model.capabilities and template.facts.thinking is None:
+    if request.think and not request.think_if_able and not _thinks(model, template):
         raise Unsupported(f'"{name}" does not support thinking', param="think")
     if Capability.VISION not in model.capabilities and (place := _first(request.messages, ImagePart)):
         raise Unsupported(
@@ -98,6 +102,10 @@ def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> 
         raise Unsupported(
             f'"{name}" does not support audio: {model.unused or "it has no audio projector"}', param=place
         )
+
+
+def _thinks(model: Model, template: ChatTemplate) -> bool:
+    return Capability.THINKING in model.capabilities or template.facts.thinking is not None
 
 
 def _first(messages: Sequence[Message], *kinds: type[Part]) -> str | None:
@@ -133,9 +141,11 @@ class CountedPrompt:
 class ChatRun:
     """A chat request on its way through a runner. `runner` is leased for as long as the run is used."""
 
-    def __init__(self, plan: ChatPlan, runner: Runner) -> None:
+    def __init__(self, plan: ChatPlan, runner: Runner, watch: ThoughtWatch | None = None) -> None:
+        """`watch`: by which somebody else may end its thoughts."""
         self._plan = plan
         self._runner = runner
+        self._watch = watch
 
     async def prompt(self) -> ChatPrompt:
         """Rendered, tokenised and fitted."""
@@ -194,6 +204,7 @@ class ChatRun:
         seed = first_seed(options.seed, lambda: secrets.randbits(32))
         controls = await control_bytes(self._runner, (*(options.stop or ()), *self._marks()))
         constraint = self._constraint(built)
+        thought = self._thought()
         jobs = []
         for index in range(request.n):
             settings = sampling(
@@ -201,10 +212,21 @@ class ChatRun:
                 max_tokens=max(limit, 1),
                 seed=choice_seed(seed, index),
                 logprobs=request.logprobs,
+                cut=thought is not None,
             )
             choice = self._choice(index, options.stop or (), controls, built)
-            jobs.append(Job(choice, built.prompt, settings if limit else None, constraint))
+            jobs.append(Job(choice, built.prompt, settings if limit else None, constraint, thought=thought))
         return jobs
+
+    def _thought(self) -> ThoughtLimit | None:
+        """When thoughts are closed. None: they take as long as they take."""
+        tags, budget = self._plan.facts.thinking, self._plan.request.think_budget
+        if tags is None or (budget is None and self._watch is None):
+            return None
+        gbnf = self._plan.calls.constraint
+        return ThoughtLimit(
+            closing_text(tags), budget, self._watch or ThoughtWatch(), None if gbnf is None else Constraint(gbnf)
+        )
 
     def _choice(self, index: int, stops: tuple[str, ...], controls: dict[int, bytes], built: ChatPrompt) -> Choice:
         request, calls, output = self._plan.request, self._plan.calls, self._plan.request.output

@@ -62,6 +62,16 @@ class Choice:
         return self._stream.stop is not None or (self._parser is not None and self._parser.repeated)
 
     @property
+    def thinking(self) -> bool:
+        """Whether what comes next is thinking, as far as is known."""
+        return self._stream.thinking
+
+    @property
+    def open(self) -> bool:
+        """Whether a thought may be closed here."""
+        return self._stream.open
+
+    @property
     def mean_logprob(self) -> float:
         """Of its tokens; they must come with log-probabilities."""
         return self._logprobs / len(self.tokens) if self.tokens else 0.0
@@ -83,6 +93,14 @@ class Choice:
         if thinking or stream.thinking:
             self.reasoning = len(self.tokens)
         self._settled = self._plain and stream.settled
+        return [event for piece in pieces for event in self._events(piece)]
+
+    def close_thought(self, tokens: Sequence[int], text: str) -> Sequence[ChoiceEvent]:
+        """What shows when `tokens`, which spell `text`, end the open thought. They are the answer's as if generated."""
+        self.tokens += tokens
+        self.reasoning = len(self.tokens)
+        pieces = self._stream.close_thought(text)
+        self._settled = self._plain and self._stream.settled
         return [event for piece in pieces for event in self._events(piece)]
 
     def finish(self, reason: FinishReason) -> Sequence[ChoiceEvent]:

@@ -7,11 +7,14 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from puna.engine.runner import Constraint, End, Prefilled, Prompt, Runner, Sampling, Step, Token
 from puna.errors import ContextLengthExceeded, EngineError
 from puna.inference.choice import Choice, ChoiceEvent
+from puna.inference.literal import spelled
+from puna.inference.sampling import continued_seed
+from puna.inference.thought import ThoughtLimit
 from puna.types import FinishReason
 
 
@@ -27,13 +30,17 @@ class ChoiceCost:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One choice to be generated. `sampling` None: no token of it. `opening`: events that come before its own."""
+    """One choice to be generated. `sampling` None: no token of it. `opening`: events that come before its own.
+
+    `thought`: when its thought is closed before the model does so; its `sampling` then lets `prefilled` be told.
+    """
 
     choice: Choice
     prompt: Prompt
     sampling: Sampling | None
     constraint: Constraint | None = None
     opening: tuple[ChoiceEvent, ...] = ()
+    thought: ThoughtLimit | None = None
     tally: ChoiceCost = field(default_factory=lambda: ChoiceCost(0))
 
 
@@ -49,34 +56,84 @@ async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEven
     began = time.perf_counter_ns()
     first = 0
     opening = job.opening
-    async with _closing(runner.generate(job.prompt, job.sampling, job.constraint)) as steps:
-        async for step in steps:
-            if opening:
-                yield opening
-                opening = ()
-            if isinstance(step, Token):
-                first = first or time.perf_counter_ns()
-                events = choice.feed(step)
-                if choice.stopped:
-                    # The rest comes with `finish`; closing the iterator ends the work.
+    run: _Run | None = _Run(job.prompt, job.sampling, job.constraint)
+    limit = job.thought
+    runs = closed = 0
+    while run is not None:
+        if limit is not None and limit.reached(choice):
+            closed += 1
+            yield await _close_thought(runner, choice, limit.closing)
+            run = await _after_thought(runner, job, limit, closed)
+            if run is None:
+                reason = "length"
+                break
+        given = len(choice.tokens)
+        cut = False
+        async with _closing(runner.generate(run.prompt, run.sampling, run.constraint)) as steps:
+            async for step in steps:
+                if opening:
+                    yield opening
+                    opening = ()
+                if isinstance(step, Token):
+                    first = first or time.perf_counter_ns()
+                    events = choice.feed(step)
+                    # After a stop string the rest comes with `finish`; closing the iterator ends the work.
+                    cut = limit is not None and not choice.stopped and limit.reached(choice)
                     yield events
-                    break
-                yield events
-            else:
-                _settle(tally, step)
-                if isinstance(step, End):
-                    reason = step.reason
+                    if choice.stopped or cut:
+                        break
                 else:
-                    yield ()
+                    # What the engine counts of a later run is no cost of the prompt.
+                    if not runs:
+                        _settle(tally, step, given)
+                    if isinstance(step, End):
+                        reason = step.reason
+                    else:
+                        yield ()
+        runs += 1
+        if not cut:
+            run = None
     first = first or time.perf_counter_ns()
     tally.prompt_ns = tally.prompt_ns or first - began
-    tally.decode_ns = tally.decode_ns or time.perf_counter_ns() - first
+    if closed or not tally.decode_ns:
+        tally.decode_ns = time.perf_counter_ns() - first
     yield choice.finish(reason)
 
 
-def _settle(tally: ChoiceCost, step: Prefilled | End) -> None:
-    tally.prompt = step.prompt_tokens
-    tally.cached = step.cached_tokens
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One generation of an engine: a choice whose thought is closed takes several."""
+
+    prompt: Prompt
+    sampling: Sampling
+    constraint: Constraint | None
+
+
+async def _close_thought(runner: Runner, choice: Choice, text: str) -> Sequence[ChoiceEvent]:
+    return choice.close_thought(await runner.tokenize(text, special=True, bos=False), text)
+
+
+async def _after_thought(runner: Runner, job: Job, limit: ThoughtLimit, closed: int) -> _Run | None:
+    """The answer after a thought that was closed for the `closed`-th time. None: no token is left for it."""
+    assert job.sampling is not None
+    prompt, tokens = job.prompt, job.choice.tokens
+    left = job.sampling.max_tokens - len(tokens)
+    if left <= 0:
+        return None
+    texts = prompt.texts
+    if texts:
+        texts = (*texts[:-1], texts[-1] + await spelled(runner, tokens))
+    return _Run(
+        replace(prompt, tokens=(*prompt.tokens, *tokens), texts=texts),
+        replace(job.sampling, max_tokens=left, seed=continued_seed(job.sampling.seed, closed)),
+        limit.constraint,
+    )
+
+
+def _settle(tally: ChoiceCost, step: Prefilled | End, given: int) -> None:
+    """`given`: tokens of the choice that the engine got for its prompt."""
+    tally.prompt = step.prompt_tokens - given
+    tally.cached = min(step.cached_tokens, tally.prompt)
     tally.prompt_ns = step.prompt_ns
     if isinstance(step, End):
         tally.decode_ns = step.decode_ns

@@ -25,6 +25,7 @@ from puna.inference.length import is_long
 from puna.inference.prompt import template_key
 from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer, note_model
+from puna.inference.thought import ThoughtWatch
 from puna.lane import in_lane, while_waiting
 from puna.model.capabilities import Capability
 from puna.model.model import Model
@@ -101,13 +102,18 @@ class Inference:
         self._templates = templates
 
     @asynccontextmanager
-    async def chat(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[Event]]:
-        """Started, the deltas of `n` choices, Finished for each, Done. Errors come before Started where they can."""
+    async def chat(
+        self, request: ChatRequest, watch: ThoughtWatch | None = None
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """Started, the deltas of `n` choices, Finished for each, Done. Errors come before Started where they can.
+
+        `watch`: by which the answer's thoughts may be ended while it runs.
+        """
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
         plan = await self._plan(model, request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
-            run = ChatRun(plan, lease.runner)
+            run = ChatRun(plan, lease.runner, watch)
             async with aclosing(await run.events(began, lease.load_ns)) as events:
                 yield events
 

@@ -75,8 +75,10 @@ def _check_bias(bias: tuple[tuple[int, float], ...], info: RunnerInfo) -> None:
             )
 
 
-def sampling(options: Options, *, max_tokens: int, seed: int, logprobs: int | None = None) -> Sampling:
-    """`options` must be whole, as `decide` makes them."""
+def sampling(
+    options: Options, *, max_tokens: int, seed: int, logprobs: int | None = None, cut: bool = False
+) -> Sampling:
+    """`options` must be whole, as `decide` makes them. `cut`: the run may be ended before the engine ends it."""
     return Sampling(
         max_tokens=max_tokens,
         seed=seed,
@@ -96,8 +98,8 @@ def sampling(options: Options, *, max_tokens: int, seed: int, logprobs: int | No
         logit_bias=_said(options.logit_bias),
         ignore_eos=_said(options.ignore_eos),
         logprobs=logprobs,
-        # An answer that a stop string may end has no End of its own to tell what was cached.
-        prefilled=bool(options.stop),
+        # An answer that a stop string may end has no End of its own to tell what was cached; nor has a closed thought.
+        prefilled=cut or bool(options.stop),
     )
 
 
@@ -120,6 +122,11 @@ def fold_seed(seed: int) -> int:
 def choice_seed(seed: int, index: int) -> int:
     """The seed of choice `index`: the first has the request's own, the others follow from it."""
     return seed if index == 0 else _hashed(f"{seed}/{index}")
+
+
+def continued_seed(seed: int, closed: int) -> int:
+    """The seed of what follows a thought that was closed for the `closed`-th time."""
+    return _hashed(f"{seed}/closed {closed}")
 
 
 def _hashed(text: str) -> int:

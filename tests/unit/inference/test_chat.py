@@ -20,6 +20,7 @@ from fakes.house import (
     thinking_of,
 )
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelNotFound, RunnerDied, Unsupported
+from puna.inference.thought import ThoughtWatch
 from puna.model.capabilities import Capability
 from puna.types import (
     AudioPart,
@@ -34,6 +35,7 @@ from puna.types import (
     Started,
     TextDelta,
     TextPart,
+    ThinkingDelta,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -224,6 +226,96 @@ async def test_thinking() -> None:
     answer = [entry.chosen.data for event in events if isinstance(event, TextDelta) for entry in event.logprobs]
     assert b"".join(answer) == b"Four."
     assert started_of(events).ignored == ()
+
+
+LONG_THOUGHT: dict[str, object] = {
+    "rules": [{"when": {"contains": "</think>"}, "answer": {"text": "Four."}}],
+    "default": {"thinking": "one two three four five six", "text": "Never said."},
+}
+
+
+async def test_a_thought_over_its_budget_is_closed_and_the_answer_goes_on() -> None:
+    """`<think>`, `one` with the line break before it, and ` two` are its tokens."""
+    async with open_house(LONG_THOUGHT, make_model(template=THINKER)) as h:
+        events = await events_of(h, ask("Hi", think_budget=3, options=Options(num_predict=100)))
+        whole = await events_of(h, ask("Hi", think_budget=100, options=Options(num_predict=100)))
+        assert (thinking_of(events), text_of(events)) == ("one two", "Four.")
+        assert (thinking_of(whole), text_of(whole)) == ("one two three four five six", "Never said.")
+        usage, ids = done_of(events).usage, finished_of(events).tokens
+        assert (usage.prompt, usage.completion) == (len(started_of(events).prompt_tokens), len(ids))
+        text = await h.inference.detokenize("m", ids)
+        assert text == "<think>\none two\n</think>\n\nFour."
+        assert usage.reasoning == len(ids) - len(await h.inference.tokenize("m", "Four."))
+    assert h.busy == 0
+
+
+async def test_a_budget_of_nothing_and_a_thought_that_the_prompt_opened() -> None:
+    template = CHATML.replace("assistant\n", "assistant\n<think>") + "{# </think> #}"
+    async with open_house(LONG_THOUGHT, make_model(template=template)) as h:
+        events = await events_of(h, ask("Hi", think_budget=0))
+    assert (thinking_of(events), text_of(events)) == ("", "Four.")
+
+
+async def test_what_a_closed_thought_leaves_of_the_limit() -> None:
+    async with open_house(LONG_THOUGHT, make_model(template=THINKER)) as h:
+        events = await events_of(h, ask("Hi", think_budget=3, options=Options(num_predict=5)))
+    assert (thinking_of(events), text_of(events)) == ("one two", "")
+    assert finished_of(events).reason == "length"
+
+
+async def test_a_stop_string_is_not_looked_for_in_what_closes_a_thought() -> None:
+    async with open_house(LONG_THOUGHT, make_model(template=THINKER)) as h:
+        events = await events_of(h, ask("Hi", think_budget=3, options=Options(stop=("\n\n", "ur"))))
+    assert (thinking_of(events), text_of(events)) == ("one two", "Fo")
+    assert finished_of(events).stop == "ur"
+
+
+async def test_the_form_of_an_answer_begins_after_the_closed_thought() -> None:
+    """The engine's grammar of the second run has no thought before the answer."""
+    script = {
+        "rules": [{"when": {"contains": "</think>"}, "answer": {"echo": "constraint"}}],
+        "default": {"thinking": "one two three", "text": "x"},
+    }
+    async with open_house(script, make_model(template=THINKER)) as h:
+        grammar = Grammar("gbnf", 'root ::= "yes"')
+        events = await events_of(h, ask("Hi", think_budget=2, output=grammar))
+    assert "yes" in text_of(events)
+    assert "think" not in text_of(events)
+
+
+async def test_seeds_of_choices_whose_thoughts_are_closed() -> None:
+    script = {
+        "rules": [{"when": {"contains": "</think>"}, "answer": {"echo": "sampling"}}],
+        "default": {"thinking": "one two three", "text": "x"},
+    }
+    async with open_house(script, make_model(template=THINKER)) as h:
+        wanted = ask("Hi", think_budget=2, n=2, options=Options(seed=7, num_predict=1000))
+        first, second = await events_of(h, wanted), await events_of(h, wanted)
+    seeds = [json.loads(text_of(first, index))["seed"] for index in range(2)]
+    assert len({7, *seeds}) == 3
+    assert [text_of(first, index) for index in range(2)] == [text_of(second, index) for index in range(2)]
+
+
+async def test_a_running_thought_ends_when_somebody_asks() -> None:
+    watch = ThoughtWatch()
+    script = {**LONG_THOUGHT, "default": {"thinking": "on and on ", "repeat": True}}
+    async with open_house(script, make_model(template=THINKER)) as h:
+        assert not watch.end()
+        events: list[Event] = []
+        async with h.inference.chat(ask("Hi"), watch) as answer:
+            async for event in answer:
+                events.append(event)
+                if isinstance(event, ThinkingDelta) and event.text and not watch.asked:
+                    assert watch.end()
+        assert not watch.end()
+    assert text_of(events) == "Four."
+    assert thinking_of(events).startswith("on")
+
+
+async def test_a_model_that_need_not_think() -> None:
+    async with open_house() as h:
+        events = await events_of(h, ask(think=True, think_if_able=True))
+        assert started_of(events).ignored == ("think",)
 
 
 async def test_a_prompt_that_opens_the_thinking() -> None:
