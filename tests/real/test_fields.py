@@ -378,6 +378,22 @@ def thought(on: dict[str, Any], off: dict[str, Any]) -> Callable[[Door], None]:
     return observe
 
 
+def budget(door: Door) -> None:
+    """A thought that the caller began goes on for so many tokens; then it is closed and answered, each time alike."""
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "reasoning": "The user says"}]
+    asks = {"messages": turns, "continue_final_message": True, "model": "thinks", "max_tokens": 40, "seed": 5}
+    first, second = (door.answer(**asks, reasoning_budget_tokens=5) for _ in range(2))
+    assert first["choices"] == second["choices"]
+    usage, message = first["usage"], first["choices"][0]["message"]
+    thought = usage["completion_tokens_details"]["reasoning_tokens"]
+    over = thought - 5 - len("\n</think>\n\n")
+    assert 0 <= over <= 3, "five, those of the tag that closes it, and what a character lacks that the fifth begins"
+    assert thought < usage["completion_tokens"]
+    assert message["reasoning"]
+    assert message["content"]
+    assert "</think>" not in message["content"] + message["reasoning"]
+
+
 def prompt_cache_key(door: Door) -> None:
     """Another conversation with the same beginning, under a key of its own, does not cost this one what is cached."""
 
@@ -465,6 +481,7 @@ OBSERVED: dict[type[Shape], dict[str, Callable[[Door], None]]] = {
         "think": thought({"think": True}, {"think": False}),
         "reasoning_effort": thought({"reasoning_effort": "high"}, {"reasoning_effort": "none"}),
         "reasoning": thought({"reasoning": {"effort": "high"}}, {"reasoning": {"effort": "none"}}),
+        "reasoning_budget_tokens": budget,
         "chat_template_kwargs": thought({}, {"chat_template_kwargs": {"enable_thinking": False}}),
     },
     CompletionBody: SAMPLED | {"prompt": prompt, "best_of": best_of, "echo": echo, "suffix": suffix},

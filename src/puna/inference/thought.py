@@ -1,4 +1,4 @@
-"""How long a model may think: the budget of a request, and the end of a running thought when somebody asks for it. Pure."""
+"""How long a model may think: a budget, and the end of a running thought when somebody asks for it. Pure."""
 
 from __future__ import annotations
 

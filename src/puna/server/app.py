@@ -29,6 +29,7 @@ def create_app(services: Services) -> Starlette:
         routes=[
             Route("/", Home(services).root, methods=["GET"]),
             *state_routes(services),
+            *services.thoughts.routes(),
             *openai_routes(services),
             *ollama_routes(services),
         ],

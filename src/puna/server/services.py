@@ -8,6 +8,7 @@ from puna.inference import Inference
 from puna.scheduler.scheduler import Scheduler
 from puna.server.ending import Ending
 from puna.server.metrics import Metrics
+from puna.server.thoughts import Thoughts
 from puna.settings import Settings
 from puna.sources.sources import Sources
 from puna.state.state import State
@@ -29,3 +30,4 @@ class Services:
     metrics: Metrics
     state: State
     ending: Ending = field(default_factory=Ending)
+    thoughts: Thoughts = field(default_factory=Thoughts)

@@ -192,6 +192,11 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
             user("PROMPT", model="thinker"),
             shows=lambda a: text(a).endswith("<think>\n\n</think>\n\n"),
         ),
+        "reasoning_budget_tokens": Effect(
+            2,
+            user("THINK", model="thinker"),
+            shows=lambda a: message(a)["reasoning"] == "Let" and whole(a)["usage"]["completion_tokens"] > 6,
+        ),
         "chat_template_kwargs": Effect(
             {"enable_thinking": False},
             user("PROMPT", model="thinker"),

@@ -35,6 +35,11 @@ class GeneratingBody(Shape):
     think: Annotated[JsonValue, Honoured("Whether, or how much (`high`, `medium`, `low`, `max`), a model thinks.")] = (
         None
     )
+    think_budget: Annotated[
+        int | None,
+        Field(ge=0),
+        Honoured("Not Ollama's: so many tokens of thinking at most; then the thought is closed and answered."),
+    ] = None
     truncate: Annotated[
         bool, Honoured("When messages do not fit, old ones are cut, and the answer says so; false: refused.")
     ] = True

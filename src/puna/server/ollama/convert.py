@@ -50,6 +50,7 @@ def to_generate(body: GenerateBody) -> Converted[ChatRequest | CompletionRequest
         options=options,
         output=_output(body.format),
         think=_think(body.think),
+        think_budget=body.think_budget,
         logprobs=_logprobs(body),
         keep_alive=read_keep_alive(body.keep_alive),
         truncate=body.truncate,
@@ -77,7 +78,8 @@ def _to_completion(body: GenerateBody) -> Converted[CompletionRequest]:
         keep_alive=read_keep_alive(body.keep_alive),
     )
     # A fill in the middle has no conversation, so these have nothing to act on.
-    aside = tuple(name for name in ("system", "template", "context") if getattr(body, name))
+    aside = [name for name in ("system", "template", "context") if getattr(body, name)]
+    aside += [] if body.think_budget is None else ["think_budget"]
     return Converted(request, (*ignored, *aside), _GENERATE)
 
 
@@ -92,6 +94,7 @@ def to_chat(body: ChatBody) -> Converted[ChatRequest]:
         tools=tuple(to_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools)),
         output=_output(body.format),
         think=_think(body.think),
+        think_budget=body.think_budget,
         logprobs=_logprobs(body),
         keep_alive=read_keep_alive(body.keep_alive),
         truncate=body.truncate,

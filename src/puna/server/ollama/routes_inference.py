@@ -29,6 +29,7 @@ Form = TypeVar("Form")
 class InferenceRoutes:
     def __init__(self, services: Services) -> None:
         self._inference = services.inference
+        self._thoughts = services.thoughts
         self._library = services.library
         self._strict = services.settings.strict
 
@@ -105,16 +106,22 @@ class InferenceRoutes:
         stream: bool,
     ) -> ASGIApp:
         if stream:
-            return EventStream(self._told(wanted, report, turn.line_of), NDJSON)
-        objects = self._told(wanted, report, turn.object_of)
+            return EventStream(self._told(request, wanted, report, turn.line_of), NDJSON)
+        objects = self._told(request, wanted, report, turn.object_of)
         return JsonReply(merged(await unless_gone(request.receive, _all(objects))))
 
     async def _told(
-        self, wanted: ChatRequest | CompletionRequest, report: Report, form: Callable[[Event], Form | None]
+        self,
+        request: Request,
+        wanted: ChatRequest | CompletionRequest,
+        report: Report,
+        form: Callable[[Event], Form | None],
     ) -> AsyncGenerator[Form, None]:
         """The events that tell something, each in its form."""
-        inference = self._inference
-        answer = inference.chat(wanted) if isinstance(wanted, ChatRequest) else inference.complete(wanted)
+        if isinstance(wanted, ChatRequest):
+            answer = self._thoughts.chat(self._inference, request, wanted)
+        else:
+            answer = self._inference.complete(wanted)
         with _as_sent(wanted.model):
             async with report.reading(answer) as events:
                 async for event in events:

@@ -17,7 +17,7 @@ from puna.server.openai.messages import AssistantMessage, to_messages, unreadabl
 from puna.server.openai.options import Sampled, load_options, one_of, sampled_options
 from puna.server.openai.output import to_output
 from puna.server.openai.parts import Images, text_parts
-from puna.server.openai.thinking import to_think
+from puna.server.openai.thinking import to_budget, to_think
 from puna.server.openai.tools import (
     function_or_custom,
     nonstandard_tools,
@@ -38,6 +38,7 @@ def to_chat(body: ChatCompletionBody, images: Images) -> Converted[ChatRequest]:
     tools = to_tools(body)
     output, output_names = to_output(body)
     think, think_names = to_think(body)
+    budget, budget_names = to_budget(body)
     request = ChatRequest(
         model=body.model,
         messages=to_messages(body.messages, images),
@@ -47,6 +48,7 @@ def to_chat(body: ChatCompletionBody, images: Images) -> Converted[ChatRequest]:
         parallel_tool_calls=parallel_calls(body),
         output=output,
         think=think,
+        think_budget=budget,
         n=body.n or 1,
         logprobs=_chat_logprobs(body),
         keep_alive=read_keep_alive(body.keep_alive),
@@ -55,7 +57,7 @@ def to_chat(body: ChatCompletionBody, images: Images) -> Converted[ChatRequest]:
         cache_key=body.prompt_cache_key,
         prediction=_prediction(body),
     )
-    names = {**asked.names, **output_names, **think_names, **tool_names(body), **_ARGUMENTS}
+    names = {**asked.names, **output_names, **think_names, **budget_names, **tool_names(body), **_ARGUMENTS}
     if tools and output is None:
         names["grammar"] = "tools"
     ignored = (*asked.ignored, *unreadable_arguments(body.messages))

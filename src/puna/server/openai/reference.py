@@ -56,6 +56,8 @@ as an event. [Every code](errors.md).
 | `GET /v1/models` | all models, newest first, with contexts, `capabilities` and `size` added |
 | `GET /v1/models/{id}` | one; `id` may hold `/` and `:` |
 | `DELETE /v1/models/{id}` | unloads and removes it |
+| `POST /v1/requests/{id}/end_thinking` | ends the thought of a running answer, in every dialect: it goes on as at its \
+budget. `id`: the `x-request-id` of that answer. 409 when it does not think |
 | `GET /health` | 200 while the server answers |
 | `GET /ready` | 200 while it can serve; 503 with `troubles` while it ends, a load does not end, or a model rests |
 | `GET /metrics` | counts and times in Prometheus' text; needs a key where there are keys |

@@ -73,7 +73,7 @@ class _Api:
         slow = await beside(request, lambda: has_media(body.messages))
         wanted = report.take(await beside(request, lambda: convert.to_chat(body, images), slow=slow))
         style = chat.ChatStyle.of(body)
-        answer = self._inference.chat(wanted)
+        answer = self._services.thoughts.chat(self._inference, request, wanted)
         if body.stream:
             return EventStream(chat.stream(answer, style, wanted.n, report), SSE)
         return JsonReply(await unless_gone(request.receive, chat.gather(answer, style, wanted.n, report)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import UNION, Honoured, Shape
@@ -23,8 +23,12 @@ ThinkSetting: TypeAlias = Annotated[
 ]
 
 
+Budget: TypeAlias = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
 class ReasoningSetting(Shape):
     effort: Annotated[Effort | None, Honoured("As `reasoning_effort`.")] = None
+    max_tokens: Annotated[Budget | None, Honoured("Another name of `reasoning_budget_tokens`.")] = None
 
 
 class Thinking(Shape):
@@ -32,7 +36,13 @@ class Thinking(Shape):
 
     reasoning_effort: Annotated[Effort | None, Honoured("How much a thinking model thinks; none: not at all.")] = None
     think: Annotated[ThinkSetting | None, Honoured("Ollama's form of `reasoning_effort`; false: no thinking.")] = None
-    reasoning: Annotated[ReasoningSetting | None, Honoured("Another form of `reasoning_effort`.")] = None
+    reasoning: Annotated[
+        ReasoningSetting | None, Honoured("Another form of `reasoning_effort` and `reasoning_budget_tokens`.")
+    ] = None
+    reasoning_budget_tokens: Annotated[
+        Budget | None,
+        Honoured("So many tokens of thinking at most: then the thought is closed and the answer goes on. 0: none."),
+    ] = None
 
 
 def to_think(body: Thinking) -> tuple[Think | None, dict[str, str]]:
@@ -49,3 +59,15 @@ def to_think(body: Thinking) -> tuple[Think | None, dict[str, str]]:
         raise InvalidRequest(f"{names} are the same setting, but were given different values.", param=[*wishes][-1])
     name, think = next(iter(wishes.items()), ("reasoning_effort", None))
     return think, {"think": name}
+
+
+def to_budget(body: Thinking) -> tuple[int | None, dict[str, str]]:
+    """Tokens of thinking at most, and what this request calls that."""
+    nested = None if body.reasoning is None else body.reasoning.max_tokens
+    said = {"reasoning_budget_tokens": body.reasoning_budget_tokens, "reasoning.max_tokens": nested}
+    wishes = {name: budget for name, budget in said.items() if budget is not None}
+    if len(set(wishes.values())) > 1:
+        names = " and ".join(f"'{name}'" for name in wishes)
+        raise InvalidRequest(f"{names} are the same setting, but were given different values.", param=[*wishes][-1])
+    name, budget = next(iter(wishes.items()), ("reasoning_budget_tokens", None))
+    return budget, {"think_budget": name}
