@@ -13,34 +13,36 @@ from puna.errors import Conflict, NotFound
 from puna.inference.inference import Inference
 from puna.inference.thought import ThoughtWatch
 from puna.server.body import JsonReply
+from puna.server.owner import owner_of
 from puna.types import ChatRequest, Event
 
 
 class Thoughts:
-    """Whom to tell that a thought should end, by the id of the request (header `x-request-id` of its answer)."""
+    """Whom to tell that a thought should end: by whose request it is, and the request's id (its answer's header
+    `x-request-id`)."""
 
     def __init__(self) -> None:
-        self._running: dict[str, ThoughtWatch] = {}
+        self._running: dict[tuple[str, str], ThoughtWatch] = {}
 
     @asynccontextmanager
     async def chat(
         self, inference: Inference, request: Request, wanted: ChatRequest
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """The answer of `Inference.chat` to `wanted`, which came with `request`; its thoughts may be ended by then."""
-        id_: str = request.state.request_id
-        watch = self._running[id_] = ThoughtWatch()
+        key = owner_of(request), request.state.request_id
+        watch = self._running[key] = ThoughtWatch()
         try:
             async with inference.chat(wanted, watch) as events:
                 yield events
         finally:
-            del self._running[id_]
+            del self._running[key]
 
     def routes(self) -> list[Route]:
         return [Route("/v1/requests/{id}/end_thinking", self._end, methods=["POST"])]
 
     async def _end(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
-        watch = self._running.get(id_)
+        watch = self._running.get((owner_of(request), id_))
         if watch is None:
             raise NotFound(f"No answer is under way to a request '{id_[:100]}'.", param="id")
         if not watch.end():

@@ -49,6 +49,15 @@ def test_an_answer_that_does_not_think(ponderer: Any) -> None:
     assert (answer.status, answer.error["code"]) == (409, "conflict")
 
 
+def test_a_thought_is_ended_by_the_key_that_asked(serving: Any) -> None:
+    with serving(SCRIPT, api_keys=("mine", "yours")) as own:
+        mine, yours = ({"authorization": f"Bearer {key}"} for key in ("mine", "yours"))
+        with own.open("POST", "/v1/chat/completions", ASKS, headers=mine) as stream:
+            next(line for line in iter(stream.readline, b"") if b"and" in line)
+            path = f"/v1/requests/{stream.getheader('x-request-id')}/end_thinking"
+            assert [own.post(path, headers=key).status for key in (yours, mine)] == [404, 200]
+
+
 def test_the_native_budget(ponderer: Any) -> None:
     asks = {**ASKS, "stream": False, "think_budget": 4}
     told = ponderer.post("/api/chat", asks).json["message"]
