@@ -116,7 +116,7 @@ async def test_over_itself(library: Library) -> None:
     assert steps[-1] == Progress("success")
     assert library.resolve(Name.parse("base")).system == "New."
     assert not library.blobs.has(Digest.of(b"Old."))
-    assert len(library.models()) == 1
+    assert len(library.listed()) == 1
 
 
 async def test_a_modelfile_of_show_makes_the_same(library: Library) -> None:

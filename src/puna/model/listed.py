@@ -14,7 +14,10 @@ from puna.types import JsonValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """The facts of its manifest, its config and its files. `parent`: the short Name, or the file, it came from."""
+    """The facts of its manifest, its config and its files. `parent`: the short Name, or the file, it came from.
+
+    `weights`: what stands for its weights, 64 hex digits. `num_ctx`: the context that it is stored to be loaded with.
+    """
 
     digest: str
     size: int
@@ -27,6 +30,8 @@ class Label:
     context_length: int | None
     embedding_length: int | None
     capabilities: tuple[str, ...]
+    weights: str
+    num_ctx: int | None
 
     @classmethod
     def of(cls, model: Model) -> Label:
@@ -45,6 +50,8 @@ class Label:
             context_length=header.context_length or None,
             embedding_length=header.embedding_length or None,
             capabilities=tuple(one.value for one in Capability if one in model.capabilities),
+            weights=model.weights_digest.hex,
+            num_ctx=model.options.num_ctx,
         )
 
     def dump(self) -> list[JsonValue]:
@@ -53,13 +60,14 @@ class Label:
         capabilities: list[JsonValue] = [*self.capabilities]
         manifest: list[JsonValue] = [self.digest, self.size, self.parent, self.format, self.family, families]
         file: list[JsonValue] = [self.parameter_size, self.quantization, self.context_length, self.embedding_length]
-        return [*manifest, *file, capabilities]
+        return [*manifest, *file, capabilities, self.weights, self.num_ctx]
 
     @classmethod
     def load(cls, values: Sequence[JsonValue]) -> Label:
         """ValueError or TypeError when it is none."""
-        digest, size, parent, format_, family, families, parameters, quantization, context, embedding, able = values
-        texts = (digest, parent, format_, family, parameters, quantization)
+        digest, size, parent, format_, family, families, *facts = values
+        parameters, quantization, context, embedding, able, weights, num_ctx = facts
+        texts = (digest, parent, format_, family, parameters, quantization, weights)
         if not all(isinstance(text, str) for text in texts) or not isinstance(size, int):
             raise TypeError("no details of a model")
         if not isinstance(families, list) or not isinstance(able, list):
@@ -76,6 +84,8 @@ class Label:
             context_length=context if isinstance(context, int) else None,
             embedding_length=embedding if isinstance(embedding, int) else None,
             capabilities=tuple(map(str, able)),
+            weights=str(weights),
+            num_ctx=num_ctx if isinstance(num_ctx, int) else None,
         )
 
 
@@ -86,6 +96,10 @@ class Listed:
     name: Name
     modified: datetime
     label: Label
+
+    @classmethod
+    def of(cls, model: Model) -> Listed:
+        return cls(model.name, model.modified, Label.of(model))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from puna.settings import LONGEST, Settings
 from puna.types import Options
 
 if TYPE_CHECKING:
+    from puna.model.listed import Label
     from puna.model.model import Model
     from puna.model.name import Name
 
@@ -143,13 +144,13 @@ class Scheduler:
         """
         return self._needs.reckon(model, options, embedding=embedding, available=self._available())
 
-    def context_now(self, model: Model) -> int:
+    def context_now(self, model: Label) -> int:
         """Tokens that a request to this model has, which asks for no number of them."""
-        if model.options.num_ctx is None:
+        if model.num_ctx is None:
             for place in self._places.values():
-                if place.model.weights_digest == model.weights_digest and not place.leaving:
+                if place.model.weights_digest.hex == model.weights and not place.leaving:
                     return place.load.num_ctx
-        return self.context(model, model.options)
+        return context_of(model.num_ctx, self._settings.context_length, model.context_length or 0)
 
     def context(self, model: Model, options: Options) -> int:
         """Tokens that a request with these options would have for its prompt and answer."""

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 import puna
 from puna.human import human_bytes, human_past, human_until
-from puna.model.model import Model, size_text
+from puna.model.listed import Listed
 from puna.scheduler.place import Loaded
 from puna.server.services import Services
 
@@ -71,7 +71,7 @@ class Home:
         if self._locked:
             # A browser sends no key: whoever comes by learns no more than that it runs.
             return HTMLResponse(page(_connect(base, "YOUR_KEY", "MODEL")), headers=_HEADERS)
-        models = await asyncio.to_thread(self._library.models)
+        models = await asyncio.to_thread(self._library.listed)
         now = datetime.now(timezone.utc)
         model = models[0].name.short if models else "smollm2"
         parts = (_loaded(self._scheduler.loaded(), now), _models(models, now), _connect(base, "ignored", model))
@@ -104,15 +104,15 @@ def _loaded(loaded: Sequence[Loaded], now: datetime) -> str:
     return _section("Loaded", _table(("Model", "Engine", "Context", "Memory", "Until"), rows))
 
 
-def _models(models: Sequence[Model], now: datetime) -> str:
+def _models(models: Sequence[Listed], now: datetime) -> str:
     if not models:
         return _section("Models", _dim("None yet.") + _code("puna pull smollm2"))
     rows = [
         (
             model.name.short,
-            size_text(model.header.parameter_count),
-            model.header.quantization,
-            human_bytes(model.size),
+            model.label.parameter_size,
+            model.label.quantization,
+            human_bytes(model.label.size),
             human_past(model.modified, now),
         )
         for model in models

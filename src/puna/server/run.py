@@ -21,7 +21,7 @@ from puna import __version__
 from puna.engine.engine import Engine
 from puna.errors import PunaError, StoreError
 from puna.inference import Inference
-from puna.lane import in_hashing, take_short_turns
+from puna.lane import begin_job, gone, in_hashing, take_short_turns
 from puna.model.model import Model
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
@@ -151,7 +151,13 @@ async def parts(
             scheduling as scheduler,
         ):
             inference = Inference(library, scheduler, settings, cage)
-            yield Services(settings, library, sources, scheduler, inference, cage, metrics, state)
+            # The first list of a store that another program filled reads all of it: before anybody waits for it.
+            listing = begin_job(library.survey) if prune else None
+            try:
+                yield Services(settings, library, sources, scheduler, inference, cage, metrics, state)
+            finally:
+                if listing is not None:
+                    await gone(listing)
 
 
 async def _verify(library: Library, model: Model) -> None:

@@ -109,7 +109,6 @@ class _Mending:
         """And leave the list of models as it was."""
         before = await asyncio.to_thread(self._manifest, name)
         try:
-            await asyncio.to_thread(self._sources.check, name)
             offer = await self._sources.offer(name)
             if before is not None and offer.manifest is not None and offer.manifest != Digest.of(before):
                 self._reasons.append(

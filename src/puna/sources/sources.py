@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from puna.errors import ModelFileError, ModelNotFound, PunaError, SourceNotFound, StoreError, Unsupported
 from puna.lane import in_hashing
@@ -23,6 +23,18 @@ from puna.types import Progress
 _USUAL = Terms()
 PATIENCE = 20.0
 """Seconds that a source may take to say what it has, when many are asked."""
+
+
+AT_ONCE = 4
+"""Sources that are asked at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A model that is here: its Name, and the digest of its manifest."""
+
+    name: Name
+    manifest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +75,10 @@ class Sources:
         self.source(name, terms).check(name, self._library, terms)
 
     async def offer(self, name: Name, terms: Terms = _USUAL) -> Offer:
-        """What a pull would bring now."""
-        return await self.source(name, terms).offer(name, terms)
+        """What a pull would bring now. Refused as a pull would be: no host is asked that settings do not allow."""
+        source = self.source(name, terms)
+        await asyncio.to_thread(source.check, name, self._library, terms)
+        return await source.offer(name, terms)
 
     async def pull(self, name: Name, terms: Terms = _USUAL) -> AsyncGenerator[Progress, None]:
         """Get the model, unless it is there and whole. Ends with Progress('success'), or raises.
@@ -102,18 +116,32 @@ class Sources:
         if noted is None or (noted.source, noted.manifest) != (source.title, digest):
             self._library.pulls.note(name, Pulled(source=source.title, manifest=digest))
 
-    async def freshness(self, name: Name, stored: Digest, terms: Terms = _USUAL) -> Freshness:
-        """Whether its source has another one by now. `stored`: the digest of the manifest that is here."""
-        pulled = await asyncio.to_thread(self._library.pulls.of, name)
+    async def freshness(self, stored: Sequence[Stored], terms: Terms = _USUAL) -> list[Freshness]:
+        """Of each, whether its source has another one by now. Some sources are asked at a time.
+
+        `terms`: for all of them; whether a Name writes its host is seen in it.
+        """
+        bound = asyncio.Semaphore(AT_ONCE)
+
+        async def answer(asked: _Asked) -> Freshness:
+            async with bound:
+                return await asked.answer()
+
+        # Of thousands most can be told without asking anybody: in one thread, and no task for each.
+        looked = await asyncio.to_thread(lambda: [self._look(one, terms) for one in stored])
+        answers = iter(await asyncio.gather(*(answer(one) for one in looked if isinstance(one, _Asked))))
+        return [next(answers) if isinstance(one, _Asked) else one for one in looked]
+
+    def _look(self, one: Stored, terms: Terms) -> Freshness | _Asked:
+        """Blocking. Who is to be asked; or what is known without: a pull would be refused."""
+        terms = replace(terms, literal=Name.writes_host(one.name.short))
+        pulled = self._library.pulls.of(one.name)
         try:
-            offer = await asyncio.wait_for(self.offer(name, terms), PATIENCE)
-            return compare(name, stored, pulled, offer)
-        except (PunaError, asyncio.TimeoutError) as error:
-            if pulled is None or pulled.manifest != stored:
-                return Freshness(name=name, state="own", reason="it was not pulled by this Puna", stored=stored)
-            state: Standing = "gone" if isinstance(error, SourceNotFound | Unsupported) else "unknown"
-            reason = str(error) or f"{pulled.source} did not say within {PATIENCE:g} s"
-            return Freshness(name=name, state=state, reason=reason, source=pulled.source, stored=stored)
+            source = self.source(one.name, terms)
+            source.check(one.name, self._library, terms)
+        except PunaError as error:
+            return _untold(one, pulled, error)
+        return _Asked(one, pulled, source, terms)
 
     def push(self, name: Name, terms: Terms = _USUAL) -> AsyncGenerator[Progress, None]:
         """Send the model where its Name says. Its steps end with Progress('success'), or raise.
@@ -137,6 +165,33 @@ class Sources:
             tuple(one for answer in answers if not isinstance(answer, Unlisted) for one in answer),
             tuple(answer for answer in answers if isinstance(answer, Unlisted)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question to a source, of one stored model."""
+
+    stored: Stored
+    pulled: Pulled | None
+    source: Source
+    terms: Terms
+
+    async def answer(self) -> Freshness:
+        try:
+            offer = await asyncio.wait_for(self.source.offer(self.stored.name, self.terms), PATIENCE)
+        except (PunaError, asyncio.TimeoutError) as error:
+            return _untold(self.stored, self.pulled, error)
+        return compare(self.stored.name, self.stored.manifest, self.pulled, offer)
+
+
+def _untold(stored: Stored, pulled: Pulled | None, error: BaseException) -> Freshness:
+    """Of a model whose source says nothing of it."""
+    name, manifest = stored.name, stored.manifest
+    if pulled is None or pulled.manifest != manifest:
+        return Freshness(name=name, state="own", reason="it was not pulled by this Puna", stored=manifest)
+    state: Standing = "gone" if isinstance(error, SourceNotFound | Unsupported) else "unknown"
+    reason = str(error) or f"{pulled.source} did not say within {PATIENCE:g} s"
+    return Freshness(name=name, state=state, reason=reason, source=pulled.source, stored=manifest)
 
 
 async def _to_success(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[Progress, None]:

@@ -138,6 +138,7 @@ class Library:
         self._shelf = Shelf(own.root / SHELF)
         self._unreadable: dict[Path, Stamp] = {}
         self._remembering = threading.Lock()
+        self._surveying = threading.Lock()
         self._changing = Changing(own.root)
         self._held: list[Collection[Digest]] = []
 
@@ -239,23 +240,11 @@ class Library:
         except PunaError:
             return frozenset()
 
-    def models(self) -> list[Model]:
-        """All that can be read, newest first. Each other is logged once."""
-        found: dict[tuple[str, str, str, str], Model] = {}
-        for store in self._stores:
-            for name in store.manifests.names():
-                if name.folded in found:
-                    continue
-                try:
-                    model = self._settled(name, self._model, [store])
-                    if model is not None:
-                        found[name.folded] = model
-                except PunaError as error:
-                    self._warn(store.manifests.path(name), name, error.message)
-        return sorted(found.values(), key=lambda model: model.modified, reverse=True)
-
     def listed(self) -> list[Listed]:
-        """The same, with what lists say of each; a model is read only when something of it changed since the last."""
+        """All that can be used, newest first, with what lists say of each. Each other is logged once.
+
+        A model is read only when something of it changed since the last list, of whichever process.
+        """
         found, left_out = self.survey()
         for one in left_out:
             for store in self._stores:
@@ -264,6 +253,11 @@ class Library:
 
     def survey(self) -> tuple[list[Listed], list[LeftOut]]:
         """What `listed` lists, and what it leaves out."""
+        # Whoever comes while a large store is read for the first time waits, and then reads nothing.
+        with self._surveying:
+            return self._survey()
+
+    def _survey(self) -> tuple[list[Listed], list[LeftOut]]:
         found: dict[tuple[str, str, str, str], Listed] = {}
         left_out: list[LeftOut] = []
         look, places, new = Glimpse(), [], False

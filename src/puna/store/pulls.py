@@ -15,6 +15,7 @@ from pathlib import Path
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.store.files import write_file
+from puna.store.stamp import Stamp
 
 FILE_NAME = "pulls.json"
 
@@ -34,6 +35,7 @@ class Pulls:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lock = threading.Lock()
+        self._known: tuple[Stamp, dict[str, list[str | None]]] | None = None
 
     def of(self, name: Name) -> Pulled | None:
         """What was pulled last under that Name."""
@@ -51,7 +53,11 @@ class Pulls:
     def _read(self) -> dict[str, list[str | None]]:
         # A note that cannot be read is as good as none.
         with suppress(OSError, ValueError, RecursionError):
+            stamp, known = Stamp.of(self._file), self._known
+            if known is not None and known[0] == stamp:
+                return known[1]
             notes = json.loads(self._file.read_bytes())
             if isinstance(notes, dict):
+                self._known = (stamp, notes)
                 return notes
         return {}

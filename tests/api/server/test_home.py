@@ -14,6 +14,7 @@ import pytest
 from starlette.requests import Request
 
 from puna.engine.stand_in import stand_in
+from puna.model.listed import Listed
 from puna.model.name import Name
 from puna.server.home import Home
 
@@ -71,7 +72,7 @@ async def test_what_others_named_is_escaped() -> None:
     """No name of a model and no Host can hold such a thing today; the page does not count on that."""
     named = replace(stand_in(Name.parse("x")), name=Name("h", "n", "<script>alert(1)</script>", 't"&'))
     services: Any = SimpleNamespace(
-        library=SimpleNamespace(models=lambda: [named]),
+        library=SimpleNamespace(listed=lambda: [Listed.of(named)]),
         scheduler=SimpleNamespace(loaded=list),
         settings=SimpleNamespace(api_keys=()),
     )

@@ -173,7 +173,7 @@ def test_manifests(yard: Yard, shape: object) -> None:
             library.intact(layer)
     with suppress(PunaError):
         library.write_manifest(Name.parse("n"), data)
-    library.models()
+    library.listed()
     library.prune(now=1e12)
     work_on(library, name)
     yard.check()

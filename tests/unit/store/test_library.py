@@ -12,6 +12,7 @@ from fakes.stores import put_blob, put_model
 from puna.errors import Conflict, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.digest import Digest
+from puna.model.listed import Listed
 from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
 from puna.model.name import NEAREST_AMONG, Name, nearest
 from puna.store.library import PRUNE_AGE, Library
@@ -79,7 +80,7 @@ def test_spelling(tmp_path: Path) -> None:
     assert library.resolve(name("foo:v1")).name == name("Foo:V1")
     library.copy(name("FOO:v1"), name("foo:Other"))
     library.copy(name("foo:v1"), name("FOO:OTHER"))
-    assert {model.name.short for model in library.models()} == {"Foo:V1", "Foo:Other"}
+    assert {model.name.short for model in library.listed()} == {"Foo:V1", "Foo:Other"}
     library.delete(name("fOO:v1"))
     assert not library.has(name("Foo:V1"))
 
@@ -92,7 +93,7 @@ def test_not_found(tmp_path: Path) -> None:
         library.delete(name("nope"))
     with pytest.raises(ModelNotFound):
         library.copy(name("nope"), name("x"))
-    assert library.models() == []
+    assert library.listed() == []
     assert library.prune() == ()
     assert not (tmp_path / "not").exists()
 
@@ -105,7 +106,7 @@ def test_a_directory_where_a_tag_should_be(tmp_path: Path) -> None:
     for text in ("m:dir", "file:x"):
         with pytest.raises(ModelNotFound):
             library.resolve(name(text))
-    assert len(library.models()) == 1
+    assert len(library.listed()) == 1
 
 
 def test_bad_directories(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_unusable_models_are_refused_and_not_listed(tmp_path: Path, damage: obje
     damage(tmp_path, path)  # type: ignore[operator]
     with pytest.raises((ModelFileError, StoreError)):
         library.resolve(name("m"))
-    assert [model.name.model for model in library.models()] == ["good"]
+    assert [model.name.model for model in library.listed()] == ["good"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_resolved_again_only_when_something_changed(tmp_path: Path) -> None:
     assert library.known(name("m")) is None
     first = library.resolve(name("m"))
     assert library.resolve(name("m")) is library.known(name("m")) is first
-    assert library.models() == [first]
+    assert library.listed() == [Listed.of(first)]
     put_model(tmp_path, "m/latest", WEIGHTS, {"system": b"New"})
     assert library.known(name("m")) is None
     assert library.resolve(name("m")).system == "New"
@@ -186,7 +187,7 @@ def test_resolved_again_only_when_something_changed(tmp_path: Path) -> None:
 def test_newest_first(tmp_path: Path) -> None:
     for index, text in enumerate(("b", "c", "a")):
         age(put_model(tmp_path, f"{text}/latest", WEIGHTS), index * 100)
-    assert [model.name.model for model in Library.open(tmp_path).models()] == ["b", "c", "a"]
+    assert [model.name.model for model in Library.open(tmp_path).listed()] == ["b", "c", "a"]
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -240,7 +241,7 @@ def test_delete_removes_nothing_in_doubt(tmp_path: Path) -> None:
     library.delete(name("a"))
     assert blobs_in(tmp_path) == before
     library.delete(name("b"))
-    assert library.models() == []
+    assert library.listed() == []
 
 
 @pytest.mark.parametrize("no_prune", [False, True])
@@ -323,7 +324,8 @@ def test_stores_beside_ours(tmp_path: Path) -> None:
     library = Library.open(own, read_only=[theirs])
     assert library.resolve(name("m")).read_only
     assert library.resolve(name("both")).system == "ours"
-    assert {(model.name.model, model.read_only) for model in library.models()} == {("m", True), ("both", False)}
+    read_only = {model.name.model: library.resolve(model.name).read_only for model in library.listed()}
+    assert read_only == {"m": True, "both": False}
     with pytest.raises(Unsupported, match="read-only"):
         library.delete(name("m"))
     library.copy(name("m"), name("mine"))

@@ -31,7 +31,7 @@ def hammer(models: Path, weights: Path, seed: int, turns: int) -> dict[str, int]
         try:
             match work:
                 case "list":
-                    assert all(model.size for model in library.models())
+                    assert all(model.label.size for model in library.listed())
                 case "show":
                     assert library.resolve(name).header.architecture == "llama"
                 case "create":

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from puna.errors import InvalidRequest
 from puna.model.digest import Digest
-from puna.model.model import Model
-from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.server.body import JsonReply
 from puna.server.ollama.bodies import OutdatedBody, SearchBody
-from puna.server.ollama.exchange import is_local, read_body, required
+from puna.server.ollama.exchange import is_local, read_body
 from puna.server.services import Services
 from puna.sources.freshness import Freshness
 from puna.sources.source import Terms
+from puna.sources.sources import Stored
 from puna.types import JsonObject, JsonValue
-
-AT_ONCE = 4
-"""Sources that are asked at a time."""
 
 
 class RenewalRoutes:
@@ -34,27 +30,25 @@ class RenewalRoutes:
     async def outdated(self, request: Request) -> Response:
         """Each model's source is asked what it has now; what cannot be told says why."""
         body, _ = await read_body(request, OutdatedBody, strict=self._strict)
-        models = await asyncio.to_thread(self._stored, [Reference.parse(text) for text in body.models])
-        bound = asyncio.Semaphore(AT_ONCE)
-        usual = Terms(insecure=body.insecure, local=is_local(request))
+        stored = await asyncio.to_thread(self._stored, [Reference.parse(text) for text in body.models])
+        terms = Terms(insecure=body.insecure, local=is_local(request))
+        return JsonReply({"models": [_told(one) for one in await self._sources.freshness(stored, terms)]})
 
-        async def ask(model: Model) -> Freshness:
-            async with bound:
-                terms = replace(usual, literal=Name.writes_host(model.name.short))
-                return await self._sources.freshness(model.name, Digest(model.digest), terms)
-
-        return JsonReply({"models": [_told(one) for one in await asyncio.gather(*(ask(one) for one in models))]})
-
-    def _stored(self, wanted: Sequence[Reference]) -> list[Model]:
-        return [self._library.resolve(one) for one in wanted] if wanted else self._library.models()
+    def _stored(self, wanted: Sequence[Reference]) -> list[Stored]:
+        if wanted:
+            models = (self._library.resolve(one) for one in wanted)
+            return [Stored(model.name, Digest(model.digest)) for model in models]
+        return [Stored(model.name, Digest(model.label.digest)) for model in self._library.listed()]
 
     async def search(self, request: Request) -> Response:
         """The models that are here, what sources list, and which of them cannot be searched."""
         body, _ = await read_body(request, SearchBody, strict=self._strict)
-        word = required(body.word)
+        word = body.word.strip()
+        if not word:
+            raise InvalidRequest("a word to look for is required", param="word", code="missing_required_parameter")
         here: list[JsonValue] = [
-            {"name": model.name.short, "source": "here", "description": "", "size": model.size}
-            for model in await asyncio.to_thread(self._library.models)
+            {"name": model.name.short, "source": "here", "description": "", "size": model.label.size}
+            for model in await asyncio.to_thread(self._library.listed)
             if word.lower() in model.name.full.lower()
         ]
         searched = await self._sources.search(word)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from puna.errors import InvalidRequest
+from puna.model.listed import Listed
 from puna.model.model import Model
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, reply_beside
@@ -99,12 +100,12 @@ class _Api:
     # ------------------------------------------------------------------------------------------------------ models
 
     async def models(self, _request: Request) -> Response:
-        found = await asyncio.to_thread(self._library.models)
+        found = await asyncio.to_thread(self._library.listed)
         return JsonReply({"object": "list", "data": [self._shown(model, model.name.short) for model in found]})
 
     async def model(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
-        return JsonReply(self._shown(await self._resolve(id_), id_))
+        return JsonReply(self._shown(Listed.of(await self._resolve(id_)), id_))
 
     async def delete(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
@@ -155,15 +156,15 @@ class _Api:
     async def _resolve(self, name: str) -> Model:
         return await asyncio.to_thread(self._library.resolve, Reference.parse(name))
 
-    def _shown(self, model: Model, id_: str) -> JsonObject:
-        return model_json(model, id_, self._scheduler.context_now(model))
+    def _shown(self, model: Listed, id_: str) -> JsonObject:
+        return model_json(model, id_, self._scheduler.context_now(model.label))
 
     async def _named(self, model: str | None) -> str:
         """The model of a request that may leave it out: the only one there is."""
         if model is not None:
             return model
         loaded = {one.model.name.short for one in self._scheduler.loaded()}
-        names = loaded or {one.name.short for one in await asyncio.to_thread(self._library.models)}
+        names = loaded or {one.name.short for one in await asyncio.to_thread(self._library.listed)}
         if len(names) != 1:
             raise InvalidRequest(
                 "Missing required parameter: 'model'.", param="model", code="missing_required_parameter"
@@ -181,18 +182,17 @@ class _Api:
         return await remote_media(self._services, name, await beside(request, lambda: remote_images(conversation)))
 
 
-def model_json(model: Model, id_: str, context: int) -> JsonObject:
+def model_json(model: Listed, id_: str, context: int) -> JsonObject:
     """OpenAI's model object, and what clients otherwise guess: capabilities, size, and the `context` of a request."""
-    capabilities: list[JsonValue] = [one.value for one in sorted(model.capabilities, key=lambda one: one.value)]
     return {
         "id": id_,
         "object": "model",
         "created": int(model.modified.timestamp()),
         "owned_by": model.name.namespace,
         "context_length": context,
-        "trained_context_length": model.header.context_length,
-        "capabilities": capabilities,
-        "size": model.size,
+        "trained_context_length": model.label.context_length,
+        "capabilities": [*sorted(model.label.capabilities)],
+        "size": model.label.size,
     }
 
 

@@ -20,7 +20,7 @@ from puna.model.shards import ShardName
 from puna.sources.hub.hub import Hub
 from puna.sources.net import Net, Patience
 from puna.sources.source import Terms
-from puna.sources.sources import Sources
+from puna.sources.sources import Sources, Stored
 from puna.store.library import Library
 from puna.types import Options
 
@@ -100,7 +100,7 @@ async def standing(hub: StandInHub, library: Library, name: str) -> str:
     net, parsed = Net(environment={"HF_ENDPOINT": hub.url}), Name.parse(name)
     try:
         stored = Digest.of(library.manifest_bytes(parsed))
-        return (await Sources(library, [Hub(net, None)]).freshness(parsed, stored)).state
+        return (await Sources(library, [Hub(net, None)]).freshness([Stored(parsed, stored)]))[0].state
     finally:
         await net.close()
 
@@ -186,7 +186,7 @@ async def test_what_cannot_be_is_refused_and_nothing_is_listed(
 ) -> None:
     with pytest.raises(kind, match=words):
         await pulled(hub, library, name)
-    assert library.models() == []
+    assert library.listed() == []
     assert not library.has(Name.parse(name))
 
 

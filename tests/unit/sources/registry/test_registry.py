@@ -31,7 +31,7 @@ from puna.sources.net import Destinations, Net, Patience
 from puna.sources.registry.credentials import Credentials
 from puna.sources.registry.registry import Registry
 from puna.sources.source import Terms
-from puna.sources.sources import Sources
+from puna.sources.sources import Sources, Stored
 from puna.store.library import Library
 from puna.types import Progress
 
@@ -223,7 +223,7 @@ async def test_what_is_not_there(registry: TestRegistry, place: Callable[..., Pl
         await here.pull(Name.parse("127.0.0.1:9/no/such"))
     told = "cannot pull '127.0.0.1:9/no/such:latest': 127.0.0.1:9 cannot be reached: Connection refused"
     assert caught.value.message == told
-    assert here.library.models() == []
+    assert here.library.listed() == []
 
 
 async def test_a_file_that_is_none_is_not_listed(registry: TestRegistry, place: Callable[..., Place]) -> None:
@@ -364,13 +364,13 @@ async def test_one_of_several_under_a_name(registry: TestRegistry, place: Callab
     first = Digest.of(there.put(name))
     await there.push(name)
     await here.pull(name)
-    assert (await here.sources.freshness(name, first, NEAR)).state == "current"
+    assert [one.state for one in await here.sources.freshness([Stored(name, first)], NEAR)] == ["current"]
     second = Digest.of(there.put(name, system=b"Be kind."))
     await there.push(name)
-    found = await here.sources.freshness(name, first, NEAR)
+    (found,) = await here.sources.freshness([Stored(name, first)], NEAR)
     assert (found.state, found.offered) == ("outdated", str(second))
     await here.pull(name)
-    assert (await here.sources.freshness(name, second, NEAR)).state == "current"
+    assert [one.state for one in await here.sources.freshness([Stored(name, second)], NEAR)] == ["current"]
     await here.pull(name, replace(NEAR, manifest=first))
     assert Digest.of(here.library.manifest_bytes(name)) == first
     with pytest.raises(SourceNotFound):
