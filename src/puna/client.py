@@ -431,8 +431,8 @@ class Client:
             **numbers,
         )
 
-    async def search(self, word: str) -> SearchResult:
-        answer = await self._json("POST", "/api/search", {"word": word})
+    async def search(self, word: str, *, insecure: bool) -> SearchResult:
+        answer = await self._json("POST", "/api/search", {"word": word, "insecure": insecure})
         return SearchResult(
             tuple(
                 Listing(_text(item, "name"), _text(item, "source"), _text(item, "description"), _integer(item, "size"))

@@ -8,7 +8,7 @@ from puna.errors import SourceNotFound, Unsupported
 from puna.model.digest import Digest
 from puna.model.manifest import parse_manifest
 from puna.model.name import Name
-from puna.sources.source import Found, Offer, Terms
+from puna.sources.source import Offer, Searched, Terms
 from puna.store.library import Library
 from puna.types import Progress
 
@@ -49,5 +49,5 @@ class Shelf:
     def push(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
         raise Unsupported("the shelf takes nothing", param="model")
 
-    async def search(self, word: str) -> list[Found]:
-        return []
+    async def search(self, word: str, terms: Terms) -> Searched:
+        return Searched()

@@ -195,15 +195,18 @@ def estimate(model: str, *, num_ctx: int | None, as_json: bool) -> None:
 
 @puna.command("search")
 @click.argument("word", metavar="WORD")
+@_insecure
 @addressed
-def search(word: str) -> None:
+def search(word: str, *, insecure: bool) -> None:
     """Look for models, here and in what sources list.
 
-    What cannot be searched is said.
+    Sources are hf.co and the registries that PUNA_REGISTRIES and PUNA_MIRRORS name. What cannot be searched is said.
     """
+    if not word.strip():
+        raise click.UsageError("a WORD to look for is needed")
     from puna.cli.search import search as work
 
-    _call(lambda: work(word))
+    _call(lambda: work(word, insecure=insecure))
 
 
 @puna.command("lock")

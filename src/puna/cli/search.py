@@ -12,11 +12,11 @@ from puna.client import Listing
 from puna.human import human_bytes
 
 
-async def search(word: str) -> None:
+async def search(word: str, *, insecure: bool) -> None:
     """What cannot be searched is told on stderr."""
     async with store() as server:
         with waiting("searching", error_console()):
-            result = await server.search(word)
+            result = await server.search(word, insecure=insecure)
     print(report(result.models))
     for source, reason in result.unlisted:
         print(f"Not searched: {source}: {reason}", file=sys.stderr)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from functools import cached_property
 
 from puna.model.name import Name
-from puna.sources.source import Found, Offer, Source, Terms
+from puna.sources.source import Offer, Searched, Source, Terms
 from puna.store.library import Library
 from puna.types import Progress
 
@@ -41,5 +41,5 @@ class Late:
     def push(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
         return self._source.push(name, library, terms)
 
-    async def search(self, word: str) -> list[Found]:
-        return await self._source.search(word)
+    async def search(self, word: str, terms: Terms) -> Searched:
+        return await self._source.search(word, terms)

@@ -100,6 +100,11 @@ class Destinations:
         near = terms.insecure or ":" in host or host.lower() == "localhost"
         return Reach.LOOPBACK if terms.local and near else Reach.PUBLIC
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The hosts that are allowed by their names, not by a pattern."""
+        return tuple(one.lower() for one in self.allowed if not set(one) & set("*?["))
+
     @staticmethod
     def _listed(host: str, patterns: Sequence[str]) -> bool:
         whole = host.lower()

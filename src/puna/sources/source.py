@@ -55,6 +55,22 @@ class Found:
     size: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A place that could not be searched, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What a search found, and where it could not look."""
+
+    found: tuple[Found, ...] = ()
+    unlisted: tuple[Unlisted, ...] = ()
+
+
 class Source(Protocol):
     """One kind of place. Stateless between calls but for what it may remember of its hosts."""
 
@@ -86,5 +102,5 @@ class Source(Protocol):
         The call itself refuses, blocking but short: Unsupported where the source takes no models, ModelNotFound.
         """
 
-    async def search(self, word: str) -> list[Found]:
-        """What the source lists under a word. Unsupported, with the reason, where it cannot list."""
+    async def search(self, word: str, terms: Terms) -> Searched:
+        """What the source lists under a word. An error of it is what keeps all of it from being searched."""

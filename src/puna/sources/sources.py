@@ -14,7 +14,7 @@ from puna.model.manifest import parse_manifest
 from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.sources.freshness import Freshness, Standing, compare
-from puna.sources.source import Found, Offer, Source, Terms
+from puna.sources.source import Offer, Searched, Source, Terms, Unlisted
 from puna.store.blobs import stop_when
 from puna.store.library import Library
 from puna.store.pulls import Pulled
@@ -35,22 +35,6 @@ class Stored:
 
     name: Name
     manifest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class Unlisted:
-    """A source that could not be searched, and why."""
-
-    source: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Searched:
-    """What a search found, and where it could not look."""
-
-    found: tuple[Found, ...]
-    unlisted: tuple[Unlisted, ...]
 
 
 class Sources:
@@ -151,19 +135,22 @@ class Sources:
         name = self._library.spelled(name)
         return _to_success(self.source(name, terms).push(name, self._library, terms))
 
-    async def search(self, word: str) -> Searched:
-        """What all sources list under a word, in their order; and what of them cannot be listed."""
+    async def search(self, word: str, terms: Terms = _USUAL) -> Searched:
+        """What all sources list under a word, in their order; and what of them cannot be searched."""
 
-        async def ask(source: Source) -> list[Found] | Unlisted:
+        async def ask(source: Source) -> Searched:
             try:
-                return await source.search(word)
+                return await asyncio.wait_for(source.search(word, terms), PATIENCE)
             except PunaError as error:
-                return Unlisted(source.title, error.message)
+                reason = error.message
+            except asyncio.TimeoutError:
+                reason = f"it did not say within {PATIENCE:g} s"
+            return Searched(unlisted=(Unlisted(source.title, reason),))
 
         answers = await asyncio.gather(*(ask(source) for source in self._ordered))
         return Searched(
-            tuple(one for answer in answers if not isinstance(answer, Unlisted) for one in answer),
-            tuple(answer for answer in answers if isinstance(answer, Unlisted)),
+            tuple(one for answer in answers for one in answer.found),
+            tuple(one for answer in answers for one in answer.unlisted),
         )
 
 

@@ -148,6 +148,7 @@ class SearchBody(Shape):
     """POST /api/search"""
 
     word: Annotated[str, Honoured("What names, or what sources say of them, have to hold.")] = ""
+    insecure: Annotated[bool, Honoured("Registries may be asked without TLS.")] = False
 
 
 class VerifyBody(Shape):

@@ -51,7 +51,7 @@ class RenewalRoutes:
             for model in await asyncio.to_thread(self._library.listed)
             if word.lower() in model.name.full.lower()
         ]
-        searched = await self._sources.search(word)
+        searched = await self._sources.search(word, Terms(insecure=body.insecure, local=is_local(request)))
         there: list[JsonValue] = [
             {"name": one.name, "source": one.source, "description": one.description, "size": one.size}
             for one in searched.found

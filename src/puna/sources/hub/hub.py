@@ -44,7 +44,7 @@ from puna.sources.hub.cache import Cached
 from puna.sources.hub.choice import Chosen, choose
 from puna.sources.hub.repository import RepoFile, Repository
 from puna.sources.net import Net
-from puna.sources.source import Found, Offer, Terms
+from puna.sources.source import Found, Offer, Searched, Terms
 from puna.sources.worker import Report, Worker
 from puna.store.files import store_errors
 from puna.store.library import Library
@@ -137,13 +137,14 @@ class Hub:
     def push(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
         raise Unsupported(f"cannot push '{name.short}': to hf.co files go with its own client", param="model")
 
-    async def search(self, word: str) -> list[Found]:
-        try:
-            api = self._api(access(self._net.environment, self._home), self.title, Terms())
-            listed = await api.search(word)
-        except SourceUnreachable:
-            return []
-        return [Found(name=f"hf.co/{id_}", source=self.title, description=text) for id_, text in listed]
+    async def search(self, word: str, terms: Terms) -> Searched:
+        if not self._net.destinations.permits(self.title):
+            raise Forbidden("PUNA_REGISTRIES does not list it")
+        way = access(self._net.environment, self._home)
+        if way.offline:
+            raise SourceUnreachable("HF_HUB_OFFLINE is set")
+        listed = await self._api(way, self.title, terms).search(word)
+        return Searched(tuple(Found(name=f"hf.co/{id_}", source=self.title, description=text) for id_, text in listed))
 
     # ------------------------------------------------------------------------------------------------- what there is
 

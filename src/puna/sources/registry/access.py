@@ -102,6 +102,10 @@ class Access:
                         return
         raise self._denied()
 
+    def at(self, endpoint: Endpoint) -> Access:
+        """To another repository of the same registry: what lets in there is asked for anew."""
+        return Access(self.net, endpoint, self._reach, self._credentials, self._load_key)
+
     def _reach_of(self, url: URL) -> Reach:
         """The endpoint's own on its host; elsewhere what settings say."""
         if url.host == self.endpoint.base.host:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yarl import URL
 
@@ -38,8 +38,54 @@ class Endpoint:
         url = self._url("blobs/uploads/")
         return url if mount is None or source is None else url.with_query({"mount": str(mount), "from": source})
 
+    def tags(self) -> URL:
+        """The list of the repository's tags."""
+        return self._url("tags/list")
+
     def _url(self, path: str) -> URL:
         return self.base.with_path(f"/v2/{self.repository}/{path}")
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Where the repositories of a registry are listed. `endpoint`: of no repository, and `at` one of them.
+
+    `host`: of the Names that what is there has. `prefix`: what a mirror's repositories have before that.
+    """
+
+    endpoint: Endpoint
+    host: str
+    prefix: str = ""
+
+    def page(self, number: int, after: str) -> URL:
+        """`number` repositories, from the one behind `after` on."""
+        query = {"n": str(number)} | ({"last": after} if after else {})
+        return self.endpoint.base.with_path("/v2/_catalog").with_query(query)
+
+    def at(self, repository: str) -> Endpoint:
+        return replace(self.endpoint, repository=repository)
+
+    def name(self, repository: str, tag: str) -> Name | None:
+        """None: a repository of that path has no Name."""
+        namespace, slash, model = repository.removeprefix(self.prefix).partition("/")
+        if not slash or not repository.startswith(self.prefix):
+            return None
+        try:
+            return Name.of(self.host, namespace, model, tag)
+        except InvalidName:
+            return None
+
+
+def catalogues_of(hosts: Sequence[str], mirrors: Mapping[str, Sequence[URL]], terms: Terms) -> tuple[Catalogue, ...]:
+    """Of registries and of mirrors. InvalidName when a host is none that can be called."""
+    found = [
+        Catalogue(_mirror(url, ""), host, f"{url.path.strip('/')}/".lstrip("/"))
+        for host, urls in mirrors.items()
+        for url in urls
+    ]
+    known = {catalogue.endpoint.base for catalogue in found}
+    own = (Catalogue(replace(own_endpoint(Name.of(host, "a", "a", "a"), terms), repository=""), host) for host in hosts)
+    return (*found, *(one for one in own if one.endpoint.base not in known))
 
 
 def repository(name: Name) -> str:
@@ -57,16 +103,13 @@ def own_endpoint(name: Name, terms: Terms) -> Endpoint:
 
 def endpoints(name: Name, terms: Terms, mirrors: Mapping[str, Sequence[URL]]) -> tuple[Endpoint, ...]:
     """Where to ask for a model, in order: the mirrors of its host, then the host."""
-    found = [
-        Endpoint(
-            base=url.origin(),
-            host=url.authority,
-            repository="/".join(filter(None, (url.path.strip("/"), repository(name)))),
-            mirror=True,
-        )
-        for url in mirrors.get(name.host.lower(), ())
-    ]
+    found = [_mirror(url, repository(name)) for url in mirrors.get(name.host.lower(), ())]
     return (*found, own_endpoint(name, terms))
+
+
+def _mirror(url: URL, repository: str) -> Endpoint:
+    path = "/".join(filter(None, (url.path.strip("/"), repository)))
+    return Endpoint(base=url.origin(), host=url.authority, repository=path, mirror=True)
 
 
 def _base(text: str, name: Name) -> URL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -9,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from puna.errors import Forbidden, SourceNotFound, SourceUnreachable, Unsupported
+from puna.errors import Forbidden, PunaError, SourceNotFound, SourceUnreachable, Unsupported
 from puna.model.manifest import Manifest, parse_manifest
 from puna.model.name import DEFAULT_HOST, Name
 from puna.sources.download import USUAL, Parts
 from puna.sources.net import Net
-from puna.sources.registry import pull, push
+from puna.sources.registry import pull, push, search
 from puna.sources.registry.access import Access
 from puna.sources.registry.credentials import Credentials
-from puna.sources.registry.endpoint import Endpoint, endpoints, own_endpoint
-from puna.sources.source import Found, Offer, Terms
+from puna.sources.registry.endpoint import Catalogue, Endpoint, catalogues_of, endpoints, own_endpoint
+from puna.sources.source import Offer, Searched, Terms, Unlisted
 from puna.store.library import Library
 from puna.types import Progress
 
@@ -86,16 +87,32 @@ class Registry:
         self, name: Name, data: bytes, manifest: Manifest, library: Library, terms: Terms
     ) -> AsyncGenerator[Progress, None]:
         yield Progress("retrieving manifest")
-        access = self._access(own_endpoint(name, terms), name, terms)
+        access = self._access(own_endpoint(name, terms), name.host, terms)
         async with aclosing(push.push(name, data, manifest, library, access)) as steps:
             async for progress in steps:
                 yield progress
 
-    async def search(self, word: str) -> list[Found]:
-        raise Unsupported("registries list no models by a word: look at their pages")
+    async def search(self, word: str, terms: Terms) -> Searched:
+        """What the registries that settings name have in their catalogues. Ollama's own has none."""
+        named = (host for host in self._net.destinations.named if host != DEFAULT_HOST)
+        catalogues = catalogues_of(tuple(named), self._mirrors, terms)
+        if not catalogues:
+            raise Unsupported("Ollama's lists nothing by a word, and PUNA_REGISTRIES names no other: look at its pages")
+        answers = await asyncio.gather(*(self._search(word, catalogue, terms) for catalogue in catalogues))
+        return Searched(
+            tuple(one for answer in answers for one in answer.found),
+            tuple(one for answer in answers for one in answer.unlisted),
+        )
+
+    async def _search(self, word: str, catalogue: Catalogue, terms: Terms) -> Searched:
+        access = self._access(catalogue.endpoint, catalogue.endpoint.host, terms)
+        try:
+            return await search.search(word, catalogue, access)
+        except PunaError as error:
+            return Searched(unlisted=(Unlisted(catalogue.endpoint.host, error.message),))
 
     async def _ask(self, name: Name, terms: Terms, library: Library | None = None) -> pull.Fetched:
-        accesses = [self._access(endpoint, name, terms) for endpoint in endpoints(name, terms, self._mirrors)]
+        accesses = [self._access(endpoint, name.host, terms) for endpoint in endpoints(name, terms, self._mirrors)]
         try:
             return await pull.ask(name, accesses, None if terms.manifest is None else str(terms.manifest))
         except SourceNotFound as error:
@@ -110,9 +127,9 @@ class Registry:
         near = [] if library is None else library.near(name, *self._known)
         return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
-    def _access(self, endpoint: Endpoint, name: Name, terms: Terms) -> Access:
-        # A mirror is a setting's, its reach therefore too.
-        reach = self._net.destinations.reach(endpoint.host if endpoint.mirror else name.host, terms)
+    def _access(self, endpoint: Endpoint, host: str, terms: Terms) -> Access:
+        """`host`: of Names. A mirror is a setting's, its reach therefore too."""
+        reach = self._net.destinations.reach(endpoint.host if endpoint.mirror else host, terms)
         return Access(self._net, endpoint, reach, self._credentials, self._key)
 
     def _key(self) -> SigningKey:

@@ -288,7 +288,7 @@ async def test_search_and_push(hub: StandInHub, library: Library) -> None:
     net = Net(environment={"HF_ENDPOINT": hub.url})
     try:
         source = Hub(net, None)
-        assert [one.name for one in await source.search("seen")] == ["hf.co/Org/Seen-GGUF"]
+        assert [one.name for one in (await source.search("seen", TERMS)).found] == ["hf.co/Org/Seen-GGUF"]
         with pytest.raises(Unsupported, match="cannot push"):
             source.push(Name.parse("hf.co/Org/Seen-GGUF"), library, TERMS)
     finally:

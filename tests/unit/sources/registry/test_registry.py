@@ -1,11 +1,9 @@
 """Pushed to and pulled from real registries."""
 
-import base64
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -13,7 +11,6 @@ from yarl import URL
 
 from fakes.gguf_files import CHATML, Tensor, gguf_bytes
 from fakes.registries import TestRegistry, Tokens
-from fakes.stores import put_model
 from puna.errors import (
     AccessDenied,
     Forbidden,
@@ -26,70 +23,16 @@ from puna.errors import (
 from puna.model.digest import Digest
 from puna.model.manifest import parse_manifest
 from puna.model.name import Name
-from puna.sources.download import Parts
-from puna.sources.net import Destinations, Net, Patience
-from puna.sources.registry.credentials import Credentials
-from puna.sources.registry.registry import Registry
+from puna.sources.net import Destinations
 from puna.sources.source import Terms
-from puna.sources.sources import Sources, Stored
-from puna.store.library import Library
+from puna.sources.sources import Stored
 from puna.types import Progress
 
-MODEL = gguf_bytes(chat_template=CHATML, tensors=[Tensor("a", (64, 3200))])
-NEAR = Terms(insecure=True, literal=True, local=True)
-
-
-class Place:
-    """A store of its own, as another machine has it."""
-
-    def __init__(self, root: Path, environment: dict[str, str] | None = None, **options: object) -> None:
-        self.library = Library.open(root / "models")
-        allowed = options.pop("allowed", ())
-        self.net = Net(
-            destinations=Destinations(allowed=allowed),  # type: ignore[arg-type]
-            patience=Patience(first=0.01, most=0.02, stall=2.0),
-        )
-        self.registry = Registry(
-            self.net,
-            Credentials(environment or {}, None),
-            own_key=root / "key" / "id_ed25519",
-            parts=Parts(least=256 * 1024, most=256 * 1024),
-            **options,  # type: ignore[arg-type]
-        )
-        self.sources = Sources(self.library, [self.registry])
-
-    def put(self, name: Name, system: bytes = b"Be brief.", weights: bytes = MODEL) -> bytes:
-        layers = {"system": system, "license": b"MIT"}
-        put_model(self.library.root, "/".join(name.parts), weights, layers, config={"model_format": "gguf"})
-        return self.library.manifest_bytes(name)
-
-    async def push(self, name: Name, terms: Terms = NEAR) -> list[Progress]:
-        return [step async for step in self.sources.push(name, terms)]
-
-    async def pull(self, name: Name, terms: Terms = NEAR) -> list[Progress]:
-        return [step async for step in self.sources.pull(name, terms)]
-
-
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Callable[..., Place]]:
-    made: list[Place] = []
-
-    def make(name: str = "here", environment: dict[str, str] | None = None, **options: object) -> Place:
-        made.append(Place(tmp_path / name, environment, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        await one.net.close()
+from .conftest import MODEL, NEAR, Place, login
 
 
 def named(registry: TestRegistry, path: str) -> Name:
     return Name.parse(f"{registry.host}/{path}")
-
-
-def login(host: str, user: str = "ada", password: str = "secret word") -> dict[str, str]:
-    auth = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {f"http://{host}/v2/": {"auth": auth}}})}
 
 
 async def test_there_and_back(registry: TestRegistry, place: Callable[..., Place]) -> None:
