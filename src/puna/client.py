@@ -45,9 +45,11 @@ class ServerUnreachable(PunaError):
 
     default_code: ClassVar[Code | None] = "server_unreachable"
 
-    def __init__(self, url: str, reason: str = "") -> None:
+    def __init__(self, url: str, reason: str = "", *, local: bool = True) -> None:
+        """`local`: it would be on this machine, where it can be started."""
         detail = f" ({reason})" if reason else ""
-        super().__init__(f"could not connect to a Puna server at {url}{detail}, run 'puna serve' to start it")
+        cure = "run 'puna serve' to start it" if local else "is the address right, and does it run there?"
+        super().__init__(f"could not connect to a Puna server at {url}{detail}, {cure}")
         self.url = url
 
 
@@ -326,7 +328,7 @@ class Client:
         except NotConnected as error:
             if isinstance(error.__cause__, TimeoutError) and self.local:
                 raise self._other(f"something that does not answer within {seconds:g} s") from error
-            raise ServerUnreachable(self.url, _reason(error)) from error
+            raise ServerUnreachable(self.url, _reason(error), local=self.local) from error
         except asyncio.TimeoutError as error:
             raise self._other(f"something that does not answer within {seconds:g} s") from error
         except Broken as error:
@@ -538,7 +540,7 @@ class Client:
             try:
                 response = await stack.enter_async_context(asking)
             except NotConnected as error:
-                raise ServerUnreachable(self.url, _reason(error)) from error
+                raise ServerUnreachable(self.url, _reason(error), local=self.local) from error
             except Broken as error:
                 raise ConnectionLost(self.url, _reason(error)) from error
             if response.status == 401:

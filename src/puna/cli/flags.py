@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -12,8 +13,23 @@ _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 
 
+_LEAST_COLUMNS = 20
+_UNCUT = 10_000
+
+
+class _Context(click.Context):
+    """Help as wide as the terminal is. Click's own is never narrower than 50 columns, which then break in words."""
+
+    def make_formatter(self) -> click.HelpFormatter:
+        most = self.max_content_width or 80
+        columns = min(self.terminal_width or get_terminal_size().columns, most)
+        return click.HelpFormatter(width=max(columns - 2, _LEAST_COLUMNS))
+
+
 class Command(click.Command):
     """A command with such flags."""
+
+    context_class = _Context
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, plain(args, self.get_params(ctx), ctx))
@@ -27,6 +43,7 @@ class CommandGroup(click.Group):
     """Commands in the order in which they are declared; `aliases` are other names of theirs, not shown."""
 
     command_class = Command
+    context_class = _Context
 
     def __init__(self, *arguments: Any, aliases: dict[str, str], **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -40,6 +57,13 @@ class CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each with its whole sentence, on several lines where there is little room."""
+        known = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(_UNCUT)) for name, command in known if not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

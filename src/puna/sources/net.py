@@ -337,7 +337,8 @@ def _cause(error: BaseException) -> str:
         return str(error.certificate_error)
     if isinstance(error, aiohttp.ClientConnectorError):
         reason = error.os_error
-        if isinstance(reason, ssl.SSLError) or not reason.errno:
+        # Of a name that cannot be resolved the number is none of the system's errors.
+        if isinstance(reason, ssl.SSLError) or not reason.errno or reason.errno < 0:
             return reason.strerror or str(reason)
         return os.strerror(reason.errno)
     return str(error) or type(error).__name__

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
-from puna.errors import ModelFileError, ModelNotFound, PunaError, SourceNotFound, StoreError, Unsupported
+from puna.errors import (
+    ModelFileError,
+    ModelNotFound,
+    PunaError,
+    SourceNotFound,
+    SourceUnreachable,
+    StoreError,
+    Unsupported,
+)
 from puna.lane import in_hashing
 from puna.model.digest import Digest
 from puna.model.manifest import parse_manifest
@@ -80,8 +88,9 @@ class Sources:
         key = f"pull {'/'.join(name.folded)} {terms}"
         work = self._library.transfers.join(key, lambda: source.fetch(name, self._library, terms))
         async with aclosing(work) as steps:
-            async for progress in steps:
-                yield progress
+            with _saying(f"cannot pull '{name.short}'"):
+                async for progress in steps:
+                    yield progress
         await asyncio.to_thread(self._note, name, source, terms)
         yield Progress("success")
 
@@ -133,7 +142,7 @@ class Sources:
         What is known to be impossible is refused by the call itself, which is blocking but short.
         """
         name = self._library.spelled(name)
-        return _to_success(self.source(name, terms).push(name, self._library, terms))
+        return _to_success(self.source(name, terms).push(name, self._library, terms), f"cannot push '{name.short}'")
 
     async def search(self, word: str, terms: Terms = _USUAL) -> Searched:
         """What all sources list under a word, in their order; and what of them cannot be searched."""
@@ -181,8 +190,20 @@ def _untold(stored: Stored, pulled: Pulled | None, error: BaseException) -> Fres
     return Freshness(name=name, state=state, reason=reason, source=pulled.source, stored=manifest)
 
 
-async def _to_success(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[Progress, None]:
+@contextmanager
+def _saying(cannot: str) -> Iterator[None]:
+    """A host that is not reached is told with what it was for. Those who follow one work have its one error."""
+    try:
+        yield
+    except SourceUnreachable as error:
+        if not error.message.startswith(cannot):
+            error.message = f"{cannot}: {error.message}"
+        raise
+
+
+async def _to_success(steps: AsyncGenerator[Progress, None], cannot: str) -> AsyncGenerator[Progress, None]:
     async with aclosing(steps):
-        async for progress in steps:
-            yield progress
+        with _saying(cannot):
+            async for progress in steps:
+                yield progress
     yield Progress("success")

@@ -52,6 +52,18 @@ def test_help_is_quick(command: Callable[..., Any]) -> None:
     assert min(took) < 0.3
 
 
+@pytest.mark.parametrize("columns", [30, 40, 79])
+def test_help_fits_a_narrow_terminal(command: Callable[..., Any], columns: int) -> None:
+    """And nothing of a sentence is left out."""
+    puna = command(NOWHERE, COLUMNS=str(columns))
+    for arguments in ((), ("pull",), ("serve",)):
+        ended = puna(*arguments, "--help")
+        assert ended.status == 0
+        assert max(map(len, ended.out.splitlines())) <= columns
+        assert "..." not in ended.out.replace("]...", "")
+    assert "Tell what this machine can run, and what to do where it cannot." in " ".join(puna("--help").out.split())
+
+
 HEAVY = ("rich", "pydantic", "prompt_toolkit", "starlette", "uvicorn", "jsonschema", "structlog", "puna.server")
 """What takes long to import, and what a quick command has no use for."""
 

@@ -77,6 +77,17 @@ async def test_no_server_is_a_clean_error() -> None:
     assert str(port) in str(caught.value)
 
 
+async def test_a_server_elsewhere_is_not_started_here() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with Client(Address("127.0.0.1", port)) as client:
+        client.local = False
+        with pytest.raises(ServerUnreachable) as caught:
+            await client.identify()
+    assert "puna serve" not in str(caught.value)
+    assert "is the address right" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("address", "local"),
     [

@@ -119,8 +119,8 @@ class Registry:
             what = f"{error}: {name.host} has no '{name.short}'.{self._meant(name, library)}"
             raise SourceNotFound(what, param="model") from error
         except SourceUnreachable as error:
-            elsewhere = f".{self._meant(name, library)} {_ELSEWHERE}" if name.host.lower() == DEFAULT_HOST else ""
-            error.message = f"cannot pull '{name.short}': {error.message}{elsewhere}"
+            if name.host.lower() == DEFAULT_HOST:
+                error.message = f"{error.message}.{self._meant(name, library)} {_ELSEWHERE}"
             raise
 
     def _meant(self, name: Name, library: Library | None) -> str:
