@@ -25,7 +25,7 @@ from puna.errors import LoadFailed, LoadTimeout, Overloaded, PunaError
 from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
 from puna.scheduler.behind import Behind
-from puna.scheduler.facts import named
+from puna.scheduler.facts import context_of, named
 from puna.scheduler.failures import Failures
 from puna.scheduler.free import free_memory
 from puna.scheduler.narrowed import narrowed
