@@ -38,7 +38,7 @@ AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredModel:
     """A model that is here: its Name, and the digest of its manifest."""
 
     name: Name
@@ -109,7 +109,7 @@ class Sources:
         if noted is None or (noted.source, noted.manifest) != (source.title, digest):
             self._library.pulls.note(name, Pulled(source=source.title, manifest=digest))
 
-    async def freshness(self, stored: Sequence[Stored], terms: Terms = _USUAL) -> list[Freshness]:
+    async def freshness(self, stored: Sequence[StoredModel], terms: Terms = _USUAL) -> list[Freshness]:
         """Of each, whether its source has another one by now. Some sources are asked at a time.
 
         `terms`: for all of them; whether a Name writes its host is seen in it.
@@ -125,7 +125,7 @@ class Sources:
         answers = iter(await asyncio.gather(*(answer(one) for one in looked if isinstance(one, _Asked))))
         return [next(answers) if isinstance(one, _Asked) else one for one in looked]
 
-    def _look(self, one: Stored, terms: Terms) -> Freshness | _Asked:
+    def _look(self, one: StoredModel, terms: Terms) -> Freshness | _Asked:
         """Blocking. Who is to be asked; or what is known without: a pull would be refused."""
         terms = replace(terms, literal=Name.writes_host(one.name.short))
         pulled = self._library.pulls.of(one.name)
@@ -167,7 +167,7 @@ class Sources:
 class _Asked:
     """A question to a source, of one stored model."""
 
-    stored: Stored
+    stored: StoredModel
     pulled: Pulled | None
     source: Source
     terms: Terms
@@ -180,7 +180,7 @@ class _Asked:
         return compare(self.stored.name, self.stored.manifest, self.pulled, offer)
 
 
-def _untold(stored: Stored, pulled: Pulled | None, error: BaseException) -> Freshness:
+def _untold(stored: StoredModel, pulled: Pulled | None, error: BaseException) -> Freshness:
     """Of a model whose source says nothing of it."""
     name, manifest = stored.name, stored.manifest
     if pulled is None or pulled.manifest != manifest:

@@ -17,7 +17,7 @@ from puna.server.ollama.exchange import is_local, read_body
 from puna.server.services import Services
 from puna.sources.freshness import Freshness
 from puna.sources.source import Terms
-from puna.sources.sources import Stored
+from puna.sources.sources import StoredModel
 from puna.types import JsonObject, JsonValue
 
 
@@ -34,11 +34,11 @@ class RenewalRoutes:
         terms = Terms(insecure=body.insecure, local=is_local(request))
         return JsonReply({"models": [_told(one) for one in await self._sources.freshness(stored, terms)]})
 
-    def _stored(self, wanted: Sequence[Reference]) -> list[Stored]:
+    def _stored(self, wanted: Sequence[Reference]) -> list[StoredModel]:
         if wanted:
             models = (self._library.resolve(one) for one in wanted)
-            return [Stored(model.name, Digest(model.digest)) for model in models]
-        return [Stored(model.name, Digest(model.label.digest)) for model in self._library.listed()]
+            return [StoredModel(model.name, Digest(model.digest)) for model in models]
+        return [StoredModel(model.name, Digest(model.label.digest)) for model in self._library.listed()]
 
     async def search(self, request: Request) -> Response:
         """The models that are here, what sources list, and which of them cannot be searched."""

@@ -20,7 +20,7 @@ from puna.model.shards import ShardName
 from puna.sources.hub.hub import Hub
 from puna.sources.net import Net, Patience
 from puna.sources.source import Terms
-from puna.sources.sources import Sources, Stored
+from puna.sources.sources import Sources, StoredModel
 from puna.store.library import Library
 from puna.types import Options
 
@@ -100,7 +100,7 @@ async def standing(hub: StandInHub, library: Library, name: str) -> str:
     net, parsed = Net(environment={"HF_ENDPOINT": hub.url}), Name.parse(name)
     try:
         stored = Digest.of(library.manifest_bytes(parsed))
-        return (await Sources(library, [Hub(net, None)]).freshness([Stored(parsed, stored)]))[0].state
+        return (await Sources(library, [Hub(net, None)]).freshness([StoredModel(parsed, stored)]))[0].state
     finally:
         await net.close()
 

@@ -25,7 +25,7 @@ from puna.model.manifest import parse_manifest
 from puna.model.name import Name
 from puna.sources.net import Destinations
 from puna.sources.source import Terms
-from puna.sources.sources import Stored
+from puna.sources.sources import StoredModel
 from puna.types import Progress
 
 from .conftest import MODEL, NEAR, Place, login
@@ -307,13 +307,13 @@ async def test_one_of_several_under_a_name(registry: TestRegistry, place: Callab
     first = Digest.of(there.put(name))
     await there.push(name)
     await here.pull(name)
-    assert [one.state for one in await here.sources.freshness([Stored(name, first)], NEAR)] == ["current"]
+    assert [one.state for one in await here.sources.freshness([StoredModel(name, first)], NEAR)] == ["current"]
     second = Digest.of(there.put(name, system=b"Be kind."))
     await there.push(name)
-    (found,) = await here.sources.freshness([Stored(name, first)], NEAR)
+    (found,) = await here.sources.freshness([StoredModel(name, first)], NEAR)
     assert (found.state, found.offered) == ("outdated", str(second))
     await here.pull(name)
-    assert [one.state for one in await here.sources.freshness([Stored(name, second)], NEAR)] == ["current"]
+    assert [one.state for one in await here.sources.freshness([StoredModel(name, second)], NEAR)] == ["current"]
     await here.pull(name, replace(NEAR, manifest=first))
     assert Digest.of(here.library.manifest_bytes(name)) == first
     with pytest.raises(SourceNotFound):
