@@ -33,10 +33,24 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         bytes INTEGER NOT NULL
     );
     CREATE TABLE released (content TEXT PRIMARY KEY);
+    CREATE TABLE labels (
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        PRIMARY KEY (key, value, position)
+    ) WITHOUT ROWID;
+    CREATE INDEX labelled ON labels (position);
 
     CREATE TRIGGER added AFTER INSERT ON records BEGIN
         INSERT OR IGNORE INTO owners VALUES (new.owner, 0, 0);
         UPDATE owners SET records = records + 1, bytes = bytes + new.size WHERE owner = new.owner;
+        INSERT OR IGNORE INTO labels
+            SELECT key, value, new.position FROM json_each(new.body, '$.metadata') WHERE type = 'text';
+    END;
+    CREATE TRIGGER relabelled AFTER UPDATE OF body ON records BEGIN
+        DELETE FROM labels WHERE position = old.position;
+        INSERT OR IGNORE INTO labels
+            SELECT key, value, new.position FROM json_each(new.body, '$.metadata') WHERE type = 'text';
     END;
     CREATE TRIGGER changed AFTER UPDATE OF size, content ON records BEGIN
         UPDATE owners SET bytes = bytes + new.size - old.size WHERE owner = new.owner;
@@ -46,10 +60,12 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE TRIGGER removed AFTER DELETE ON records BEGIN
         UPDATE owners SET records = records - 1, bytes = bytes - old.size WHERE owner = old.owner;
         INSERT OR IGNORE INTO released SELECT old.content WHERE old.content IS NOT NULL;
+        DELETE FROM labels WHERE position = old.position;
     END;
     """,
 )
 """What an owner has is counted by the database itself, so that no way of ending leaves a wrong count.
 
-`released`: contents that a record has let go, and that are removed from the disk when no other holds them.
+`labels`: what `metadata` says, to be found by. `released`: contents that a record has let go, and that are removed from
+the disk when no other holds them.
 """

@@ -97,17 +97,24 @@ class SqliteState:
         for param, id in (("after", query.after), ("before", query.before)):
             if id is not None:
                 values[param] = self._position(database, kind, id, owner, query.parent, param)
-                conditions.append(f"position {'<' if (param == 'after') == query.newest_first else '>'} :{param}")
+                conditions.append(
+                    f"records.position {'<' if (param == 'after') == query.newest_first else '>'} :{param}"
+                )
+        # Begun from the pairs, whose records are in order: few may have them among many that do not.
+        sources = [f"labels AS label{index}" for index in range(len(query.where))] + ["records"]
         for index, (key, value) in enumerate(query.where.items()):
             values |= {f"key{index}": key, f"value{index}": value}
-            conditions.append(
-                "EXISTS (SELECT 1 FROM json_each(body, '$.metadata')"
-                f" WHERE key = :key{index} AND value = :value{index})"
-            )
+            label, same = f"label{index}", f"label{index - 1}" if index else "records"
+            conditions.append(f"{label}.key = :key{index} AND {label}.value = :value{index}")
+            conditions.append(f"{label}.position = {same}.position")
         # The page before a record is the last one before it: read from it backwards.
         backwards = query.before is not None and query.after is None
         order = "DESC" if query.newest_first != backwards else "ASC"
-        text = f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(conditions)} ORDER BY position {order}"
+        columns = ", ".join(f"records.{name}" for name in _COLUMNS.split(", "))
+        text = (
+            f"SELECT {columns} FROM {' CROSS JOIN '.join(sources)} WHERE {' AND '.join(conditions)}"
+            f" ORDER BY records.position {order}"
+        )
         if query.limit is not None:
             text += " LIMIT :limit"
             values["limit"] = query.limit + 1

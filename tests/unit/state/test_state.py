@@ -106,6 +106,14 @@ async def test_a_change_keeps_its_place_and_its_metadata_is_found(state: SqliteS
     assert await ids(state, kind="chat") == ["r2", "r1", "r0"]
     assert await ids(state, Query(where={'a "key"': "x"}), "chat") == ["r0"]
     assert await ids(state, Query(where={'a "key"': "x", "n": "2"}), "chat") == []
+    await state.apply(
+        *[Put(replace(record(f"r{n}", "chat"), body={"metadata": {"n": "1", "m": f"{n}"}})) for n in (1, 2)]
+    )
+    assert await ids(state, Query(where={"n": "1"}), "chat") == ["r2", "r1", "r0"]
+    assert await ids(state, Query(where={"n": "1"}, after="r2", limit=1), "chat") == ["r1"]
+    assert await ids(state, Query(where={"n": "1", "m": "2"}), "chat") == ["r2"]
+    await state.apply(Put(replace(record("r2", "chat"), body={"metadata": None})), Delete("chat", "r1", "me"))
+    assert await ids(state, Query(where={"n": "1"}), "chat") == ["r0"]
 
 
 async def test_all_changes_or_none(state: SqliteState) -> None:
