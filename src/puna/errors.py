@@ -19,6 +19,7 @@
     ├── HeadTooLarge               431  the head is over the limit
     ├── Overloaded                 503  the queue is full, or memory is
     ├── ServerStopping             503  the server ends before the answer did
+    ├── DeadlineExceeded           504  the time is over that the request set itself
     ├── Cancelled                  499  the caller went away
     ├── ModelFileError             400  a model file is damaged, hostile or of an unknown kind
     │   ├── ModelDamaged           400  what was stored is not there any more as it was stored
@@ -119,6 +120,7 @@ Code: TypeAlias = Literal[
     # running them
     "overloaded",
     "server_stopping",
+    "deadline_exceeded",
     "engine_error",
     "model_load_failed",
     "model_load_timeout",
@@ -303,6 +305,17 @@ class ServerStopping(PunaError):
 
     def __init__(self) -> None:
         super().__init__("The server is stopping: this request was ended before its answer was complete.")
+
+
+class DeadlineExceeded(PunaError):
+    """The request said how long it may take (`x-puna-deadline`)."""
+
+    status = 504
+    type = "timeout_error"
+    default_code: ClassVar[Code | None] = "deadline_exceeded"
+
+    def __init__(self) -> None:
+        super().__init__("The time that this request may take is over (x-puna-deadline).")
 
 
 class Cancelled(PunaError):

@@ -251,7 +251,10 @@ ROWS: tuple[Row, ...] = (
     Row("max_loaded_models", ("PUNA_MAX_LOADED_MODELS", "OLLAMA_MAX_LOADED_MODELS"), _count, "a number of models",
         "Models kept in memory at once. Default 0: as many as fit."),
     Row("max_queue", ("PUNA_MAX_QUEUE", "OLLAMA_MAX_QUEUE"), _count, "a number of requests",
-        "Requests that may wait for a model before more are refused with 503. Default 512."),
+        "Requests that may wait for a model, or for their turn at it, before more are refused with 503 and told when "
+        "to come back. Default 512."),
+    Row("max_model_queue", ("PUNA_MAX_MODEL_QUEUE",), _count, "a number of requests",
+        "The same for one model, so that requests to it leave others room to wait. Default 0: PUNA_MAX_QUEUE alone."),
     Row("load_timeout", ("PUNA_LOAD_TIMEOUT", "OLLAMA_LOAD_TIMEOUT"), _duration, "a duration such as 5m",
         "How long a load may take without a sign of life. 0 or negative: for ever. Default 5m."),
     Row("stall_timeout", ("PUNA_STALL_TIMEOUT",), _duration, "a duration such as 2m",
@@ -337,6 +340,7 @@ class Settings:
     num_parallel: int = 0
     max_loaded_models: int = 0
     max_queue: int = 512
+    max_model_queue: int = 0
     load_timeout: float = 300.0
     stall_timeout: float = 120.0
     origins: tuple[str, ...] = ()

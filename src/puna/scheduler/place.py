@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from puna.engine.runner import LoadOptions, Runner, RunnerInfo
-from puna.scheduler.policy import Held, Key
+from puna.scheduler.policy import Held, Key, Wish
 from puna.settings import LONGEST
 
 if TYPE_CHECKING:
@@ -48,9 +50,35 @@ class Loaded:
         return self.info.reason
 
 
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A request that waits. `seconds`: since it came. `position`, from 1: in the line for memory, or at its runner."""
+
+    request: str
+    model: str
+    state: Literal["queued", "loading"]
+    seconds: float
+    position: int
+
+
+@dataclass(eq=False, slots=True)
+class Use:
+    """One request's use of a place, and its wait for one before. `request`: by what it is known; `since`: it came then.
+
+    `begun`: it has a slot of the runner.
+    """
+
+    request: str
+    since: float
+    begun: bool = False
+
+
 @dataclass(eq=False, slots=True)
 class Place:
-    """A runner from the start of its load until it is gone, and who uses it. Times are the event loop's."""
+    """A runner from the start of its load until it is gone, and who uses it. Times are the event loop's.
+
+    `uses`: in the order in which they came, which is that in which runners give their slots.
+    """
 
     id: int
     key: Key
@@ -63,12 +91,50 @@ class Place:
     loading: asyncio.Task[Runner]
     engine: str
     since: float
-    users: int = 0
+    pinned: bool = False
+    uses: dict[Use, None] = field(default_factory=dict)
     leaving: bool = False
     timer: asyncio.TimerHandle | None = None
     closing: asyncio.Task[None] | None = None
     watching: asyncio.Task[None] | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def users(self) -> int:
+        return len(self.uses)
+
+    @property
+    def over(self) -> int:
+        """How many of its users wait for others to end."""
+        return max(self.users - self.load.slots, 0)
+
+    def has_slot(self, wish: Wish) -> bool:
+        """Whether such a request would begin at once, or as soon as the runner is loaded."""
+        return (
+            self.key == wish.key
+            and not self.leaving
+            and self.users < self.load.slots
+            and (not self.dead and wish.suits(self.load))
+        )
+
+    def begin(self) -> int:
+        """Let those begin that have a slot now; how many."""
+        if self.runner is None:
+            return 0
+        beginning = [use for use in islice(self.uses, self.load.slots) if not use.begun]
+        for use in beginning:
+            use.begun = True
+        return len(beginning)
+
+    def waiters(self, now: float) -> Iterator[Waiter]:
+        """Of those that wait for its load, or for a slot."""
+        loading = not self.loading.done()
+        for at, use in enumerate(self.uses):
+            if loading:
+                yield Waiter(use.request, self.model.name.short, "loading", now - use.since, at + 1)
+            elif not use.begun:
+                at_slots = at + 1 - self.load.slots
+                yield Waiter(use.request, self.model.name.short, "queued", now - use.since, max(at_slots, 1))
 
     @property
     def runner(self) -> Runner | None:
@@ -100,6 +166,7 @@ class Place:
             users=self.users,
             loading=not self.loading.done(),
             leaving=self.leaving or self.dead,
+            pinned=self.pinned,
             expires=self.expires(now),
             used=self.used,
         )

@@ -1,18 +1,19 @@
 """Runners, lent out. One event loop owns all state here: it changes only in methods that do not await.
 
-A request takes a Lease. `policy.decide` says what has to happen for it; this module does that, and asks again whenever
-something changed: a load ended, a lease ended, a runner went. Requests whose model is loaded go straight through; the
-others wait in line, and the first of them that has to wait for memory holds back those behind it that need some too.
+A request takes a Lease. `policy.next_move` says what has to happen next; this module does that, and asks again until
+nothing is left to do, and whenever something changed: a request came, a load ended, a lease ended, a runner went.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,19 @@ import structlog
 from puna.engine.choose import EngineChoice, choose
 from puna.engine.engine import Engine
 from puna.engine.runner import LoadOptions, Runner
-from puna.errors import LoadFailed, LoadTimeout, Overloaded, PunaError
+from puna.errors import DeadlineExceeded, LoadFailed, LoadTimeout, Overloaded, PunaError
 from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
 from puna.scheduler.behind import Behind
 from puna.scheduler.facts import context_of, named
 from puna.scheduler.failures import Failures
 from puna.scheduler.free import free_memory
+from puna.scheduler.line import Line, Ticket
 from puna.scheduler.narrowed import narrowed
 from puna.scheduler.needs import Choose, Need, Needs
-from puna.scheduler.place import Lease, Loaded, Place
-from puna.scheduler.policy import Evict, Full, Reuse, Snapshot, Start, TooLarge, Wait
+from puna.scheduler.place import Lease, Loaded, Place, Use, Waiter
+from puna.scheduler.policy import Act, AllPinned, Evict, Key, Reuse, Snapshot, Start, TooLarge
+from puna.scheduler.rate import LATEST, StartRate
 from puna.scheduler.reckoning import Reckoning
 from puna.scheduler.watch import watch
 from puna.settings import LONGEST, Settings
@@ -45,16 +48,10 @@ if TYPE_CHECKING:
 QUIET = 0.5
 """Seconds without a request after which the engines prepare for the next start."""
 
+TICK = 0.01
+"""Seconds: what a moment of the clock is waited for beyond it, since timers may be a little early."""
+
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class _Ticket:
-    """A request in line, `since` a time of the event loop."""
-
-    need: Need
-    place: asyncio.Future[Place]
-    since: float
 
 
 class Scheduler:
@@ -85,7 +82,8 @@ class Scheduler:
         self._observer = observer
         self._quiet_after = quiet
         self._places: dict[int, Place] = {}
-        self._line: list[_Ticket] = []
+        self._line = Line()
+        self._rates: defaultdict[Key | None, StartRate] = defaultdict(StartRate)
         self._failures = Failures()
         self._behind = Behind()
         self._ids = count(1)
@@ -104,34 +102,40 @@ class Scheduler:
 
     @asynccontextmanager
     async def lease(
-        self, model: Model, options: Options, *, keep_alive: float | None = None, embedding: bool = False
+        self,
+        model: Model,
+        options: Options,
+        *,
+        keep_alive: float | None = None,
+        embedding: bool = False,
+        deadline: float = inf,
+        request: str = "",
     ) -> AsyncIterator[Lease]:
         """A ready runner of `model`. Raises InvalidRequest (num_ctx), Overloaded, Unsupported, LoadFailed, LoadTimeout.
 
         `keep_alive` seconds after the last request (0: none, negative: for ever); None keeps what was last set.
-        Background work (`behind`) waits for its turn, and Cancelled says that it gave way.
+        Background work (`behind`) waits for its turn, and Cancelled says that it gave way. `deadline`: a time of the
+        event loop from which on it may not begin (DeadlineExceeded). `request`: by what `waiter` knows it.
         """
-        turn = self._behind.turn(lambda: self._slots(model))
-        async with turn, self._lease(model, options, keep_alive, embedding=embedding) as lease:
-            yield lease
+        async with self._behind.turn(lambda: self._slots(model)):
+            began = time.perf_counter_ns()
+            need = self._needs.need(model, options, keep_alive, embedding=embedding, room=self._room(model))
+            wish = replace(need.wish, id=next(self._ids), since=self._now(), deadline=deadline)
+            async with self._use(replace(need, wish=wish), request) as runner:
+                own = runner if options.num_ctx is None else narrowed(runner, wish.load.num_ctx)
+                yield Lease(own, time.perf_counter_ns() - began)
 
     @asynccontextmanager
-    async def _lease(
-        self, model: Model, options: Options, keep_alive: float | None, *, embedding: bool
-    ) -> AsyncIterator[Lease]:
-        began = time.perf_counter_ns()
-        need = self._needs.need(model, options, keep_alive, embedding=embedding, room=self._room(model))
-        self._check_rested(need)
-        place = await self._acquire(need)
+    async def _use(self, need: Need, request: str) -> AsyncIterator[Runner]:
+        use = Use(request, need.wish.since)
+        self._check_admission(need)
+        place = await self._acquire(need, use)
         try:
-            runner = await self._ready(place)
-            if options.num_ctx is not None:
-                runner = narrowed(runner, need.wish.load.num_ctx)
-            yield Lease(runner, time.perf_counter_ns() - began)
+            yield await self._ready(place, need.wish.deadline)
             # A request that went well: whatever ended runners before, it is not in the file.
             self._failures.forget(place.key)
         finally:
-            self._release(place)
+            self._release(place, use)
 
     def choice(self, model: Model, options: Options, *, embedding: bool = False) -> EngineChoice:
         """Which engine would run the model, and why. Unsupported when none can."""
@@ -164,8 +168,21 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Requests in line for a runner."""
-        return len(self._line)
+        """Requests in line for a runner, or for a slot of it."""
+        return len(self._line) + sum(place.over for place in self._places.values())
+
+    def waiters(self) -> tuple[Waiter, ...]:
+        """The requests that wait: the next one in line first, then those of each runner."""
+        now = self._now()
+        line = [
+            Waiter(ticket.use.request, ticket.need.model.name.short, "queued", now - ticket.use.since, position)
+            for position, ticket in enumerate(self._line.in_order(), 1)
+        ]
+        return (*line, *(waiter for place in self._places.values() for waiter in place.waiters(now)))
+
+    def waiter(self, request: str) -> Waiter | None:
+        """How a request stands that waits; None: it does not."""
+        return next((one for one in self.waiters() if one.request == request), None)
 
     def troubles(self) -> tuple[str, ...]:
         """What keeps models from being served now, a sentence each: loads that do not end, models that rest."""
@@ -191,8 +208,7 @@ class Scheduler:
         """Refuse what waits, end every runner, return when all are gone. May be called twice."""
         self._closed = True
         for ticket in self._line:
-            if not ticket.place.done():
-                ticket.place.set_exception(_stopping())
+            self._refuse(ticket, _stopping())
         places = list(self._places.values())
         for place in places:
             self._leave(place, now=True)
@@ -220,55 +236,85 @@ class Scheduler:
         ready = (place for place in self._places.values() if place.runner is not None and not place.leaving)
         return next((place.load.slots for place in ready if place.model.digest == model.digest), 0)
 
-    def _check_rested(self, need: Need) -> None:
-        """Overloaded while a model rests that ended its runners again and again."""
-        key = need.wish.key
-        resting = self._failures.resting(key, self._now())
-        if resting is None or any(place.key == key and not place.leaving for place in self._places.values()):
-            return
-        raise Overloaded(
-            f"the runner of {need.model.name.short} ended {resting.times} times in the last "
-            f"{failures.WINDOW / 60:g} minutes, and answered nothing between; last of all: {resting.cause}. "
-            f"It is loaded again in {resting.seconds:.0f} s at the earliest",
-            retry_after=resting.seconds,
-        )
-
-    async def _acquire(self, need: Need) -> Place:
-        """A place with this request counted among its users."""
+    def _check_admission(self, need: Need) -> None:
+        """Whether the request may begin, or wait. Overloaded, DeadlineExceeded."""
+        wish = need.wish
         if self._closed:
             raise _stopping()
+        if wish.deadline <= wish.since:
+            raise DeadlineExceeded
+        if any(place.has_slot(wish) for place in self._places.values()):
+            return
+        if not any(place.key == wish.key and not place.leaving for place in self._places.values()):
+            self._check_rested(need)
+        if self.waiting >= max(self._settings.max_queue, 1):
+            raise self._full(None, "in all", "PUNA_MAX_QUEUE")
+        most = self._settings.max_model_queue
+        if most and self._waiting_for(wish.key) >= most:
+            raise self._full(wish.key, f"for {need.model.name.short}", "PUNA_MAX_MODEL_QUEUE")
+
+    def _check_rested(self, need: Need) -> None:
+        """Overloaded while a model rests that ended its runners again and again."""
+        resting = self._failures.resting(need.wish.key, self._now())
+        if resting is not None:
+            raise Overloaded(
+                f"the runner of {need.model.name.short} ended {resting.times} times in the last "
+                f"{failures.WINDOW / 60:g} minutes, and answered nothing between; last of all: {resting.cause}. "
+                f"It is loaded again in {resting.seconds:.0f} s at the earliest",
+                retry_after=resting.seconds,
+            )
+
+    def _waiting_for(self, key: Key) -> int:
+        return self._line.count(key) + sum(place.over for place in self._places.values() if place.key == key)
+
+    def _full(self, key: Key | None, where: str, setting: str) -> Overloaded:
+        after = self._rates[key].come_back(self._now())
+        return Overloaded(
+            f"server busy: too many requests wait {where} already ({setting}); try again in {after:.0f} s",
+            retry_after=after,
+        )
+
+    async def _acquire(self, need: Need, use: Use) -> Place:
+        """A place with this request counted among its users."""
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(need, loop.create_future(), loop.time())
-        if len(self._line) >= max(self._settings.max_queue, 1) and not self._serve(ticket, may_act=False):
-            raise _full()
-        if not ticket.place.done():
-            self._line.append(ticket)
-            self._advance()
-        impatient = None if ticket.place.done() else loop.call_later(policy.COLLATE_SECONDS, self._advance)
+        ticket = Ticket(need, use, loop.create_future())
+        self._line.add(ticket)
+        self._advance()
+        timers = [] if ticket.place.done() else [*self._timers(ticket)]
         try:
             return await ticket.place
         except asyncio.CancelledError:
             if ticket.place.done() and not ticket.place.cancelled() and ticket.place.exception() is None:
-                self._release(ticket.place.result())
+                self._release(ticket.place.result(), use)
             raise
         finally:
-            if impatient is not None:
-                impatient.cancel()
-            if ticket in self._line:
-                self._line.remove(ticket)
+            for timer in timers:
+                timer.cancel()
+            self._line.remove(ticket)
             self._advance()
 
-    async def _ready(self, place: Place) -> Runner:
+    def _timers(self, ticket: Ticket) -> Iterator[asyncio.TimerHandle]:
+        """What time alone changes for one that waits."""
+        loop, wish = asyncio.get_running_loop(), ticket.wish
+        yield loop.call_at(wish.since + policy.COLLATE_SECONDS + TICK, self._advance)
+        if wish.deadline < inf:
+            yield loop.call_at(wish.deadline, self._refuse, ticket, DeadlineExceeded())
+
+    async def _ready(self, place: Place, deadline: float) -> Runner:
         """Wait for the load, which others may have begun; their going away does not end it while one waits."""
         if not place.loading.done():
-            await asyncio.wait({place.loading})
+            left = None if deadline == inf else deadline - self._now()
+            await asyncio.wait({place.loading}, timeout=left)
+            if not place.loading.done():
+                raise DeadlineExceeded
         if place.loading.cancelled():
             raise _stopping()
         return place.loading.result()
 
-    def _release(self, place: Place) -> None:
-        place.users -= 1
+    def _release(self, place: Place, use: Use) -> None:
+        del place.uses[use]
         place.used = self._now()
+        self._begin(place)
         if place.users:
             return
         if place.leaving or place.keep_alive == 0 or not place.loading.done():
@@ -277,40 +323,52 @@ class Scheduler:
             self._arm(place)
         self._advance()
 
+    def _begin(self, place: Place) -> None:
+        """Count those who begin."""
+        for _ in range(place.begin()):
+            for key in (None, place.key):
+                self._rates[key].note(self._now())
+
     # --------------------------------------------------------------------------------------------------- the line
 
     def _advance(self) -> None:
-        """Serve the line: first who finds his model there; then who has to wait for memory holds back those behind."""
-        for ticket in [*self._line]:
-            if not ticket.place.done():
-                self._serve(ticket, may_act=False)
-        may_act = True
-        for ticket in [*self._line]:
-            if not ticket.place.done():
-                may_act = self._serve(ticket, may_act=may_act) and may_act
+        """Take one step after the other, until nothing can be done before something changes."""
+        while (move := policy.next_move(self._snapshot())) is not None:
+            self._act(self._line[move.wish], move.act)
         self._quiet_again()
 
-    def _serve(self, ticket: _Ticket, *, may_act: bool) -> bool:
-        """Give the ticket its place if it can be had now; `may_act`: by starting and evicting too. False: it waits."""
-        while True:
-            wish = replace(ticket.need.wish, waited=self._now() - ticket.since)
-            decision = policy.decide(wish, self._snapshot())
-            if isinstance(decision, Reuse):
-                ticket.place.set_result(self._take(self._places[decision.id], ticket.need))
-                return True
-            if isinstance(decision, Full):
-                ticket.place.set_exception(_full())
-                return True
-            if isinstance(decision, Wait) or not may_act:
-                return False
-            if isinstance(decision, TooLarge):
-                ticket.place.set_exception(self._too_large(ticket.need, decision))
-                return True
-            if isinstance(decision, Start):
-                place = self._start(ticket.need, decision)
-                ticket.place.set_result(self._take(place, ticket.need))
-                return True
-            self._evict(decision)
+    def _act(self, ticket: Ticket, act: Act) -> None:
+        """Whatever it is, the next step is another one: the ticket leaves the line, or a runner leaves."""
+        if ticket.place.done():  # cancelled; its task has not been told yet
+            self._line.remove(ticket)
+            return
+        match act:
+            case Evict(id=id_):
+                self._evict(self._places[id_])
+            case Reuse(id=id_):
+                self._seat(ticket, self._places[id_])
+            case Start():
+                try:
+                    self._check_rested(ticket.need)
+                except Overloaded as error:
+                    self._refuse(ticket, error)
+                else:
+                    self._seat(ticket, self._start(ticket.need, act))
+                    self._line.had_turn(ticket.wish.key, self._now())
+            case TooLarge():
+                self._refuse(ticket, self._too_large(ticket.need, act))
+            case AllPinned():
+                self._refuse(ticket, _all_pinned(ticket.need))
+
+    def _seat(self, ticket: Ticket, place: Place) -> None:
+        self._line.remove(ticket)
+        self._take(place, ticket)
+        ticket.place.set_result(place)
+
+    def _refuse(self, ticket: Ticket, error: PunaError) -> None:
+        self._line.remove(ticket)
+        if not ticket.place.done():
+            ticket.place.set_exception(error)
 
     def _too_large(self, need: Need, decision: TooLarge) -> LoadFailed:
         wish, largest = need.wish, self._needs.largest(need, decision.free)
@@ -328,23 +386,26 @@ class Scheduler:
             free=self._free_memory,
             limit=self._settings.memory_limit,
             most=self._settings.max_loaded_models,
-            queue=self._settings.max_queue,
+            time=now,
+            queue=self._line.queue,
+            turns=self._line.turns,
         )
 
-    def _take(self, place: Place, need: Need) -> Place:
-        place.users += 1
+    def _take(self, place: Place, ticket: Ticket) -> None:
+        need = ticket.need
+        place.uses[ticket.use] = None
         place.names.add(need.model.name)
         if need.keep_alive is not None:
             place.keep_alive = need.keep_alive
         if place.timer is not None:
             place.timer.cancel()
             place.timer = None
-        return place
+        self._begin(place)
 
     # ------------------------------------------------------------------------------------------ a runner's life
 
     def _start(self, need: Need, start: Start) -> Place:
-        load = replace(need.wish.load, slots=start.slots)
+        load = replace(need.wish.load, slots=start.slots, num_ctx=start.num_ctx)
         engine = self._engines[need.choice.engine]
         reason = need.choice.reason
         if start.slots < need.wish.load.slots:
@@ -402,6 +463,7 @@ class Scheduler:
         place.load = replace(place.load, slots=runner.info.slots)  # another engine may have stepped in
         runner.died.add_done_callback(lambda died: self._died(place, died))
         place.watching = asyncio.create_task(self._watch(place, runner))
+        self._begin(place)
         if not place.users:
             self._leave(place)
         self._advance()
@@ -429,8 +491,7 @@ class Scheduler:
         _log.info("unloading", model=place.model.name.short, keep_alive=place.keep_alive)
         self._leave(place)
 
-    def _evict(self, decision: Evict) -> None:
-        place = self._places[decision.id]
+    def _evict(self, place: Place) -> None:
         _log.info("making room", model=place.model.name.short, users=place.users)
         self._leave(place)
 
@@ -467,7 +528,7 @@ class Scheduler:
         if self._quiet is not None:
             self._quiet.cancel()
             self._quiet = None
-        if not self._closed and not self._line and not any(place.users for place in self._places.values()):
+        if not self._closed and not len(self._line) and not any(place.users for place in self._places.values()):
             self._quiet = asyncio.get_running_loop().call_later(self._quiet_after, self._prepare)
 
     def _prepare(self) -> None:
@@ -489,8 +550,12 @@ class Scheduler:
         return asyncio.get_running_loop().time()
 
 
-def _full() -> Overloaded:
-    return Overloaded("server busy: too many requests wait already (PUNA_MAX_QUEUE)", retry_after=1.0)
+def _all_pinned(need: Need) -> Overloaded:
+    return Overloaded(
+        f"{need.model.name.short} cannot be loaded: as many models are pinned as may be loaded at once "
+        "(PUNA_MODEL_POLICY, PUNA_MAX_LOADED_MODELS)",
+        retry_after=LATEST,
+    )
 
 
 def _stopping() -> Overloaded:

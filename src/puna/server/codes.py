@@ -80,6 +80,7 @@ MEANINGS: Mapping[Code, str] = {
     "pip_missing": "this Python has no pip to fetch a model with",
     "overloaded": "the queue is full, or memory is; try again later",
     "server_stopping": "the server is ending; what was under way is cut",
+    "deadline_exceeded": "the time that the request gave itself (`x-puna-deadline`) is over: not begun, or cut",
     "engine_error": "the engine failed at this request",
     "model_load_failed": "the model could not be loaded; the cause is told",
     "model_load_timeout": "the model did not load in the time allowed",
