@@ -281,6 +281,25 @@ class EmbedRequest:
     keep_alive: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a conversation, and the texts of which one is the answer: two at least, no two alike."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRequest:
+    """Questions that are asked of one conversation, each by itself. Nothing is generated."""
+
+    model: str
+    messages: tuple[Message, ...]
+    questions: tuple[Question, ...]
+    options: Options = field(default_factory=Options)
+    keep_alive: float | None = None
+
+
 # --------------------------------------------------------------------------------------------------------- events
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -440,6 +459,20 @@ class Embeddings:
     def numbers(self) -> int:
         """How many there are in all vectors."""
         return sum(map(len, self.vectors))
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """For each question, how likely each of its labels is to be the answer, if one of them is: together 1.
+
+    `ignored` and `ignored_parameters` as in Started.
+    """
+
+    probabilities: tuple[tuple[float, ...], ...]
+    usage: Usage
+    timings: Timings
+    ignored: tuple[str, ...] = ()
+    ignored_parameters: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------- progress

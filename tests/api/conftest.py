@@ -296,7 +296,7 @@ def server(settings: Settings) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serving(settings: Settings) -> Callable[..., Any]:
     """`with serving(script={...}, strict=True) as server:` settings by name, over those of `server`."""
 

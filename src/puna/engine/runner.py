@@ -209,6 +209,17 @@ class Prefilled:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """Log-probabilities of tokens that could come next, in the order they were asked for.
+
+    `cached`: how many tokens before them were not computed anew.
+    """
+
+    logprobs: tuple[float, ...]
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """Why generation ended: `stop` (an end-of-answer token, which is not among the tokens), or `length`.
 
@@ -258,6 +269,10 @@ class Runner(Protocol):
 
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
         """For each token but the first: its log-probability after those before it, and `top` alternatives."""
+        ...
+
+    async def weigh(self, tokens: Sequence[int], following: Sequence[int]) -> Weighed:
+        """How likely each of `following` is to come after `tokens`, which are one at least (`Feature.SCORE`)."""
         ...
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:

@@ -43,6 +43,7 @@ from puna.engine.runner import (
     Sampling,
     Step,
     Token,
+    Weighed,
 )
 from puna.errors import Code, ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
 from puna.lane import in_lane
@@ -455,6 +456,29 @@ class ScriptedRunner:
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
         self._check_alive()
         return [(_logprob(i), self._top(token, i, None, top)) for i, token in enumerate(tokens) if i]
+
+    async def weigh(self, tokens: Sequence[int], following: Sequence[int]) -> Weighed:
+        """What the script answers is likely, if the tokens may come of it; all else is so much less, by its id."""
+        self._check_alive()
+        if len(tokens) >= self._info.num_ctx:
+            raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="prompt", what="prompt")
+        next_ = self._scripted_next(tokens)
+        weights = tuple(_logprob(0) if token == next_ else -4.0 - token / 1024 for token in following)
+        async with self._slot(tokens) as slot:
+            cached = slot.cached(tokens)
+            slot.tokens = tuple(tokens)
+        return Weighed(weights, cached)
+
+    def _scripted_next(self, tokens: Sequence[int]) -> int | None:
+        """The token that the script's answer has after `tokens`: a prompt, and perhaps a beginning of its answer.
+
+        A text is tokenised byte by byte here, so that beginning is bytes.
+        """
+        prompt = b"".join(self._vocabulary.piece(token) for token in tokens).decode(errors="replace")
+        text = (self._script.answer(self._name, prompt, False, 0).text or "").encode()
+        given = bytes(token for token in tokens if token < 256)
+        begun = next((size for size in range(len(text), -1, -1) if given.endswith(text[:size])), 0)
+        return text[begun] if begun < len(text) else None
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
         self._check_alive()

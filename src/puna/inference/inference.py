@@ -20,6 +20,7 @@ from puna.engine.runner import Runner
 from puna.errors import InvalidRequest, ModelFileError
 from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
+from puna.inference.decision import asked_chats, decisions
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.length import is_long
 from puna.inference.prompt import template_key
@@ -34,7 +35,18 @@ from puna.model.reference import Reference, Wanted
 from puna.settings import Settings
 from puna.template.facts import ChatTemplate
 from puna.template.languages import TemplateKey
-from puna.types import ChatRequest, CompletionRequest, Embeddings, EmbedRequest, Event, JsonOutput, Options, Usage
+from puna.types import (
+    ChatRequest,
+    CompletionRequest,
+    DecisionRequest,
+    Decisions,
+    Embeddings,
+    EmbedRequest,
+    Event,
+    JsonOutput,
+    Options,
+    Usage,
+)
 
 ToolSyntax = Literal["template", "puna"]
 
@@ -137,6 +149,16 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive, embedding=True) as lease:
             result = await embeddings(lease.runner, model, request, began, lease.load_ns)
         note_answer(Usage(prompt=result.prompt_tokens), result.timings)
+        return result
+
+    async def decide(self, request: DecisionRequest) -> Decisions:
+        """How likely each label of each question is."""
+        began = time.perf_counter_ns()
+        model = await self._resolve(request.model)
+        plans = [await self._plan(model, asked) for asked in asked_chats(request)]
+        async with self._lease(model, request.options, request.keep_alive) as lease:
+            result = await decisions(lease.runner, plans, request, began, lease.load_ns)
+        note_answer(result.usage, result.timings)
         return result
 
     async def count(self, request: ChatRequest) -> int:

@@ -24,6 +24,9 @@ from puna.template.facts import ChatTemplate, ThinkTags
 from puna.template.languages import TemplateKey
 from puna.types import MEDIA_MARKER, AudioPart, ChatRequest, ImagePart, JsonValue, Message, TextPart, Tool
 
+_NEAR = 200
+"""Characters at a prompt's end in which its last control token is looked for."""
+
 NO_TOKEN = -1
 """In place of an id, for what is markup without being a token."""
 
@@ -151,12 +154,14 @@ class ChatPrompt:
     `dropped`: how many messages were left out. `inside`: the prompt has opened the thinking.
 
     `changed`: a control token's text in a message could only be kept text by a character without width (see `beside`).
+    `tail`: the text after its last control token, of what is near its end; an answer goes on with it.
     """
 
     prompt: Prompt
     dropped: int
     inside: bool
     changed: bool = False
+    tail: str = ""
 
 
 async def chat_prompt(
@@ -245,7 +250,16 @@ async def build_prompt(
         earlier = await spelled(runner, request.context) if request.context else ""
         texts = (earlier + first, *others)
     prompt = Prompt((*request.context, *tokens), texts, media, request.cache_key)
-    return ChatPrompt(prompt, 0, _inside(written, rendering.template.facts.thinking), changed)
+    return ChatPrompt(prompt, 0, _inside(written, rendering.template.facts.thinking), changed, _tail(written, markup))
+
+
+def _tail(written: Written, markup: Markup) -> str:
+    """Some hundred characters; of a text without control tokens, from the last line on."""
+    near = written.disguised[-_NEAR:]
+    last = [*markup.split(near), ""][-2 if near else -1]
+    if isinstance(last, int):
+        return ""
+    return written.shown(last if last != near else last[last.rstrip("\n").rfind("\n") + 1 :])
 
 
 def _is_long(message: Message) -> bool:

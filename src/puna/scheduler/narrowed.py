@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from puna.engine.runner import Constraint, Prompt, Runner, RunnerInfo, Sampling, Step
+from puna.engine.runner import Constraint, Prompt, Runner, RunnerInfo, Sampling, Step, Weighed
 from puna.errors import ContextLengthExceeded
 from puna.types import Candidate
 
@@ -54,6 +54,11 @@ class Narrowed:
         if len(tokens) > self._info.num_ctx:
             raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="prompt", what="prompt")
         return await self._runner.score(tokens, top=top)
+
+    async def weigh(self, tokens: Sequence[int], following: Sequence[int]) -> Weighed:
+        if len(tokens) >= self._info.num_ctx:
+            raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="prompt", what="prompt")
+        return await self._runner.weigh(tokens, following)
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
         if len(tokens) > self._info.num_ctx:

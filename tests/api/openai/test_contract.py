@@ -10,7 +10,7 @@ from typing import Any
 
 import annotated_types
 import pytest
-from openai.types import EmbeddingCreateParams
+from openai.types import DecisionCreateParams, EmbeddingCreateParams
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
     ChatCompletionContentPartImageParam,
@@ -20,6 +20,11 @@ from openai.types.chat import (
 )
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as LegacyParamsStreaming
+from openai.types.decision_create_params import (
+    QuestionQuestionParamChoice,
+    QuestionQuestionParamPredicate,
+    QuestionQuestionParamScore,
+)
 
 from puna.server.contract.reference import nested_shapes
 from puna.server.contract.shapes import Honoured, Refused, Reported, Shape, ShapeField, shape_fields
@@ -27,10 +32,12 @@ from puna.server.openai.bodies import (
     BODIES,
     ChatCompletionBody,
     CompletionBody,
+    DecisionBody,
     DetokenizeBody,
     EmbeddingBody,
     TokenizeBody,
 )
+from puna.server.openai.decisions import ChoiceQuestion, PredicateQuestion, ScoreQuestion
 from puna.server.openai.messages import AssistantMessage
 from puna.server.openai.options import StreamOptions
 from puna.server.openai.parts import AudioContentPart, ImageContentPart, TextContentPart
@@ -40,6 +47,7 @@ BASE: dict[type[Shape], dict[str, Any]] = {
     ChatCompletionBody: {"model": "tiny", "messages": [{"role": "user", "content": "SAMPLING"}]},
     CompletionBody: {"model": "tiny", "prompt": "SAMPLING", "max_tokens": 1000},
     EmbeddingBody: {"model": "embedder", "input": "text"},
+    DecisionBody: {"model": "tiny", "input": "x", "questions": [{"type": "predicate", "instructions": "Is it?"}]},
     TokenizeBody: {"model": "tiny", "prompt": "text"},
     DetokenizeBody: {"model": "tiny", "tokens": [104, 105]},
 }
@@ -234,6 +242,17 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
         "keep_alive": Effect(150, loaded=stays(150)),
         "num_ctx": Effect(128, loaded=reads(128)),
     },
+    DecisionBody: {
+        "model": Effect("nope", status=404, shows=unknown),
+        "input": Effect("a longer text " * 9, shows=lambda a: whole(a)["usage"]["input_tokens"] > 100),
+        "questions": Effect(
+            [{"type": "predicate", "instructions": "Is it?", "name": "one"}],
+            shows=lambda a: whole(a)["answers"][0]["name"] == "one",
+        ),
+        "options": Effect({"num_ctx": 256}, loaded=reads(256)),
+        "keep_alive": Effect(150, loaded=stays(150)),
+        "num_ctx": Effect(512, loaded=reads(512)),
+    },
     TokenizeBody: {
         "model": Effect("nope", status=404, shows=unknown),
         "prompt": Effect("hi", shows=lambda a: whole(a)["tokens"] == [104, 105] and whole(a)["count"] == 2),
@@ -295,6 +314,7 @@ def test_honoured_fields_have_their_effect(server, shape: type[Shape], row: Shap
 def effectless(row: ShapeField) -> Any:
     return {
         "user": "me",
+        "prompt_cache_key": "mine",
         "service_tier": "flex",
         "store": True,
         "metadata": {"a": "b"},
@@ -429,6 +449,10 @@ def test_every_honoured_field_has_a_proof():
         (CompletionCreateParamsStreaming, ChatCompletionBody),
         (LegacyParamsStreaming, CompletionBody),
         (EmbeddingCreateParams, EmbeddingBody),
+        (DecisionCreateParams, DecisionBody),
+        (QuestionQuestionParamPredicate, PredicateQuestion),
+        (QuestionQuestionParamChoice, ChoiceQuestion),
+        (QuestionQuestionParamScore, ScoreQuestion),
         (ChatCompletionContentPartTextParam, TextContentPart),
         (ChatCompletionContentPartImageParam, ImageContentPart),
         (ChatCompletionContentPartInputAudioParam, AudioContentPart),

@@ -111,6 +111,13 @@ async def test_a_scored_text_has_the_log_probabilities_it_was_drawn_with(runner:
     assert await runner.score([5], top=2) == []
 
 
+async def test_what_may_follow_is_weighed_as_it_would_be_scored(runner: Runner) -> None:
+    weights = await runner.weigh(PROMPT, (5, 70, 33))
+    scored = [(await runner.score([*PROMPT, token], top=0))[-1][0] for token in (5, 70, 33)]
+    assert weights.logprobs == tuple(scored)
+    assert (await runner.weigh(PROMPT, (5,))).cached == len(PROMPT) - 1
+
+
 async def test_who_goes_away_is_gone_within_a_step(model: Path, tmp_path: Path) -> None:
     # So small a model has made 400 tokens before a process that is busy looks again: this one goes on for seconds.
     async with started(model, tmp_path, num_ctx=16384) as runner:

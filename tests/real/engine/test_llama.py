@@ -135,6 +135,16 @@ async def test_a_chosen_token_outside_the_top_has_its_own_probability(runner: Ru
     assert token.logprob == pytest.approx(scored, abs=1e-3)
 
 
+async def test_what_may_follow_is_weighed_as_it_would_be_scored(runner: Runner) -> None:
+    """Also tokens that are parts of characters, and such as nobody would write here."""
+    asked = await prompt(runner, "The sea is")
+    following = [*await runner.tokenize(" blue cold \N{UNICORN FACE}", special=False, bos=False)]
+    weights = await runner.weigh(asked.tokens, following)
+    scored = [(await runner.score([*asked.tokens, token], top=0))[-1][0] for token in following]
+    assert weights.logprobs == pytest.approx(scored, abs=1e-3)
+    assert (await runner.weigh(asked.tokens, following[:1])).cached == len(asked.tokens) - 1
+
+
 async def test_scores_are_those_of_generation(runner: Runner) -> None:
     asked = await prompt(runner, EMOJI)
     tokens, _ = await answer(runner, asked, Sampling(max_tokens=8, seed=1, temperature=0.0, logprobs=2))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from puna.engine import leash
 from puna.engine.cpu.loaded import ModelParts, load
-from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Shutdown, Told
+from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Shutdown, Told, Weigh
 from puna.engine.cpu.memory import give_back
 from puna.engine.cpu.protocol import (
     SOCKET,
@@ -28,6 +28,7 @@ from puna.engine.cpu.protocol import (
     AskMessage,
     AskScore,
     AskTokenize,
+    AskWeigh,
     Failed,
     Reply,
     ReplyBody,
@@ -116,6 +117,8 @@ class Speaker:
                 self._prepare(number, self._constrain(ask, loop))
             case AskScore(number, tokens, top):
                 loop.put(Score(number, tokens, top))
+            case AskWeigh(number, tokens, following):
+                loop.put(Weigh(number, tokens, following))
             case AskCancel(number):
                 if number in self._preparing:
                     self._preparing[number].cancel()

@@ -19,6 +19,7 @@ from puna.engine.cpu.protocol import (
     AskMessage,
     AskScore,
     AskTokenize,
+    AskWeigh,
     Failed,
     Hello,
     Load,
@@ -42,6 +43,7 @@ from puna.engine.runner import (
     Sampling,
     Step,
     Token,
+    Weighed,
 )
 from puna.errors import LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsupported
 from puna.model.markup import Markup
@@ -218,6 +220,10 @@ class CpuRunner:
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
         number = next(self._numbers)
         return cast("Scores", await self._ask(AskScore(number, tuple(tokens), top)))
+
+    async def weigh(self, tokens: Sequence[int], following: Sequence[int]) -> Weighed:
+        number = next(self._numbers)
+        return cast("Weighed", await self._ask(AskWeigh(number, tuple(tokens), tuple(following))))
 
     async def busy(self) -> int:
         return (await self._count())[0]

@@ -24,7 +24,7 @@ from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import Span, plan
 from puna.engine.cpu.sampler import check
 from puna.engine.cpu.states import States
-from puna.engine.cpu.stream import Generation, Masks, Matcher, Scoring, Stream, StreamEvent, masks_along
+from puna.engine.cpu.stream import Generation, Masks, Matcher, Scoring, Stream, StreamEvent, Weighing, masks_along
 from puna.engine.runner import Sampling
 from puna.errors import ContextLengthExceeded, InvalidRequest, PunaError
 
@@ -50,6 +50,15 @@ class Score:
     number: int
     tokens: tuple[int, ...]
     top: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Find the log-probability of each of `following` after a text."""
+
+    number: int
+    tokens: tuple[int, ...]
+    following: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,8 @@ class Shutdown:
     """End the thread."""
 
 
-Order: TypeAlias = Generate | Score | Cancel | Count | Shutdown
+Work: TypeAlias = Generate | Score | Weigh
+Order: TypeAlias = Work | Cancel | Count | Shutdown
 Told: TypeAlias = "list[tuple[int, StreamEvent | Census]]"
 
 
@@ -180,7 +190,7 @@ class Loop:
 
     # ----------------------------------------------------------------------------------------------------- its parts
 
-    def _obey(self, order: Generate | Score | Cancel | Count) -> None:
+    def _obey(self, order: Work | Cancel | Count) -> None:
         if isinstance(order, Cancel):
             self._waiting = deque(stream for stream in self._waiting if stream.number != order.number)
             self._remove(lambda stream: stream.number == order.number)
@@ -194,7 +204,7 @@ class Loop:
             except PunaError as error:
                 self._told.append((order.number, error))
 
-    def _stream(self, order: Generate | Score) -> Stream:
+    def _stream(self, order: Work) -> Stream:
         limits, length = self._limits, len(order.tokens)
         if not order.tokens:
             raise InvalidRequest("the prompt holds no token", param="prompt")
@@ -204,9 +214,13 @@ class Loop:
             raise InvalidRequest(
                 f"the prediction holds a token outside 0 … {limits.vocabulary - 1}", param="prediction"
             )
-        if isinstance(order, Score):
+        if isinstance(order, Weigh) and not all(0 <= token < limits.vocabulary for token in order.following):
+            raise InvalidRequest(f"a token outside 0 … {limits.vocabulary - 1} is to be weighed", param="prompt")
+        if not isinstance(order, Generate):
             if length > limits.num_ctx:
                 raise ContextLengthExceeded(length, limits.num_ctx, param="prompt", what="prompt")
+            if isinstance(order, Weigh):
+                return Weighing(order.number, order.tokens, order.following)
             return Scoring(order.number, order.tokens, order.top)
         if length >= limits.num_ctx:
             raise ContextLengthExceeded(length, limits.num_ctx, param="prompt", what="prompt")

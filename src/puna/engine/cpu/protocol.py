@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias, cast
 
 import puna.errors
-from puna.engine.runner import End, Prefilled, Sampling, Token
+from puna.engine.runner import End, Prefilled, Sampling, Token, Weighed
 from puna.errors import ContextLengthExceeded, EngineError, Overloaded, PunaError
 from puna.types import Candidate
 
@@ -96,6 +96,13 @@ class AskScore:
 
 
 @dataclass(frozen=True, slots=True)
+class AskWeigh:
+    number: int
+    tokens: tuple[int, ...]
+    following: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AskTokenize:
     number: int
     text: str
@@ -123,11 +130,12 @@ class AskCancel:
     number: int
 
 
-AskMessage: TypeAlias = AskGenerate | AskScore | AskTokenize | AskDetokenize | AskCount | AskCancel
+AskMessage: TypeAlias = AskGenerate | AskScore | AskWeigh | AskTokenize | AskDetokenize | AskCount | AskCancel
 
 _ASKS: dict[str, type[AskMessage]] = {
     "generate": AskGenerate,
     "score": AskScore,
+    "weigh": AskWeigh,
     "tokenize": AskTokenize,
     "detokenize": AskDetokenize,
     "count": AskCount,
@@ -150,7 +158,7 @@ def read_ask(payload: bytes) -> AskMessage:
         said = body["sampling"]
         said["logit_bias"] = tuple((token, bias) for token, bias in said["logit_bias"])
         body["sampling"] = Sampling(**said)
-    for name in ("tokens", "prediction"):
+    for name in ("tokens", "prediction", "following"):
         if name in body:
             body[name] = tuple(body[name])
     return kind(**body)
@@ -159,7 +167,7 @@ def read_ask(payload: bytes) -> AskMessage:
 # --------------------------------------------------------------------------------------------------- child to server
 
 Scores: TypeAlias = "list[tuple[float, tuple[Candidate, ...]]]"
-ReplyBody: TypeAlias = "Prefilled | Token | End | PunaError | Scores | list[int] | bytes"
+ReplyBody: TypeAlias = "Prefilled | Token | End | PunaError | Scores | Weighed | list[int] | bytes"
 """Prefilled, Tokens, then an End, to AskGenerate; one of the others, or an error, to the rest."""
 
 Reply: TypeAlias = tuple[int, ReplyBody]
@@ -223,7 +231,7 @@ def _token(token: int, data: bytes) -> Token:
     return Token(token, data)
 
 
-_Kind: TypeAlias = Literal["p", "t", "e", "x", "s", "i", "b"]
+_Kind: TypeAlias = Literal["p", "t", "e", "x", "s", "w", "i", "b"]
 
 
 def _write_reply(answer: ReplyBody) -> list[object]:
@@ -236,6 +244,8 @@ def _write_reply(answer: ReplyBody) -> list[object]:
             return ["e", asdict(answer)]
         case PunaError():
             return ["x", _write_error(answer)]
+        case Weighed(logprobs, cached):
+            return ["w", logprobs, cached]
         case bytes():
             return ["b", answer.decode("latin-1")]
         case [int(), *_] | []:
@@ -261,6 +271,8 @@ def _read_reply(item: list[Any]) -> ReplyBody:
             return data
         case "s":
             return [(logprob, _read_candidates(top)) for logprob, top in item[1]]
+        case "w":
+            return Weighed(tuple(item[1]), item[2])
         case "i":
             ids: list[int] = item[1]
             return ids

@@ -1,4 +1,5 @@
-"""One request under way: a Generation, or a Scoring of a given text. It knows no other request and no thread.
+"""One request under way: a Generation, a Scoring of a given text, or a Weighing of what may follow one. It knows no
+other request and no thread.
 
 A stream moves in three calls a step: `state` says how far it is, `orders` what it wants of the rows that are computed,
 `take` hands it what was found in them and gets back what to tell the caller. (`advance`: where no row was wanted.)
@@ -19,7 +20,7 @@ from puna.engine.cpu.mask import Mask
 from puna.engine.cpu.plan import Advance, Span
 from puna.engine.cpu.sampler import Drawn, Sampler
 from puna.engine.cpu.states import Holding
-from puna.engine.runner import End, Prefilled, Sampling
+from puna.engine.runner import End, Prefilled, Sampling, Weighed
 from puna.errors import PunaError
 from puna.types import JsonObject
 
@@ -51,8 +52,9 @@ class Scored:
     tokens: tuple[Drawn, ...]
 
 
-StreamEvent: TypeAlias = Prefilled | Drawn | End | Scored | PunaError
-"""What a stream tells its caller. The last of an answer is an End, of a scoring its Scored; an error ends either."""
+StreamEvent: TypeAlias = Prefilled | Drawn | End | Scored | Weighed | PunaError
+"""What a stream tells its caller. The last of an answer is an End, of a scoring its Scored, of a weighing its Weighed;
+an error ends any."""
 
 
 PATIENCE = 0.001
@@ -63,7 +65,7 @@ Masks: TypeAlias = "list[Mask | PunaError]"
 
 
 class Stream:
-    """What both kinds share. `room`: tokens that its cache may come to hold. `ended`: nothing is left to do. `holding`:
+    """What all kinds share. `room`: tokens that its cache may come to hold. `ended`: nothing is left to do. `holding`:
     the state that it has beside its blocks, of a model with states.
     """
 
@@ -277,6 +279,38 @@ class Scoring(Stream):
             return []
         self.ended = True
         return [Scored(tuple(self._found))]
+
+
+class Weighing(Stream):
+    """The log-probabilities of some tokens in the place after a given text."""
+
+    def __init__(self, number: int, tokens: Sequence[int], following: Sequence[int]) -> None:
+        super().__init__(number, tokens, len(tokens))
+        self._following = following
+        self._cached = 0
+
+    def admit(self, cache: Cache) -> WaitReason | None:
+        reason = super().admit(cache)
+        self._cached = self.done
+        return reason
+
+    @property
+    def decoding(self) -> bool:
+        return False
+
+    def orders(self, row: int, span: Span, masks: Masks | None) -> Sequence[Rate]:
+        """The row of the last token says all of them."""
+        return [Rate(row, token, 0) for token in self._following]
+
+    def take(self, found: Sequence[Drawn | PunaError], span: Span, cache: Cache) -> list[StreamEvent]:
+        self.ended = True
+        weights: list[float] = []
+        for one in found:
+            if isinstance(one, PunaError):
+                return [one]
+            weights.append(one.logprob or 0.0)
+        self.advance(span.count, cache)
+        return [Weighed(tuple(weights), self._cached)]
 
 
 def masks_along(matcher: Matcher, guesses: Sequence[int]) -> Masks:

@@ -32,6 +32,7 @@ from puna.engine.runner import (
     Sampling,
     Step,
     Token,
+    Weighed,
 )
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, RunnerDied
 from puna.model.gguf import read_header
@@ -208,6 +209,21 @@ class LlamaRunner:
         async with self._room:
             return [await self.chance(tokens[:i], tokens[i], top) for i in range(1, len(tokens))]
 
+    async def weigh(self, tokens: Sequence[int], following: Sequence[int]) -> Weighed:
+        self._check_known([*tokens, *following])
+        if len(tokens) >= self._info.num_ctx:
+            raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="prompt", what="prompt")
+        async with self._room:
+            answer = await self._force(tokens, following[0], _WIDE if len(following) > 1 else 1)
+            entry = _told(answer, following[0])
+            known = {} if entry is None else {item["id"]: _number(item["logprob"]) for item in entry["top_logprobs"]}
+            if entry is not None:
+                known[following[0]] = _number(entry["logprob"])
+            logprobs = [
+                known[token] if token in known else (await self.chance(tokens, token, 0))[0] for token in following
+            ]
+        return Weighed(tuple(logprobs), answer["timings"]["cache_n"])
+
     async def chance(self, before: Sequence[int], token: int, top: int) -> tuple[float, tuple[Candidate, ...]]:
         """Log-probability of `token` after `before`, and the `top` likeliest.
 
@@ -226,6 +242,10 @@ class LlamaRunner:
 
     async def _forced(self, before: Sequence[int], token: int, many: int) -> Mapping[str, Any] | None:
         """What the engine tells of `token` after `before`."""
+        return _told(await self._force(before, token, many), token)
+
+    async def _force(self, before: Sequence[int], token: int, many: int) -> Mapping[str, Any]:
+        """The engine's answer when it has no choice but `token`."""
         body = {
             "prompt": list(before),
             "n_predict": 1,
@@ -235,8 +255,8 @@ class LlamaRunner:
             "samplers": ["temperature"],
             "cache_prompt": True,
         }
-        entries = (await self._post("/completion", body)).get("completion_probabilities")
-        return entries[0] if entries and entries[0]["id"] == token else None
+        answer: Mapping[str, Any] = await self._post("/completion", body)
+        return answer
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
         if len(tokens) > self._info.num_ctx:
@@ -547,6 +567,12 @@ def _sampling(sampling: Sampling, constraint: Constraint | None, num_ctx: int) -
         "n_keep": 0,
         "stop": [],
     }
+
+
+def _told(answer: Mapping[str, Any], token: int) -> Mapping[str, Any] | None:
+    """What an answer that was forced to be `token` tells of it; None: nothing."""
+    entries = answer.get("completion_probabilities")
+    return entries[0] if entries and entries[0]["id"] == token else None
 
 
 def _number(value: float | None) -> float:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from puna.server.contract.names import FieldNames
-from puna.types import ChatRequest, CompletionRequest, EmbedRequest
+from puna.types import ChatRequest, CompletionRequest, DecisionRequest, EmbedRequest
 
-Request_co = TypeVar("Request_co", bound=ChatRequest | CompletionRequest | EmbedRequest, covariant=True)
+Request_co = TypeVar(
+    "Request_co", bound=ChatRequest | CompletionRequest | DecisionRequest | EmbedRequest, covariant=True
+)
 
 
 @dataclass(frozen=True, slots=True)

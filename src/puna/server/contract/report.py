@@ -17,7 +17,7 @@ from puna.inference.inference import LoadedModel
 from puna.server.contract.converted import Converted, Request_co
 from puna.server.contract.names import FieldNames
 from puna.settings import LONGEST
-from puna.types import Answer, Embeddings, Event, Options, Started
+from puna.types import Answer, Decisions, Embeddings, Event, Options, Started
 
 IGNORED = "x-puna-ignored"
 """The paths of the request's fields that had no effect."""
@@ -105,6 +105,10 @@ class Report:
     def embedded(self, embeddings: Embeddings) -> None:
         """The same for vectors."""
         self._told(embeddings.ignored, embeddings.ignored_parameters, len(embeddings.truncated))
+
+    def decided(self, decisions: Decisions) -> None:
+        """The same for decisions."""
+        self._told(decisions.ignored, decisions.ignored_parameters, 0)
 
     def loaded(self, loaded: LoadedModel) -> None:
         """The same for a model that was only loaded."""

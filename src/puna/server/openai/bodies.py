@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticKnownError
 
 from puna.server.contract.shapes import UNION, Honoured, JsonObject, JsonValue, Refused, Reported, Shape, TokenId
+from puna.server.openai.decisions import DecisionBody
 from puna.server.openai.messages import ConversationMessage
 from puna.server.openai.options import USER_MEANING, Extras, Sampled
 from puna.server.openai.output import Formatted
@@ -212,4 +213,11 @@ class DetokenizeBody(Shape):
     tokens: Annotated[list[TokenId], Honoured("The ids.")]
 
 
-BODIES: tuple[type[Shape], ...] = (ChatCompletionBody, CompletionBody, EmbeddingBody, TokenizeBody, DetokenizeBody)
+BODIES: tuple[type[Shape], ...] = (
+    ChatCompletionBody,
+    CompletionBody,
+    EmbeddingBody,
+    DecisionBody,
+    TokenizeBody,
+    DetokenizeBody,
+)

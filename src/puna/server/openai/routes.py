@@ -26,6 +26,7 @@ from puna.server.openai.bodies import (
     EmbeddingBody,
     TokenizeBody,
 )
+from puna.server.openai.decisions import DecisionBody, decisions_json, to_decisions
 from puna.server.openai.messages import ConversationMessage, has_media, remote_images
 from puna.server.openai.remote import remote_media
 from puna.server.openai.wording import WORDING
@@ -42,6 +43,7 @@ def routes(services: Services) -> list[Route]:
         _route("/v1/chat/completions", {"POST": api.chat}),
         _route("/v1/completions", {"POST": api.complete}),
         _route("/v1/embeddings", {"POST": api.embed}),
+        _route("/v1/decisions", {"POST": api.decide}),
         _route("/v1/models", {"GET": api.models}),
         _route("/v1/models/{id:path}", {"GET": api.model, "DELETE": api.delete}),
         _route("/tokenize", {"POST": api.tokenize}),
@@ -96,6 +98,14 @@ class _Api:
         report.embedded(embeddings)
         base64_ = body.encoding_format == "base64"
         return await reply_beside(lambda: embeddings_json(embeddings, body.model, base64_=base64_), embeddings.numbers)
+
+    async def decide(self, request: Request) -> Response:
+        body, report = await self._read(request, DecisionBody)
+        wanted = report.take(await beside(request, lambda: to_decisions(body)))
+        with report.naming():
+            decisions = await unless_gone(request.receive, self._inference.decide(wanted))
+        report.decided(decisions)
+        return JsonReply(decisions_json(body, decisions))
 
     # ------------------------------------------------------------------------------------------------------ models
 

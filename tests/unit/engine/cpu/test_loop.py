@@ -13,12 +13,12 @@ import pytest
 from fakes.cpu_loop import EOS, NUM_CTX, Bench, prompt
 from fakes.cpu_model import BLOCK, FakeModel
 from puna.engine.cpu.cache import Cache
-from puna.engine.cpu.loop import Cancel, Generate, Loop, LoopLimits, Score, Shutdown, Told
+from puna.engine.cpu.loop import Cancel, Generate, Loop, LoopLimits, Score, Shutdown, Told, Weigh
 from puna.engine.cpu.mask import Mask
 from puna.engine.cpu.pace import FIRST, MOST
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Scored
-from puna.engine.runner import End, Sampling
+from puna.engine.runner import End, Sampling, Weighed
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
 
 
@@ -377,6 +377,28 @@ def test_scores_are_those_of_the_tokens_as_they_came(length: int) -> None:
     assert all(len(drawn.top) == 2 and drawn.top[0][1] >= drawn.top[1][1] for drawn in scored.tokens)
     assert busy.told[1] == quiet.told[1]
     assert busy.cache.used == 0
+
+
+@pytest.mark.parametrize("length", [1, 2, 33, 200])
+def test_tokens_are_weighed_as_they_would_be_scored(length: int) -> None:
+    """One row says all of them; what is in the cache is not computed again, and nothing of the cache is lost."""
+    text, following = prompt(length), (5, 9, 7)
+    bench = Bench()
+    for number in (1, 2):
+        bench.loop.put(Weigh(number, tuple(text), following))
+        bench.run()
+    for place, token in enumerate(following):
+        bench.loop.put(Score(10 + place, (*text, token), 0))
+    bench.loop.put(Weigh(20, tuple(text), (10**6,)))
+    bench.loop.put(Weigh(21, (), (5,)))
+    bench.run()
+    scored = [bench.told[10 + place][0].tokens[-1].logprob for place in range(3)]
+    [first], [again] = bench.told[1], bench.told[2]
+    assert first == Weighed(tuple(scored), 0)
+    assert again.logprobs == first.logprobs
+    assert again.cached == (length - 1 if length > 1 else 0)
+    assert [type(bench.told[number][0]) for number in (20, 21)] == [InvalidRequest, InvalidRequest]
+    assert bench.cache.used == 0
 
 
 def test_the_thread_works_waits_and_stops() -> None:

@@ -18,6 +18,7 @@ from puna.engine.cpu.protocol import (
     AskMessage,
     AskScore,
     AskTokenize,
+    AskWeigh,
     Failed,
     Frames,
     Hello,
@@ -34,7 +35,7 @@ from puna.engine.cpu.protocol import (
     receive_frame,
     replies_frame,
 )
-from puna.engine.runner import End, Sampling, Token
+from puna.engine.runner import End, Sampling, Token, Weighed
 from puna.errors import ContextLengthExceeded, InvalidRequest, ModelFileError, Overloaded, PunaError
 from puna.types import Candidate
 
@@ -44,6 +45,7 @@ ASKS: list[AskMessage] = [
     AskGenerate(1, (1, 2, 3), SAMPLING, "root ::= [é]"),
     AskGenerate(2, (), Sampling(max_tokens=1, seed=0), None, (7, 8)),
     AskScore(3, (1, 2), 5),
+    AskWeigh(7, (1, 2), (3, 4)),
     AskTokenize(4, "é\n\x00𝄞", special=True, bos=False),
     AskDetokenize(5, (7, 8)),
     AskCount(6),
@@ -58,6 +60,7 @@ ANSWERS: list[ReplyBody] = [
     Token(7, b"x", 0.0, ()),
     End("length", 10, 0, 3, 5, 6, {"seed": 1, "logit_bias": [[1, 2.0]]}),
     [(-0.5, TOP), (-2.0, ())],
+    Weighed((-0.5, -math.inf), 32),
     [],
     [1, 2, 3],
     b"\x00\xff",
