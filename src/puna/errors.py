@@ -90,6 +90,7 @@ Code: TypeAlias = Literal[
     "invalid_form",
     "unsupported_media_type",
     "unknown_url",
+    "endpoint_not_offered",
     "method_not_supported",
     "request_timeout",
     "request_too_large",

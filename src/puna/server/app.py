@@ -18,6 +18,7 @@ from puna.server.home import Home
 from puna.server.keys import Keys
 from puna.server.middleware import BodyLimit, Hosts, Identify, Origins
 from puna.server.ollama.routes import routes as ollama_routes
+from puna.server.openai import absent
 from puna.server.openai.routes import routes as openai_routes
 from puna.server.services import Services
 from puna.server.state import routes as state_routes
@@ -67,7 +68,8 @@ def _refusal(request: Request, error: HTTPException) -> PunaError:
     what = f"{request.method} {request.url.path}"
     match error.status_code:
         case 404:
-            return NotFound(f"Unknown request URL: {what}. This server does not offer it.", code="unknown_url")
+            unknown = f"Unknown request URL: {what}. This server does not offer it."
+            return absent.refusal(request.method, request.url.path) or NotFound(unknown, code="unknown_url")
         case 405:
             allowed = (error.headers or {}).get("Allow", "")
             return MethodNotAllowed(f"Not allowed: {what}. The methods of this path are {allowed}.")

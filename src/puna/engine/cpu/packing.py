@@ -19,10 +19,10 @@ TILE = 16
 """Rows of a matrix that lie together."""
 
 GROUP = 32
-"""Weighed of a row that lie together; unpacked rows are filled up to whole groups."""
+"""Weights of a row that lie together; unpacked rows are filled up to whole groups."""
 
 _AT_ONCE = 1 << 21
-"""Weighed of one piece of work, about: a millisecond's."""
+"""Weights of one piece of work, about: a millisecond's."""
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]

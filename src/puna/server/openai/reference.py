@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from puna.server.contract.reference import tables
+from puna.server.openai.absent import absent_table
 from puna.server.openai.bodies import BODIES
 
 _HEAD = """\
@@ -65,14 +66,14 @@ budget. `id`: the `x-request-id` of that answer. 409 when it does not think |
 `context_length` is what a request to the model gets that asks for no `num_ctx`, `trained_context_length` the most that
 one can ask for.
 
-`/v1/responses`, `/v1/audio`, `/v1/images`, `/v1/moderations`, `/v1/files`, `/v1/batches` and the rest of OpenAI's
-routes are not offered: 404 with `unknown_url`.
+What OpenAI serves and this server has nothing for is refused with 404 and `endpoint_not_offered`, and the message says
+what is missing. Any other path is `unknown_url`.
 """
 
 
 def reference() -> str:
     """The whole page."""
-    return f"{_HEAD}\n{tables(BODIES)}"
+    return f"{_HEAD}\n{absent_table()}\n{tables(BODIES)}"
 
 
 if __name__ == "__main__":
