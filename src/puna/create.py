@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from puna.convert.launch import to_gguf
 from puna.convert.quantize import find_program, kind_of, quantized
 from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, TemplateTooCostly, Unsupported
-from puna.lane import while_waiting
+from puna.lane import in_jobs, in_making, on_trial
 from puna.model.digest import Digest
 from puna.model.gguf import MAGIC, Header, read_header
 from puna.model.manifest import (
@@ -91,7 +91,7 @@ async def create(
 
     `cage`: where templates are tried. `local`: who asks is on this machine, for a base that has to be pulled.
     """
-    await while_waiting(lambda: check_request(request, cage))
+    await on_trial(lambda: check_request(request, cage))
     base = None if request.from_ is None else Reference.parse(request.from_, param="from")
     if base is not None and not library.has(base.name):
         terms = Terms(literal=Name.writes_host(request.from_ or ""), local=local, manifest=base.digest)
@@ -100,7 +100,8 @@ async def create(
             async for progress in steps:
                 if progress.status != "success":
                     yield progress
-    work = Worker(lambda report: _build(request, base, library, cage, report))
+    lane = in_making if converts(request) else in_jobs
+    work = Worker(lambda report: _build(request, base, library, cage, report), lane)
     async for progress in work.run():
         yield progress
     yield Progress("writing manifest")
@@ -108,6 +109,11 @@ async def create(
     async for progress in listing.run():
         yield progress
     yield Progress("success")
+
+
+def converts(request: CreateRequest) -> bool:
+    """Whether weights are computed anew."""
+    return bool(request.quantize) or any(_is_safetensors(name) for name in request.files)
 
 
 def check_request(request: CreateRequest, cage: Cage) -> None:
@@ -202,11 +208,15 @@ def _build(request: CreateRequest, wanted: Reference | None, library: Library, c
 
 
 def _from_uploads(request: CreateRequest, library: Library, report: Report) -> _Base:
-    if any(name.lower().endswith(".safetensors") for name in request.files):
+    if any(_is_safetensors(name) for name in request.files):
         return _from_safetensors(request, library, report)
     report(Progress("parsing GGUF"))
     files = request.files.items()
     return _from_files([_uploaded(name, digest, "files", library, report) for name, digest in files])
+
+
+def _is_safetensors(name: str) -> bool:
+    return name.lower().endswith(".safetensors")
 
 
 def _from_safetensors(request: CreateRequest, library: Library, report: Report) -> _Base:

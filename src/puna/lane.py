@@ -1,8 +1,9 @@
-"""Long work beside an event loop, in few threads, so that the loop's own turn comes soon.
+"""Long work beside an event loop: a lane of few threads for each kind, so that no kind keeps another waiting.
 
 Only one thread of a process runs Python at a time. With many at work the loop waits for each of them, again and again:
-eight large bodies at once kept small requests waiting for seconds. Work on large files has threads of its own, so that
-what waits for a disk keeps nothing else waiting.
+eight large bodies at once kept small requests waiting for seconds. So the lanes of what computes are narrow, and what
+waits for a disk, a stranger's template or another process has lanes of its own. What only looks into the store, and is
+done in milliseconds, takes asyncio's own threads.
 """
 
 from __future__ import annotations
@@ -15,52 +16,77 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-THREADS = 2
-"""One that goes on when the other is at the work of a system call."""
-
-HASHING = 2
-"""Large files that are hashed at once before they are loaded; a disk gives no more."""
-
-JOBS = 8
-"""Pulls, creations and the like that are at work at once; others wait for their turn."""
-
 TURN_SECONDS = 0.001
 """How long a thread may run before one that waits gets its turn."""
 
 Result = TypeVar("Result")
 
-WAITERS = 8
-"""Threads that may wait for other processes at once."""
 
-_waiters = ThreadPoolExecutor(WAITERS, "waiting")
-_threads = ThreadPoolExecutor(THREADS, "beside")
-_hashing = ThreadPoolExecutor(HASHING, "hashing")
-_jobs = ThreadPoolExecutor(JOBS, "jobs")
+class Lane:
+    """Some threads. Called with work: its result, as soon as a thread was free and has done it."""
 
+    def __init__(self, name: str, threads: int) -> None:
+        self.threads = threads
+        self._executor = ThreadPoolExecutor(threads, name)
 
-async def in_lane(work: Callable[[], Result]) -> Result:
-    """The result of `work`, done in a thread as soon as one is free."""
-    context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_threads, lambda: context.run(work))
+    async def __call__(self, work: Callable[[], Result]) -> Result:
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: context.run(work))
 
-
-def begin_job(work: Callable[[], Result]) -> Future[Result]:
-    """Begin `work`, which may take long and writes files, in a thread that is for such work alone."""
-    return _jobs.submit(contextvars.copy_context().run, work)
+    def begin(self, work: Callable[[], Result]) -> Future[Result]:
+        """The same without a loop: begin `work` as soon as a thread is free."""
+        return self._executor.submit(contextvars.copy_context().run, work)
 
 
-async def in_hashing(work: Callable[[Callable[[], bool]], Result]) -> Result:
-    """The result of `work` on large files. It gets a question, to be asked now and then: whether nobody waits any more.
+class FileLane:
+    """Some threads that read large files. The work gets a question, to be asked now and then: whether nobody waits any
+    more.
 
-    Cancelled, this waits until the thread is done: it holds files open.
+    Cancelled, a call waits until the thread is done: it holds files open.
     """
-    left = threading.Event()
-    job = _hashing.submit(contextvars.copy_context().run, work, left.is_set)
-    try:
-        return await asyncio.shield(asyncio.wrap_future(job))
-    finally:
-        left.set()
-        await gone(job)
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._lane = Lane(name, threads)
+
+    async def __call__(self, work: Callable[[Callable[[], bool]], Result]) -> Result:
+        left = threading.Event()
+        job = self._lane.begin(lambda: work(left.is_set))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(job))
+        finally:
+            left.set()
+            await gone(job)
+
+
+in_lane = Lane("beside", 2)
+"""Large bodies and long texts. One thread goes on when the other is at the work of a system call."""
+
+in_planning = Lane("planning", 2)
+"""Tools, schemas and grammars, which may take a second of a processor."""
+
+while_waiting = Lane("waiting", 8)
+"""What waits for the cage to run a template that is known to keep its bounds."""
+
+on_trial = Lane("trial", 4)
+"""The same of one that is not known, or has broken them: it may wait long."""
+
+as_brought = Lane("brought", 4)
+"""The same of one that came with a request."""
+
+in_uploads = Lane("uploads", 4)
+"""Blocks of uploads on their way to a disk."""
+
+in_jobs = Lane("jobs", 8)
+"""Steps of pulls, creations and the like, which write files."""
+
+in_making = Lane("making", 2)
+"""Conversions of whole models, each in a process of its own. They take minutes."""
+
+in_hashing = FileLane("hashing", 2)
+"""Files of the store that are hashed before they are used; a disk gives no more at once."""
+
+while_taking = FileLane("taking", 2)
+"""Files outside of the store that callers on this machine name."""
 
 
 async def gone(job: Future[Result]) -> None:
@@ -69,15 +95,6 @@ async def gone(job: Future[Result]) -> None:
         future = asyncio.wrap_future(job)
         await asyncio.wait([future])
         future.exception()
-
-
-async def while_waiting(work: Callable[[], Result]) -> Result:
-    """The result of `work` that for the most part waits for another process: in a thread of its own kind.
-
-    It keeps no work out of the lane, and none of the default threads from what waits for files.
-    """
-    context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(_waiters, lambda: context.run(work))
 
 
 def take_short_turns() -> None:

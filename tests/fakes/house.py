@@ -75,6 +75,9 @@ class TemplatesHere:
     def open(self, key: TemplateKey) -> ChatTemplate:
         return compile_template(key)
 
+    def read(self, key: TemplateKey) -> ChatTemplate:
+        return compile_template(key)
+
 
 @dataclass(frozen=True)
 class House:

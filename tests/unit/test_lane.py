@@ -4,14 +4,14 @@ import asyncio
 import threading
 from contextvars import ContextVar
 
-from puna.lane import THREADS, in_lane
+from puna.lane import in_lane
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
 
 
 async def test_few_are_at_work_at_once():
     at_work, most, lock = 0, 0, threading.Lock()
-    full = threading.Barrier(THREADS)
+    full = threading.Barrier(in_lane.threads)
 
     def work() -> None:
         nonlocal at_work, most
@@ -22,8 +22,8 @@ async def test_few_are_at_work_at_once():
         with lock:
             at_work -= 1
 
-    await asyncio.gather(*(in_lane(work) for _ in range(5 * THREADS)))
-    assert most == THREADS
+    await asyncio.gather(*(in_lane(work) for _ in range(5 * in_lane.threads)))
+    assert most == in_lane.threads
 
 
 async def test_work_knows_for_whom_it_is_done():

@@ -15,7 +15,10 @@ from puna.model.messages import messages_to_json
 from puna.model.modelfile import Modelfile, decode_modelfile, parse_modelfile
 from puna.model.name import Name
 from puna.model.shards import ShardName
+from puna.plainfile import NotPlain, open_plain, read_plain
 from puna.types import JsonObject
+
+MAX_MODELFILE_BYTES = 16 * 1024 * 1024
 
 
 async def create(model: str, file: str, *, quantize: str) -> None:
@@ -34,9 +37,9 @@ async def create(model: str, file: str, *, quantize: str) -> None:
 
 
 def read_modelfile(path: Path) -> Modelfile:
-    if not path.is_file():
+    if not path.exists():
         raise NotFound(f"no such Modelfile: {path}")
-    modelfile = parse_modelfile(decode_modelfile(path.read_bytes()))
+    modelfile = parse_modelfile(decode_modelfile(read_plain(path, MAX_MODELFILE_BYTES)))
     for name in modelfile.obsolete:
         print(f"Warning: parameter {name} has no effect", file=sys.stderr)
     if modelfile.drafts:
@@ -143,6 +146,10 @@ def _check_kind(path: Path) -> None:
     """Before gigabytes are read and sent."""
     if path.suffix.lower() in {".safetensors", ".json", ".jinja", ".model", ".txt"}:
         return
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise Unsupported(f"{path} is not a GGUF file")
+    try:
+        with open_plain(path) as file:
+            start = file.read(len(MAGIC))
+    except NotPlain as error:
+        raise InvalidRequest(f"{path} is {error.strerror}") from error
+    if start != MAGIC:
+        raise Unsupported(f"{path} is not a GGUF file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +12,7 @@ from puna.cli.at_hand import library
 from puna.cli.progress import error_console, reporter, stopping
 from puna.errors import NotFound
 from puna.model.name import Name
+from puna.plainfile import open_plain
 
 
 def import_archive(file: str, name: str) -> None:
@@ -22,7 +24,7 @@ def import_archive(file: str, name: str) -> None:
         path = Path(file)
         if not path.is_file():
             raise NotFound(f"no such file: {path}")
-        with path.open("rb") as stream:
+        with BufferedReader(open_plain(path)) as stream:
             taken = _take(stream, wanted)
     for model in taken:
         print(f"imported {model.name.short} {model.digest.short}")

@@ -13,6 +13,9 @@ from puna.model.digest import Digest
 from puna.model.lock import Locked, dump_lock, parse_lock
 from puna.model.name import Name
 from puna.model.reference import Reference
+from puna.plainfile import read_plain
+
+MAX_LOCK_BYTES = 16 * 1024 * 1024
 
 
 async def lock(models: Sequence[str], output: str) -> None:
@@ -42,9 +45,9 @@ async def pull_locked(file: str, *, insecure: bool) -> None:
 
 
 def _read(path: Path) -> tuple[Locked, ...]:
-    if not path.is_file():
+    if not path.exists():
         raise NotFound(f"no such lock file: {path}")
-    return parse_lock(path.read_text(encoding="utf-8"))
+    return parse_lock(read_plain(path, MAX_LOCK_BYTES).decode("utf-8", "replace"))
 
 
 async def _stored(server: Client) -> dict[tuple[str, str, str, str], ModelSummary]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.errors import InvalidRequest
+from puna.plainfile import read_plain
 
 LIMIT = 100 * 1024 * 1024
 
@@ -43,9 +44,10 @@ def attach(prompt: str, capabilities: Collection[str]) -> Attached:
         path = Path(_ESCAPED.sub(r"\1", match["path"]))
         if not path.is_file():
             return match[0]
-        if path.stat().st_size > LIMIT:
-            raise InvalidRequest(f"{path} is larger than {LIMIT // 1024 // 1024} MB")
-        content = path.read_bytes()
+        try:
+            content = read_plain(path, LIMIT)
+        except OSError as error:
+            raise InvalidRequest(f"{path}: {error.strerror}") from error
         kind = media_kind(content)
         if kind is None:
             raise InvalidRequest(f"invalid file type: {path} is neither jpeg, png, webp nor wave")

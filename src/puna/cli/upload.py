@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from puna.cli.progress import Bars, Lines
 from puna.client import Client
-from puna.errors import NotFound
+from puna.errors import InvalidRequest, NotFound
+from puna.plainfile import open_plain
 from puna.types import Progress
 
 _CHUNK = 1 << 20
@@ -36,14 +38,18 @@ async def bring(server: Client, path: Path, shown: Bars | Lines) -> str:
 def _size(path: Path) -> int:
     if not path.is_file():
         raise NotFound(f"no such file: {path}")
-    return path.stat().st_size
+    size = path.stat().st_size
+    if not size:
+        raise InvalidRequest(f"{path} is empty")
+    return size
 
 
 def file_digest(path: Path, done: Callable[[int], None]) -> str:
     """sha256 of the file; `done` is told the bytes so far."""
     digest, count = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as file:
-        while data := file.read(_CHUNK):
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        while count < size and (data := file.read(min(_CHUNK, size - count))):
             digest.update(data)
             count += len(data)
             done(count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.errors import ModelFileError
+from puna.plainfile import NotPlain, read_plain
 from puna.types import JsonObject, JsonValue
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
@@ -51,10 +52,10 @@ def read_json(path: Path, what: str) -> JsonValue:
     """None when the file is not there. ModelFileError when it is no JSON."""
     if not path.is_file():
         return None
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ModelFileError(f"{what} is larger than {MAX_JSON_BYTES} bytes")
     try:
-        value: JsonValue = json.loads(path.read_bytes())
+        value: JsonValue = json.loads(read_plain(path, MAX_JSON_BYTES))
+    except NotPlain as error:
+        raise ModelFileError(f"{what} is {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{what} is not JSON: {error}") from error
     return value

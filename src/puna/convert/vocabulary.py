@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from puna.convert.source import Published, read_json, settings
+from puna.convert.source import MAX_JSON_BYTES, Published, read_json, settings
 from puna.convert.writer import MetadataEntry
 from puna.errors import ModelFileError, Unsupported
+from puna.plainfile import NotPlain, read_plain
 from puna.types import JsonObject, JsonValue
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
@@ -93,7 +94,10 @@ def byte_level(directory: Path, size: int) -> dict[str, MetadataEntry]:
 def chat_template(directory: Path) -> str | None:
     path = directory / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8", errors="replace")
+        try:
+            return read_plain(path, MAX_JSON_BYTES).decode("utf-8", "replace")
+        except NotPlain as error:
+            raise ModelFileError(f"chat_template.jinja is {error.strerror}") from error
     said = settings(directory, "tokenizer_config.json").values.get("chat_template")
     if isinstance(said, list):
         named = [item for item in said if isinstance(item, dict) and item.get("name") == "default"]

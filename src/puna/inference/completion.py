@@ -20,9 +20,10 @@ from puna.inference.decode import Job, decode_all
 from puna.inference.length import check_least
 from puna.inference.literal import tokenize_prompt, tokenize_written
 from puna.inference.logprobs import entry
+from puna.inference.prompt import WAITING
 from puna.inference.report import done, started, whole
 from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
-from puna.lane import while_waiting
+from puna.lane import in_planning
 from puna.model.capabilities import Capability, fill_in_tokens
 from puna.model.markup import Markup
 from puna.model.model import Model
@@ -136,7 +137,7 @@ class CompletionRun:
         shown = prompt if isinstance(prompt, str) else (await self._runner.detokenize(prompt)).decode(errors="replace")
         if self._template.inserts:
             markup = self._runner.info.markup
-            written = await while_waiting(lambda: _inserted(self._template, shown, suffix, markup))
+            written = await WAITING[self._template.trust](lambda: _inserted(self._template, shown, suffix, markup))
             return _Text(tuple(await tokenize_written(self._runner, written, self._template.bos)), shown)
         before, after, middle = self._insert_tokens()
         left = await self._runner.tokenize(shown, special=False, bos=False) if isinstance(prompt, str) else prompt
@@ -157,7 +158,8 @@ class CompletionRun:
         request, options = self._request, decided.options
         stops = options.stop or ()
         controls = await control_bytes(self._runner, stops)
-        constraint = None if request.output is None else await asyncio.to_thread(_constraint, request.output)
+        output = request.output
+        constraint = None if output is None else await in_planning(lambda: _constraint(output))
         many = request.best_of or request.n
         ranked = many > request.n
         groups: list[list[Job]] = []

@@ -27,7 +27,7 @@ from puna.inference.prompt import template_key
 from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer, note_model
 from puna.inference.thought import ThoughtWatch
-from puna.lane import in_lane, while_waiting
+from puna.lane import as_brought, in_lane, in_planning, on_trial
 from puna.model.capabilities import Capability
 from puna.model.model import Model
 from puna.model.name import Name
@@ -96,7 +96,13 @@ class Templates(Protocol):
         """What `open` gave before; no waiting."""
         ...
 
-    def open(self, key: TemplateKey) -> ChatTemplate: ...
+    def open(self, key: TemplateKey) -> ChatTemplate:
+        """Compiled, and tried."""
+        ...
+
+    def read(self, key: TemplateKey) -> ChatTemplate:
+        """Compiled only: for one that came with a request."""
+        ...
 
 
 def _load_checker() -> None:
@@ -215,25 +221,24 @@ class Inference:
         return model
 
     async def _plan(self, model: Model, request: ChatRequest) -> ChatPlan:
-        """In a thread where there are schemas, a grammar or a template to read, or much to look through."""
+        """In a thread where there are schemas or a grammar to read, or much to look through."""
         template = await self._template(model, request.template)
         if isinstance(request.output, JsonOutput):
             await asyncio.to_thread(_load_checker)
-        large = request.tools or request.output is not None or request.template is not None
+        if request.tools or request.output is not None:
+            return await in_planning(lambda: plan_chat(model, template, request))
         if is_long(Given(request.messages, request.tools, request.template_arguments)):
             return await in_lane(lambda: plan_chat(model, template, request))
-        if large:
-            return await asyncio.to_thread(plan_chat, model, template, request)
         return plan_chat(model, template, request)
 
     async def _template(self, model: Model, override: str | None, *, chat: bool = True) -> ChatTemplate:
         key = template_key(model, override, chat=chat)
-        try:
+        if override is None:
             known = self._templates.known(key)
-            return await while_waiting(lambda: self._templates.open(key)) if known is None else known
+            return await on_trial(lambda: self._templates.open(key)) if known is None else known
+        try:
+            return await as_brought(lambda: self._templates.read(key))
         except ModelFileError as error:
-            if override is None:
-                raise
             raise InvalidRequest(f"template error: {error}", param="template") from error
 
     def _lease(

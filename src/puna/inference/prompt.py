@@ -12,15 +12,15 @@ from puna.chat.disguise import Disguise, Given, Written
 from puna.chat.fit import check_fit, kept_from
 from puna.chat.turns import plainer
 from puna.engine.runner import Prompt, Runner
-from puna.errors import ContextLengthExceeded, InvalidRequest, Unsupported
+from puna.errors import ContextLengthExceeded, InvalidRequest, ModelFileError, Unsupported
 from puna.inference.decode import prompt_size
 from puna.inference.length import LONG_TEXT, check_least, is_long
 from puna.inference.literal import beside, spelled, tokenize_written
-from puna.lane import in_lane, while_waiting
+from puna.lane import Lane, as_brought, in_lane, on_trial, while_waiting
 from puna.model.gguf import Header
 from puna.model.markup import Markup
 from puna.model.model import Model
-from puna.template.facts import ChatTemplate, ThinkTags
+from puna.template.facts import ChatTemplate, ThinkTags, Trust
 from puna.template.languages import TemplateKey
 from puna.types import MEDIA_MARKER, AudioPart, ChatRequest, ImagePart, JsonValue, Message, TextPart, Tool
 
@@ -40,6 +40,10 @@ PLAIN_TEMPLATE = """\
 {% endif -%}
 """
 """For a model without any template: ChatML, as llama.cpp and Ollama do."""
+
+
+WAITING: Mapping[Trust, Lane] = {"known": while_waiting, "suspect": on_trial, "brought": as_brought}
+"""Templates are run by other processes: where such a one is waited for."""
 
 
 def template_key(model: Model, override: str | None = None, *, chat: bool = True) -> TemplateKey:
@@ -235,9 +239,14 @@ async def build_prompt(
             check_least([written.disguised], rendering.header, num_ctx)
         return written, media
 
-    # Templates are run by another process, which this thread waits for.
-    slow = is_long(Given(tuple(messages), rendering.tools, rendering.arguments))
-    written, media = await (in_lane(write) if slow else while_waiting(write))
+    trust = rendering.template.trust
+    slow = trust == "known" and is_long(Given(tuple(messages), rendering.tools, rendering.arguments))
+    try:
+        written, media = await (in_lane(write) if slow else WAITING[trust](write))
+    except ModelFileError as error:
+        if trust != "brought":
+            raise
+        raise InvalidRequest(f"template error: {error}", param="template") from error
     bos = rendering.template.bos
     tokens = await tokenize_written(runner, written, bos, begun=bool(request.context))
     texts: tuple[str, ...] = ()

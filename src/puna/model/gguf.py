@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from puna.model.ggml import FILE_TYPES, TensorType
 from puna.model.markup import is_mark
 from puna.model.metadata import ArrayInfo, MetadataValue, Scalar, ValueType
 from puna.model.soundness import Unsound, check
+from puna.plainfile import NotPlain, open_plain
 
 MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
@@ -247,14 +247,13 @@ def read_header(path: Path, *, arrays: bool = False, name: str = "") -> Header:
     `arrays`: keep array values as tuples instead of ArrayInfo. ModelFileError says what is wrong, OSError that the file
     cannot be opened. Takes no more time or memory than the bounds of this module allow, whatever the file holds.
     """
-    with path.open("rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ModelFileError(f"{name or path.name}: not a regular file")
-        try:
-            return _Parser(_Cursor(file, status.st_size), arrays).header()
-        except _Damaged as error:
-            raise ModelFileError(f"{name or path.name}: {error}") from error
+    try:
+        with open_plain(path) as file:
+            return _Parser(_Cursor(file, os.fstat(file.fileno()).st_size), arrays).header()
+    except NotPlain as error:
+        raise ModelFileError(f"{name or path.name}: {error.strerror}") from error
+    except _Damaged as error:
+        raise ModelFileError(f"{name or path.name}: {error}") from error
 
 
 class _Damaged(Exception):

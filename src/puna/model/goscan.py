@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from puna.model.goparse import Action, Branch, Call, Chain, Field, Nodes, Operand, Pipe, Text, Tree, Variable, fault
+from puna.model.goparse import (
+    Action,
+    Branch,
+    Call,
+    Chain,
+    Dot,
+    Field,
+    Nodes,
+    Operand,
+    Pipe,
+    Text,
+    Tree,
+    Variable,
+    fault,
+)
 
 VARIABLES = frozenset(
     {"System", "Prompt", "Response", "Messages", "Tools", "Suffix", "Think", "ThinkLevel", "IsThinkSet", "First"}
@@ -23,6 +37,17 @@ def names(tree: Tree) -> frozenset[str]:
                 if isinstance(operand, Field | Variable | Chain):
                     found.update(operand.path)
     return frozenset(found)
+
+
+def shows(tree: Tree, fields: Collection[str]) -> bool:
+    """Whether it writes one of these fields anywhere, or all of what it stands at."""
+    return any(
+        isinstance(operand, Dot)
+        or (isinstance(operand, Field | Variable) and (not operand.path or operand.path[-1] in fields))
+        for nodes in (tree.body, *tree.defined.values())
+        for pipe in _written(nodes)
+        for operand in _operands(pipe)
+    )
 
 
 def check_root(tree: Tree) -> None:
@@ -79,6 +104,16 @@ def _around(nodes: Nodes) -> tuple[str, str] | None:
 
 def _mentions(pipe: Pipe, name: str) -> bool:
     return any(isinstance(operand, Field | Variable) and operand.path[-1:] == (name,) for operand in _operands(pipe))
+
+
+def _written(nodes: Nodes) -> Iterator[Pipe]:
+    """The pipes whose values are written, and those that variables keep."""
+    for node in nodes:
+        if isinstance(node, Action):
+            yield node.pipe
+        if isinstance(node, Branch):
+            yield from _written(node.body)
+            yield from _written(node.otherwise)
 
 
 def _pipes(nodes: Nodes) -> Iterator[Pipe]:

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import errno
 import math
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -46,6 +48,9 @@ DRAIN_SECONDS = 5.0
 
 FAREWELL_SECONDS = 1.0
 """How long a request that is told to end has, to tell its client."""
+
+LIMIT_SECONDS = 9.0
+"""How long after the first signal the process may last, whatever its threads do: less than service managers wait."""
 
 IDLE_SECONDS = 75
 """How long a connection without a request is kept. Longer than clients keep theirs, so that it is they who close."""
@@ -278,7 +283,23 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
             # While signals are still caught: nothing may keep the runners from being ended.
             await stack.aclose()
     _log.info("stopped")
-    return 130 if caught[:1] == [signal.SIGINT] else 0
+    return _status(caught[0]) if caught else 0
+
+
+def _status(number: int) -> int:
+    return 130 if number == signal.SIGINT else 0
+
+
+def _end_in_time(number: int) -> None:
+    """Should a thread wait for a disk that does not answer, or anything else: children end when this process does."""
+
+    def end() -> None:
+        _log.error(f"ending: {LIMIT_SECONDS:g} s after the signal, work was still under way")
+        os._exit(_status(number))
+
+    timer = threading.Timer(LIMIT_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _preload(services: Services) -> None:
@@ -313,6 +334,8 @@ def _signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     caught: list[int] = []
 
     def end(number: int) -> None:
+        if not caught:
+            _end_in_time(number)
         caught.append(number)
         stop()
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Generic, TypeVar
 
 from puna.errors import Cancelled
-from puna.lane import begin_job, gone
+from puna.lane import Lane, gone, in_jobs
 from puna.store.transfers import Mailbox
 from puna.types import Progress
 
@@ -27,8 +27,9 @@ class Worker(Generic[T]):
     Leaving the loop early stops the work at its next report; the generator ends when the thread has.
     """
 
-    def __init__(self, work: Callable[[Report], T]) -> None:
+    def __init__(self, work: Callable[[Report], T], lane: Lane = in_jobs) -> None:
         self._work = work
+        self._lane = lane
         self._stop = threading.Event()
         self._done: list[T] = []
 
@@ -42,7 +43,7 @@ class Worker(Generic[T]):
         mailbox = Mailbox()
         loop = asyncio.get_running_loop()
         report = _throttled(lambda progress: loop.call_soon_threadsafe(mailbox.put, progress), self._stop)
-        job = begin_job(lambda: self._work(report))
+        job = self._lane.begin(lambda: self._work(report))
         future = asyncio.wrap_future(job)
         future.add_done_callback(lambda _: mailbox.close())
         try:

@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 from puna.errors import Cancelled, DigestMismatch, ModelDamaged, StoreError
 from puna.model.digest import Digest
 from puna.model.manifest import Layer
+from puna.plainfile import open_plain, read_plain
 from puna.store.faults import MISSING, Fault, unreadable, wrong_bytes, wrong_size
 from puna.store.files import make_directory, store_errors, sync_directory, sync_file, write_errors
 from puna.store.stamp import Stamp
@@ -99,10 +100,8 @@ class Blobs:
         path = self.find(digest)
         if path is None:
             raise damaged(MISSING, digest)
-        with store_errors(f"reading blob {digest}"), path.open("rb") as file:
-            data = file.read(limit + 1)
-            if len(data) > limit:
-                raise StoreError(f"blob {digest} is larger than the {limit} bytes that its kind may have")
+        with store_errors(f"reading blob {digest}"):
+            data = read_plain(path, limit)
             if Digest.of(data).hex != digest.hex.lower():
                 raise damaged(wrong_bytes(path), digest)
         return data
@@ -270,7 +269,7 @@ class Blobs:
         self._note(digest, Stamp.of(final))
 
     def _copy(self, source: Path, digest: Digest) -> None:
-        with self.writer(digest) as writer, source.open("rb") as file:
+        with self.writer(digest) as writer, open_plain(source) as file:
             while data := file.read(CHUNK):
                 writer.write(data)
 
@@ -371,10 +370,11 @@ def damaged(fault: Fault, digest: Digest, what: str = "", name: str = "") -> Mod
 
 
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> Digest:
-    """OSError if it cannot be read."""
+    """As many bytes as it has when this begins. OSError if it cannot be read."""
     digest, done = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as file:
-        while data := file.read(CHUNK):
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        while done < size and (data := file.read(min(CHUNK, size - done))):
             digest.update(data)
             done += len(data)
             if on_bytes is not None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from puna.plainfile import open_plain
+
 FaultKind = Literal["missing", "truncated", "zeroed", "changed", "unreadable"]
 
 _PAGE = 4096
@@ -37,7 +39,7 @@ def unreadable(error: OSError) -> Fault:
 def wrong_bytes(path: Path) -> Fault:
     """Of a file whose digest is another one than its name says. OSError if it cannot be read."""
     size, zeros, first = path.stat().st_size, 0, -1
-    with path.open("rb", buffering=0) as file:
+    with open_plain(path) as file:
         at = 0
         while data := file.read(_CHUNK):
             for begin, length in _zero_pages(data):

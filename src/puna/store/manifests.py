@@ -8,9 +8,10 @@ from os import sep, stat, walk
 from pathlib import Path
 from stat import S_ISREG
 
-from puna.errors import InvalidName, StoreError
+from puna.errors import InvalidName
 from puna.model.manifest import MAX_MANIFEST_BYTES
 from puna.model.name import Name
+from puna.plainfile import read_plain
 from puna.store.files import is_temporary, remove_empty, store_error, store_errors, write_errors, write_file
 from puna.store.stamp import Stamp
 
@@ -40,11 +41,8 @@ class Manifests:
 
     def read(self, name: Name) -> bytes:
         """StoreError when it cannot be read or is too large to be one."""
-        with store_errors(f"reading the manifest of {name.short}"), self.path(name).open("rb") as file:
-            data = file.read(MAX_MANIFEST_BYTES + 1)
-        if len(data) > MAX_MANIFEST_BYTES:
-            raise StoreError(f"the manifest of {name.short} is larger than {MAX_MANIFEST_BYTES} bytes")
-        return data
+        with store_errors(f"reading the manifest of {name.short}"):
+            return read_plain(self.path(name), MAX_MANIFEST_BYTES)
 
     def write(self, name: Name, data: bytes) -> None:
         """In one step."""

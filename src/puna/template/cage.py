@@ -1,9 +1,9 @@
 """The cage: where templates that came with a model or a request are compiled, tried and run. Never in this process.
 
-Two cells, each a process that answers one order at a time. A template that has not yet been opened, or that has ended
-a cell before, gets the second one only: whoever waits behind it is no better. What ends a cell, or keeps it longer than
-its bounds, is a refusal that says so, and the cell is replaced. Blocking and safe to call from several threads: call
-from one that may wait.
+Three cells, each a process that answers one order at a time. A template that has not yet been opened, or that has ended
+a cell before, gets the second one only: whoever waits behind it is no better. One that came with a request gets the
+third, which there is only then. What ends a cell, or keeps it longer than its bounds, is a refusal that says so, and
+the cell is replaced. Blocking and safe to call from several threads: call from one that may wait.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, Overloaded, TemplateTooCostly
 from puna.template.cell import CPU_SECONDS, ROOM
-from puna.template.facts import TemplateFacts
+from puna.template.facts import TemplateFacts, Trust
 from puna.template.languages import TemplateKey
 from puna.template.order import HEAD, MAX_ANSWER, CellAnswer, Errand, Opened, pack_order, read_answer
 from puna.template.shaping import TakesMessages
@@ -46,7 +46,7 @@ class Cage:
 
     def __init__(self) -> None:
         self._free = threading.Condition()
-        self._cells = (_Cell(), _Cell())
+        self._cells = (_Cell(), _Cell(), _Cell())
         self._busy: set[_Cell] = set()
         self._known: OrderedDict[TemplateKey, CagedTemplate | ModelFileError] = OrderedDict()
         self._suspects: set[TemplateKey] = set()
@@ -59,7 +59,7 @@ class Cage:
 
     def start(self) -> None:
         """Have the cells ready before the first order; not needed, but sooner."""
-        for cell in self._cells:
+        for cell in self._cells[:2]:
             cell.start()
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class Cage:
         if known is not None:
             return known
         try:
-            opened = self.ask("open", key)
+            opened = self.ask("open", key, trust="suspect")
         except ModelFileError as error:
             self._remember(key, error)
             raise
@@ -91,22 +91,39 @@ class Cage:
         self._remember(key, template)
         return template
 
-    def ask(self, job: Errand, key: TemplateKey, arguments: Mapping[str, Any] | None = None) -> str | Opened | None:
+    def read(self, key: TemplateKey) -> CagedTemplate:
+        """Compile one that came with a request. It is not tried: what it can do is what its text says. Not remembered.
+
+        ModelFileError: it is none, or breaks its bounds.
+        """
+        opened = self.ask("read", key, trust="brought")
+        assert isinstance(opened, Opened)
+        return CagedTemplate(self, key, opened, brought=True)
+
+    def trust(self, key: TemplateKey) -> Trust:
+        """Of a template that was opened."""
+        return "suspect" if key in self._suspects else "known"
+
+    def ask(
+        self, job: Errand, key: TemplateKey, arguments: Mapping[str, Any] | None = None, *, trust: Trust = "known"
+    ) -> str | Opened | None:
         """One order. InvalidRequest, ModelFileError; Overloaded when no cell became free."""
         order = pack_order(job, key, arguments or {})
-        with self._cell(key, trial=job == "open") as cell:
+        with self._cell(trust) as cell:
             try:
                 answer = cell.ask(order)
             except _Broken as broken:
-                self._suspects.add(key)
+                if trust != "brought":
+                    self._suspects.add(key)
                 raise TemplateTooCostly(f"the model's chat template {broken}") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     @contextmanager
-    def _cell(self, key: TemplateKey, *, trial: bool) -> Iterator[_Cell]:
-        fitting = self._cells[1:] if trial or key in self._suspects else self._cells
+    def _cell(self, trust: Trust) -> Iterator[_Cell]:
+        first, second, third = self._cells
+        fitting = {"known": (first, second), "suspect": (second,), "brought": (third,)}[trust]
 
         def first_free() -> _Cell | None:
             return next((cell for cell in fitting if cell not in self._busy), None)
@@ -135,10 +152,11 @@ class Cage:
 class CagedTemplate(TakesMessages):
     """A `ChatTemplate` that runs in the cage. Its methods wait: call them from a thread that may."""
 
-    def __init__(self, cage: Cage, key: TemplateKey, opened: Opened) -> None:
+    def __init__(self, cage: Cage, key: TemplateKey, opened: Opened, *, brought: bool = False) -> None:
         self._cage = cage
         self._key = key
         self._opened = opened
+        self._brought = brought
 
     @property
     def source(self) -> str:
@@ -147,6 +165,10 @@ class CagedTemplate(TakesMessages):
     @property
     def bos(self) -> str:
         return self._key.bos
+
+    @property
+    def trust(self) -> Trust:
+        return "brought" if self._brought else self._cage.trust(self._key)
 
     @property
     def facts(self) -> TemplateFacts:
@@ -158,7 +180,7 @@ class CagedTemplate(TakesMessages):
 
     def check(self) -> None:
         """ModelFileError where it asks for what no template is given."""
-        self._cage.ask("check", self._key)
+        self._cage.ask("check", self._key, trust=self.trust)
 
     def render_json(
         self,
@@ -183,7 +205,7 @@ class CagedTemplate(TakesMessages):
         return self._text("insert", {"prompt": prompt, "suffix": suffix})
 
     def _text(self, job: Errand, arguments: Mapping[str, Any]) -> str:
-        text = self._cage.ask(job, self._key, arguments)
+        text = self._cage.ask(job, self._key, arguments, trust=self.trust)
         assert isinstance(text, str)
         return text
 

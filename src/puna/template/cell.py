@@ -48,6 +48,8 @@ def _done(template: GoTemplate | JinjaTemplate, job: Errand, arguments: Any) -> 
     match job:
         case "open":
             return Opened(template.facts, template.inserts)
+        case "read":
+            return Opened(template.told, template.inserts)
         case "check":
             template.check()
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from puna.types import JsonValue, Message, Tool
 
@@ -75,6 +75,11 @@ class TemplateFacts:
     any_id: bool = True
 
 
+Trust: TypeAlias = Literal["known", "suspect", "brought"]
+"""How long a template may keep others waiting. `known`: it was tried and kept its bounds. `suspect`: it broke
+them once. `brought`: it came with a request, and nobody has tried it."""
+
+
 class ChatTemplate(Protocol):
     """Messages to the text of a prompt, in whichever template language."""
 
@@ -83,6 +88,9 @@ class ChatTemplate(Protocol):
 
     @property
     def bos(self) -> str: ...
+
+    @property
+    def trust(self) -> Trust: ...
 
     @property
     def facts(self) -> TemplateFacts: ...

@@ -13,11 +13,11 @@ from datetime import datetime
 from functools import cached_property
 
 from puna.model.goparse import parse
-from puna.model.goscan import check_root, names, thinking_tags
+from puna.model.goscan import check_root, names, shows, thinking_tags
 from puna.template.facts import TemplateFacts, ThinkTags
 from puna.template.goexec import execute
 from puna.template.govalues import JsonList, JsonMap, Struct, Value, Words
-from puna.template.probe import probe
+from puna.template.probe import probe, tags_told
 from puna.template.shaping import TakesMessages
 from puna.types import JsonObject, JsonValue
 
@@ -45,6 +45,20 @@ class GoTemplate(TakesMessages):
     @cached_property
     def facts(self) -> TemplateFacts:
         return probe(self, tags=self._tags)
+
+    @property
+    def told(self) -> TemplateFacts:
+        chat = "Messages" in self._names
+        return TemplateFacts(
+            user=shows(self._tree, frozenset({"Prompt", "Content", "Messages"})),
+            system=chat or "System" in self._names,
+            tools="Tools" in self._names,
+            tool_calls="ToolCalls" in self._names,
+            tool_results=chat,
+            thinking=tags_told(self.source, self._tags),
+            switch=bool(self._names & {"Think", "IsThinkSet"}),
+            effort="ThinkLevel" in self._names,
+        )
 
     @property
     def inserts(self) -> bool:

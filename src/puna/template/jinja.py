@@ -19,7 +19,7 @@ import minijinja
 from puna.errors import InvalidRequest, ModelFileError, TemplateTooCostly, Unsupported
 from puna.model.bounds import MAX_OUTPUT
 from puna.template.facts import TemplateFacts
-from puna.template.probe import probe
+from puna.template.probe import probe, tags_told
 from puna.template.shaping import TakesMessages
 from puna.types import JsonObject, JsonValue
 
@@ -63,6 +63,22 @@ class JinjaTemplate(TakesMessages):
     @cached_property
     def facts(self) -> TemplateFacts:
         return probe(self)
+
+    @property
+    def told(self) -> TemplateFacts:
+        """Little: it is taken to write whatever it mentions."""
+        typed = re.search(r"""\.type\b|\[['"]type['"]\]""", self.source) is not None
+        return TemplateFacts(
+            user="content" in self.source or re.search(r"\{\{-?\s*messages", self.source) is not None,
+            system=True,
+            tools="tools" in self.source,
+            tool_calls="tool_calls" in self.source,
+            tool_results="tool" in self.source,
+            parts=typed and "is string" not in self.source,
+            thinking=tags_told(self.source),
+            switch="enable_thinking" in self.source,
+            effort="reasoning_effort" in self.source,
+        )
 
     @property
     def inserts(self) -> bool:

@@ -26,7 +26,14 @@ class Compiled(Protocol):
     """A template that can be run. Its methods raise InvalidRequest for what it is given, ModelFileError for itself."""
 
     @property
-    def facts(self) -> TemplateFacts: ...
+    def facts(self) -> TemplateFacts:
+        """Found by trying it."""
+        ...
+
+    @property
+    def told(self) -> TemplateFacts:
+        """What its text says of itself; nothing is run."""
+        ...
 
     @property
     def inserts(self) -> bool:

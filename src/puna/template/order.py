@@ -1,6 +1,6 @@
 """What a cell of the cage is asked, and how it answers. Pure.
 
-An order is one of four jobs on one template, as `marshal` writes it: the cell runs the same Python, and it alone reads
+An order is one of five jobs on one template, as `marshal` writes it: the cell runs the same Python, and it alone reads
 that. An answer comes from a process that ran a stranger's program: it is a letter and a text or JSON of a known shape,
 and whatever else it may be, it is only read as that.
 """
@@ -20,7 +20,7 @@ from puna.template.facts import CallSyntax, TemplateFacts, ThinkTags
 from puna.template.languages import TemplateKey
 from puna.types import JsonObject
 
-Errand: TypeAlias = Literal["open", "check", "render", "insert"]
+Errand: TypeAlias = Literal["open", "read", "check", "render", "insert"]
 
 HEAD = struct.Struct("<Q")
 """Before an order and before an answer: how many bytes it has."""
@@ -40,7 +40,7 @@ _LETTERS = {kind: letter for letter, kind in _ERRORS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What is known of a template once it was compiled and tried."""
+    """What is known of a template once it was compiled and tried, or read."""
 
     facts: TemplateFacts
     inserts: bool

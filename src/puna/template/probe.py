@@ -95,15 +95,26 @@ class _Trial:
 
 
 def _tags(source: str, trial: _Trial, user: JsonObject, parts: bool, read: ThinkTags | None) -> ThinkTags | None:
-    """Those that it writes around a thought; else those that it is `read` to; else known ones that it closes.
+    """Those that it writes around a thought; else those that its text says."""
+    if _writes_harmony(source):
+        return HARMONY
+    return _cleaned(_seen_tags(trial, user, parts), _closed(source)) or tags_told(source, read)
+
+
+def tags_told(source: str, read: ThinkTags | None = None) -> ThinkTags | None:
+    """What a template's text says of thinking: the tags that it is `read` to write, else known ones that it closes.
 
     A template that only strips old thinking shows by that what its model writes.
     """
-    if "<|channel|>" in source and "<|message|>" in source:
-        return HARMONY
-    seen = _seen_tags(trial, user, parts)
-    known = [tags for tags in KNOWN_TAGS if tags.close in source]
-    return _cleaned(seen, known) or read or next(iter(known), None)
+    return HARMONY if _writes_harmony(source) else read or next(iter(_closed(source)), None)
+
+
+def _writes_harmony(source: str) -> bool:
+    return "<|channel|>" in source and "<|message|>" in source
+
+
+def _closed(source: str) -> list[ThinkTags]:
+    return [tags for tags in KNOWN_TAGS if tags.close in source]
 
 
 def _seen_tags(trial: _Trial, user: JsonObject, parts: bool) -> ThinkTags | None:

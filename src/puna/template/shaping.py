@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic_core import from_json
 
 from puna.errors import InvalidRequest
-from puna.template.facts import TemplateFacts
+from puna.template.facts import TemplateFacts, Trust
 from puna.types import MEDIA_MARKER, AudioPart, ImagePart, JsonObject, JsonValue, Message, TextPart, Tool, ToolCall
 
 RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "bos_token", "eos_token"})
@@ -47,6 +47,10 @@ class TakesMessages(Protocol):
 
     @property
     def facts(self) -> TemplateFacts: ...
+
+    @property
+    def trust(self) -> Trust:
+        return "known"
 
     def render_json(
         self,

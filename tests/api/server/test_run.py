@@ -18,12 +18,12 @@ from fakes.waiting import until
 
 
 @contextmanager
-def started(tmp_path: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def started(tmp_path: Path, *, code: str = "", **environment: str) -> Iterator[subprocess.Popen[str]]:
     script = tmp_path / "script.json"
     script.write_text('{"default": {"text": "Hi."}}')
     variables = {"PUNA_MODELS": str(tmp_path / "models"), "PUNA_ENGINE": "scripted", "PUNA_SCRIPT": str(script)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "puna", "serve"],
+        [sys.executable, *(("-c", code) if code else ("-m", "puna")), "serve"],
         env={"HOME": str(tmp_path)} | variables | environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -56,6 +56,27 @@ def test_one_line_when_ready_and_an_orderly_end(tmp_path, number, status):
             assert process.wait(10) == status
             assert process.stderr
             assert "Traceback" not in process.stderr.read()
+
+
+STUCK = """
+import threading
+import puna.server.run as run
+from puna.cli.main import main
+from puna.lane import in_jobs, in_lane
+run.LIMIT_SECONDS = 1.0
+in_jobs.begin(threading.Event().wait)  # as one that waits for a disk that does not answer
+in_lane.begin(threading.Event().wait)
+main()
+"""
+
+
+def test_it_ends_in_time_whatever_its_threads_wait_for(tmp_path):
+    with started(tmp_path, code=STUCK, PUNA_HOST="127.0.0.1:0") as process:
+        ready_url(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr
+        assert "work was still under way" in process.stderr.read()
 
 
 def test_models_that_the_settings_name_are_loaded_at_the_start(tmp_path):

@@ -15,6 +15,7 @@ from fakes.gguf_files import CHATML
 from puna.errors import InvalidRequest, ModelFileError, TemplateTooCostly
 from puna.template.cage import Cage
 from puna.template.cell import ROOM
+from puna.template.gotemplate import GoTemplate
 from puna.template.jinja import JinjaTemplate
 from puna.template.languages import TemplateKey
 from puna.types import Message, Tool
@@ -135,6 +136,51 @@ def test_a_good_template_does_not_wait_for_one_on_trial(cage):
         assert not held.done()
         os.kill(slow.process.pid, signal.SIGCONT)
         assert "never seen" in held.result(30)
+
+
+def test_what_a_request_brings_is_read_and_not_tried(cage):
+    """It has a process of its own, which no other template waits for; and what it says of itself counts."""
+    known = cage.open(GOOD)
+    with ThreadPoolExecutor(1) as threads:
+        third = cage._cells[2]
+        third.start()
+        assert third.process is not None
+        os.kill(third.process.pid, signal.SIGSTOP)
+        held = threads.submit(lambda: cage.read(TemplateKey("go", "{{ .System }}|{{ .Prompt }}")))
+        for number in range(20):
+            assert known.render([USER]) == JinjaTemplate(CHATML).render([USER])
+            assert used(cage, TemplateKey("jinja", f"{number}{{{{ messages[0].content }}}}")) == f"{number}Hi"
+        assert not held.done()
+        os.kill(third.process.pid, signal.SIGCONT)
+        brought = held.result(30)
+    assert (brought.trust, known.trust) == ("brought", "known")
+    assert brought.render([Message.of("system", "S"), USER]) == "S|Hi"
+    # Its text would be refused if it were run; reading it costs nothing of that.
+    slow = cage.read(TemplateKey("go", GO["ranges"]))
+    assert slow.facts.user
+    with pytest.raises(TemplateTooCostly):
+        slow.render([USER])
+    assert cage.open(GOOD).trust == "known"
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("{{ .Prompt }}", True),
+        ("{{ range .Messages }}{{ .Role }}: {{ .Content }}{{ end }}", True),
+        ("{{ range .Messages }}{{ json . }}{{ end }}", True),
+        ("{{ json .Messages }}", True),
+        ("{{ with .Prompt }}{{ . }}{{ end }}", True),
+        ("{{ $all := .Prompt }}{{ $all }}", True),
+        ('{{ define "a" }}{{ .Prompt }}{{ end }}{{ template "a" . }}', True),
+        ("{{ .System }}", False),
+        ("{{ range .Messages }}{{ .Role }}{{ end }}", False),
+        ("{{ if .Prompt }}{{ .System }}{{ end }}", False),
+    ],
+)
+def test_a_go_template_says_whether_it_shows_what_a_user_says(source, shown):
+    template = GoTemplate(source)
+    assert (template.told.user, template.facts.user) == (shown, shown)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 from urllib.parse import unquote
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp
 
 from puna.create import CreateRequest, check_request, create
 from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, ModelNotFound, NotFound, PunaError
-from puna.lane import in_hashing, while_waiting
+from puna.lane import in_hashing, in_uploads, on_trial, while_taking
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.parameters import options_from_json
@@ -79,7 +80,7 @@ class TransferRoutes:
     async def create(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, CreateBody, strict=self._strict)
         wanted = create_request(body)
-        await while_waiting(lambda: check_request(wanted, self._cage))
+        await on_trial(lambda: check_request(wanted, self._cage))
         _, ignored = options_from_json(wanted.parameters, param="parameters")
         report.ignore(f"parameters.{name}" for name in ignored)
         steps = create(wanted, self._library, self._sources, self._cage, local=is_local(request))
@@ -132,9 +133,9 @@ class TransferRoutes:
             async for data in request.stream():
                 block += data
                 if len(block) >= _BLOCK:
-                    await asyncio.to_thread(writer.write, bytes(block))
+                    await in_uploads(partial(writer.write, bytes(block)))
                     block.clear()
-            await asyncio.to_thread(writer.write, bytes(block))
+            await in_uploads(partial(writer.write, bytes(block)))
 
     async def _take_local(self, request: Request, path: Path, digest: Digest) -> None:
         """Take a file by its path, so that no second copy is made.
@@ -145,9 +146,9 @@ class TransferRoutes:
         if not is_local(request):
             raise Forbidden(f"{LOCAL_FILE} is only for programs on this machine")
         try:
-            if not path.is_absolute() or not await asyncio.to_thread(path.is_file):
+            if not path.is_absolute():
                 raise NotFound(path.name)
-            await asyncio.to_thread(lambda: self._library.blobs.add_file(path, expected=digest))
+            await while_taking(lambda left: self._library.blobs.add_file(path, stop_when(left), expected=digest))
         except (PunaError, OSError, ValueError) as error:
             raise InvalidRequest(
                 "this file cannot be taken from where it is: send its bytes", param=LOCAL_FILE, code="local_file"
@@ -257,10 +258,10 @@ async def _last(steps: AsyncGenerator[Progress, None]) -> JsonObject:
 @asynccontextmanager
 async def _writing(writer: BlobWriter) -> AsyncIterator[BlobWriter]:
     """A BlobWriter whose beginning and end, which wait for the disk, are in a thread."""
-    await asyncio.to_thread(writer.__enter__)
+    await in_uploads(writer.__enter__)
     try:
         yield writer
     except BaseException as error:
-        await asyncio.to_thread(writer.__exit__, type(error), error, error.__traceback__)
+        await in_uploads(partial(writer.__exit__, type(error), error, error.__traceback__))
         raise
-    await asyncio.to_thread(writer.__exit__, None, None, None)
+    await in_uploads(partial(writer.__exit__, None, None, None))

@@ -18,6 +18,7 @@ from yarl import URL
 
 from puna.addresses import check_public
 from puna.errors import InvalidRequest
+from puna.lane import in_lane
 from puna.server.media import MAX_IMAGE, check_image
 
 FETCH_SECONDS = 15.0
@@ -29,7 +30,7 @@ async def fetch_image(url: str, param: str, *, private: bool = False) -> bytes:
     try:
         async with _session(private) as session:
             data = await _follow(session, URL(url))
-        return await asyncio.to_thread(check_image, data, param)
+        return await in_lane(lambda: check_image(data, param))
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
         cause = str(error) or type(error).__name__
         raise InvalidRequest(

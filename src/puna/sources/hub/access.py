@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from puna.plainfile import read_plain
 from puna.settings import SettingError
 
 HOSTS = frozenset({"hf.co", "huggingface.co"})
@@ -72,13 +73,16 @@ def _root(environment: Mapping[str, str], home: Path | None) -> Path | None:
     return None if home is None else home / ".cache" / "huggingface"
 
 
+MAX_TOKEN_BYTES = 65536
+
+
 def _token(environment: Mapping[str, str], root: Path | None) -> HubToken | None:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if value := _clean(environment.get(name, "")):
             return HubToken(value, name)
     path = _path(environment, "HF_TOKEN_PATH") or (None if root is None else root / "token")
     try:
-        value = "" if path is None else _clean(path.read_text(encoding="utf-8"))
+        value = "" if path is None else _clean(read_plain(path, MAX_TOKEN_BYTES).decode())
     except (OSError, ValueError):
         return None
     return HubToken(value, str(path)) if value else None

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.model.digest import Digest
+from puna.plainfile import read_plain
 from puna.sources.hub.repository import RepoFile, Repository, safe
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REVISION = re.compile(r"[0-9a-f]{40}")
+
+
+_MAX_REF_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Cached:
     def repository(self, reference: str = "main") -> Repository | None:
         """What is there of the revision that a branch stood at when it was last asked for; None: nothing."""
         try:
-            revision = (self.directory / "refs" / reference).read_text(encoding="utf-8").strip()
+            revision = read_plain(self.directory / "refs" / reference, _MAX_REF_BYTES).decode().strip()
         except (OSError, ValueError):
             return None
         root = self.directory / "snapshots" / revision

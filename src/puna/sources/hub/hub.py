@@ -37,6 +37,7 @@ from puna.model.manifest import (
 from puna.model.model import config_of, media_type_of
 from puna.model.name import Name
 from puna.model.shards import together
+from puna.plainfile import read_plain
 from puna.sources.download import download
 from puna.sources.hub.access import HOSTS, HubAccess, access
 from puna.sources.hub.api import MAX_TEXT_BYTES, HubApi
@@ -183,7 +184,7 @@ class Hub:
         if path is None:
             raise SourceUnreachable(f"{file.path} of {found.repository.id} is not in the hub's cache")
         with store_errors(f"reading {file.path} in the hub's cache"):
-            return path.read_bytes()
+            return read_plain(path, MAX_TEXT_BYTES)
 
 
 def _title(name: Name) -> str:

@@ -13,8 +13,9 @@ import re
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from puna.errors import SourceError, SourceNotFound, StoreError
 from puna.types import Progress
@@ -26,6 +27,26 @@ _NEWEST = re.compile(r"[A-Za-z0-9._-]+ \((\S+)\)$")
 """Of 'pip index versions': the project, and its newest version."""
 _UNIT = {"bytes": 1, "kB": 1_000, "MB": 1_000_000, "GB": 1_000_000_000}
 _UNREACHABLE = ("Connection", "connection broken", "Max retries exceeded", "timed out", "SSLError", "ProxyError")
+
+
+class _Turns:
+    """Who may run a pip now, of those that share an event loop."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+    def here(self) -> asyncio.Semaphore:
+        return self._by_loop.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._at_once))
+
+
+DOWNLOADS = 4
+"""Pips that fetch at once; each takes some 50 MB of memory. Whoever asks for more waits."""
+
+QUESTIONS = 2
+"""Pips that only ask the index."""
+
+_downloads, _questions = _Turns(DOWNLOADS), _Turns(QUESTIONS)
 
 
 def pip_command() -> tuple[str, ...]:
@@ -75,6 +96,23 @@ async def download(
     (rounded) when it begins: `on_total` hears of it then, and may raise to end the work. SourceNotFound or SourceError
     carry the essence of what pip said. Leaving early kills pip.
     """
+    status, turn = f"pulling {requirement.replace('==', ' ')}", _downloads.here()
+    if turn.locked():
+        yield Progress(f"{status}: waiting for other packages")
+    async with turn, aclosing(_download(requirement, directory, digest, total, command, on_total, status)) as steps:
+        async for progress in steps:
+            yield progress
+
+
+async def _download(
+    requirement: str,
+    directory: Path,
+    digest: str,
+    total: int | None,
+    command: Sequence[str] | None,
+    on_total: Callable[[str, int], None],
+    status: str,
+) -> AsyncGenerator[Progress, None]:
     wheels, scratch = directory / "wheels", directory / "scratch"
     wheels.mkdir()
     scratch.mkdir()
@@ -90,7 +128,6 @@ async def download(
     output = _Output(total)
     reading = asyncio.create_task(output.read(process.stdout))
     try:
-        status = f"pulling {requirement.replace('==', ' ')}"
         told = total
         while not reading.done():
             await asyncio.wait({reading}, timeout=_SAMPLE_SECONDS)
@@ -113,6 +150,11 @@ async def reach(requirement: str, *, seconds: float = 20.0, command: Sequence[st
 
     The errors of `download`.
     """
+    async with _questions.here():
+        return await _reach(requirement, seconds, command)
+
+
+async def _reach(requirement: str, seconds: float, command: Sequence[str] | None) -> str:
     package, _, version = requirement.partition("==")
     process = await asyncio.create_subprocess_exec(
         *(pip_command() if command is None else command),

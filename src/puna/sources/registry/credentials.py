@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from puna.errors import SourceError
+from puna.plainfile import read_plain
 from puna.sources.registry.endpoint import DOCKER_HUB
 from puna.types import JsonObject
 
@@ -64,8 +65,7 @@ class Credentials:
             yield "DOCKER_AUTH_CONFIG", _object("DOCKER_AUTH_CONFIG", given)
         for path in self._paths():
             try:
-                with path.open("rb") as file:
-                    text = file.read(_MAX_BYTES).decode("utf-8", "replace")
+                text = read_plain(path, _MAX_BYTES).decode("utf-8", "replace")
             except OSError:
                 continue
             yield str(path), _object(str(path), text)

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from puna.errors import SourceError
+from puna.plainfile import read_plain
 
 _MAX_BYTES = 64 * 1024
 _EMPTY = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
@@ -58,8 +59,7 @@ def load_key(theirs: Sequence[Path], own: Path | None) -> SigningKey:
 
 def _read(path: Path) -> Ed25519PrivateKey:
     try:
-        with path.open("rb") as file:
-            key = load_ssh_private_key(file.read(_MAX_BYTES), password=None)
+        key = load_ssh_private_key(read_plain(path, _MAX_BYTES), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SourceError(f"the key {path} cannot be read: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):

@@ -1,10 +1,13 @@
+import asyncio
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from fakes.waiting import turns_until
 from puna.errors import SourceError, SourceNotFound, StoreError
-from puna.sources.packages.pip_client import download_arguments, failure, pip_command
+from puna.sources.packages.pip_client import DOWNLOADS, download, download_arguments, failure, pip_command
 
 
 def test_only_wheels_and_no_dependencies() -> None:
@@ -48,3 +51,28 @@ def test_essence(lines: list[str], kind: type[Exception], words: str) -> None:
     error = failure("x", lines)
     assert type(error) is kind
     assert words in str(error)
+
+
+WAITS = "import sys; sys.stdin.read()  # a pip whose index never answers"
+
+
+async def test_a_hundred_pulls_start_few_processes(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def pull(number: int) -> None:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        command = (sys.executable, "-S", "-c", WAITS)
+        async for step in download(f"p{number}", directory, digest="d", command=command):
+            told.append(step.status)  # noqa: PERF401 - each as it comes
+
+    def pips() -> int:
+        return sum(WAITS in child.cmdline() for child in psutil.Process().children())
+
+    pulls = [asyncio.create_task(pull(number)) for number in range(100)]
+    await turns_until(lambda: len(told) == 100 - DOWNLOADS and pips() == DOWNLOADS, 30, "few pips")
+    assert all("waiting for other packages" in status for status in told)
+    for one in pulls:
+        one.cancel()
+    await asyncio.gather(*pulls, return_exceptions=True)
+    assert pips() == 0
