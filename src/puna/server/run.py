@@ -23,7 +23,7 @@ from puna import __version__
 from puna.engine.engine import Engine
 from puna.errors import PunaError, StoreError
 from puna.inference import Inference
-from puna.lane import begin_job, gone, in_hashing, take_short_turns
+from puna.lane import gone, in_hashing, in_jobs, take_short_turns
 from puna.model.model import Model
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
@@ -157,7 +157,7 @@ async def parts(
         ):
             inference = Inference(library, scheduler, settings, cage)
             # The first list of a store that another program filled reads all of it: before anybody waits for it.
-            listing = begin_job(library.survey) if prune else None
+            listing = in_jobs.begin(library.survey) if prune else None
             try:
                 yield Services(settings, library, sources, scheduler, inference, cage, metrics, state)
             finally:
