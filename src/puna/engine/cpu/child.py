@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from puna.engine import leash
 from puna.engine.cpu.loaded import ModelParts, load
-from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Shutdown, Told, Weigh
+from puna.engine.cpu.loop import Cancel, Count, Generate, Loop, Score, Settle, Shutdown, Told, Weigh
 from puna.engine.cpu.memory import give_back
 from puna.engine.cpu.protocol import (
     SOCKET,
@@ -27,6 +27,7 @@ from puna.engine.cpu.protocol import (
     AskGenerate,
     AskMessage,
     AskScore,
+    AskSettle,
     AskTokenize,
     AskWeigh,
     Failed,
@@ -71,7 +72,7 @@ def main() -> int:
 def serve(loaded: ModelParts, connection: socket.socket) -> None:
     """Until the server goes away."""
     speaker = Speaker(loaded)
-    loop = Loop(loaded.model, loaded.cache, loaded.limits, speaker.tell, pace=loaded.pace)
+    loop = Loop(loaded.model, loaded.cache, loaded.limits, speaker.tell, pace=loaded.pace, disk=loaded.disk)
 
     def speak() -> None:
         try:
@@ -129,6 +130,8 @@ class Speaker:
                 self._prepare(number, self._reply(number, lambda: self._loaded.detokenize(ids)))
             case AskCount(number):
                 loop.put(Count(number))
+            case AskSettle(number):
+                loop.put(Settle(number))
 
     def _prepare(self, number: int, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from puna.engine.cpu.protocol import (
     AskGenerate,
     AskMessage,
     AskScore,
+    AskSettle,
     AskTokenize,
     AskWeigh,
     Failed,
@@ -28,6 +30,7 @@ from puna.engine.cpu.protocol import (
 )
 from puna.engine.cpu.recruit import Spare
 from puna.engine.cpu.supported import Machine, here, why_not, why_not_machine
+from puna.engine.deposit import DEPOSIT
 from puna.engine.engine import Engine, ModelFacts, Opinion, lacking
 from puna.engine.memory import Estimate, estimate
 from puna.engine.process import ChildProcess
@@ -49,6 +52,9 @@ from puna.errors import LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsuppor
 from puna.model.markup import Markup
 from puna.settings import Settings
 from puna.types import Candidate
+
+SETTLING = 1.0
+"""Seconds, at most, that a runner may write what is to outlive it: others may wait for its memory."""
 
 SIGN_OF_LIFE = 2.0
 """Seconds, at most, between looks at whether a loading child still does something."""
@@ -115,6 +121,10 @@ class CpuEngine:
             cache_type=load.cache_type or "f16",
             speculation=settings.speculation,
             shards=[str(path.absolute()) for path in files.shards],
+            cache_memory=settings.cache_memory,
+            cache_disk=settings.cache_disk,
+            cache_dir=str(settings.cache_dir.absolute() / DEPOSIT) if settings.cache_dir else "",
+            content=files.digest,
         )
         recruit = await self._spare.take()
         child, link = recruit.child, recruit.link
@@ -124,7 +134,8 @@ class CpuEngine:
         except BaseException:
             await recruit.close()
             raise
-        return CpuRunner(child, link, _info(hello, load, child.pid, reason, speculation=settings.speculation))
+        info = _info(hello, load, child.pid, reason, speculation=settings.speculation)
+        return CpuRunner(child, link, info, settles=order.persists and not hello.trouble)
 
     async def prepare(self) -> None:
         """See `puna.engine.engine.Engine.prepare`: a child that has imported what it needs."""
@@ -141,6 +152,8 @@ def told(hello: Hello, load: LoadOptions, reason: str) -> str:
     notes = [reason] if reason else []
     if hello.cache_tokens < load.num_ctx * load.slots:
         notes.append(f"for lack of memory its requests share a cache of {hello.cache_tokens} tokens")
+    if hello.trouble:
+        notes.append(f"its conversations do not outlive it: {hello.trouble}")
     if load.num_batch is not None and load.num_batch > MOST_ROWS:
         notes.append(f"num_batch is {MOST_ROWS}, the most that it computes in a step")
     if ignored := [name for name in PROFILE.without_effect if getattr(load, name) is not None]:
@@ -193,10 +206,11 @@ async def _ready(child: ChildProcess, link: Link, limit: float) -> Hello:
 
 
 class CpuRunner:
-    """What was loaded, over its Link."""
+    """What was loaded, over its Link. `settles`: it has something to write before it ends."""
 
-    def __init__(self, child: ChildProcess, link: Link, info: RunnerInfo) -> None:
+    def __init__(self, child: ChildProcess, link: Link, info: RunnerInfo, *, settles: bool = False) -> None:
         self._child = child
+        self._settles = settles
         self._link = link
         self._info = info
         self._numbers = itertools.count(1)
@@ -265,6 +279,9 @@ class CpuRunner:
         self._child.kill(why)
 
     async def close(self) -> None:
+        if self._settles and not self.died.done():
+            with contextlib.suppress(PunaError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._ask(AskSettle(next(self._numbers))), SETTLING)
         self._link.close()
         await self._child.close()
         await self._link.gone

@@ -213,6 +213,20 @@ class Forward:
         blocks = self._cache.reshape(-1, self.bytes_per_block)
         blocks[target] = blocks[source]
 
+    def block(self, number: int) -> memoryview:
+        """The bytes of block `number` of the cache, of all its layers, where they are. ValueError as of `copy`."""
+        if self._cache is None:
+            raise ValueError("there is no cache: it is to be allocated first")
+        begin = number * self.bytes_per_block
+        return self._cache[begin : begin + self.bytes_per_block].data
+
+    def identity(self) -> tuple[object, ...]:
+        """All that decides, beside the model's files, which bytes a block of some tokens holds."""
+        model = self._assembly.model
+        ropes = [model.rope[number] for number in range(model.ropes)]
+        turns = tuple((ctypes.string_at(one.speeds, 4 * one.pairs).hex(), one.magnitude) for one in ropes)
+        return (library.digest(), model.cache_type, tuple(self._layer_blocks), turns)
+
     def choose(self, logits: NDArray[np.float32], orders: Sequence[Draw | Rate]) -> list[Outcome]:
         """A token of each order's row, by the threads that computed the rows. Errors as of Chooser."""
         if self._chooser is None:

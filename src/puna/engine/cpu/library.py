@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,12 @@ def opened(label: str) -> CDLL:
     if said != (ABI, label.partition("-")[0]):
         raise LoadFailed(f"the cpu engine's library {path.name} is not of this version of Puna: {_REMEDY}")
     return library
+
+
+def digest(name: str | None = None) -> str:
+    """Of the library that `load` takes: of its very bytes. Errors as of `load`."""
+    path = _BUILT / f"{variant() if name is None else name}{_SUFFIX}"
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def _built() -> list[str]:

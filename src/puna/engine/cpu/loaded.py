@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+import puna
 from puna.engine.cpu.cache import Cache, capacity_for
 from puna.engine.cpu.check import check_numbers
+from puna.engine.cpu.disk import Disk
 from puna.engine.cpu.forward import Forward
 from puna.engine.cpu.library import variant
 from puna.engine.cpu.lists import ByteTexts
-from puna.engine.cpu.loop import Census, LoopLimits
+from puna.engine.cpu.loop import Census, LoopLimits, Settled
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import SMALLEST
-from puna.engine.cpu.profile import MOST_ROWS
+from puna.engine.cpu.profile import BITS, MOST_ROWS
 from puna.engine.cpu.protocol import Hello, Load, ReplyBody
 from puna.engine.cpu.sampler import Drawn
 from puna.engine.cpu.stream import Scored, StreamEvent
 from puna.engine.cpu.tokenizer import Tokenizer
+from puna.engine.deposit import Deposit, DepositError, kind_of
 from puna.engine.runner import Token
 from puna.errors import InvalidRequest
 from puna.model.shards import read_whole
@@ -43,6 +46,7 @@ class ModelParts:
     pace: Pace
     pieces: ByteTexts
     hello: Hello
+    disk: Disk | None = None
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return self.tokenizer.encode(text, special=special, bos=bos)
@@ -60,7 +64,7 @@ class ModelParts:
 
         return Grammars(TokenTable(self.pieces, self.tokenizer.control, self.tokenizer.eos))
 
-    def answer(self, event: StreamEvent | Census) -> ReplyBody:
+    def answer(self, event: StreamEvent | Census | Settled) -> ReplyBody:
         """What the loop told, in the words of the protocol."""
         match event:
             case Drawn(token, logprob, top):
@@ -69,6 +73,8 @@ class ModelParts:
                 return [(drawn.logprob or 0.0, self._candidates(drawn.top)) for drawn in tokens]
             case Census(running, waiting, open_, capacity):
                 return [running, waiting, open_, capacity]
+            case Settled():
+                return []
             case _:
                 return event
 
@@ -100,9 +106,17 @@ def load(order: Load) -> ModelParts:
         left = min(left, order.memory - psutil.Process().memory_info().rss)
     size, states = model.block_size, order.slots if model.bytes_per_state else 0
     left -= states * model.bytes_per_state
-    blocks = capacity_for(order.num_ctx, order.slots, block_size=size, bytes_per_block=model.bytes_per_block, left=left)
+    blocks = capacity_for(
+        order.num_ctx,
+        order.slots,
+        block_size=size,
+        bytes_per_block=model.bytes_per_block,
+        left=left,
+        most=order.cache_memory,
+    )
     model.allocate(blocks, states)
     check_numbers(model)
+    disk, trouble = _disk(order, model)
     return ModelParts(
         model=model,
         tokenizer=tokenizer,
@@ -127,8 +141,21 @@ def load(order: Load) -> ModelParts:
             cache_tokens=blocks * size,
             memory=psutil.Process().memory_info().rss,
             markup=tokenizer.markup,
+            trouble=trouble,
         ),
+        disk=disk,
     )
+
+
+def _disk(order: Load, model: Forward) -> tuple[Disk | None, str]:
+    """What is on the disk of its cache; or None, and why, if there was to be something."""
+    if not order.persists:
+        return None, ""
+    kind = kind_of((puna.__version__, BITS, order.content, *model.identity()))
+    try:
+        return Disk(Deposit(Path(order.cache_dir), kind, order.cache_disk)), ""
+    except DepositError as error:
+        return None, str(error)
 
 
 def cores() -> int:

@@ -17,9 +17,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.engine.cpu.backlog import Backlog, Touch
 from puna.engine.cpu.batch import Batch, ForwardPass, batch
-from puna.engine.cpu.cache import Cache, WaitReason, blocks_for
+from puna.engine.cpu.cache import Cache, WaitReason, blocks_for, nowhere
 from puna.engine.cpu.choice import Draw, Outcome, Rate
+from puna.engine.cpu.disk import Disk
 from puna.engine.cpu.pace import Pace
 from puna.engine.cpu.plan import Span, plan
 from puna.engine.cpu.sampler import check
@@ -86,13 +88,43 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """Write to the disk what is not there yet, and tell that with Settled. No more work is to come."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All that could be written is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksRead:
+    """The disk has given so many of the blocks that a stream found there."""
+
+    stream: Stream
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWritten:
+    """The disk has taken a block, or cannot."""
+
+    well: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """End the thread."""
 
 
 Work: TypeAlias = Generate | Score | Weigh
-Order: TypeAlias = Work | Cancel | Count | Shutdown
-Told: TypeAlias = "list[tuple[int, StreamEvent | Census]]"
+Order: TypeAlias = Work | Cancel | Count | Settle | BlocksRead | BlockWritten | Shutdown
+Told: TypeAlias = "list[tuple[int, StreamEvent | Census | Settled]]"
+
+REST = 1.0
+"""Seconds without work after which blocks are written: who has read an answer may ask again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +156,7 @@ class Loop:
         tell: Callable[[Told], None],
         *,
         pace: Pace | None = None,
+        disk: Disk | None = None,
     ) -> None:
         if blocks_for(limits.num_ctx, cache.block_size) > cache.capacity:
             holds = cache.capacity * cache.block_size
@@ -137,6 +170,12 @@ class Loop:
         self._inbox: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._waiting: deque[Stream] = deque()
         self._running: list[Stream] = []
+        self._fetching: list[Stream] = []
+        self._disk = disk
+        self._backlog = Backlog()
+        self._writing = False
+        self._settling: list[int] = []
+        self._worked = 0.0
         self._told: Told = []
         self._masks = ThreadPoolExecutor(1, "masks")
 
@@ -151,16 +190,18 @@ class Loop:
     def run(self) -> None:
         """Work until told to stop; with nothing to do, wait for an order. An error of the model ends it."""
         try:
-            while self.read(wait=not (self._running or self._waiting)):
+            # Who waits beside those that the disk is read for has been looked at, and will be again when that is done.
+            while self.read(wait=not self._running and (bool(self._fetching) or not self._waiting)):
                 self.step()
+                self.write_behind()
         finally:
             self._masks.shutdown()
 
     def read(self, *, wait: bool = False) -> bool:
-        """Take in all orders that are there, or wait for one. False: stop."""
+        """Take in all orders that are there, or wait for one, or until blocks may be written. False: stop."""
         try:
             while True:
-                order = self._inbox.get(block=wait)
+                order = self._inbox.get(block=wait, timeout=self._rest() if wait else None)
                 wait = False
                 if isinstance(order, Shutdown):
                     return False
@@ -188,15 +229,53 @@ class Loop:
         self._flush()
         return True
 
+    def write_behind(self) -> None:
+        """Have the next block written, if it is time: one at once, and only its copy is made in this thread."""
+        disk = self._disk
+        if disk is None or self._writing or not (self._settling or self._rest() == 0):
+            return
+        while (todo := self._backlog.next(disk.has, self._cache.find)) is not None:
+            if isinstance(todo, Touch):
+                disk.touch(todo.keys)
+                continue
+            self._writing = True
+            disk.write(todo.key, bytes(self._model.block(todo.block)), lambda well: self.put(BlockWritten(well)))
+            return
+        self._told += [(number, Settled()) for number in self._settling]
+        self._settling.clear()
+        self._flush()
+
     # ----------------------------------------------------------------------------------------------------- its parts
 
-    def _obey(self, order: Work | Cancel | Count) -> None:
+    def _rest(self) -> float | None:
+        """Seconds until blocks may be written; None: there are none, or something is to be done before."""
+        busy = self._running or self._waiting or self._fetching or self._writing
+        if self._disk is None or busy or not self._backlog:
+            return None
+        return max(self._worked + REST - time.monotonic(), 0.0)
+
+    def _obey(self, order: Work | Cancel | Count | Settle | BlocksRead | BlockWritten) -> None:
         if isinstance(order, Cancel):
             self._waiting = deque(stream for stream in self._waiting if stream.number != order.number)
             self._remove(lambda stream: stream.number == order.number)
+            for stream in self._fetching:
+                stream.ended |= stream.number == order.number
+        elif isinstance(order, BlocksRead):
+            self._start_read(order.stream, order.blocks)
+        elif isinstance(order, BlockWritten):
+            self._writing = False
+            if not order.well:
+                self._backlog.give_up()
+        elif isinstance(order, Settle):
+            for stream in self._running:
+                self._note(stream)
+            if self._disk is None:
+                self._told.append((order.number, Settled()))
+            else:
+                self._settling.append(order.number)
         elif isinstance(order, Count):
             cache = self._cache
-            census = Census(len(self._running), len(self._waiting), cache.open, cache.capacity)
+            census = Census(len(self._running) + len(self._fetching), len(self._waiting), cache.open, cache.capacity)
             self._told.append((order.number, census))
         else:
             try:
@@ -240,20 +319,51 @@ class Loop:
     def _admit(self) -> None:
         """Start who can, oldest first. Who waits for room lets nobody pass; who waits for a shared prompt does."""
         left: deque[Stream] = deque()
-        while self._waiting and len(self._running) < self._limits.slots:
+        stored = nowhere if self._disk is None else self._disk.has
+        while self._waiting and len(self._running) + len(self._fetching) < self._limits.slots:
             stream = self._waiting.popleft()
-            reason = stream.admit(self._cache)
+            reason = stream.admit(self._cache, stored)
             if reason is None:
-                if stream.table.copied is not None:
-                    self._model.copy(*stream.table.copied)
-                if self._states is not None:
-                    stream.holding = self._states.open(stream.tokens, stream.done)
-                self._running.append(stream)
+                if stream.table.stored:
+                    self._fetch(stream)
+                else:
+                    self._start(stream)
                 continue
             left.append(stream)
             if reason is WaitReason.ROOM:
                 break
         self._waiting.extendleft(reversed(left))
+
+    def _start(self, stream: Stream) -> None:
+        if stream.table.copied is not None:
+            self._model.copy(*stream.table.copied)
+        if self._states is not None:
+            stream.holding = self._states.open(stream.tokens, stream.done)
+        self._running.append(stream)
+
+    def _fetch(self, stream: Stream) -> None:
+        """Have its blocks read into the places where they would be computed, while others go on."""
+        assert self._disk is not None
+        table = stream.table
+        begin, end = table.published, table.published + table.stored
+        self._cache.extend(table, end * self._cache.block_size)
+        rooms = [self._model.block(block) for block in table.blocks[begin:end]]
+        self._fetching.append(stream)
+        self._disk.read(table.keys[begin:end], rooms, lambda blocks: self.put(BlocksRead(stream, blocks)))
+
+    def _start_read(self, stream: Stream, blocks: int) -> None:
+        """What has not come is computed, like anything else."""
+        self._fetching.remove(stream)
+        stream.fetched(blocks, self._cache)
+        if stream.ended:  # nobody waits for it any more, and now nobody writes into its blocks either
+            stream.release(self._cache)
+        else:
+            self._start(stream)
+
+    def _note(self, stream: Stream) -> None:
+        """Its whole blocks are to be on the disk. Of a text that was scored they are not: that is not asked again."""
+        if self._disk is not None and not stream.scored:
+            self._backlog.note(tuple(stream.table.keys[: stream.table.published]))
 
     def _budget(self) -> int:
         return self._pace.budget(sum(stream.decoding for stream in self._running))
@@ -309,6 +419,8 @@ class Loop:
     def _remove(self, over: Callable[[Stream], bool]) -> None:
         for stream in [stream for stream in self._running if over(stream)]:
             self._running.remove(stream)
+            self._worked = time.monotonic()
+            self._note(stream)
             stream.release(self._cache)
             if self._states is not None and stream.holding is not None:
                 self._states.close(stream.holding, stream.tokens)

@@ -38,6 +38,8 @@ class Load:
 
     `shards`: the files after the first, where the weights are in several. `memory`: bytes that it may take in all, 0:
     what the system has free. `cache_type`: what the cache is kept as. `speculation`: whether next tokens are guessed.
+    `cache_memory`: bytes that the cache may take, 0: as many as it may have. `cache_disk`: bytes that the caches of all
+    models may take in `cache_dir`, 0: none. `content`: the digest of the model.
     """
 
     weights: str
@@ -49,13 +51,23 @@ class Load:
     cache_type: str = "f16"
     speculation: bool = True
     shards: Sequence[str] = ()
+    cache_memory: int = 0
+    cache_disk: int = 0
+    cache_dir: str = ""
+    content: str = ""
+
+    @property
+    def persists(self) -> bool:
+        """Something of its cache is to outlive it."""
+        return bool(self.cache_disk and self.cache_dir and self.content)
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The child's first word: it is ready. `cache_tokens`: how many its cache holds, for all requests together.
 
-    `version`: of what computes. `markup`: control tokens' ids by their texts.
+    `version`: of what computes. `markup`: control tokens' ids by their texts. `trouble`: why its cache is not on the
+    disk, though it was to be.
     """
 
     version: str
@@ -67,6 +79,7 @@ class Hello:
     cache_tokens: int
     memory: int
     markup: Mapping[str, int]
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +143,16 @@ class AskCancel:
     number: int
 
 
-AskMessage: TypeAlias = AskGenerate | AskScore | AskWeigh | AskTokenize | AskDetokenize | AskCount | AskCancel
+@dataclass(frozen=True, slots=True)
+class AskSettle:
+    """Write to the disk what is to be kept; no more work is to come. Answered with an empty list when that is done."""
+
+    number: int
+
+
+AskMessage: TypeAlias = (
+    AskGenerate | AskScore | AskWeigh | AskTokenize | AskDetokenize | AskCount | AskCancel | AskSettle
+)
 
 _ASKS: dict[str, type[AskMessage]] = {
     "generate": AskGenerate,
@@ -140,6 +162,7 @@ _ASKS: dict[str, type[AskMessage]] = {
     "detokenize": AskDetokenize,
     "count": AskCount,
     "cancel": AskCancel,
+    "settle": AskSettle,
 }
 _NAMES = {kind: name for name, kind in _ASKS.items()}
 

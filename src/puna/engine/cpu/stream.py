@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from puna.engine.cpu.cache import BlockKey, Cache, Table, WaitReason, block_keys, end_key
+from puna.engine.cpu.cache import BlockKey, Cache, OnDisk, Table, WaitReason, block_keys, end_key, nowhere
 from puna.engine.cpu.choice import Draw, Rate
 from puna.engine.cpu.guess import Guesser
 from puna.engine.cpu.history import History
@@ -76,7 +76,7 @@ class Stream:
         self.tokens = list(tokens)
         self.prompt = len(tokens)
         self.room = room
-        self.done = 0
+        self.done = self._cached = 0
         self.ended = False
         self.holding: Holding | None = None
         self._keys: list[BlockKey] | None = None
@@ -88,19 +88,24 @@ class Stream:
         assert self._table is not None, "not admitted"
         return self._table
 
-    def admit(self, cache: Cache) -> WaitReason | None:
-        """Take a place in the cache; or why not now."""
+    def admit(self, cache: Cache, stored: OnDisk = nowhere) -> WaitReason | None:
+        """Take a place in the cache; or why not now. What is stored is to be `fetched` before anything is computed."""
         if self._keys is None and not self.scored:
             self._keys = block_keys(self.tokens, cache.block_size)
             self._end_key = end_key(self.tokens, cache.block_size, self._keys)
         # A token at least is left to be computed: the one whose row is wanted. Of a scored text every row is.
         findable = 0 if self.scored else self.prompt - 1
-        table = cache.admit(self.tokens, self._keys or (), self.room, findable, self._end_key)
+        table = cache.admit(self.tokens, self._keys or (), self.room, findable, self._end_key, stored)
         if isinstance(table, WaitReason):
             return table
         self._table = table
-        self.done = table.found
+        self.done = self._cached = table.found
         return None
+
+    def fetched(self, blocks: int, cache: Cache) -> None:
+        """So many of the blocks that are stored have come."""
+        self.done = self._cached = self.done + blocks * cache.block_size
+        cache.publish(self.table, self.tokens, self.done)
 
     def release(self, cache: Cache) -> None:
         """Give the place back, if there is one."""
@@ -157,15 +162,13 @@ class Generation(Stream):
         self._history = History(prompt, self.room + 1)
         self._limit = limit
         self._eos = eos
-        self._cached = self._started = self._first = 0
+        self._started = self._first = 0
         # Mirostat learns from every draw: a draw that does not count would change those that do.
         self._guesser = Guesser(self.tokens, prediction) if guesses and not sampling.mirostat else None
 
-    def admit(self, cache: Cache) -> WaitReason | None:
+    def admit(self, cache: Cache, stored: OnDisk = nowhere) -> WaitReason | None:
         self._started = time.perf_counter_ns()
-        reason = super().admit(cache)
-        self._cached = self.done
-        return reason
+        return super().admit(cache, stored)
 
     def guesses(self, most: int, price: float) -> tuple[int, ...]:
         """What may come after its last token, `most` tokens at most. `price`: what one costs, in tokens."""
@@ -287,12 +290,6 @@ class Weighing(Stream):
     def __init__(self, number: int, tokens: Sequence[int], following: Sequence[int]) -> None:
         super().__init__(number, tokens, len(tokens))
         self._following = following
-        self._cached = 0
-
-    def admit(self, cache: Cache) -> WaitReason | None:
-        reason = super().admit(cache)
-        self._cached = self.done
-        return reason
 
     @property
     def decoding(self) -> bool:
