@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 from typing import Literal, Protocol
 
 from puna.chat.calls import native_syntax
 from puna.chat.disguise import Given
 from puna.engine.runner import Runner
 from puna.errors import InvalidRequest, ModelFileError
+from puna.inference.caller import current_caller
 from puna.inference.chat import ChatPlan, ChatRun, CountedPrompt, plan_chat
 from puna.inference.completion import CompletionRun, check_completion
 from puna.inference.decision import asked_chats, decisions
@@ -83,7 +85,14 @@ class Runners(Protocol):
     """Where runners come from: `puna.scheduler.scheduler.Scheduler`."""
 
     def lease(
-        self, model: Model, options: Options, *, keep_alive: float | None = None, embedding: bool = False
+        self,
+        model: Model,
+        options: Options,
+        *,
+        keep_alive: float | None = None,
+        embedding: bool = False,
+        deadline: float = inf,
+        request: str = "",
     ) -> AbstractAsyncContextManager[Leased]: ...
 
     async def unload(self, name: Name) -> bool: ...
@@ -244,4 +253,12 @@ class Inference:
     def _lease(
         self, model: Model, options: Options, keep_alive: float | None, *, embedding: bool = False
     ) -> AbstractAsyncContextManager[Leased]:
-        return self._scheduler.lease(model, options.over(model.options), keep_alive=keep_alive, embedding=embedding)
+        caller = current_caller()
+        return self._scheduler.lease(
+            model,
+            options.over(model.options),
+            keep_alive=keep_alive,
+            embedding=embedding,
+            deadline=caller.deadline,
+            request=caller.request,
+        )

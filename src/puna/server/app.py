@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
+from puna.server.callers import Callers
 from puna.server.ending import Ends
 from puna.server.errors import error_response
 from puna.server.home import Home
@@ -40,6 +41,7 @@ def create_app(services: Services) -> Starlette:
             Middleware(Origins, settings.origins),
             Middleware(Hosts, settings.address.host),
             Middleware(Keys, settings.api_keys),
+            Middleware(Callers, services.scheduler.waiter),
             Middleware(BodyLimit, settings.max_body, settings.max_bodies),
         ],
         exception_handlers={HTTPException: _unroutable},

@@ -7,18 +7,25 @@ sent yet. It is never a connection that is cut.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from puna.errors import ServerStopping
+from puna.errors import PunaError, ServerStopping
+
+
+def interrupt(state: MutableMapping[str, Any], task: asyncio.Task[Any], error: PunaError) -> None:
+    """End a request, which `task` serves: its client is told this error, unless it was ended already."""
+    state.setdefault("interrupted", error)
+    task.cancel()
 
 
 class Ending:
     """One event loop only."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], MutableMapping[str, Any]] = {}
         self._none_left = asyncio.Event()
         self._none_left.set()
         self.now = False
@@ -36,24 +43,24 @@ class Ending:
     def end_all(self) -> None:
         """Interrupt every request; each ends soon, with an error that its client can read."""
         self.now = True
-        for task in self._tasks:
-            task.cancel()
+        for task, state in self._tasks.items():
+            interrupt(state, task, ServerStopping())
 
-    def enter(self) -> None:
-        """The current task serves a request. ServerStopping when it is too late for one."""
+    def enter(self, state: MutableMapping[str, Any]) -> None:
+        """The current task serves a request, of this state. ServerStopping when it is too late for one."""
         if self.now:
             raise ServerStopping
-        self._tasks.add(_current())
+        self._tasks[_current()] = state
         self._none_left.clear()
 
     def leave(self) -> None:
-        self._tasks.discard(_current())
+        self._tasks.pop(_current(), None)
         if not self._tasks:
             self._none_left.set()
 
 
 class Ends:
-    """ASGI middleware, just inside the one that renders errors: counts requests, and interrupts them at the end."""
+    """ASGI middleware, just inside the one that renders errors: counts requests, and says why they were interrupted."""
 
     def __init__(self, app: ASGIApp, ending: Ending) -> None:
         self._app = app
@@ -63,14 +70,15 @@ class Ends:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope.setdefault("state", {})["ending"] = self._ending
-        self._ending.enter()
+        state = scope.setdefault("state", {})
+        self._ending.enter(state)
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            if not self._ending.now:
+            error = state.get("interrupted")
+            if error is None:
                 raise
-            raise ServerStopping from None
+            raise error from None
         finally:
             self._ending.leave()
 

@@ -1,4 +1,5 @@
-"""What every request passes before its route, from the outside in: Identify, Origins, Hosts, `keys`, BodyLimit.
+"""What every request passes before its route, from the outside in: Identify, `ending`, Origins, Hosts, `keys`,
+`callers`, BodyLimit.
 
 Pure ASGI, so that streams flow through untouched. Each raises a PunaError; Identify, the outermost, renders it.
 """
@@ -19,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.errors import Cancelled, Forbidden, PunaError, ServerStopping
+from puna.errors import Cancelled, DeadlineExceeded, Forbidden, PunaError, ServerStopping
 from puna.inference.tally import opened
 from puna.server.allowance import Allowance, Bodies
 from puna.server.contract.report import HEADERS as REPORT_HEADERS
@@ -77,7 +78,7 @@ class Identify:
             status, state["failed"] = Cancelled.status, "cancelled"
         except PunaError as error:
             state["failed"] = error.code or error.type
-            if error.status >= 500 and not isinstance(error, ServerStopping):
+            if error.status >= 500 and not isinstance(error, ServerStopping | DeadlineExceeded):
                 _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
             if status == 0:
                 await error_response(error, path)(scope, receive, identified)
@@ -127,7 +128,7 @@ _ORIGIN_SCHEMES = (
 _ALLOWED_HEADERS = (
         "Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "X-Api-Key", "Anthropic-Version",
         "Anthropic-Beta", "Openai-Beta", "Openai-Organization", "Openai-Project", "X-Client-Request-Id",
-        "X-Puna-Strict",
+        "X-Puna-Strict", "X-Puna-Deadline",
         *(f"X-Stainless-{name}" for name in (
             "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version", "Poll-Helper",
             "Retry-Count", "Runtime", "Runtime-Version", "Timeout",

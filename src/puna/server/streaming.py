@@ -1,4 +1,5 @@
-"""Streams: frames out as they come, silence filled with comments, work stopped when the client goes away.
+"""Streams: frames out as they come, silence filled with comments that tell how the request stands, work stopped when
+the client goes away.
 
 The status line waits for the first frame, so that a fault before it is a real 4xx or 5xx; but not for ever: after
 `GRACE` seconds the stream begins with a comment, since clients and proxies give up on a connection that says nothing.
@@ -15,9 +16,8 @@ from typing import Any, TypeVar
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from puna.errors import Cancelled, PunaError, ServerStopping
+from puna.errors import Cancelled, PunaError
 from puna.server.body import dump
-from puna.server.ending import Ending
 from puna.server.errors import internal_error, ollama_error, openai_error
 
 GRACE = 5.0
@@ -33,10 +33,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How values become bytes on a stream. `comment`: bytes that a client skips, None if the framing has none."""
+    """How values become bytes on a stream. `comment`: a text that clients skip; None if the framing has none."""
 
     media_type: str
-    comment: bytes | None
+    comment: Callable[[str], bytes] | None
     error: Callable[[PunaError], bytes]
 
 
@@ -47,7 +47,7 @@ def sse_data(text: str) -> bytes:
 
 SSE = Framing(
     media_type="text/event-stream; charset=utf-8",
-    comment=b": still working\n\n",
+    comment=lambda text: f": {text}\n\n".encode("utf-8", "replace"),
     error=lambda error: b"data: " + dump(openai_error(error)) + b"\n\n",
 )
 NDJSON = Framing(
@@ -113,11 +113,11 @@ class EventStream:
                 raise Cancelled("The client closed the connection.")
             pump.result()
         except asyncio.CancelledError:
-            ending: Ending | None = state.get("ending")
-            if ending is None or not ending.now:
+            error: PunaError | None = state.get("interrupted")
+            if error is None:
                 raise
             await _end(comments, pump, watch)
-            await self._break_off(send, ServerStopping())
+            await self._break_off(send, error)
         finally:
             await _end(comments, pump, watch)
             del pump  # as in `unless_gone`
@@ -173,6 +173,7 @@ class EventStream:
         if comment is None:
             return
         now = asyncio.get_running_loop().time
+        standing: Callable[[], str] = self._state.get("standing", lambda: "still working")
         await asyncio.sleep(self._grace)
         if not self._started:
             await self._start(send)
@@ -180,7 +181,7 @@ class EventStream:
         while True:
             idle = now() - self._last
             if idle >= self._silence:
-                await send({"type": "http.response.body", "body": comment, "more_body": True})
+                await send({"type": "http.response.body", "body": comment(standing()), "more_body": True})
                 self._last, idle = now(), 0.0
             await asyncio.sleep(self._silence - idle)
 

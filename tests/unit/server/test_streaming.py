@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from puna.errors import Cancelled, Overloaded
+from puna.errors import Cancelled, DeadlineExceeded, Overloaded, ServerStopping
+from puna.server.ending import interrupt
 from puna.server.streaming import NDJSON, SSE, EventStream, unless_gone
 
 
@@ -152,6 +153,33 @@ async def test_a_cancelled_server_closes_its_frames():
     with pytest.raises(asyncio.CancelledError):
         await running
     assert frames.closed
+
+
+async def test_comments_tell_how_the_request_stands():
+    client, late = Client(), asyncio.Event()
+    stream = EventStream(Frames(wait=late)(), SSE, grace=0, silence=0.001)
+    scope = {"type": "http", "state": {"standing": lambda: "queued: number 2 in line for tiny:latest"}}
+    running = asyncio.ensure_future(stream(scope, client.receive, client.send))
+    await client.until(2)
+    late.set()
+    await running
+    assert client.bodies[0] == b": queued: number 2 in line for tiny:latest\n\n"
+
+
+@pytest.mark.parametrize(("framing", "expected"), [(SSE, b'data: {"error"'), (NDJSON, b'{"error"')])
+async def test_an_interruption_is_an_event_of_a_stream_that_has_begun(framing, expected):
+    client, frames, state = Client(), Frames(b"a", wait=asyncio.Event()), {}
+    stream = EventStream(frames(), framing)
+    running = asyncio.ensure_future(stream({"type": "http", "state": state}, client.receive, client.send))
+    await client.until(2)
+    interrupt(state, running, DeadlineExceeded())
+    interrupt(state, running, ServerStopping())
+    await running
+    assert frames.closed
+    assert client.bodies[1].startswith(expected)
+    assert b"time that this request may take" in client.bodies[1]
+    assert client.bodies[2:] == [b""]
+    assert state["failed"] == "deadline_exceeded"
 
 
 async def test_work_ends_when_the_client_goes():

@@ -43,6 +43,11 @@ def read_options(value: object, *, path: str = "options", loading: bool = False)
     return options, tuple(f"{path}.{name}" for name in sorted(ignored))
 
 
+def duration(text: str) -> float:
+    """Seconds of Go's duration text, or of a number of them. ValueError if it is neither."""
+    return float(text) if text.replace(".", "", 1).isdecimal() and text.isascii() else parse_duration(text)
+
+
 def read_keep_alive(value: str | float | None) -> float | None:
     """Seconds from a number of seconds or Go's duration text; negative means for ever, None leaves it as it is."""
     if not isinstance(value, str):

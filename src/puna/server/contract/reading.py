@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,12 +12,17 @@ from starlette.requests import Request
 from puna.errors import InvalidRequest
 from puna.server.body import beside, read_object
 from puna.server.contract.faults import Wording, first_fault
+from puna.server.contract.options import duration
 from puna.server.contract.report import Report
 from puna.server.contract.shapes import Refused, Reported, Shape, shape_fields
+from puna.settings import LONGEST
 from puna.types import JsonObject
 
 STRICT = "x-puna-strict"
 """Request header, `true` or `false`: refuse unknown fields, or report them, whatever the settings say."""
+
+DEADLINE = "x-puna-deadline"
+"""Request header: how long it may take, a duration or seconds."""
 
 ShapeType = TypeVar("ShapeType", bound=Shape)
 
@@ -60,6 +65,20 @@ def refuses_unknown(request: Request, setting: bool) -> bool:
             return False
         case _:
             raise InvalidRequest(f"Invalid header '{STRICT}': expected true or false.", param=STRICT)
+
+
+def read_deadline(headers: Mapping[str, str]) -> float | None:
+    """Seconds, over 0; None: as long as it takes."""
+    text = headers.get(DEADLINE)
+    if text is None:
+        return None
+    try:
+        seconds = duration(text.strip())
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < LONGEST:
+        raise InvalidRequest(f"Invalid header '{DEADLINE}': expected a duration such as 30s, over 0.", param=DEADLINE)
+    return seconds
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from puna.model.metadata import ArrayInfo
 from puna.model.model import Model
 from puna.model.modelfile import render_model
 from puna.model.parameters import options_to_json
-from puna.scheduler.place import Loaded
+from puna.scheduler.place import Loaded, Waiter
 from puna.scheduler.reckoning import Reckoning
 from puna.types import JsonObject, JsonValue, Options
 
@@ -63,6 +63,17 @@ def running(loaded: Loaded, now: datetime) -> JsonObject:
         "engine_reason": loaded.reason,
         "slots": loaded.info.slots,
         "busy": loaded.users,
+    }
+
+
+def waiting(waiter: Waiter) -> JsonObject:
+    """An entry of the queue in `/api/ps`: ours."""
+    return {
+        "request": waiter.request,
+        "model": waiter.model,
+        "state": waiter.state,
+        "position": waiter.position,
+        "waited": round(waiter.seconds, 1),
     }
 
 

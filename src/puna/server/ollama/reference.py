@@ -25,6 +25,10 @@ Every field is one of
 
 A field that is not listed is reported too, or refused when the setting `PUNA_STRICT` or the request's header
 `x-puna-strict: true` says so. `null` is the same as absent, on every level.
+
+`x-puna-deadline` on a request (a duration such as `30s`, or seconds) says how long it may take, waiting and answer
+together. What has not begun by then never does, what has is cut, with `deadline_exceeded`: a 504, or an error on a
+stream that has begun. Without one it takes as long as it takes.
 """
 
 

@@ -23,7 +23,7 @@ from puna.server.ollama import listing
 from puna.server.ollama.bodies import CopyBody, DeleteBody, EstimateBody, ShowBody, UnloadBody
 from puna.server.ollama.exchange import missing_as, read_body, required
 from puna.server.services import Services
-from puna.types import JsonValue
+from puna.types import JsonObject, JsonValue
 
 OLLAMA_API = "0.33.0"
 """The release of Ollama whose API this is. Clients compare it with the least they need; `puna` stands beside it."""
@@ -51,11 +51,14 @@ class ModelRoutes:
         return JsonReply({"models": [listing.tag(model) for model in models]})
 
     async def ps(self, request: Request) -> Response:
-        """Those that stay longest come first."""
+        """Those that stay longest come first. Requests that wait are told where there are any."""
         now = datetime.now(timezone.utc)
         forever = datetime.max.replace(tzinfo=timezone.utc)
         loaded = sorted(self._scheduler.loaded(), key=lambda item: item.expires_at or forever, reverse=True)
-        return JsonReply({"models": [listing.running(item, now) for item in loaded]})
+        listed: JsonObject = {"models": [listing.running(item, now) for item in loaded]}
+        if waiting := self._scheduler.waiters():
+            listed["queue"] = [listing.waiting(waiter) for waiter in waiting]
+        return JsonReply(listed)
 
     async def show(self, request: Request) -> Response:
         body, _ = await read_body(request, ShowBody, strict=self._strict)

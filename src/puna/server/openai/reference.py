@@ -29,6 +29,10 @@ request's header `x-puna-strict: true` says so. `null` is the same as absent, on
 or out of bounds is a 400 that names the field. What a request does not say comes from the model's own parameters, then
 from the server's defaults.
 
+`x-puna-deadline` on a request (a duration such as `30s`, or seconds) says how long it may take, waiting and answer
+together. What has not begun by then never does, what has is cut, with `deadline_exceeded`: a 504, or an error on a
+stream that has begun. Without one it takes as long as it takes.
+
 ## Headers of answers
 
 | header | says |
@@ -42,8 +46,9 @@ from the server's defaults.
 | `x-puna-nonstandard` | paths of what OpenAI's API refuses and Puna serves: names of tools, more than 128 of them |
 | `retry-after`, `x-should-retry` | on 5xx: when, and whether, trying again makes sense |
 
-A stream whose model takes long to load, or whose prompt takes long to read, begins after 5 seconds with comments
-(`: …`) so that no client gives up; headers that were not known by then follow as comments.
+A stream whose model takes long to load, or whose prompt takes long to read, begins after 5 seconds with comments,
+so that no client gives up: `: loading MODEL`, `: queued: number 3 in line for MODEL`, `: still working`. Headers that
+were not known by then follow as comments.
 
 ## Errors
 

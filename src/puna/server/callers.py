@@ -1,0 +1,56 @@
+"""Each request is known by its id to all that works for it, and ends when the time is over that it gave itself.
+
+`x-puna-deadline` of a request holds for whatever it asks: a duration (`30s`, `1m30s`) or seconds, from the arrival of
+its head to the end of its answer. What has not begun by then never does; what has is cut, with an error that its client
+can read, as at the server's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from puna.errors import DeadlineExceeded
+from puna.inference.caller import Caller, calls
+from puna.scheduler.place import Waiter
+from puna.server.contract.reading import read_deadline
+from puna.server.ending import interrupt
+
+
+class Callers:
+    """ASGI middleware. `waiter`: how a request stands that waits; `scope["state"]["standing"]` tells it in words."""
+
+    def __init__(self, app: ASGIApp, waiter: Callable[[str], Waiter | None]) -> None:
+        self._app = app
+        self._waiter = waiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+        request: str = state["request_id"]
+        state["standing"] = lambda: _told(self._waiter(request))
+        seconds = read_deadline(Headers(scope=scope))
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        deadline = inf if seconds is None else loop.time() + seconds
+        calls(Caller(request, deadline))
+        timer = None if deadline == inf else loop.call_at(deadline, interrupt, state, task, DeadlineExceeded())
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def _told(waiter: Waiter | None) -> str:
+    if waiter is None:
+        return "still working"
+    if waiter.state == "loading":
+        return f"loading {waiter.model}"
+    return f"queued: number {waiter.position} in line for {waiter.model}"

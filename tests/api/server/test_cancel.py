@@ -1,0 +1,187 @@
+"""A request ends wherever it is when its client goes, its time is over or the server ends.
+
+In line, while its model loads, for a slot, in its prompt, in its answer; streamed or not, in both dialects. Its slot is
+free then, and it is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.conftest import run_server
+from fakes.waiting import until
+
+SCRIPT = {
+    "rules": [
+        {"when": {"contains": "FOREVER"}, "answer": {"text": "on and ", "repeat": True, "delay": 0.01}},
+        {"when": {"contains": "PREFILL"}, "answer": {"text": "at last", "prompt_delay": 600}},
+    ],
+    "models": [{"match": "begins*", "load_delay": 600}],
+}
+
+OPENAI, OLLAMA = "/v1/chat/completions", "/api/chat"
+FORMS = [(path, stream) for path in (OPENAI, OLLAMA) for stream in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def tight(store, settings) -> Iterator[Any]:
+    """A server with room for one model, and one slot of it."""
+    with run_server(replace(settings, num_parallel=1, max_loaded_models=1), SCRIPT) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a request is. `held`: by another that holds the slot of the model `tiny`."""
+
+    name: str
+    model: str
+    text: str
+    held: bool
+    reached: Callable[[Any], bool]
+
+
+def _waiters(server: Any) -> list[tuple[str, str]]:
+    async def states() -> list[tuple[str, str]]:
+        return [(one.model, one.state) for one in server.services.scheduler.waiters()]
+
+    return asyncio.run_coroutine_threadsafe(states(), server.loop).result(10)
+
+
+STAGES = [
+    Stage("in line", "tools", "Hi", True, lambda server: ("tools:latest", "queued") in _waiters(server)),
+    Stage("for a slot", "tiny", "Hi", True, lambda server: ("tiny:latest", "queued") in _waiters(server)),
+    Stage("loading", "begins", "Hi", False, lambda server: ("begins:latest", "loading") in _waiters(server)),
+    Stage("in its prompt", "tiny", "PREFILL", False, lambda server: server.busy() == 1),
+    Stage("in its answer", "tiny", "FOREVER", False, lambda server: server.busy() == 1),
+]
+
+
+@contextmanager
+def sent(server: Any, path: str, model: str, text: str, *, stream: bool, **headers: str) -> Iterator[socket.socket]:
+    """A request whose answer is not read; leaving closes the connection."""
+    body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}).encode()
+    told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n{told}\r\n"
+        )
+        connection.sendall(head.encode() + body)
+        yield connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    data = b""
+    while part := connection.recv(65536):
+        data += part
+    return data
+
+
+def uses(server: Any) -> int:
+    async def count() -> int:
+        scheduler = server.services.scheduler
+        return scheduler.waiting + sum(place.users for place in scheduler._places.values())
+
+    return asyncio.run_coroutine_threadsafe(count(), server.loop).result(10)
+
+
+def counted(server: Any, line: str) -> float:
+    lines = server.get("/metrics").body.decode().splitlines()
+    return next((float(one.rpartition(" ")[2]) for one in lines if one.startswith(line)), 0.0)
+
+
+def free(server: Any) -> bool:
+    return not uses(server) and not server.busy()
+
+
+@pytest.mark.parametrize(("path", "stream"), FORMS)
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_whose_client_goes_away_is_ended_and_counted(tight, stage, path, stream):
+    route = f'puna_requests_total{{method="POST",route="{path}",status="499"}}'
+    with ExitStack() as others, capture_logs() as log:
+        if stage.held:
+            others.enter_context(sent(tight, OPENAI, "tiny", "FOREVER", stream=True))
+            until(lambda: tight.busy() == 1, 20, "the other one to be at work")
+        before, errors = counted(tight, route), counted(tight, 'puna_errors_total{code="cancelled"}')
+        others_uses = uses(tight)
+        with sent(tight, path, stage.model, stage.text, stream=stream):
+            until(lambda: stage.reached(tight), 20, stage.name)
+        until(lambda: uses(tight) == others_uses, 20, "its end")
+        until(lambda: tight.busy() == (1 if stage.held else 0), 20, "its slot to be free")
+        until(lambda: counted(tight, route) == before + 1, 20, "it to be counted")
+        assert counted(tight, 'puna_errors_total{code="cancelled"}') == errors + 1
+        assert [one["path"] for one in log if one["event"] == "request" and one["status"] == 499] == [path]
+    until(lambda: free(tight), 20, "nothing to be left")
+
+
+@pytest.mark.parametrize(("path", "stream"), FORMS)
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_whose_time_is_over_is_told_so(tight, stage, path, stream):
+    with ExitStack() as others:
+        if stage.held:
+            others.enter_context(sent(tight, OPENAI, "tiny", "FOREVER", stream=True))
+            until(lambda: tight.busy() == 1, 20, "the other one to be at work")
+        with sent(tight, path, stage.model, stage.text, stream=stream, x_puna_deadline="0.3") as connection:
+            head, _, body = everything(connection).partition(b"\r\n\r\n")
+    # Only where it has begun to answer before its time was over, which a busy machine may not manage.
+    begun = head.startswith(b"HTTP/1.1 200") and stream and stage.name == "in its answer"
+    assert begun or head.startswith(b"HTTP/1.1 504"), head
+    assert b"The time that this request may take is over" in body
+    if path == OPENAI:
+        assert b'"code":"deadline_exceeded"' in body.replace(b'": ', b'":')
+    until(lambda: free(tight), 20, "nothing to be left")
+
+
+def test_a_deadline_that_is_none_is_refused_and_a_long_one_is_kept_to(tight):
+    for text in ("0", "-3s", "soon", "", "1e9", "nan"):
+        refused = tight.chat(headers={"x-puna-deadline": text})
+        assert (refused.status, refused.error["param"]) == (400, "x-puna-deadline"), text
+    for text in ("30", "1m30s", "12.5"):
+        assert tight.chat(headers={"x-puna-deadline": text}).status == 200
+    assert tight.get("/api/tags", headers={"x-puna-deadline": "30s"}).status == 200
+
+
+def test_who_waits_is_listed_with_model_state_and_position(tight):
+    assert "queue" not in tight.get("/api/ps").json
+    with (
+        sent(tight, OPENAI, "tiny", "FOREVER", stream=True),
+        sent(tight, OPENAI, "tiny", "Hi", stream=True),
+        sent(tight, OLLAMA, "tools", "Hi", stream=True),
+    ):
+        until(lambda: len(_waiters(tight)) == 2, 20, "both to wait")
+        queue = tight.get("/api/ps").json["queue"]
+        assert {(one["model"], one["state"], one["position"]) for one in queue} == {
+            ("tools:latest", "queued", 1),
+            ("tiny:latest", "queued", 1),
+        }
+        assert all(one["request"].startswith("req_") and one["waited"] >= 0 for one in queue)
+        assert counted(tight, "puna_requests_waiting") == 2
+    until(lambda: free(tight), 20, "nothing to be left")
+
+
+def test_at_the_servers_end_each_one_is_told(serving):
+    """Whatever it waits for: an event on a stream that has begun, a 503 where nothing was sent."""
+    with serving(SCRIPT, num_parallel=1, max_loaded_models=1) as server, ExitStack() as stack:
+        stack.enter_context(sent(server, OPENAI, "tiny", "FOREVER", stream=True))
+        until(lambda: server.busy() == 1, 20, "the first to be at work")
+        asked = [
+            (path, stream, stack.enter_context(sent(server, path, model, "Hi", stream=stream)))
+            for path, stream in FORMS
+            for model in ("tiny", "tools")
+        ]
+        until(lambda: len(_waiters(server)) == len(asked), 20, "all to wait")
+        server.loop.call_soon_threadsafe(server.services.ending.end_all)
+        for path, stream, connection in asked:
+            head, _, body = everything(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503"), (path, stream, head)
+            assert b"The server is stopping" in body
+        until(lambda: free(server), 20, "nothing to be left")
