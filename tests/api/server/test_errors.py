@@ -15,9 +15,6 @@ OPENAI_POSTS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/t
     "path",
     [
         "/v1/responses",
-        "/v1/audio/speech",
-        "/v1/images/generations",
-        "/v1/moderations",
         "/v1/files",
         "/v1/batches",
         "/v1/x",
