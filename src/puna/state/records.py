@@ -46,7 +46,7 @@ class Query:
     """Which records of a kind: parts of `parent` (none: those that are part of nothing), behind the one with the id
     `after` and before that with the id `before` in the order asked for, at most `limit` (None: all).
 
-    `where`: pairs that `body["metadata"]` holds.
+    `where`: pairs that `body["metadata"]` holds; `having`: that `body` holds itself.
     """
 
     parent: str = ""
@@ -55,6 +55,7 @@ class Query:
     limit: int | None = 20
     newest_first: bool = True
     where: Mapping[str, str] = field(default_factory=dict)
+    having: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

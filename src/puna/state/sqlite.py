@@ -107,6 +107,11 @@ class SqliteState:
             label, same = f"label{index}", f"label{index - 1}" if index else "records"
             conditions.append(f"{label}.key = :key{index} AND {label}.value = :value{index}")
             conditions.append(f"{label}.position = {same}.position")
+        for index, (key, value) in enumerate(query.having.items()):
+            values |= {f"field{index}": key, f"has{index}": value}
+            conditions.append(
+                f"EXISTS (SELECT 1 FROM json_each(body) WHERE key = :field{index} AND value = :has{index})"
+            )
         # The page before a record is the last one before it: read from it backwards.
         backwards = query.before is not None and query.after is None
         order = "DESC" if query.newest_first != backwards else "ASC"

@@ -37,7 +37,7 @@ def test_the_native_dialect_has_its_own_shape(server):
 
 
 def test_wrong_method(server):
-    answer = server.get("/v1/chat/completions")
+    answer = server.get("/v1/completions")
     assert answer.status == 405
     assert answer.error["code"] == "method_not_supported"
     assert answer.headers["allow"] == "POST"

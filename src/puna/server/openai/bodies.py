@@ -74,6 +74,11 @@ _CACHE_KEY = (
 _NO_TIERS = "There is one tier: the answer says `default`."
 
 
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
 class PredictedContent(Shape):
     type: Literal["content"]
     content: Annotated[TextContent, Honoured("The text; several parts are one text.")]
@@ -97,12 +102,13 @@ class ChatCompletionBody(Sampled, Formatted, Tooled, Thinking):
         Literal["auto", "default", "flex", "scale", "priority", "fast"] | None,
         Reported(_NO_TIERS, harmless=("auto", "default")),
     ] = None
-    store: Annotated[bool | None, Reported("Answers are not stored.", harmless=(False,))] = None
-    metadata: Annotated[
-        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None,
-        Field(max_length=16),
-        Reported("Belongs to stored answers.", harmless=({},)),
+    store: Annotated[
+        bool | None,
+        Honoured(
+            "The answer is kept, with its messages, for who has this key. Reported where the server keeps nothing."
+        ),
     ] = None
+    metadata: Annotated[Metadata | None, Honoured("Kept with a stored answer; reported where none is stored.")] = None
     safety_identifier: Annotated[str | None, Field(max_length=128), Reported(USER_MEANING)] = None
     prompt_cache_retention: Annotated[
         Literal["in_memory", "in-memory", "24h"] | None, Reported("The cache lasts as long as the model is loaded.")
@@ -212,6 +218,15 @@ class DetokenizeBody(Shape):
     ] = None
     tokens: Annotated[list[TokenId], Honoured("The ids.")]
 
+
+class StoredChatBody(Shape):
+    """POST /v1/chat/completions/{id}"""
+
+    metadata: Annotated[Metadata | None, Honoured("Takes the place of all that it has; null: none.")] = None
+
+
+OBJECT_BODIES: tuple[type[Shape], ...] = (StoredChatBody,)
+"""Of requests to one object that is there already."""
 
 BODIES: tuple[type[Shape], ...] = (
     ChatCompletionBody,

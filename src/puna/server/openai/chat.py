@@ -202,28 +202,50 @@ class _Choice:
         return choice
 
 
-async def gather(answer: Answer, style: ChatStyle, count: int, report: Report) -> JsonObject:
+class Gathered:
+    """The events of one answer, put together."""
+
+    def __init__(self, style: ChatStyle, count: int) -> None:
+        self._style = style
+        self._choices = [_Choice() for _ in range(count)]
+        self._envelope: Envelope | None = None
+        self._usage: Usage | None = None
+
+    @property
+    def envelope(self) -> Envelope:
+        """What every part of the answer says. Known once it has started."""
+        if self._envelope is None:
+            raise EngineError("the engine gave no whole answer")
+        return self._envelope
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._envelope = Envelope.of("chatcmpl-", self._style.model, event, tier=self._style.tier)
+            case Done():
+                self._usage = event.usage
+            case _:
+                _collect(self._choices[event.index], event)
+
+    def json(self) -> JsonObject:
+        """The whole answer, which has ended."""
+        if self._usage is None:
+            raise EngineError("the engine gave no whole answer")
+        return {
+            **self.envelope.head("chat.completion"),
+            "choices": [choice.json(index, self._style) for index, choice in enumerate(self._choices)],
+            "usage": usage_json(self._usage, heard=self._style.heard),
+        }
+
+
+async def gather(answer: Answer, gathered: Gathered, report: Report) -> JsonObject:
     """The whole answer."""
-    choices = [_Choice() for _ in range(count)]
-    envelope: Envelope | None = None
-    usage: Usage | None = None
     async with report.reading(answer) as events:
         async for event in events:
-            match event:
-                case Started():
-                    report.start(event)
-                    envelope = Envelope.of("chatcmpl-", style.model, event, tier=style.tier)
-                case Done():
-                    usage = event.usage
-                case _:
-                    _collect(choices[event.index], event)
-    if envelope is None or usage is None:
-        raise EngineError("the engine gave no whole answer")
-    return {
-        **envelope.head("chat.completion"),
-        "choices": [choice.json(index, style) for index, choice in enumerate(choices)],
-        "usage": usage_json(usage, heard=style.heard),
-    }
+            if isinstance(event, Started):
+                report.start(event)
+            gathered.take(event)
+    return gathered.json()
 
 
 def _collect(choice: _Choice, event: TextDelta | ThinkingDelta | ToolCallStart | ToolCallDelta | Finished) -> None:
@@ -246,10 +268,14 @@ def _collect(choice: _Choice, event: TextDelta | ThinkingDelta | ToolCallStart |
 # --------------------------------------------------------------------------------------------------------- a stream
 
 
-def stream(answer: Answer, style: ChatStyle, count: int, report: Report) -> AsyncGenerator[bytes, None]:
-    """Frames of server-sent events."""
+def stream(
+    answer: Answer, style: ChatStyle, count: int, report: Report, gathered: Gathered | None = None
+) -> AsyncGenerator[bytes, None]:
+    """Frames of server-sent events. `gathered`: what else takes these events, before they come here."""
 
     def begin(started: Started) -> ChatChunks:
+        if gathered is not None:
+            return ChatChunks(gathered.envelope, style, count)
         return ChatChunks(Envelope.of("chatcmpl-", style.model, started, tier=style.tier), style, count)
 
     return frames(answer, begin, report)

@@ -9,7 +9,7 @@ import sys
 
 from puna.server.contract.reference import tables
 from puna.server.openai.absent import absent_table
-from puna.server.openai.bodies import BODIES
+from puna.server.openai.bodies import BODIES, OBJECT_BODIES
 
 _HEAD = """\
 # OpenAI's API, field by field
@@ -62,6 +62,9 @@ as an event. [Every code](errors.md).
 | `GET /v1/models` | all models, newest first, with contexts, `capabilities` and `size` added |
 | `GET /v1/models/{id}` | one; `id` may hold `/` and `:` |
 | `DELETE /v1/models/{id}` | unloads and removes it |
+| `GET /v1/chat/completions` | stored chats, a page of them; also by `model` and `metadata[key]=value` |
+| `GET`, `DELETE /v1/chat/completions/{id}` | one of them |
+| `GET /v1/chat/completions/{id}/messages` | the messages that it answers |
 | `POST /v1/requests/{id}/end_thinking` | ends the thought of a running answer, in every dialect: it goes on as at its \
 budget. `id`: the `x-request-id` of that answer. 409 when it does not think |
 | `GET /health` | 200 while the server answers |
@@ -78,7 +81,7 @@ what is missing. Any other path is `unknown_url`.
 
 def reference() -> str:
     """The whole page."""
-    return f"{_HEAD}\n{absent_table()}\n{tables(BODIES)}"
+    return f"{_HEAD}\n{absent_table()}\n{tables([*BODIES, *OBJECT_BODIES])}"
 
 
 if __name__ == "__main__":

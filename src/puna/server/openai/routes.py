@@ -29,6 +29,7 @@ from puna.server.openai.bodies import (
 from puna.server.openai.decisions import DecisionBody, decisions_json, to_decisions
 from puna.server.openai.messages import ConversationMessage, has_media, remote_images
 from puna.server.openai.remote import remote_media
+from puna.server.openai.stored import Keeping, StoredChats, unkept
 from puna.server.openai.wording import WORDING
 from puna.server.services import Services
 from puna.server.streaming import SSE, EventStream, unless_gone
@@ -38,9 +39,11 @@ Handler = Callable[[Request], Awaitable[Response | EventStream]]
 
 
 def routes(services: Services) -> list[Route]:
-    api = _Api(services)
+    api, stored = _Api(services), StoredChats(services)
     return [
-        _route("/v1/chat/completions", {"POST": api.chat}),
+        _route("/v1/chat/completions", {"GET": stored.list, "POST": api.chat}),
+        _route("/v1/chat/completions/{id}", {"GET": stored.get, "POST": stored.update, "DELETE": stored.delete}),
+        _route("/v1/chat/completions/{id}/messages", {"GET": stored.messages}),
         _route("/v1/completions", {"POST": api.complete}),
         _route("/v1/embeddings", {"POST": api.embed}),
         _route("/v1/decisions", {"POST": api.decide}),
@@ -77,9 +80,16 @@ class _Api:
         wanted = report.take(await beside(request, lambda: convert.to_chat(body, images), slow=slow))
         style = chat.ChatStyle.of(body)
         answer = self._services.thoughts.chat(self._inference, request, wanted)
-        if body.stream:
+        keeping = Keeping.of(self._services.state, request, body)
+        report.ignore(unkept(body, keeping))
+        if body.stream and keeping is None:
             return EventStream(chat.stream(answer, style, wanted.n, report), SSE)
-        return JsonReply(await unless_gone(request.receive, chat.gather(answer, style, wanted.n, report)))
+        gathered = chat.Gathered(style, wanted.n)
+        if body.stream and keeping is not None:
+            kept = keeping.streamed(answer, gathered)
+            return EventStream(chat.stream(kept, style, wanted.n, report, gathered), SSE)
+        whole = await unless_gone(request.receive, chat.gather(answer, gathered, report))
+        return JsonReply(whole if keeping is None else await keeping.put(whole))
 
     async def complete(self, request: Request) -> Response | EventStream:
         body, report = await self._read(request, CompletionBody)
