@@ -41,6 +41,9 @@ class NoState:
     async def everyones(self, kind: Kind) -> tuple[Record, ...]:
         return ()
 
+    async def claim(self, work: str) -> bool:
+        return False
+
     async def apply(self, *changes: Change) -> None:
         raise _off()
 

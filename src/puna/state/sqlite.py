@@ -27,6 +27,8 @@ from puna.state.state import StateLimits
 if TYPE_CHECKING:
     import sqlite3
 
+    from filelock import BaseFileLock
+
 FILE_NAME = "state.sqlite"
 
 SWEEP_SECONDS = 60.0
@@ -56,6 +58,7 @@ class SqliteState:
         self._thread = ThreadPoolExecutor(1, "state")
         self._connection: sqlite3.Connection | None = None
         self._swept = 0.0
+        self._claims: dict[str, BaseFileLock] = {}
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -128,6 +131,8 @@ class SqliteState:
         return Page(tuple(reversed(wanted) if backwards else wanted), len(found) > len(wanted))
 
     async def everyones(self, kind: Kind) -> tuple[Record, ...]:
+        if self._connection is None and not await asyncio.to_thread((self._directory / FILE_NAME).exists):
+            return ()
         return await self._do(
             lambda database: tuple(
                 _records(
@@ -152,6 +157,23 @@ class SqliteState:
             if row[3] == parent:
                 return row[-1]
         raise NotFound(f"'{param}': there is no {kind} with the id '{id[:100]}'.", param=param)
+
+    async def claim(self, work: str) -> bool:
+        return await self._do(lambda _: self._claim(work))
+
+    def _claim(self, work: str) -> bool:
+        """The system lets go of a lock whose process ends."""
+        from filelock import FileLock, Timeout
+
+        if work in self._claims:
+            return True
+        lock = FileLock(self._directory / f"{work}.lock", thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self._claims[work] = lock
+        return True
 
     # ------------------------------------------------------------------------------------------------------ changing
 
@@ -299,6 +321,8 @@ class SqliteState:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         def close() -> None:
+            for lock in self._claims.values():
+                lock.release()
             if self._connection is not None:
                 self._connection.close()
 

@@ -78,7 +78,15 @@ class State(Protocol):
         ...
 
     async def everyones(self, kind: Kind) -> tuple[Record, ...]:
-        """All records of a kind, whoever owns them, the oldest first: for work that goes on after a restart."""
+        """All records of a kind, whoever owns them, the oldest first: for work that goes on after a restart.
+
+        Asking makes nothing on a disk where nothing was ever kept.
+        """
+        ...
+
+    async def claim(self, work: str) -> bool:
+        """Whether a kind of work is this server's, of all that share the state: from the first time that this is true
+        until it ends, however it ends."""
         ...
 
     async def apply(self, *changes: Change) -> None:

@@ -239,7 +239,6 @@ def test_pdf_files_need_their_extra(server, monkeypatch):
     ("part", "param"),
     [
         (file(None), "file.file_data"),
-        (file(None, file_id="file-1"), "file.file_id"),
         (file("nonsense"), "file.file_data"),
         (file(data_url(b"\xff\xfe", "text/plain")), "file.file_data"),
         (file(data_url(b"PK", "application/zip")), "file.file_data"),
@@ -251,3 +250,15 @@ def test_bad_files(server, part, param):
     answer = ask(server, part, model="tiny")
     assert answer.status == 400, answer.body
     assert answer.error["param"] == f"messages[0].content[1].{param}"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
+def test_a_kept_file_that_is_not_there(server, path):
+    content = [{"type": "text", "text": "Read."}, {"type": "file", "file": {"file_id": "file-1"}}]
+    answer = server.post(path, {"model": "tiny", "messages": [{"role": "user", "content": content}]})
+    assert (answer.status, answer.error["param"]) == (404, "messages[0].content[1].file.file_id")
+
+
+def test_a_file_is_kept_or_sent(server):
+    answer = ask(server, file("data:,x", file_id="file-1"), model="tiny")
+    assert (answer.status, answer.error["param"]) == (400, "messages[0].content[1].file.file_id")

@@ -256,6 +256,22 @@ async def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
             await state.apply(Put(record("r")))
 
 
+async def test_one_server_of_a_state_claims_a_work(tmp_path: Path) -> None:
+    async with SqliteState(tmp_path) as second:
+        async with SqliteState(tmp_path) as first:
+            assert await first.claim("work")
+            assert await first.claim("work")
+            assert not await second.claim("work")
+            assert await second.claim("other")
+        assert await second.claim("work")
+
+
+async def test_looking_for_work_makes_no_file(tmp_path: Path) -> None:
+    async with SqliteState(tmp_path / "state") as state:
+        assert await state.everyones("batch") == ()
+    assert not (tmp_path / "state").exists()
+
+
 async def test_a_state_that_keeps_nothing() -> None:
     async with NoState() as state:
         assert await state.get("response", "r", "me") is None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from urllib.parse import unquote_to_bytes
 
-from puna.errors import InvalidRequest, Unsupported
+from puna.errors import InvalidRequest
+from puna.server.documents import document_text
 
 # ------------------------------------------------------------------------------------------------------ data: URLs
 
@@ -41,33 +41,4 @@ def is_remote(url: str) -> bool:
 def file_text(url: str, param: str) -> str:
     """The text of a file given as data: URL. Blocking: a PDF takes a while."""
     kind, data = decode_data_url(url, param)
-    if kind == "application/pdf" or data.startswith(b"%PDF-"):
-        return _pdf_text(data, param)
-    if kind.startswith("text/") or kind in {"", "application/json", "application/xml"}:
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(f"Invalid '{param}': the text is not UTF-8.", param=param) from error
-    raise Unsupported(f"Invalid '{param}': files of type '{kind}' cannot be read, only text and PDF.", param=param)
-
-
-def _pdf_text(data: bytes, param: str) -> str:
-    try:
-        from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
-    except ImportError as error:
-        raise Unsupported(
-            f"Invalid '{param}': reading PDF files needs the extra 'pdf': pip install 'puna[pdf]'.", param=param
-        ) from error
-    try:
-        text = "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(data)).pages)
-    except (PyPdfError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidRequest(f"Invalid '{param}': the PDF cannot be read: {error}.", param=param) from error
-    if not text.strip():
-        raise InvalidRequest(f"Invalid '{param}': the PDF holds no text, only pictures perhaps.", param=param)
-    return text
-
-
-def file_name(name: str | None, text: str) -> str:
-    """The text as it stands in a message, its name before it."""
-    return f"{name}:\n{text}" if name else text
+    return document_text(data, kind, param)

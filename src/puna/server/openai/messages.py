@@ -9,15 +9,18 @@ from pydantic import Field
 
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import Honoured, JsonValue, Refused, Reported, Shape
+from puna.server.kept_files import KeptText
 from puna.server.media import check_together
 from puna.server.openai import media
 from puna.server.openai.parts import (
     AssistantContent,
+    FileContentPart,
     ImageContentPart,
     Images,
     TextContent,
     TextContentPart,
     UserContent,
+    UserPart,
     image_url,
     image_url_path,
     text_parts,
@@ -122,6 +125,33 @@ def remote_images(conversation: list[ConversationMessage]) -> list[tuple[str, st
                 if isinstance(part, ImageContentPart) and media.is_remote(image_url(part)):
                     found.append((image_url_path(part, f"messages[{index}].content[{at}]"), image_url(part)))
     return found
+
+
+def kept_files(conversation: list[ConversationMessage]) -> list[tuple[str, str]]:
+    """Paths and ids of files that are to be read from what is kept."""
+    return [
+        (f"messages[{index}].content[{at}].file.file_id", part.file.file_id)
+        for index, message in enumerate(conversation)
+        if isinstance(message, UserMessage) and isinstance(message.content, list)
+        for at, part in enumerate(message.content)
+        if isinstance(part, FileContentPart) and part.file.file_id is not None and part.file.file_data is None
+    ]
+
+
+def with_files(conversation: list[ConversationMessage], texts: Mapping[str, KeptText]) -> list[ConversationMessage]:
+    """The conversation with the texts of kept files, by their ids, in the places of these."""
+
+    def read(part: UserPart) -> UserPart:
+        if not isinstance(part, FileContentPart) or part.file.file_id is None or part.file.file_data is not None:
+            return part
+        return TextContentPart(type="text", text=texts[part.file.file_id].named(part.file.filename))
+
+    return [
+        message.model_copy(update={"content": [read(part) for part in message.content]})
+        if isinstance(message, UserMessage) and isinstance(message.content, list)
+        else message
+        for message in conversation
+    ]
 
 
 def has_media(conversation: list[ConversationMessage]) -> bool:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
-from puna.server.contract.shapes import UNION, Honoured, JsonObject, Refused, Reported, Shape
+from puna.server.contract.shapes import UNION, Honoured, JsonObject, Reported, Shape
+from puna.server.documents import named_text
 from puna.server.media import check_image, check_sound
 from puna.server.openai import media
 from puna.types import AudioPart, ImagePart, Part, TextPart
@@ -86,7 +87,7 @@ class FileData(Shape):
         str | None, Honoured("A data: URL of text, or of a PDF (with the extra `pdf`): its text is read.")
     ] = None
     filename: Annotated[str | None, Honoured("Stands before the text.")] = None
-    file_id: Annotated[str | None, Refused("This server stores no files: send file_data.")] = None
+    file_id: Annotated[str | None, Honoured("A file of `/v1/files` whose text is read, its name before it.")] = None
 
 
 class FileContentPart(ContentPart):
@@ -159,10 +160,12 @@ def image_bytes(url: str, param: str, images: Images) -> bytes:
 
 
 def _file(file: FileData, path: str) -> str:
+    if file.file_id is not None:
+        raise InvalidRequest(f"Send either '{path}.file_id' or '{path}.file_data'.", param=f"{path}.file_id")
     if file.file_data is None:
         raise InvalidRequest(
             f"Missing required parameter: '{path}.file_data'.",
             param=f"{path}.file_data",
             code="missing_required_parameter",
         )
-    return media.file_name(file.filename, media.file_text(file.file_data, f"{path}.file_data"))
+    return named_text(file.filename, media.file_text(file.file_data, f"{path}.file_data"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
-from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +17,7 @@ from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, reply_beside
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
+from puna.server.kept_files import file_text
 from puna.server.openai import chat, convert, legacy
 from puna.server.openai.bodies import (
     ChatCompletionBody,
@@ -27,40 +27,33 @@ from puna.server.openai.bodies import (
     TokenizeBody,
 )
 from puna.server.openai.decisions import DecisionBody, decisions_json, to_decisions
-from puna.server.openai.messages import ConversationMessage, has_media, remote_images
+from puna.server.openai.messages import ConversationMessage, has_media, kept_files, remote_images, with_files
 from puna.server.openai.remote import remote_media
 from puna.server.openai.stored import Keeping, StoredChats, unkept
 from puna.server.openai.wording import WORDING
+from puna.server.owner import owner_of
+from puna.server.routing import dialect_route
 from puna.server.services import Services
 from puna.server.streaming import SSE, EventStream, unless_gone
 from puna.types import Embeddings, JsonObject, JsonValue
-
-Handler = Callable[[Request], Awaitable[Response | EventStream]]
 
 
 def routes(services: Services) -> list[Route]:
     api, stored = _Api(services), StoredChats(services)
     return [
-        _route("/v1/chat/completions", {"GET": stored.list, "POST": api.chat}),
-        _route("/v1/chat/completions/{id}", {"GET": stored.get, "POST": stored.update, "DELETE": stored.delete}),
-        _route("/v1/chat/completions/{id}/messages", {"GET": stored.messages}),
-        _route("/v1/completions", {"POST": api.complete}),
-        _route("/v1/embeddings", {"POST": api.embed}),
-        _route("/v1/decisions", {"POST": api.decide}),
-        _route("/v1/models", {"GET": api.models}),
-        _route("/v1/models/{id:path}", {"GET": api.model, "DELETE": api.delete}),
-        _route("/tokenize", {"POST": api.tokenize}),
-        _route("/v1/tokenize", {"POST": api.tokenize}),
-        _route("/detokenize", {"POST": api.detokenize}),
-        _route("/v1/detokenize", {"POST": api.detokenize}),
+        dialect_route("/v1/chat/completions", {"GET": stored.list, "POST": api.chat}),
+        dialect_route("/v1/chat/completions/{id}", {"GET": stored.get, "POST": stored.update, "DELETE": stored.delete}),
+        dialect_route("/v1/chat/completions/{id}/messages", {"GET": stored.messages}),
+        dialect_route("/v1/completions", {"POST": api.complete}),
+        dialect_route("/v1/embeddings", {"POST": api.embed}),
+        dialect_route("/v1/decisions", {"POST": api.decide}),
+        dialect_route("/v1/models", {"GET": api.models}),
+        dialect_route("/v1/models/{id:path}", {"GET": api.model, "DELETE": api.delete}),
+        dialect_route("/tokenize", {"POST": api.tokenize}),
+        dialect_route("/v1/tokenize", {"POST": api.tokenize}),
+        dialect_route("/detokenize", {"POST": api.detokenize}),
+        dialect_route("/v1/detokenize", {"POST": api.detokenize}),
     ]
-
-
-def _route(path: str, handlers: Mapping[str, Handler]) -> Route:
-    async def endpoint(request: Request) -> Response | EventStream:
-        return await handlers["GET" if request.method == "HEAD" else request.method](request)
-
-    return Route(path, endpoint, methods=[*handlers])
 
 
 class _Api:
@@ -75,6 +68,7 @@ class _Api:
 
     async def chat(self, request: Request) -> Response | EventStream:
         body, report = await self._read(request, ChatCompletionBody)
+        body = body.model_copy(update={"messages": await self._with_files(request, body.messages)})
         images = await self._fetch_images(request, body.model, body.messages)
         slow = await beside(request, lambda: has_media(body.messages))
         wanted = report.take(await beside(request, lambda: convert.to_chat(body, images), slow=slow))
@@ -154,6 +148,7 @@ class _Api:
             tokens = await self._inference.tokenize(name, body.prompt, special=special, bos=bos)
             count, shown = len(tokens), [*tokens]
         else:
+            body = body.model_copy(update={"messages": await self._with_files(request, body.messages or [])})
             images = await self._fetch_images(request, name, body.messages or [])
             wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, name, images)))
             with report.naming():
@@ -190,6 +185,17 @@ class _Api:
                 "Missing required parameter: 'model'.", param="model", code="missing_required_parameter"
             )
         return names.pop()
+
+    async def _with_files(self, request: Request, conversation: list[ConversationMessage]) -> list[ConversationMessage]:
+        """The conversation with the texts of the files that it names by their ids."""
+        named = await beside(request, lambda: kept_files(conversation))
+        if not named:
+            return conversation
+        params = {id_: param for param, id_ in named}
+        owner, state = owner_of(request), self._services.state
+        return with_files(
+            conversation, {id_: await file_text(state, owner, id_, param) for id_, param in params.items()}
+        )
 
     async def _context(self, name: str) -> int | None:
         """The context that the model is loaded with; names that share weights share it."""

@@ -1,0 +1,104 @@
+"""Files that callers gave the server to keep: made, shown, found again by their id."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+
+from puna.errors import InvalidRequest, NotFound
+from puna.server.documents import document_text, likely_kind, named_text
+from puna.state.records import Record
+from puna.state.state import State, Stored
+from puna.types import JsonObject
+
+MAX_DOCUMENT = 32 * 1024 * 1024
+"""Bytes of a file that a model is to read."""
+
+DAY_SECONDS = 24 * 3600
+
+
+def new_file(
+    owner: str,
+    stored: Stored,
+    *,
+    filename: str,
+    purpose: str,
+    media_type: str = "",
+    seconds: float | None = None,
+    created: float | None = None,
+) -> Record:
+    """The record of a file whose bytes are kept already. `seconds`: how long it stays; None: until it is deleted."""
+    now = time.time() if created is None else created
+    # `metadata` is what lists are chosen by.
+    body: JsonObject = {"filename": filename, "media_type": media_type, "metadata": {"purpose": purpose}}
+    return Record(
+        kind="file",
+        id=f"file-{secrets.token_hex(12)}",
+        owner=owner,
+        body=body,
+        created=now,
+        expires=None if seconds is None else now + seconds,
+        content=stored.digest,
+        content_size=stored.size,
+    )
+
+
+def file_json(record: Record) -> JsonObject:
+    """OpenAI's file object."""
+    return {
+        "id": record.id,
+        "object": "file",
+        "bytes": record.content_size,
+        "created_at": int(record.created),
+        "expires_at": None if record.expires is None else int(record.expires),
+        "filename": record.body["filename"],
+        "purpose": purpose_of(record),
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+def purpose_of(record: Record) -> str:
+    metadata = record.body["metadata"]
+    assert isinstance(metadata, dict)
+    return str(metadata["purpose"])
+
+
+async def find_file(state: State, owner: str, id: str, param: str | None) -> Record:
+    """NotFound names `param`."""
+    record = await state.get("file", id, owner)
+    if record is None:
+        raise NotFound(f"No such File object: {id[:100]}", param=param)
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class KeptText:
+    """What a model reads of a file, and what the file is called."""
+
+    filename: str
+    text: str
+
+    def named(self, name: str | None = None) -> str:
+        """As it stands in a message: behind its name, or another one."""
+        return named_text(name or self.filename, self.text)
+
+
+async def file_text(state: State, owner: str, id: str, param: str) -> KeptText:
+    """The text of a file. NotFound, InvalidRequest or Unsupported name `param`."""
+    record = await find_file(state, owner, id, param)
+    if record.content_size > MAX_DOCUMENT:
+        raise InvalidRequest(
+            f"Invalid '{param}': the file has {record.content_size} bytes, at most {MAX_DOCUMENT} can be read.",
+            param=param,
+        )
+    assert record.content is not None
+    data = await state.contents.read(record.content, most=MAX_DOCUMENT)
+    filename = str(record.body["filename"])
+
+    def text() -> str:
+        return document_text(data, likely_kind(str(record.body["media_type"]), filename, data), param)
+
+    return KeptText(filename, await asyncio.to_thread(text))
