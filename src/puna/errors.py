@@ -102,6 +102,7 @@ Code: TypeAlias = Literal[
     "request_cancelled",
     # models and where they come from
     "not_found",
+    "previous_response_not_found",
     "conflict",
     "model_not_found",
     "invalid_model_file",

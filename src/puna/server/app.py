@@ -21,6 +21,8 @@ from puna.server.middleware import BodyLimit, Hosts, Identify, Origins
 from puna.server.ollama.routes import routes as ollama_routes
 from puna.server.openai import absent
 from puna.server.openai.routes import routes as openai_routes
+from puna.server.responses.conversations import conversation_routes
+from puna.server.responses.routes import response_routes
 from puna.server.services import Services
 from puna.server.state import routes as state_routes
 
@@ -33,6 +35,8 @@ def create_app(services: Services) -> Starlette:
             *state_routes(services),
             *services.thoughts.routes(),
             *openai_routes(services),
+            *response_routes(services),
+            *conversation_routes(services),
             *ollama_routes(services),
         ],
         middleware=[

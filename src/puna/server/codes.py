@@ -63,6 +63,7 @@ MEANINGS: Mapping[Code, str] = {
     "forbidden": "the origin or the host is not allowed",
     "request_cancelled": "the caller went away",
     "not_found": "it is not there",
+    "previous_response_not_found": "the response to go on from, or one before it, is not there",
     "conflict": "something else happened to it meanwhile",
     "model_not_found": "there is no such model",
     "invalid_model_file": "a model's file or template is damaged, hostile or of an unknown kind",

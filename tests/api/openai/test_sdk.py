@@ -105,7 +105,7 @@ def test_errors_by_class(openai: OpenAI):
         openai.chat.completions.create(model="tiny", messages=HI, temperature=9)
     assert (bad.value.param, bad.value.code) == ("temperature", "decimal_above_max_value")
     with pytest.raises(sdk.NotFoundError):
-        openai.responses.create(model="tiny", input="x")
+        openai.evals.list()
 
 
 def test_keys_by_class(serving):

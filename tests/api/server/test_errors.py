@@ -14,7 +14,6 @@ OPENAI_POSTS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/t
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/responses",
         "/v1/files",
         "/v1/batches",
         "/v1/x",

@@ -15,12 +15,14 @@ from puna.server.contract.shapes import shape_fields
 from puna.server.ollama import bodies as ollama_bodies
 from puna.server.ollama import reference as ollama
 from puna.server.openai import reference as openai
+from puna.server.responses import reference as responses
 
 PAGES = Path(__file__).parents[3] / "docs" / "reference"
 
 
 @pytest.mark.parametrize(
-    ("page", "dialect"), [("openai.md", openai), ("ollama-fields.md", ollama), ("errors.md", codes)]
+    ("page", "dialect"),
+    [("openai.md", openai), ("responses.md", responses), ("ollama-fields.md", ollama), ("errors.md", codes)],
 )
 def test_the_page_is_up_to_date(page: str, dialect: ModuleType):
     assert (PAGES / page).read_text(encoding="utf-8") == dialect.reference()

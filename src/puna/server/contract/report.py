@@ -55,6 +55,11 @@ class Report:
         self._ignored: list[str] = []
         self.ignore(ignored)
 
+    @property
+    def told(self) -> dict[str, str]:
+        """The headers that are written so far, for who asks for the answer again later."""
+        return {name: self._headers[name] for name in HEADERS if name in self._headers}
+
     def ignore(self, paths: Iterable[str]) -> None:
         """Fields without effect, by the paths of this request."""
         self._ignored += [path for path in dict.fromkeys(paths) if path not in self._ignored]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from starlette.requests import Request
 
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, NotFound
 from puna.server.contract.report import Report
 from puna.state.records import Page, Query, Record
 from puna.types import JsonObject, JsonValue
@@ -36,6 +36,30 @@ def page_json(page: Page, show: Callable[[Record], JsonObject]) -> JsonObject:
         "first_id": ids[0] if ids else None,
         "last_id": ids[-1] if ids else None,
         "has_more": page.more,
+    }
+
+
+def items_json(items: Sequence[JsonObject], query: Query) -> JsonObject:
+    """The list object of things that are no records of their own, given oldest first. NotFound as State's."""
+    ordered = list(reversed(items)) if query.newest_first else list(items)
+    places = {item["id"]: place for place, item in enumerate(ordered)}
+    for param, id_ in (("after", query.after), ("before", query.before)):
+        if id_ is not None and id_ not in places:
+            raise NotFound(f"'{param}': there is no '{id_[:200]}' in this list.", param=param)
+    first = 0 if query.after is None else places[query.after] + 1
+    last = len(ordered) if query.before is None else places[query.before]
+    limit = len(ordered) if query.limit is None else query.limit
+    # The page before an item is the last one before it.
+    if query.before is not None and query.after is None:
+        shown, more = ordered[max(first, last - limit) : last], last - limit > first
+    else:
+        shown, more = ordered[first:last][:limit], last - first > limit
+    return {
+        "object": "list",
+        "data": list(shown),
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": more,
     }
 
 

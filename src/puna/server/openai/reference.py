@@ -74,6 +74,8 @@ budget. `id`: the `x-request-id` of that answer. 409 when it does not think |
 `context_length` is what a request to the model gets that asks for no `num_ctx`, `trained_context_length` the most that
 one can ask for.
 
+[Responses and conversations](responses.md) have a page of their own.
+
 What OpenAI serves and this server has nothing for is refused with 404 and `endpoint_not_offered`, and the message says
 what is missing. Any other path is `unknown_url`.
 """

@@ -50,15 +50,16 @@ def to_think(body: Thinking) -> tuple[Think | None, dict[str, str]]:
     nested = None if body.reasoning is None else body.reasoning.effort
     wishes: dict[str, Think] = {}
     for name, effort in (("reasoning_effort", body.reasoning_effort), ("reasoning.effort", nested)):
-        if effort is not None:
-            wishes[name] = False if effort == "none" else "max" if effort == "xhigh" else effort
+        think = effort_as_think(effort)
+        if think is not None:
+            wishes[name] = think
     if body.think is not None:
         wishes["think"] = body.think
     if len({str(wish) for wish in wishes.values()}) > 1:
         names = " and ".join(f"'{name}'" for name in wishes)
         raise InvalidRequest(f"{names} are the same setting, but were given different values.", param=[*wishes][-1])
-    name, think = next(iter(wishes.items()), ("reasoning_effort", None))
-    return think, {"think": name}
+    name, wish = next(iter(wishes.items()), ("reasoning_effort", None))
+    return wish, {"think": name}
 
 
 def to_budget(body: Thinking) -> tuple[int | None, dict[str, str]]:
@@ -71,3 +72,8 @@ def to_budget(body: Thinking) -> tuple[int | None, dict[str, str]]:
         raise InvalidRequest(f"{names} are the same setting, but were given different values.", param=[*wishes][-1])
     name, budget = next(iter(wishes.items()), ("reasoning_budget_tokens", None))
     return budget, {"think_budget": name}
+
+
+def effort_as_think(effort: Effort | None) -> Think | None:
+    """An effort as the house's setting, which has no level between `high` and `max`."""
+    return None if effort is None else False if effort == "none" else "max" if effort == "xhigh" else effort

@@ -180,8 +180,18 @@ def nonstandard_tools(body: Tooled) -> tuple[str, ...]:
     for index, tool in enumerate(body.tools or []):
         form, spec = ("function", tool.function) if isinstance(tool, FunctionTool) else ("custom", tool.custom)
         named.append((f"tools[{index}].{form}.name", spec.name))
-    many = (("tools",) if body.tools else ("functions",)) if len(named) > _STANDARD_TOOLS else ()
-    return (*many, *(path for path, name in named if not _STANDARD_NAME.fullmatch(name)))
+    many = (("tools",) if body.tools else ("functions",)) if nonstandard_number(len(named)) else ()
+    return (*many, *(path for path, name in named if nonstandard_name(name)))
+
+
+def nonstandard_name(name: str) -> bool:
+    """Whether OpenAI's own API refuses a tool of this name."""
+    return not _STANDARD_NAME.fullmatch(name)
+
+
+def nonstandard_number(tools: int) -> bool:
+    """Whether OpenAI's own API refuses so many of them."""
+    return tools > _STANDARD_TOOLS
 
 
 def function_or_custom(tool: ToolSpec, param: str) -> Tool:
@@ -219,7 +229,7 @@ def to_tool_choice(body: Tooled, tools: tuple[Tool, ...]) -> ToolChoice:
     choice = _choice(body.tool_choice)
     if choice.mode == "required" and not tools:
         raise InvalidRequest("When using 'tool_choice', 'tools' must be set.", param="tool_choice")
-    return _known(choice, tools, "tool_choice")
+    return known_choice(choice, tools, "tool_choice")
 
 
 def _choice(choice: ToolChoiceSpec | None) -> ToolChoice:
@@ -249,11 +259,12 @@ def _referred(tool: NamedFunction | NamedCustom) -> str:
 
 def _legacy_choice(choice: FunctionChoice, tools: tuple[Tool, ...]) -> ToolChoice:
     if isinstance(choice, ToolReference):
-        return _known(ToolChoice("required", (choice.name,)), tools, "function_call")
+        return known_choice(ToolChoice("required", (choice.name,)), tools, "function_call")
     return ToolChoice(choice)
 
 
-def _known(choice: ToolChoice, tools: tuple[Tool, ...], param: str) -> ToolChoice:
+def known_choice(choice: ToolChoice, tools: tuple[Tool, ...], param: str) -> ToolChoice:
+    """The choice. InvalidRequest where it names a tool that is not there."""
     known = {tool.name for tool in tools}
     unknown = next((name for name in choice.names or () if name not in known), None)
     if unknown is not None:

@@ -12,6 +12,9 @@ from puna.server.body import kind
 from puna.server.contract.faults import Wording, join
 from puna.server.contract.shapes import UNION
 
+UNSUPPORTED = "unsupported"
+"""The error type of a value that is understood, and that this server cannot do; its message says why."""
+
 _EXPECTED: Mapping[str, str] = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -31,6 +34,8 @@ def _fault_of(error: ErrorDetails, path: str) -> InvalidRequest:
         return _fault(
             path, f"Invalid type for '{path}': expected {expected}, but got {kind(value)} instead.", "invalid_type"
         )
+    if type_ == UNSUPPORTED:
+        return _refused(path, error["msg"])
     rule = _RULES.get(type_)
     if rule is None:
         return _fault(path, f"Invalid '{path}': {error['msg']}.", "invalid_value")

@@ -1,0 +1,139 @@
+"""One response under way: the answer's events told, and what has to be remembered kept before its end is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import cast
+
+from puna.errors import PunaError
+from puna.server.contract.report import Report
+from puna.server.responses.ids import ResponseIds
+from puna.server.responses.objects import PREFIXES
+from puna.server.responses.past import expect_conversation
+from puna.server.responses.telling import ResponseEvent, Telling
+from puna.state.records import Change, Put, Record
+from puna.state.state import State
+from puna.types import Answer, Done, JsonObject, JsonValue, Started
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is kept of a response, and where.
+
+    `response`: whether the response is; `conversation`: where its items are added. `input` as it is listed.
+    """
+
+    state: State
+    owner: str
+    created: float
+    input: list[JsonObject]
+    previous: str = ""
+    response: bool = True
+    conversation: str | None = None
+
+    def record(self, response: JsonObject, report: dict[str, str]) -> Record:
+        body: JsonObject = {
+            "response": response,
+            "input": cast("list[JsonValue]", self.input),
+            "report": cast("JsonObject", report),
+        }
+        return Record(
+            kind="response",
+            id=str(response["id"]),
+            owner=self.owner,
+            body=body,
+            created=self.created,
+            previous=self.previous,
+        )
+
+    def added(self, output: list[JsonObject], ids: ResponseIds) -> list[Put]:
+        """What a conversation gains. Items that the client has from elsewhere are copies, with ids of their own."""
+        if self.conversation is None:
+            return []
+        own = [item if ids.stem in str(item["id"]) else _renamed(item, ids) for item in self.input]
+        return [
+            Put(
+                Record(
+                    kind="item",
+                    id=str(item["id"]),
+                    owner=self.owner,
+                    body=item,
+                    created=self.created,
+                    parent=self.conversation,
+                )
+            )
+            for item in (*own, *output)
+        ]
+
+
+def _renamed(item: JsonObject, ids: ResponseIds) -> JsonObject:
+    return {**item, "id": ids.next(PREFIXES[str(item["type"])])}
+
+
+@dataclass(slots=True)
+class ResponseWork:
+    telling: Telling
+    ids: ResponseIds
+    answer: Answer
+    report: Report
+    memory: Memory
+    begun: bool = field(default=False, init=False)
+
+    async def told(self, *, early: bool = False, raising: bool = False) -> AsyncGenerator[ResponseEvent | bytes, None]:
+        """The events, and comments that are due between them.
+
+        An error before the answer has begun is raised; a later one is told (`response.failed`). `early`: begin at once,
+        and tell every error. `raising`: raise every error.
+        """
+        if early:
+            for told in self._begin():
+                yield told
+        try:
+            async with self.report.reading(self.answer) as events:
+                async for event in events:
+                    if isinstance(event, Started):
+                        comment = self.report.start(event)
+                        for told in self._begin():
+                            yield told
+                        if comment:
+                            yield comment
+                    tells = self.telling.tell(event)
+                    if isinstance(event, Done):
+                        await self.keep()
+                    for told in tells:
+                        yield told
+        except PunaError as error:
+            if raising or not self.begun:
+                raise
+            failed = self.telling.fail(error)
+            with suppress(PunaError):
+                await self.keep()
+            for told in failed:
+                yield told
+
+    async def whole(self) -> JsonObject:
+        """The object, when all of it is there. Raises what ends it."""
+        async for _ in self.told(raising=True):
+            pass
+        return self.telling.response
+
+    def _begin(self) -> list[ResponseEvent]:
+        if self.begun:
+            return []
+        self.begun = True
+        return self.telling.begin()
+
+    async def keep(self) -> None:
+        """Everything at once: a response that is there is whole, and so is its conversation."""
+        response = self.telling.response
+        changes: list[Change] = []
+        if self.memory.response:
+            changes.append(Put(self.memory.record(response, self.report.told)))
+        if response["status"] in {"completed", "incomplete"}:
+            if self.memory.conversation is not None:
+                await expect_conversation(self.memory.state, self.memory.conversation, self.memory.owner)
+            changes += self.memory.added(self.telling.output, self.ids)
+        if changes:
+            await self.memory.state.apply(*changes)
