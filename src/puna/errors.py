@@ -15,6 +15,7 @@
     ├── PayloadTooLarge            413  the body is over the limit
     ├── UrlTooLong                 414  the URL is over the limit
     ├── UnsupportedMediaType       415  the body is in a coding that is not read here
+    ├── UnsatisfiableRange         416  the bytes that were asked for are not there
     ├── TooManyRequests            429  this caller has to wait
     ├── HeadTooLarge               431  the head is over the limit
     ├── Overloaded                 503  the queue is full, or memory is
@@ -89,6 +90,7 @@ Code: TypeAlias = Literal[
     "invalid_encoding",
     "invalid_form",
     "unsupported_media_type",
+    "range_not_satisfiable",
     "unknown_url",
     "endpoint_not_offered",
     "method_not_supported",
@@ -275,6 +277,18 @@ class HeadTooLarge(PunaError):
     status = 431
     type = "invalid_request_error"
     default_code: ClassVar[Code | None] = "head_too_large"
+
+
+class UnsatisfiableRange(PunaError):
+    """Of a file that has `size` bytes."""
+
+    status = 416
+    type = "invalid_request_error"
+    default_code: ClassVar[Code | None] = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The file has {size} bytes: none of those that were asked for is there.", param="range")
+        self.size = size
 
 
 class TooManyRequests(PunaError):

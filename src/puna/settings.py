@@ -285,7 +285,9 @@ ROWS: tuple[Row, ...] = (
     Row("memory_limit", ("PUNA_MEMORY_LIMIT",), _count, "a number of bytes",
         "Memory that loaded models may take together. Default 0: what the system has free."),
     Row("max_body", ("PUNA_MAX_BODY",), _count, "a number of bytes",
-        "Largest request body, except uploads of blobs. Default 67108864 (64 MiB)."),
+        "Largest request body, except uploads of blobs and files. Default 67108864 (64 MiB)."),
+    Row("max_file", ("PUNA_MAX_FILE",), _positive, "a number of bytes, 1 or more",
+        "Largest file of /v1/files and /v1/uploads. Default 536870912 (512 MiB)."),
     Row("max_download", ("PUNA_MAX_DOWNLOAD",), _count, "a number of bytes",
         "Most bytes that one pull may download; known before it begins. Default 0: what the disk has room for."),
     Row("max_connections", ("PUNA_MAX_CONNECTIONS",), _positive, "a number of connections, 1 or more",
@@ -365,6 +367,7 @@ class Settings:
     cache_dir: Path | None = None
     memory_limit: int = 0
     max_body: int = 64 * 1024 * 1024
+    max_file: int = 512 * 1024 * 1024
     max_download: int = 0
     max_connections: int = 1000
     max_bodies: int = 256 * 1024 * 1024

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
+from puna.server.batch.work import BatchWork
 from puna.server.callers import Callers
 from puna.server.ending import Ends
 from puna.server.errors import error_response
+from puna.server.files.routes import routes as files_routes
 from puna.server.home import Home
+from puna.server.inside import InsideAnswer, ask_inside
 from puna.server.keys import Keys
 from puna.server.middleware import BodyLimit, Hosts, Identify, Origins
 from puna.server.ollama.routes import routes as ollama_routes
@@ -27,9 +33,19 @@ from puna.server.services import Services
 from puna.server.state import routes as state_routes
 
 
-def create_app(services: Services) -> Starlette:
+def create_app(services: Services) -> PunaApp:
     settings = services.settings
-    return _App(
+    own = (Middleware(Identify, services.metrics), Middleware(Ends, services.ending))
+    callers = Middleware(Callers, services.scheduler.waiter)
+    bodies = Middleware(BodyLimit, settings.max_body, settings.max_bodies)
+
+    async def ask(path: str, body: bytes, owner: str, headers: Mapping[str, str]) -> InsideAnswer:
+        return await ask_inside(app.inside, path, body, owner, headers)
+
+    work = BatchWork(services.state, ask, lambda: _slots(services), max_line=settings.max_body)
+    app = PunaApp(
+        work,
+        (*own, callers, bodies),
         routes=[
             Route("/", Home(services).root, methods=["GET"]),
             *state_routes(services),
@@ -37,29 +53,55 @@ def create_app(services: Services) -> Starlette:
             *openai_routes(services),
             *response_routes(services),
             *conversation_routes(services),
+            *files_routes(services, work),
             *ollama_routes(services),
         ],
         middleware=[
-            Middleware(Identify, services.metrics),
-            Middleware(Ends, services.ending),
+            *own,
             Middleware(Origins, settings.origins),
             Middleware(Hosts, settings.address.host),
             Middleware(Keys, settings.api_keys),
-            Middleware(Callers, services.scheduler.waiter),
-            Middleware(BodyLimit, settings.max_body, settings.max_bodies),
+            callers,
+            bodies,
         ],
         exception_handlers={HTTPException: _unroutable},
     )
+    return app
 
 
-class _App(Starlette):
-    """Without Starlette's outermost layer, whose work is Identify's: every token would pass it."""
+class PunaApp(Starlette):
+    """Without Starlette's outermost layer, whose work is Identify's: every token would pass it.
+
+    `work`: what goes on between requests. `inside`: the same routes for the server's own requests, which nobody has to
+    let in.
+    """
+
+    def __init__(
+        self,
+        work: BatchWork,
+        inside: Sequence[Middleware],
+        *,
+        routes: Sequence[BaseRoute],
+        middleware: Sequence[Middleware],
+        exception_handlers: Mapping[Any, Callable[[Request, Any], Awaitable[Response]]],
+    ) -> None:
+        super().__init__(routes=routes, middleware=middleware, exception_handlers=exception_handlers)
+        self.work = work
+        self.inside = self._behind(inside)
 
     def build_middleware_stack(self) -> ASGIApp:
+        return self._behind(self.user_middleware)
+
+    def _behind(self, layers: Sequence[Middleware]) -> ASGIApp:
         app: ASGIApp = ExceptionMiddleware(self.router, handlers=self.exception_handlers)
-        for middleware in reversed(self.user_middleware):
+        for middleware in reversed(layers):
             app = middleware.cls(app, *middleware.args, **middleware.kwargs)
         return app
+
+
+def _slots(services: Services) -> int:
+    """How many requests the loaded runners answer at once, at most."""
+    return max((loaded.info.slots for loaded in services.scheduler.loaded()), default=0)
 
 
 async def _unroutable(request: Request, error: Exception) -> Response:

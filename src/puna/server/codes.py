@@ -52,6 +52,7 @@ MEANINGS: Mapping[Code, str] = {
     "invalid_form": "a form with files (multipart/form-data) cannot be read",
     "unsupported_media_type": "the body is of a kind that is not read",
     "endpoint_not_offered": "OpenAI serves it, and here is nothing for it; the message says what is missing",
+    "range_not_satisfiable": "the bytes that were asked for are not in the file",
     "unknown_url": "there is nothing at this path",
     "method_not_supported": "the path is right, the method is not",
     "request_timeout": "the request did not come in time",

@@ -13,6 +13,7 @@ from puna.errors import (
     ServerStopping,
     TooManyRequests,
     Unauthorized,
+    UnsatisfiableRange,
     UnsupportedMediaType,
 )
 from puna.server.body import JsonReply
@@ -58,6 +59,8 @@ def _headers(error: PunaError) -> dict[str, str]:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, UnsupportedMediaType) and error.code == "unsupported_encoding":
         headers["accept-encoding"] = ", ".join(ACCEPTED)
+    if isinstance(error, UnsatisfiableRange):
+        headers["content-range"] = f"bytes */{error.size}"
     if error.status >= 500:
         headers["x-should-retry"] = "true" if isinstance(error, Overloaded | RunnerDied | ServerStopping) else "false"
     return headers

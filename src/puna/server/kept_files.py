@@ -27,15 +27,15 @@ def new_file(
     purpose: str,
     media_type: str = "",
     seconds: float | None = None,
-    created: float | None = None,
+    id: str = "",
 ) -> Record:
     """The record of a file whose bytes are kept already. `seconds`: how long it stays; None: until it is deleted."""
-    now = time.time() if created is None else created
+    now = time.time()
     # `metadata` is what lists are chosen by.
     body: JsonObject = {"filename": filename, "media_type": media_type, "metadata": {"purpose": purpose}}
     return Record(
         kind="file",
-        id=f"file-{secrets.token_hex(12)}",
+        id=id or f"file-{secrets.token_hex(12)}",
         owner=owner,
         body=body,
         created=now,

@@ -31,7 +31,9 @@ from puna.settings import IDENTITY, SettingError
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_UPLOADS = "/api/blobs/"
+_UPLOADS = re.compile("/api/blobs/.*|/v1/files|/v1/uploads/[^/]+/parts", re.DOTALL)
+"""Paths whose bodies go to the disk as they come, within limits of their own."""
+
 _SLASHES = re.compile("/{2,}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -278,7 +280,7 @@ class BodyLimit:
         self._bodies = Bodies(together)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(_UPLOADS):
+        if _UPLOADS.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
         allowance = Allowance(self._limit, self._bodies)

@@ -190,9 +190,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, services: Services, *, on_ready: Callable[[], None]) -> None:
         limits = Limits(services.settings.max_connections, services.settings.read_timeout)
+        app = create_app(services)
         super().__init__(
             uvicorn.Config(
-                create_app(services),
+                app,
                 http=cast("type[asyncio.Protocol]", partial(Protocol, limits=limits)),
                 ws="none",
                 access_log=False,
@@ -205,6 +206,7 @@ class Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
+        self._work = app.work
         self._ending = services.ending
         self._asked_to_stop = asyncio.Event()
         self._asked_to_hurry = asyncio.Event()
@@ -213,6 +215,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         # uvicorn sets them once a second: the first answer must have them too.
         self.server_state.default_headers = self.config.encoded_headers
+        self._work.start()
         self._on_ready()
 
     @contextlib.contextmanager
@@ -239,6 +242,7 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()  # at once where it is idle, else after its answer
+        await self._work.stop()  # what it did goes on at the next start
         await self._drain()
         await super().shutdown(sockets)
 

@@ -14,8 +14,8 @@ OPENAI_POSTS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/t
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/files",
-        "/v1/batches",
+        "/v1/file",
+        "/v1/batches/x/y",
         "/v1/x",
     ],
 )

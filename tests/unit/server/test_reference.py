@@ -12,6 +12,7 @@ from puna.errors import Code
 from puna.server import codes
 from puna.server.contract.reference import nested_shapes
 from puna.server.contract.shapes import shape_fields
+from puna.server.files import reference as files
 from puna.server.ollama import bodies as ollama_bodies
 from puna.server.ollama import reference as ollama
 from puna.server.openai import reference as openai
@@ -22,7 +23,13 @@ PAGES = Path(__file__).parents[3] / "docs" / "reference"
 
 @pytest.mark.parametrize(
     ("page", "dialect"),
-    [("openai.md", openai), ("responses.md", responses), ("ollama-fields.md", ollama), ("errors.md", codes)],
+    [
+        ("openai.md", openai),
+        ("responses.md", responses),
+        ("files.md", files),
+        ("ollama-fields.md", ollama),
+        ("errors.md", codes),
+    ],
 )
 def test_the_page_is_up_to_date(page: str, dialect: ModuleType):
     assert (PAGES / page).read_text(encoding="utf-8") == dialect.reference()

@@ -1,0 +1,67 @@
+"""What the routes of files, uploads and batches share: what a request says, and what it is answered."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+
+from puna.errors import InvalidRequest, NotFound
+from puna.server.contract.forms import read_form
+from puna.server.contract.reading import ShapeType, read_request
+from puna.server.contract.report import Report
+from puna.server.multipart import FilePart, FormBounds
+from puna.server.openai.wording import WORDING
+from puna.server.owner import owner_of
+from puna.server.services import Services
+from puna.state.records import Kind, Record
+from puna.state.state import Stored
+
+BATCH_SECONDS = 30 * 24 * 3600
+"""How long files for batches stay where nothing was said."""
+
+
+async def read_body(services: Services, request: Request, shape: type[ShapeType]) -> ShapeType:
+    body, _ = await read_request(request, shape, WORDING, strict=services.settings.strict)
+    return body
+
+
+async def read_kept(
+    services: Services, request: Request, shape: type[ShapeType], field: str, most: int, setting: str
+) -> tuple[ShapeType, Stored, FilePart]:
+    """A form with one file, whose bytes are kept when this returns. InvalidRequest where it has none."""
+    parts: list[FilePart] = []
+
+    async def keep(part: FilePart) -> Stored:
+        parts.append(part)
+        return await services.state.contents.add(part.chunks, most=most)
+
+    bounds = FormBounds(files=(field,), file=most, fields=16, field=4096, setting=setting)
+    body, files, _ = await read_form(request, shape, WORDING, strict=services.settings.strict, bounds=bounds, keep=keep)
+    if field not in files:
+        raise InvalidRequest(f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter")
+    return body, files[field], parts[0]
+
+
+async def find_kept(services: Services, request: Request, kind: Kind, name: str) -> Record:
+    """The object that the path names. NotFound: `name` is what it is called in OpenAI's words."""
+    id_: str = request.path_params["id"]
+    record = await services.state.get(kind, id_, owner_of(request))
+    if record is None:
+        raise NotFound(f"No such {name} object: {id_[:100]}", param="id")
+    return record
+
+
+def report_query(request: Request) -> None:
+    """The URL of this route has no parameters: those that it has are reported."""
+    Report(request.state, list(request.query_params))
+
+
+def stay(purpose: str, said: int | None) -> int | None:
+    """Seconds that a file of a purpose stays; None: until it is deleted."""
+    return said if said is not None else BATCH_SECONDS if purpose == "batch" else None
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return time.time()

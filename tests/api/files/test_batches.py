@@ -1,0 +1,172 @@
+"""Batches, by OpenAI's own client."""
+
+from __future__ import annotations
+
+import pytest
+from openai import BadRequestError, ConflictError, NotFoundError
+
+from fakes.batches import ended, line, rows, submit
+from fakes.waiting import until
+
+
+@pytest.fixture
+def run(openai):
+    """`run(lines, endpoint=…)`: the batch, when it has ended."""
+    return lambda lines, **fields: ended(openai, submit(openai, lines, **fields))
+
+
+def test_a_batch_lives(openai):
+    batch = submit(openai, [line("a"), line("b", temperature=9), line("c")], metadata={"k": "v"})
+    assert (batch.object, batch.status, batch.completion_window) == ("batch", "validating", "24h")
+    assert batch.expires_at == batch.created_at + 24 * 3600
+    batch = ended(openai, batch)
+    assert (batch.status, batch.model, batch.metadata, batch.errors) == ("completed", "tiny", {"k": "v"}, None)
+    assert batch.request_counts.model_dump() == {"total": 3, "completed": 2, "failed": 1}
+    assert batch.created_at <= batch.in_progress_at <= batch.finalizing_at <= batch.completed_at
+    assert (batch.failed_at, batch.expired_at, batch.cancelling_at, batch.cancelled_at) == (None,) * 4
+    outputs, errors = rows(openai, batch.output_file_id), rows(openai, batch.error_file_id)
+    assert (outputs.keys(), errors.keys()) == ({"a", "c"}, {"b"})
+    for row in (*outputs.values(), *errors.values()):
+        assert row["id"].startswith("batch_req_")
+        assert row["response"]["request_id"].startswith("req_")
+        assert row["error"] is None
+    assert errors["b"]["response"]["status_code"] == 400
+    assert errors["b"]["response"]["body"]["error"]["param"] == "temperature"
+    usage = [row["response"]["body"]["usage"] for row in outputs.values()]
+    assert batch.usage.total_tokens == sum(one["total_tokens"] for one in usage)
+    assert batch.usage.output_tokens == sum(one["completion_tokens"] for one in usage)
+    output = openai.files.retrieve(batch.output_file_id)
+    assert (output.purpose, output.filename, output.expires_at) == ("batch_output", f"{batch.id}_output.jsonl", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "EMOJI"}], "n": 2}),
+        ("/v1/completions", {"prompt": ["Hi", "Ho"], "max_tokens": 3, "echo": True}),
+        ("/v1/embeddings", {"model": "embedder", "input": ["a", "b"]}),
+    ],
+)
+def test_a_line_gets_what_the_route_gives(server, openai, run, url, body):
+    batch = run([line("a", url, **body)], endpoint=url)
+    answer = rows(openai, batch.output_file_id)["a"]["response"]
+    direct = server.post(url, {"model": "tiny", **body}).json
+    direct.get("usage", {}).pop("prompt_tokens_details", None)  # what is cached
+    answer["body"].get("usage", {}).pop("prompt_tokens_details", None)
+    for changing in ("id", "created"):
+        direct.pop(changing, None)
+        answer["body"].pop(changing, None)
+    assert (answer["status_code"], answer["body"]) == (200, direct)
+
+
+def test_outputs_that_go(openai, run):
+    batch = run([line("a")], output_expires_after={"anchor": "created_at", "seconds": 3600})
+    output = openai.files.retrieve(batch.output_file_id)
+    assert output.expires_at == output.created_at + 3600
+
+
+def test_an_output_without_errors_and_errors_without_output(openai, run):
+    good, bad = run([line("a")]), run([line("a", n=0)])
+    assert (good.error_file_id, bad.output_file_id) == (None, None)
+    assert bad.status == "completed"
+    assert rows(openai, bad.error_file_id).keys() == {"a"}
+
+
+def test_the_input_may_go_while_it_is_answered(openai):
+    batch = submit(openai, [line("a"), line("b")])
+    openai.files.delete(batch.input_file_id)
+    assert rows(openai, ended(openai, batch).output_file_id).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "faults"),
+    [
+        ([], [("empty_file", None, None)]),
+        ([b"\n \n"], [("empty_file", None, None)]),
+        ([line("a"), b"{\n", line("b"), b"[1]\n"], [("invalid_json_line", None, 2), ("invalid_json_line", None, 4)]),
+        ([line("a"), line("a")], [("duplicate_custom_id", "custom_id", 2)]),
+        ([line("a", url="/v1/completions")], [("invalid_url", "url", 1)]),
+        ([line("a") | {"method": "GET"}], [("invalid_method", "method", 1)]),
+        ([line("a") | {"body": None}], [("missing_required_parameter", "body", 1)]),
+        ([line("a") | {"body": []}], [("invalid_type", "body", 1)]),
+        ([line("")], [("invalid_custom_id", "custom_id", 1)]),
+        ([line("a") | {"custom_id": 1}], [("invalid_custom_id", "custom_id", 1)]),
+        ([line("a", model=None)], [("missing_required_parameter", "body.model", 1)]),
+        ([line("a"), line("b", model="tools")], [("mismatched_model", "body.model", 2)]),
+        ([line("a", stream=True)], [("invalid_value", "body.stream", 1)]),
+        ([b"\xff\n"], [("invalid_json_line", None, 1)]),
+    ],
+)
+def test_inputs_that_are_not_fit(run, lines, faults):
+    batch = run(lines or [b" "])
+    assert (batch.status, batch.output_file_id, batch.error_file_id) == ("failed", None, None)
+    assert [(fault.code, fault.param, fault.line) for fault in batch.errors.data] == faults
+    assert batch.request_counts.model_dump() == {"total": 0, "completed": 0, "failed": 0}
+    assert batch.failed_at >= batch.created_at
+
+
+def test_a_batch_is_cancelled(openai):
+    lines = [line("short"), *(line(f"{n}", messages=[{"role": "user", "content": "FOREVER"}]) for n in range(20))]
+    batch = submit(openai, lines)
+    cancelling = openai.batches.cancel(batch.id)
+    assert cancelling.status in {"cancelling", "cancelled"}
+    assert cancelling.cancelling_at
+    batch = ended(openai, batch)
+    assert (batch.status, batch.cancelled_at >= batch.cancelling_at) == ("cancelled", True)
+    done = rows(openai, batch.output_file_id).keys() | rows(openai, batch.error_file_id).keys()
+    assert done in ({one["custom_id"] for one in lines}, set())
+    with pytest.raises(ConflictError):
+        openai.batches.cancel(batch.id)
+
+
+def test_lines_that_no_answer_was_begun_for_are_told(openai):
+    lines = [line(f"{n}", messages=[{"role": "user", "content": "FOREVER"}]) for n in range(20)]
+    batch = submit(openai, lines)
+    until(lambda: openai.batches.retrieve(batch.id).status == "in_progress", 30, "work")
+    openai.batches.cancel(batch.id)
+    batch = ended(openai, batch)
+    errors = rows(openai, batch.error_file_id)
+    assert errors.keys() == {one["custom_id"] for one in lines} - rows(openai, batch.output_file_id).keys()
+    assert {(row["response"], row["error"]["code"]) for row in errors.values()} == {(None, "batch_cancelled")}
+
+
+def test_lists_of_batches(openai, run):
+    batches = [submit(openai, [line("a")]).id for _ in range(3)]
+    listed = openai.batches.list(limit=2)
+    assert [batch.id for batch in listed.data] == batches[:0:-1]
+    assert [batch.id for batch in listed][:3] == batches[::-1]
+    before = openai.batches.list(limit=1, extra_query={"before": batches[0]})
+    assert [batch.id for batch in before.data] == [batches[1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"endpoint": "/v1/images"}, "endpoint"),
+        ({"completion_window": "1h"}, "completion_window"),
+        ({"metadata": {"k": 1}}, "metadata.k"),
+        ({"metadata": {f"{n}": "" for n in range(17)}}, "metadata"),
+        ({"input_file_id": None}, "input_file_id"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, "output_expires_after.seconds"),
+    ],
+)
+def test_faults_of_batches(server, change, param):
+    body = {"input_file_id": "file-x", "endpoint": "/v1/embeddings", "completion_window": "24h"} | change
+    answer = server.post("/v1/batches", body)
+    assert (answer.status, answer.error["param"]) == (400, param)
+
+
+def test_files_that_are_no_input(openai):
+    with pytest.raises(NotFoundError) as raised:
+        openai.batches.create(input_file_id="file-none", endpoint="/v1/embeddings", completion_window="24h")
+    assert raised.value.body["param"] == "input_file_id"
+    file = openai.files.create(file=b"x", purpose="evals")
+    with pytest.raises(BadRequestError, match="purpose"):
+        openai.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+
+
+def test_a_batch_of_a_key_is_answered_for_it(serving, tmp_path, openai):
+    with serving(state=tmp_path, api_keys=("one", "two")) as own:
+        mine = openai.with_options(base_url=f"{own.url}/v1", api_key="one")
+        batch = ended(mine, submit(mine, [line("a")]))
+        assert rows(mine, batch.output_file_id).keys() == {"a"}
