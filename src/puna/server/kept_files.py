@@ -86,16 +86,20 @@ class KeptText:
         return named_text(name or self.filename, self.text)
 
 
-async def file_text(state: State, owner: str, id: str, param: str) -> KeptText:
-    """The text of a file. NotFound, InvalidRequest or Unsupported name `param`."""
+async def file_bytes(state: State, owner: str, id: str, param: str, *, most: int) -> tuple[Record, bytes]:
+    """A file and what it holds. NotFound, and InvalidRequest over `most` bytes, name `param`."""
     record = await find_file(state, owner, id, param)
-    if record.content_size > MAX_DOCUMENT:
+    if record.content_size > most:
         raise InvalidRequest(
-            f"Invalid '{param}': the file has {record.content_size} bytes, at most {MAX_DOCUMENT} can be read.",
-            param=param,
+            f"Invalid '{param}': the file has {record.content_size} bytes, at most {most} can be read.", param=param
         )
     assert record.content is not None
-    data = await state.contents.read(record.content, most=MAX_DOCUMENT)
+    return record, await state.contents.read(record.content, most=most)
+
+
+async def file_text(state: State, owner: str, id: str, param: str) -> KeptText:
+    """The text of a file. NotFound, InvalidRequest or Unsupported name `param`."""
+    record, data = await file_bytes(state, owner, id, param, most=MAX_DOCUMENT)
     filename = str(record.body["filename"])
 
     def text() -> str:

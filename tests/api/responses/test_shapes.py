@@ -240,6 +240,7 @@ def test_a_custom_call_streams_its_input():
         Done(Usage(), Timings()),
     ):
         told += telling.tell(event)
+    told.append(telling.end())
     for event in told:
         if "response" in event:
             event["response"] = {**REQUIRED, **event["response"]}  # type: ignore[dict-item]

@@ -10,7 +10,6 @@ from puna.server.contract.names import FieldNames
 from puna.server.contract.options import read_keep_alive
 from puna.server.openai.options import sampled_options
 from puna.server.openai.output import JsonObjectFormat
-from puna.server.openai.parts import Images
 from puna.server.openai.strict import check_strict
 from puna.server.openai.thinking import effort_as_think
 from puna.server.responses.bodies import (
@@ -21,6 +20,7 @@ from puna.server.responses.bodies import (
     InputTokensBody,
     ResponseBody,
 )
+from puna.server.responses.pieces import Brought
 from puna.server.responses.tools import FLAT_NAMES, chosen, equipment, may_call_twice, nonstandard_equipment
 from puna.server.responses.turns import Placed, to_turns
 from puna.types import NO_OPTIONS, ChatRequest, JsonOutput, Message, Options, Think
@@ -50,7 +50,7 @@ def check_past(body: Continuing) -> None:
         raise InvalidRequest("Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
 
 
-def to_response_chat(body: ResponseBody, items: Sequence[Placed], images: Images) -> Converted[ChatRequest]:
+def to_response_chat(body: ResponseBody, items: Sequence[Placed], brought: Brought) -> Converted[ChatRequest]:
     """`items`: all of them, the earlier ones first."""
     asked = sampled_options(body, body.max_output_tokens)
     logprobs = body.top_logprobs
@@ -61,7 +61,7 @@ def to_response_chat(body: ResponseBody, items: Sequence[Placed], images: Images
         body,
         body.model,
         items,
-        images,
+        brought,
         options=asked.options,
         logprobs=logprobs,
         think_budget=body.reasoning_budget_tokens,
@@ -77,9 +77,9 @@ def to_response_chat(body: ResponseBody, items: Sequence[Placed], images: Images
     )
 
 
-def to_counted(body: InputTokensBody, items: Sequence[Placed], images: Images) -> Converted[ChatRequest]:
+def to_counted(body: InputTokensBody, items: Sequence[Placed], brought: Brought) -> Converted[ChatRequest]:
     """What is counted, not answered."""
-    return _to_chat(body, body.model, items, images)
+    return _to_chat(body, body.model, items, brought)
 
 
 SUMMARISE = (
@@ -92,9 +92,9 @@ SUMMARY = "A summary of the conversation so far:\n\n"
 """Stands before it where the conversation goes on."""
 
 
-def to_compacting(body: CompactBody, items: Sequence[Placed], images: Images) -> Converted[ChatRequest]:
+def to_compacting(body: CompactBody, items: Sequence[Placed], brought: Brought) -> Converted[ChatRequest]:
     """The conversation, and a last message that asks for its summary."""
-    turns = to_turns(body.instructions, items, images)
+    turns = to_turns(body.instructions, items, brought)
     if not items:
         raise _nothing()
     request = ChatRequest(
@@ -111,7 +111,7 @@ def _to_chat(
     body: Asking,
     model: str,
     items: Sequence[Placed],
-    images: Images,
+    brought: Brought,
     *,
     options: Options = NO_OPTIONS,
     logprobs: int | None = None,
@@ -120,7 +120,7 @@ def _to_chat(
     cache_key: str | None = None,
 ) -> Converted[ChatRequest]:
     tools = equipment(body)
-    turns = to_turns(body.instructions, items, images)
+    turns = to_turns(body.instructions, items, brought)
     if not items:
         raise _nothing()
     output = _output(body)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias, cast
 
 from pydantic import Discriminator, Field, Tag
@@ -9,12 +11,20 @@ from pydantic import Discriminator, Field, Tag
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import UNION, Honoured, JsonValue, Refused, Reported, Shape
 from puna.server.documents import named_text
+from puna.server.kept_files import KeptText
 from puna.server.media import check_sound
 from puna.server.openai import media
 from puna.server.openai.parts import ContentPart, Images, InputAudio, RefusalContentPart, image_bytes
 from puna.types import AudioPart, ImagePart, Part, TextPart
 
-_NO_FILES = "This server stores no files: send the content."
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What was got for a request before it is converted: images by their URL or the id of their file, and the texts of
+    kept files by their id."""
+
+    images: Images = field(default_factory=dict)
+    texts: Mapping[str, KeptText] = field(default_factory=dict)
 
 
 class InputText(ContentPart):
@@ -32,7 +42,7 @@ class InputImage(ContentPart):
         Literal["auto", "low", "high", "original"] | None,
         Reported("Images are always read as the model reads them.", harmless=("auto",)),
     ] = None
-    file_id: Annotated[str | None, Refused(_NO_FILES)] = None
+    file_id: Annotated[str | None, Honoured("A file of `/v1/files` that holds an image.")] = None
 
 
 class InputFile(ContentPart):
@@ -45,7 +55,7 @@ class InputFile(ContentPart):
         Literal["auto", "low", "high"] | None,
         Reported("The text of a file is read, whatever its pages look like.", harmless=("auto",)),
     ] = None
-    file_id: Annotated[str | None, Refused(_NO_FILES)] = None
+    file_id: Annotated[str | None, Honoured("A file of `/v1/files` whose text is read, its name before it.")] = None
     file_url: Annotated[str | None, Refused("This server fetches no files: send file_data.")] = None
 
 
@@ -104,15 +114,15 @@ class SummaryText(Shape):
 # -------------------------------------------------------------------------------------------------- what they become
 
 
-def to_parts(content: ItemContent | ToolOutput, path: str, images: Images, *, media_at: str = "") -> tuple[Part, ...]:
+def to_parts(content: ItemContent | ToolOutput, path: str, brought: Brought, *, media_at: str = "") -> tuple[Part, ...]:
     """`media_at`: why images, sounds and files may not stand here, if they may not."""
     if isinstance(content, str):
         return (TextPart(content),)
     parts = enumerate(cast("list[ItemPart]", content))
-    return tuple(_part(part, f"{path}[{at}]", images, media_at) for at, part in parts)
+    return tuple(_part(part, f"{path}[{at}]", brought, media_at) for at, part in parts)
 
 
-def _part(part: ItemPart, path: str, images: Images, media_at: str) -> Part:
+def _part(part: ItemPart, path: str, brought: Brought, media_at: str) -> Part:
     match part:
         case InputText() | OutputText():
             return TextPart(part.text)
@@ -122,22 +132,54 @@ def _part(part: ItemPart, path: str, images: Images, media_at: str) -> Part:
         raise InvalidRequest(f"Invalid '{path}': {media_at}.", param=path)
     match part:
         case InputImage():
-            if part.image_url is None:
-                raise _missing(f"{path}.image_url")
-            return ImagePart(image_bytes(part.image_url, f"{path}.image_url", images))
+            _one_source(path, image_url=part.image_url, file_id=part.file_id)
+            if part.file_id is not None:
+                return ImagePart(brought.images[part.file_id])
+            return ImagePart(image_bytes(part.image_url or "", f"{path}.image_url", brought.images))
         case InputSound():
             param = f"{path}.input_audio.data"
             return AudioPart(
                 check_sound(media.decode_base64(part.input_audio.data, param), param, part.input_audio.format)
             )
         case InputFile():
-            if part.file_data is None:
-                raise _missing(f"{path}.file_data")
-            return TextPart(named_text(part.filename, media.file_text(part.file_data, f"{path}.file_data")))
+            _one_source(path, file_data=part.file_data, file_id=part.file_id)
+            if part.file_id is not None:
+                return TextPart(brought.texts[part.file_id].named(part.filename))
+            return TextPart(named_text(part.filename, media.file_text(part.file_data or "", f"{path}.file_data")))
 
 
-def _missing(path: str) -> InvalidRequest:
-    return InvalidRequest(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
+def _one_source(path: str, **sources: str | None) -> None:
+    """InvalidRequest where a part has no content, or two."""
+    said = [name for name, source in sources.items() if source is not None]
+    if len(said) > 1:
+        raise InvalidRequest(f"Send either '{path}.{said[0]}' or '{path}.{said[1]}'.", param=f"{path}.{said[1]}")
+    if not said:
+        missing = f"{path}.{next(iter(sources))}"
+        raise InvalidRequest(
+            f"Missing required parameter: '{missing}'.", param=missing, code="missing_required_parameter"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A file that a part names by its id: where, and whether it is an image."""
+
+    path: str
+    id: str
+    image: bool
+
+
+def named_files(content: ItemContent | ToolOutput, path: str) -> list[Named]:
+    """The kept files that content names."""
+    return (
+        []
+        if isinstance(content, str)
+        else [
+            Named(f"{path}[{at}].file_id", part.file_id, isinstance(part, InputImage))
+            for at, part in enumerate(cast("list[ItemPart]", content))
+            if isinstance(part, InputImage | InputFile) and part.file_id is not None
+        ]
+    )
 
 
 def remote_urls(content: ItemContent | ToolOutput, path: str) -> list[tuple[str, str]]:

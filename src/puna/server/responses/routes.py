@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from starlette.requests import Request
@@ -19,8 +20,9 @@ from puna.server.body import JsonReply, beside
 from puna.server.contract.converted import Converted
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
+from puna.server.kept_files import KeptText, file_bytes, file_text
+from puna.server.media import MAX_IMAGE, check_image
 from puna.server.openai.paging import items_json, read_query
-from puna.server.openai.parts import Images
 from puna.server.openai.remote import remote_media
 from puna.server.openai.wording import WORDING
 from puna.server.owner import owner_of
@@ -32,8 +34,9 @@ from puna.server.responses.ids import ResponseIds
 from puna.server.responses.include import NAMES, flag, included, number
 from puna.server.responses.objects import ENCRYPTED, conversation_id, draft, listed_input, with_included
 from puna.server.responses.past import MANY, items_before, response_input, with_input
+from puna.server.responses.pieces import Brought
 from puna.server.responses.telling import Manner, ResponseEvent, Telling, error_told, sse
-from puna.server.responses.turns import Placed, remote_images_of, take_time
+from puna.server.responses.turns import Placed, files_of, remote_images_of, take_time
 from puna.server.responses.work import Memory, ResponseWork
 from puna.server.routing import dialect_route
 from puna.server.services import Services
@@ -79,7 +82,9 @@ class _Responses:
         return JsonReply(await unless_gone(request.receive, work.whole()))
 
     async def _work(self, request: Request, body: ResponseBody, report: Report) -> ResponseWork:
-        wanted = await self._wanted(request, body, report, lambda items, images: to_response_chat(body, items, images))
+        wanted = await self._wanted(
+            request, body, report, lambda items, brought: to_response_chat(body, items, brought)
+        )
         ids, created = ResponseIds(), time.time()
         stored = self._state.kept if body.store is None else body.store
         said = draft(body, ids, int(created), await self._effective(wanted), stored=stored)
@@ -100,16 +105,28 @@ class _Responses:
         request: Request,
         body: ResponseBody | InputTokensBody | CompactBody,
         report: Report,
-        convert: Callable[[Sequence[Placed], Images], Converted[ChatRequest]],
+        convert: Callable[[Sequence[Placed], Brought], Converted[ChatRequest]],
     ) -> ChatRequest:
         """What is asked of the model, with all that came before."""
         check_past(body)
         owner = owner_of(request)
         items = await with_input(self._state, body.input, await items_before(self._state, body, owner), owner)
-        remote = await beside(request, lambda: remote_images_of(items))
-        images = await remote_media(self._services, body.model, remote)
+        brought = await self._brought(request, body.model, items)
         slow = len(items) > MANY or await beside(request, lambda: take_time(items))
-        return report.take(await beside(request, lambda: convert(items, images), slow=slow))
+        return report.take(await beside(request, lambda: convert(items, brought), slow=slow))
+
+    async def _brought(self, request: Request, model: str, items: Sequence[Placed]) -> Brought:
+        """What is to be got from elsewhere."""
+        remote, named = await beside(request, lambda: (remote_images_of(items), files_of(items)))
+        images, texts = await remote_media(self._services, model, remote), dict[str, KeptText]()
+        owner = owner_of(request)
+        for file in named:
+            if file.image:
+                _, data = await file_bytes(self._state, owner, file.id, file.path, most=MAX_IMAGE)
+                images[file.id] = await asyncio.to_thread(check_image, data, file.path)
+            else:
+                texts[file.id] = await file_text(self._state, owner, file.id, file.path)
+        return Brought(images, texts)
 
     async def _effective(self, wanted: ChatRequest) -> Options:
         """The options that count: the request's, over the model's, over the server's."""
@@ -121,14 +138,14 @@ class _Responses:
 
     async def input_tokens(self, request: Request) -> Response:
         body, report = await self._read(request, InputTokensBody)
-        wanted = await self._wanted(request, body, report, lambda items, images: to_counted(body, items, images))
+        wanted = await self._wanted(request, body, report, partial(to_counted, body))
         with report.naming():
             count = await unless_gone(request.receive, self._services.inference.count(wanted))
         return JsonReply({"object": "response.input_tokens", "input_tokens": count})
 
     async def compact(self, request: Request) -> Response:
         body, report = await self._read(request, CompactBody)
-        wanted = await self._wanted(request, body, report, lambda items, images: to_compacting(body, items, images))
+        wanted = await self._wanted(request, body, report, partial(to_compacting, body))
         ids = ResponseIds()
         answer = self._services.inference.chat(wanted)
         return JsonReply(await unless_gone(request.receive, compacted(answer, report, ids)))

@@ -109,6 +109,7 @@ class Telling:
         return told
 
     def tell(self, event: Event) -> list[ResponseEvent]:
+        """The events for one of the answer's. Its last has none: the response is whole then, and its `end` is due."""
         match event:
             case TextDelta():
                 return self._text(event)
@@ -125,7 +126,12 @@ class Telling:
                 self._finished = event
                 return self._last(event)
             case Done():
-                return self._end(event)
+                self._settle(event)
+                return []
+
+    def end(self) -> ResponseEvent:
+        """The last event of one that is whole."""
+        return self._whole(f"response.{self.response['status']}")
 
     def fail(self, error: PunaError) -> list[ResponseEvent]:
         """It ends by an error: what it had is part of it."""
@@ -134,10 +140,10 @@ class Telling:
         return [*told, self._whole("response.failed")]
 
     def cancel(self) -> list[ResponseEvent]:
-        """It ends because it was asked to. No event says so, for OpenAI has none."""
+        """It ends because it was asked to. OpenAI has no event of that name: the object's status says it."""
         told = self._close("incomplete")
         self.response = self._draft.json("cancelled", self._output)
-        return told
+        return [*told, self._whole("response.incomplete")]
 
     # ------------------------------------------------------------------------------------------------------- events
 
@@ -285,10 +291,9 @@ class Telling:
             told += begun
         return told + self._close("incomplete" if event.reason == "length" else "completed")
 
-    def _end(self, event: Done) -> list[ResponseEvent]:
+    def _settle(self, event: Done) -> None:
         status: Status = "completed"
         if self._finished is not None and self._finished.reason == "length":
             status = "incomplete"
         completed = int(self._now()) if status == "completed" else None
         self.response = self._draft.json(status, self._output, usage=event.usage, completed=completed)
-        return [self._whole(f"response.{status}")]

@@ -6,12 +6,11 @@ each item joins the message before it where the order allows, and begins another
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from puna.errors import InvalidRequest, Unsupported
 from puna.server.media import check_together
-from puna.server.openai.parts import Images
 from puna.server.responses.items import (
     CompactionItem,
     CustomCallItem,
@@ -22,7 +21,16 @@ from puna.server.responses.items import (
     MessageItem,
     ReasoningItem,
 )
-from puna.server.responses.pieces import is_slow, remote_urls, to_parts
+from puna.server.responses.pieces import (
+    Brought,
+    ItemContent,
+    Named,
+    ToolOutput,
+    is_slow,
+    named_files,
+    remote_urls,
+    to_parts,
+)
 from puna.server.responses.thought import opened
 from puna.template.shaping import unreadable
 from puna.types import Message, Part, TextPart, ToolCall
@@ -45,29 +53,33 @@ class Turns:
     ignored: tuple[str, ...]
 
 
-def remote_images_of(items: Sequence[Placed]) -> list[tuple[str, str]]:
-    """Paths and URLs of images that must be fetched."""
-    found: list[tuple[str, str]] = []
+def _media_in(items: Sequence[Placed]) -> Iterator[tuple[ItemContent | ToolOutput, str]]:
+    """Contents that may hold images and files, and where they are."""
     for placed in items:
         match placed.item:
             case MessageItem(role="user", content=content):
-                found += remote_urls(content, f"{placed.path}.content")
+                yield content, f"{placed.path}.content"
             case FunctionOutputItem(output=output) | CustomOutputItem(output=output):
-                found += remote_urls(output, f"{placed.path}.output")
-    return found
+                yield output, f"{placed.path}.output"
+
+
+def remote_images_of(items: Sequence[Placed]) -> list[tuple[str, str]]:
+    """Paths and URLs of images that must be fetched."""
+    return [found for content, path in _media_in(items) for found in remote_urls(content, path)]
+
+
+def files_of(items: Sequence[Placed]) -> list[Named]:
+    """Files that are to be read from what is kept."""
+    return [found for content, path in _media_in(items) for found in named_files(content, path)]
 
 
 def take_time(items: Sequence[Placed]) -> bool:
     """Whether some part takes time to read."""
-    return any(
-        is_slow(placed.item.content if isinstance(placed.item, MessageItem) else placed.item.output)
-        for placed in items
-        if isinstance(placed.item, MessageItem | FunctionOutputItem | CustomOutputItem)
-    )
+    return any(is_slow(content) for content, _ in _media_in(items))
 
 
-def to_turns(instructions: str | None, items: Sequence[Placed], images: Images) -> Turns:
-    making = _Making(images)
+def to_turns(instructions: str | None, items: Sequence[Placed], brought: Brought) -> Turns:
+    making = _Making(brought)
     if instructions is not None:
         making.add(Message.of("system", instructions), "instructions")
     for placed in items:
@@ -89,7 +101,7 @@ class _Turn:
 
 @dataclass(slots=True)
 class _Making:
-    images: Images
+    brought: Brought
     messages: list[Message] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
@@ -112,13 +124,13 @@ class _Making:
         match placed.item:
             case MessageItem(role="assistant") as item:
                 turn = self._open(path, after_content=False)
-                parts = to_parts(item.content, f"{path}.content", self.images, media_at="only a user sends these")
+                parts = to_parts(item.content, f"{path}.content", self.brought, media_at="only a user sends these")
                 turn.content = parts or (TextPart(""),)
             case MessageItem() as item:
                 self.close()
                 user = item.role == "user"
                 why = "" if user else "only a user sends these"
-                parts = to_parts(item.content, f"{path}.content", self.images, media_at=why)
+                parts = to_parts(item.content, f"{path}.content", self.brought, media_at=why)
                 self.add(Message("user" if user else "system", parts), path)
             case ReasoningItem() as item:
                 thought = self._thought(item, path)
@@ -177,5 +189,5 @@ class _Making:
                 f"No tool call found for function call output with call_id {item.call_id[:100]}.",
                 param=f"{path}.call_id",
             )
-        parts = to_parts(item.output, f"{path}.output", self.images)
+        parts = to_parts(item.output, f"{path}.output", self.brought)
         return Message("tool", parts, name=name, tool_call_id=item.call_id)

@@ -99,11 +99,11 @@ class ResponseWork:
                             yield told
                         if comment:
                             yield comment
-                    tells = self.telling.tell(event)
+                    for told in self.telling.tell(event):
+                        yield told
                     if isinstance(event, Done):
                         await self.keep()
-                    for told in tells:
-                        yield told
+                        yield self.telling.end()
         except PunaError as error:
             if raising or not self.begun:
                 raise
