@@ -55,6 +55,7 @@ Code: TypeAlias = Literal[
     "invalid_type",
     "invalid_value",
     "unsupported_value",
+    "thread_unsupported_request",
     "unknown_parameter",
     "integer_below_min_value",
     "integer_above_max_value",

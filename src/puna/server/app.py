@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError
+from puna.server.anthropic.routes import routes as anthropic_routes
 from puna.server.batch.work import BatchWork
 from puna.server.callers import Callers
 from puna.server.ending import Ends
@@ -50,6 +51,7 @@ def create_app(services: Services) -> PunaApp:
             Route("/", Home(services).root, methods=["GET"]),
             *state_routes(services),
             *services.thoughts.routes(),
+            *anthropic_routes(services),
             *openai_routes(services),
             *response_routes(services),
             *conversation_routes(services),
@@ -107,7 +109,7 @@ def _slots(services: Services) -> int:
 async def _unroutable(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such path, not this verb) in the dialect of the path."""
     assert isinstance(error, HTTPException)
-    response = error_response(_refusal(request, error), request.url.path)
+    response = error_response(_refusal(request, error), request.url.path, request.headers, request.state.request_id)
     response.headers.update(error.headers or {})
     return response
 

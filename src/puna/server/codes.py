@@ -17,6 +17,7 @@ MEANINGS: Mapping[Code, str] = {
     "invalid_type": "a field has a value of another kind",
     "invalid_value": "a field has a value that it cannot have",
     "unsupported_value": "it cannot be done by this model, by this engine, or here at all",
+    "thread_unsupported_request": "Anthropic's dialect: no conversation is held here; its clients then send all of it",
     "unknown_parameter": "a field that nobody knows, where unknown ones are refused",
     "integer_below_min_value": "a whole number is too small",
     "integer_above_max_value": "a whole number is too large",

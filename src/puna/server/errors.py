@@ -1,12 +1,15 @@
-"""The one place where an error becomes bytes: a renderer per dialect, chosen by the path."""
+"""The one place where an error becomes bytes: a renderer per dialect, chosen by the path and Anthropic's header."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from starlette.responses import Response
 
 from puna.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
     Overloaded,
     PunaError,
     RunnerDied,
@@ -14,6 +17,7 @@ from puna.errors import (
     TooManyRequests,
     Unauthorized,
     UnsatisfiableRange,
+    Unsupported,
     UnsupportedMediaType,
 )
 from puna.server.body import JsonReply
@@ -21,6 +25,20 @@ from puna.server.encoding import ACCEPTED
 from puna.types import JsonObject
 
 _OPENAI_PATHS = ("/v1", "/tokenize", "/detokenize")
+_ANTHROPIC_PATH = "/v1/messages"
+_ANTHROPIC_HEADER = "anthropic-version"
+
+_ANTHROPIC_TYPES: Mapping[int, str] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_OVERLOADED = 529
+"""Anthropic's status of a server that has no room."""
 
 
 def openai_error(error: PunaError) -> JsonObject:
@@ -32,17 +50,50 @@ def ollama_error(error: PunaError) -> JsonObject:
     return {"error": error.message}
 
 
+def anthropic_error(error: PunaError, request_id: str | None) -> JsonObject:
+    """Anthropic's error object. It has no place for the field at fault but the message, and its clients tell a prompt
+    that is too long by the words.
+    """
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    message = error.message
+    if isinstance(error, ContextLengthExceeded):
+        message = f"prompt is too long: {error.tokens} tokens > {error.limit} maximum. {message}"
+    elif isinstance(error, InvalidRequest) and error.param is not None and error.param not in message:
+        message = f"{error.param}: {message}"
+    details: JsonObject = {"error_code": error.code, "param": error.param}
+    if isinstance(error, Unsupported):
+        details["unsupported"] = [error.param]
+    told: JsonObject = {"type": kind, "message": message, "details": details}
+    return {"type": "error", "error": told, "request_id": request_id}
+
+
+def speaks_anthropic(path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request is of Anthropic's dialect: by its path, or, where OpenAI has the same, by its header."""
+    if path == _ANTHROPIC_PATH or path.startswith(f"{_ANTHROPIC_PATH}/"):
+        return True
+    return _ANTHROPIC_HEADER in headers and speaks_openai(path)
+
+
 def speaks_openai(path: str) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in _OPENAI_PATHS)
 
 
-def error_body(error: PunaError, path: str) -> JsonObject:
-    """What a client of `path` understands."""
+def error_body(
+    error: PunaError, path: str, headers: Mapping[str, str] | None = None, request_id: str | None = None
+) -> JsonObject:
+    """What the client of a request to `path` with these headers understands."""
+    if speaks_anthropic(path, headers or {}):
+        return anthropic_error(error, request_id)
     return openai_error(error) if speaks_openai(path) else ollama_error(error)
 
 
-def error_response(error: PunaError, path: str) -> Response:
-    return JsonReply(error_body(error, path), status=error.status, headers=_headers(error))
+def error_response(
+    error: PunaError, path: str, headers: Mapping[str, str] | None = None, request_id: str | None = None
+) -> Response:
+    status = error.status
+    if status == 503 and speaks_anthropic(path, headers or {}):
+        status = _OVERLOADED
+    return JsonReply(error_body(error, path, headers, request_id), status=status, headers=_headers(error))
 
 
 def internal_error(request_id: str) -> PunaError:

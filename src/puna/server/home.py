@@ -23,6 +23,7 @@ RUNNING = "Ollama is running"
 
 _ENDPOINTS = (
     ("OpenAI", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models"),
+    ("Anthropic", "/v1/messages", "/v1/messages/count_tokens"),
     ("Ollama", "/api/chat", "/api/generate", "/api/embed", "/api/tags", "/api/ps", "/api/show", "/api/pull"),
     ("State", "/health", "/ready", "/metrics", "/api/version"),
 )

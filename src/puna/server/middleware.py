@@ -24,7 +24,7 @@ from puna.errors import Cancelled, DeadlineExceeded, Forbidden, PunaError, Serve
 from puna.inference.tally import opened
 from puna.server.allowance import Allowance, Bodies
 from puna.server.contract.report import HEADERS as REPORT_HEADERS
-from puna.server.errors import error_response, internal_error
+from puna.server.errors import error_response, internal_error, speaks_anthropic
 from puna.server.keys import OPEN_PATHS
 from puna.server.metrics import Metrics
 from puna.settings import IDENTITY, SettingError
@@ -74,6 +74,10 @@ class Identify:
             await send(message)
 
         path = scope["path"] = tidy_path(scope["path"])
+        asked = Headers(scope=scope)
+        if speaks_anthropic(path, asked):
+            # What its clients call the same.
+            shared["request-id"] = request_id
         try:
             await self._app(scope, receive, identified)
         except (Cancelled, ClientDisconnect):
@@ -83,12 +87,13 @@ class Identify:
             if error.status >= 500 and not isinstance(error, ServerStopping | DeadlineExceeded):
                 _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
             if status == 0:
-                await error_response(error, path)(scope, receive, identified)
+                await error_response(error, path, asked, request_id)(scope, receive, identified)
         except Exception:  # noqa: BLE001 - the outermost border: a fault of ours is logged and answered as one
             state["failed"] = PunaError.type
             _log.exception("request failed")
             if status == 0:
-                await error_response(internal_error(request_id), path)(scope, receive, identified)
+                failed = error_response(internal_error(request_id), path, asked, request_id)
+                await failed(scope, receive, identified)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", None)
@@ -145,7 +150,7 @@ _PREFLIGHT = {
 }
 
 _EXPOSED = ", ".join(
-    ("x-request-id", "openai-processing-ms", "retry-after", "x-should-retry", IDENTITY, *REPORT_HEADERS)
+    ("x-request-id", "request-id", "openai-processing-ms", "retry-after", "x-should-retry", IDENTITY, *REPORT_HEADERS)
 )
 
 

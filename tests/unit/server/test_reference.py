@@ -10,6 +10,7 @@ import pytest
 
 from puna.errors import Code
 from puna.server import codes
+from puna.server.anthropic import reference as anthropic
 from puna.server.contract.reference import nested_shapes
 from puna.server.contract.shapes import shape_fields
 from puna.server.files import reference as files
@@ -27,6 +28,7 @@ PAGES = Path(__file__).parents[3] / "docs" / "reference"
         ("openai.md", openai),
         ("responses.md", responses),
         ("files.md", files),
+        ("anthropic.md", anthropic),
         ("ollama-fields.md", ollama),
         ("errors.md", codes),
     ],

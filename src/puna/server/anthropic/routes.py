@@ -1,0 +1,97 @@
+"""Anthropic's routes. A handler reads and checks a body, asks `Inference`, and frames what comes; nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from puna.model.listed import Listed
+from puna.model.reference import Reference
+from puna.server.anthropic import answer, convert, models
+from puna.server.anthropic.bodies import CountBody, MessagesBody
+from puna.server.anthropic.messages import ConversationTurn, has_media, remote_images
+from puna.server.anthropic.wording import WORDING
+from puna.server.body import JsonReply, beside
+from puna.server.contract.reading import ShapeType, read_request
+from puna.server.contract.report import Report
+from puna.server.errors import speaks_anthropic
+from puna.server.openai.remote import remote_media
+from puna.server.services import Services
+from puna.server.streaming import EventStream, unless_gone
+
+
+def routes(services: Services) -> list[Route]:
+    """Those of paths that OpenAI has too take only what Anthropic's clients ask: they stand before OpenAI's."""
+    api = _Api(services)
+    return [
+        Route("/v1/messages", api.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", api.count, methods=["POST"]),
+        _Asked("/v1/models", api.models, methods=["GET"]),
+        _Asked("/v1/models/{id:path}", api.model, methods=["GET"]),
+    ]
+
+
+class _Asked(Route):
+    """A route for Anthropic's clients alone."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if not speaks_anthropic(scope["path"], Headers(scope=scope)):
+            return Match.NONE, {}
+        match, found = super().matches(scope)
+        # Another method than its own is for OpenAI's route to answer.
+        return (match, found) if match is Match.FULL else (Match.NONE, {})
+
+
+class _Api:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._settings = services.settings
+        self._library = services.library
+        self._scheduler = services.scheduler
+        self._inference = services.inference
+
+    async def messages(self, request: Request) -> Response | EventStream:
+        body, report = await self._read(request, MessagesBody)
+        images = await self._fetch_images(request, body.model, body.messages)
+        slow = await beside(request, lambda: has_media(body.messages))
+        wanted = report.take(await beside(request, lambda: convert.to_chat(body, images), slow=slow))
+        style = await beside(request, lambda: convert.Style.of(body))
+        arriving = self._services.thoughts.chat(self._inference, request, wanted)
+        if body.stream:
+            return EventStream(answer.stream(arriving, style, report), answer.framing(request.state.request_id))
+        return JsonReply(await unless_gone(request.receive, answer.gather(arriving, style, report)))
+
+    async def count(self, request: Request) -> Response:
+        body, report = await self._read(request, CountBody)
+        images = await self._fetch_images(request, body.model, body.messages)
+        slow = await beside(request, lambda: has_media(body.messages))
+        wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, images), slow=slow))
+        with report.naming():
+            tokens = await unless_gone(request.receive, self._inference.count(wanted))
+        return JsonReply({"input_tokens": tokens})
+
+    async def models(self, request: Request) -> Response:
+        found = await asyncio.to_thread(self._library.listed)
+        shown = [models.model_json(one, one.name.short, self._scheduler.context_now(one.label)) for one in found]
+        return JsonReply(models.page_of(shown, request.query_params))
+
+    async def model(self, request: Request) -> Response:
+        id_: str = request.path_params["id"]
+        found = Listed.of(await asyncio.to_thread(self._library.resolve, Reference.parse(id_)))
+        return JsonReply(models.model_json(found, id_, self._scheduler.context_now(found.label)))
+
+    # ------------------------------------------------------------------------------------------------------ shared
+
+    async def _read(self, request: Request, shape: type[ShapeType]) -> tuple[ShapeType, Report]:
+        return await read_request(request, shape, WORDING, strict=self._settings.strict)
+
+    async def _fetch_images(
+        self, request: Request, model: str, conversation: Sequence[ConversationTurn]
+    ) -> dict[str, bytes]:
+        return await remote_media(self._services, model, await beside(request, lambda: remote_images(conversation)))
