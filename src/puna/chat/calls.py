@@ -41,6 +41,7 @@ from puna.grammar.gbnf import (
     seq,
 )
 from puna.grammar.schema import json_characters, json_value, loose_json_value, schema_to_gbnf
+from puna.grammar.stacks import TooManyReadings, readable
 from puna.grammar.written import grammar_text, grammar_to_gbnf
 from puna.template.facts import PROBED_ID, CallSyntax, TemplateFacts
 from puna.types import Grammar, JsonObject, JsonOutput, Output, Tool, ToolChoice
@@ -194,10 +195,12 @@ class _Answer:
             if calls == NEVER:
                 return _output_gbnf(output)
             if asked.mode == "required":
-                return self.rules.text(calls)
+                return readable(self.rules, calls)
             if output is not None:
-                return self.rules.text(choice(calls, self._output(output)))
-            return self.rules.text(self._text_or(calls))
+                return readable(self.rules, choice(calls, self._output(output)))
+            return readable(self.rules, self._text_or(calls))
+        except TooManyReadings as error:
+            raise InvalidRequest(f"These tools cannot be held to their schemas: {error}.", param="tools") from error
         except (GrammarTooLarge, NoAnswer) as error:
             raise InvalidRequest("The grammar of these tools would be too large.", param="tools") from error
 

@@ -259,24 +259,24 @@ class Rules:
 
         Raises NoAnswer if `root` itself cannot, GrammarTooLarge past MAX_TEXT characters.
         """
+        return written(self.final(root))
+
+    def final(self, root: Expression) -> dict[str, Expression]:
+        """The rules of that grammar; its start is `root`. Raises NoAnswer."""
         ending = self._ending(self._bodies)
         body = _pruned(root, ending)
         if body == NEVER:
             raise NoAnswer
-        lines: dict[str, str] = {}
+        bodies: dict[str, Expression] = {}
         waiting: list[tuple[str, Expression]] = [("root", body)]
-        size = 0
         while waiting:
             name, body = waiting.pop()
-            if name in lines:
+            if name in bodies:
                 continue
-            lines[name] = f"{name} ::= {_written(body)}\n"
-            size += len(lines[name])
-            if size > MAX_TEXT:
-                raise GrammarTooLarge
-            new = (used for used in references(body) if used not in lines and used not in self._external)
+            bodies[name] = body
+            new = (used for used in references(body) if used not in bodies and used not in self._external)
             waiting.extend((used, _pruned(self._body(used), ending)) for used in new)
-        return "".join(lines.values())
+        return bodies
 
     def bodies(self) -> dict[str, Expression]:
         """All rules that are defined."""
@@ -441,6 +441,18 @@ def _pruned(body: Expression, ending: set[str]) -> Expression:
 # ------------------------------------------------------------------------------------------------------------ text
 
 _IN_TEXT: Mapping[str, str] = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def written(bodies: Mapping[str, Expression]) -> str:
+    """The text of these rules, in their order. Raises GrammarTooLarge past MAX_TEXT characters."""
+    lines: list[str] = []
+    size = 0
+    for name, body in bodies.items():
+        lines.append(f"{name} ::= {_written(body)}\n")
+        size += len(lines[-1])
+        if size > MAX_TEXT:
+            raise GrammarTooLarge
+    return "".join(lines)
 
 
 def quoted(text: str) -> str:

@@ -43,6 +43,7 @@ from puna.grammar.gbnf import (
 )
 from puna.grammar.loosened import is_there, loosened
 from puna.grammar.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, TooDeep, measure
+from puna.grammar.stacks import TooManyReadings, readable
 from puna.grammar.survey import faults
 from puna.types import JsonObject, JsonValue
 
@@ -71,9 +72,11 @@ def schema_to_gbnf(schema: JsonValue, *, param: str = "output") -> str:
     """A GBNF grammar of JSON texts valid under `schema`; None: of any JSON object. InvalidRequest if there is none."""
     rules = Rules()
     try:
-        return rules.text(json_value(rules, schema, param=param))
+        return readable(rules, json_value(rules, schema, param=param))
     except NoAnswer as error:
         raise _refusal("#: no value can satisfy it", param) from error
+    except TooManyReadings as error:
+        raise _refusal(f"#: {error}", param) from error
     except GrammarTooLarge as error:
         raise _refusal("#: its grammar would be too large", param) from error
 

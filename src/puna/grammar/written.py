@@ -27,6 +27,7 @@ from puna.grammar.gbnf import (
 )
 from puna.grammar.pattern import Concatenation, Either, One, PatternNode, Times
 from puna.grammar.reader import GrammarError, read
+from puna.grammar.stacks import TooManyReadings, readable
 from puna.types import Grammar
 
 CODE: Code = "invalid_grammar"
@@ -39,9 +40,11 @@ def grammar_to_gbnf(grammar: Grammar, *, param: str) -> str:
     """GBNF of a caller's grammar, all of the answer. InvalidRequest names what cannot be read or held."""
     rules = Rules()
     try:
-        return rules.text(grammar_text(rules, grammar, lambda allowed: allowed, param=param))
+        return readable(rules, grammar_text(rules, grammar, lambda allowed: allowed, param=param))
     except NoAnswer as error:
         raise _refusal("no text matches it", param) from error
+    except TooManyReadings as error:
+        raise _refusal(str(error), param) from error
     except GrammarTooLarge as error:
         raise _refusal("it is too large", param) from error
 
