@@ -51,7 +51,7 @@ def create_app(services: Services) -> PunaApp:
             Route("/", Home(services).root, methods=["GET"]),
             *state_routes(services),
             *services.thoughts.routes(),
-            *anthropic_routes(services),
+            *anthropic_routes(services, work),
             *openai_routes(services),
             *response_routes(services),
             *conversation_routes(services),

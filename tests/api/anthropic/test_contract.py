@@ -13,11 +13,23 @@ import pytest
 from PIL import Image
 
 from puna.server.anthropic import blocks, messages, thinking, tools
-from puna.server.anthropic.bodies import BODIES, CountBody, MessagesBody, RequestMetadata
+from puna.server.anthropic.bodies import (
+    BODIES,
+    BatchedMessage,
+    CountBody,
+    MessageBatchBody,
+    MessagesBody,
+    RequestMetadata,
+)
 from puna.server.contract.reference import nested_shapes
 from puna.server.contract.shapes import Honoured, Refused, Reported, Shape, shape_fields
 
-PATHS: dict[type[Shape], str] = {MessagesBody: "/v1/messages", CountBody: "/v1/messages/count_tokens"}
+PATHS: dict[type[Shape], str] = {
+    MessagesBody: "/v1/messages",
+    CountBody: "/v1/messages/count_tokens",
+    MessageBatchBody: "/v1/messages/batches",
+}
+ANSWERED = (MessagesBody, CountBody)
 TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 SCHEMA = {"type": "object"}
 MARK = {"type": "ephemeral"}
@@ -169,7 +181,16 @@ EFFECTS: dict[Row, Effect] = {
         {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}, counts(5)
     ),
     (CountBody, "output_format"): Effect({"output_format": {"type": "json_schema", "schema": SCHEMA}}, counts(5)),
+    (MessageBatchBody, "requests"): Effect({}, lambda a: a.json["request_counts"]["processing"] == 1),
     # inside of them
+    (BatchedMessage, "custom_id"): Effect(
+        {"requests": [{"custom_id": "?", "params": {"model": "tiny"}}]},
+        lambda a: a.status == 400 and "custom_id" in a.error["message"],
+    ),
+    (BatchedMessage, "params"): Effect(
+        {"requests": [{"custom_id": "a", "params": {}}]},
+        lambda a: a.status == 400 and "params.model" in a.error["message"],
+    ),
     (tools.CallersTool, "name"): Effect(said("PROMPT", model="tools", tools=[TOOL]), shows('"name": "get_weather"')),
     (tools.CallersTool, "description"): Effect(
         said("PROMPT", model="tools", tools=[TOOL | {"description": "What it is like"}]), shows("What it is like")
@@ -431,7 +452,7 @@ REDACTED = {
 EFFECTLESS: dict[Row, tuple[dict[str, Any], str]] = {
     **{
         (body, name): ({name: value}, name)
-        for body in BODIES
+        for body in ANSWERED
         for name, value in {
             "speed": "fast",
             "context_management": {"edits": []},
@@ -440,6 +461,8 @@ EFFECTLESS: dict[Row, tuple[dict[str, Any], str]] = {
             "workspace_id": "wrkspc_1",
         }.items()
     },
+    (MessageBatchBody, "user_profile_id"): ({"user_profile_id": "me"}, "user_profile_id"),
+    (MessageBatchBody, "workspace_id"): ({"workspace_id": "wrkspc_1"}, "workspace_id"),
     (MessagesBody, "inference_geo"): ({"inference_geo": "eu"}, "inference_geo"),
     (MessagesBody, "diagnostics"): ({"diagnostics": {"previous_message_id": "msg_1"}}, "diagnostics"),
     (MessagesBody, "billing_policy"): ({"billing_policy": {"a": 1}}, "billing_policy"),
@@ -478,7 +501,7 @@ EFFECTLESS: dict[Row, tuple[dict[str, Any], str]] = {
 FILE = {"type": "file", "file_id": "file_1"}
 DOCUMENT = {"type": "text", "data": "x", "media_type": "text/plain"}
 REFUSED: dict[Row, tuple[dict[str, Any], str]] = {
-    **{(body, "mcp_servers"): ({"mcp_servers": [{"url": "http://x"}]}, "mcp_servers") for body in BODIES},
+    **{(body, "mcp_servers"): ({"mcp_servers": [{"url": "http://x"}]}, "mcp_servers") for body in ANSWERED},
     **{(MessagesBody, name): ({name: {"a": 1}}, name) for name in ("fallbacks", "container", "thread")},
     (tools.CallersTool, "allowed_callers"): (
         {"tools": [TOOL | {"allowed_callers": ["code_execution_20250825"]}]},
@@ -504,6 +527,9 @@ ROWS = [(shape, row) for shape in (*BODIES, *nested_shapes(BODIES)) for row in s
 def send(server: Any, shape: type[Shape], change: dict[str, Any], **headers: str) -> Any:
     body = {"model": "tiny", "max_tokens": 2000, **said("SAMPLING"), **change}
     path = PATHS.get(shape, "/v1/messages")
+    if shape in {MessageBatchBody, BatchedMessage}:
+        path = "/v1/messages/batches"
+        body = {"requests": [{"custom_id": "a", "params": {"model": "tiny"}}], **change}
     if shape is CountBody:
         body.pop("max_tokens")
     return server.post(path, body, headers=headers)

@@ -10,6 +10,7 @@ from puna.server.anthropic.blocks import CACHED, CacheControl, SystemBlocks
 from puna.server.anthropic.messages import ConversationTurn
 from puna.server.anthropic.thinking import ThinkingAndForm
 from puna.server.anthropic.tools import WithTools
+from puna.server.batch.lines import MAX_LINES
 from puna.server.contract.options import within
 from puna.server.contract.shapes import Honoured, JsonObject, JsonValue, Refused, Reported, Shape
 from puna.server.openai.options import USER_MEANING, Extras, StopString
@@ -77,4 +78,27 @@ class CountBody(Conversing):
     """POST /v1/messages/count_tokens"""
 
 
-BODIES: tuple[type[Shape], ...] = (MessagesBody, CountBody)
+class BatchedMessage(Shape):
+    custom_id: Annotated[
+        str,
+        Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$"),
+        Honoured("The name of the request among the results; each is there once."),
+    ]
+    params: Annotated[
+        JsonObject, Honoured("As of `/v1/messages`, without `stream`. What is wrong with it is told in its result.")
+    ]
+
+
+class MessageBatchBody(Shape):
+    """POST /v1/messages/batches"""
+
+    requests: Annotated[
+        list[BatchedMessage],
+        Field(min_length=1, max_length=MAX_LINES),
+        Honoured("The requests, for one model or several. They are answered behind interactive work."),
+    ]
+    user_profile_id: Annotated[str | None, Reported(USER_MEANING)] = None
+    workspace_id: Annotated[str | None, Reported("There are no workspaces.")] = None
+
+
+BODIES: tuple[type[Shape], ...] = (MessagesBody, CountBody, MessageBatchBody)

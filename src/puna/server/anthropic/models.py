@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timezone
 
-from starlette.datastructures import QueryParams
-
-from puna.errors import Code, InvalidRequest
+from puna.errors import InvalidRequest
 from puna.model.capabilities import Capability
 from puna.model.listed import Listed
+from puna.state.records import Query
 from puna.types import JsonObject, JsonValue
-
-_PAGE = 20
-_MOST = 1000
 
 
 def model_json(model: Listed, id_: str, context: int) -> JsonObject:
@@ -63,21 +59,18 @@ def _can(supported: bool) -> JsonObject:
     return {"supported": supported}
 
 
-def page_of(models: Sequence[JsonObject], query: QueryParams) -> JsonObject:
-    """The models that `after_id`, `before_id` and `limit` ask for, in their order. InvalidRequest names a wrong one."""
-    limit = _limit(query.get("limit"))
-    after, before = query.get("after_id"), query.get("before_id")
-    if after is not None and before is not None:
-        raise InvalidRequest("Only one of 'after_id' and 'before_id' can be given.", param="before_id")
-    if before is not None:
-        shown = models[: _place(models, before, "before_id")]
-        page, more = shown[-limit:], len(shown) > limit
+def page_of(models: Sequence[JsonObject], query: Query) -> JsonObject:
+    """The models that are asked for, in their order. InvalidRequest names an id that is none of theirs."""
+    assert query.limit is not None
+    if query.before is not None:
+        shown = models[: _place(models, query.before, "before_id")]
+        page = shown[-query.limit :]
     else:
-        shown = models[0 if after is None else _place(models, after, "after_id") + 1 :]
-        page, more = shown[:limit], len(shown) > limit
+        shown = models[0 if query.after is None else _place(models, query.after, "after_id") + 1 :]
+        page = shown[: query.limit]
     data: list[JsonValue] = [*page]
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    return {"data": data, "has_more": more, "first_id": first, "last_id": last}
+    return {"data": data, "has_more": len(shown) > len(page), "first_id": first, "last_id": last}
 
 
 def _place(models: Sequence[JsonObject], id_: str, param: str) -> int:
@@ -85,12 +78,3 @@ def _place(models: Sequence[JsonObject], id_: str, param: str) -> int:
         if model["id"] == id_:
             return place
     raise InvalidRequest(f"Invalid '{param}': there is no model '{id_[:100]}'.", param=param)
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _PAGE
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= _MOST):
-        code: Code = "invalid_value"
-        raise InvalidRequest(f"Invalid 'limit': expected a number from 1 to {_MOST}.", param="limit", code=code)
-    return int(text)

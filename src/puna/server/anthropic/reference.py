@@ -79,6 +79,10 @@ reference of errors](errors.md) and the `param` at fault; in a stream that has b
 
 | route | answers |
 |---|---|
+| `GET /v1/messages/batches` | batches, newest first, in pages by `limit`, `after_id` and `before_id` |
+| `GET`, `DELETE /v1/messages/batches/{id}` | one; it can be deleted once it has ended |
+| `POST /v1/messages/batches/{id}/cancel` | lets it end soon |
+| `GET /v1/messages/batches/{id}/results` | once it has ended: a line of JSON for each request |
 | `GET /v1/models` | with `anthropic-version`: pages by `limit`, `after_id` and `before_id` |
 | `GET /v1/models/{id}` | with `anthropic-version`: one; `id` may hold `/` and `:` |
 """

@@ -14,22 +14,30 @@ from starlette.types import Scope
 from puna.model.listed import Listed
 from puna.model.reference import Reference
 from puna.server.anthropic import answer, convert, models
+from puna.server.anthropic.batches import MessageBatches
 from puna.server.anthropic.bodies import CountBody, MessagesBody
 from puna.server.anthropic.messages import ConversationTurn, has_media, remote_images
+from puna.server.anthropic.paging import read_page
 from puna.server.anthropic.wording import WORDING
+from puna.server.batch.work import BatchWork
 from puna.server.body import JsonReply, beside
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.errors import speaks_anthropic
 from puna.server.openai.remote import remote_media
+from puna.server.routing import dialect_route
 from puna.server.services import Services
 from puna.server.streaming import EventStream, unless_gone
 
 
-def routes(services: Services) -> list[Route]:
+def routes(services: Services, work: BatchWork) -> list[Route]:
     """Those of paths that OpenAI has too take only what Anthropic's clients ask: they stand before OpenAI's."""
-    api = _Api(services)
+    api, batches = _Api(services), MessageBatches(services, work)
     return [
+        dialect_route("/v1/messages/batches", {"GET": batches.list, "POST": batches.create}),
+        dialect_route("/v1/messages/batches/{id}", {"GET": batches.retrieve, "DELETE": batches.delete}),
+        dialect_route("/v1/messages/batches/{id}/cancel", {"POST": batches.cancel}),
+        dialect_route("/v1/messages/batches/{id}/results", {"GET": batches.results}),
         Route("/v1/messages", api.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", api.count, methods=["POST"]),
         _Asked("/v1/models", api.models, methods=["GET"]),
@@ -79,7 +87,7 @@ class _Api:
     async def models(self, request: Request) -> Response:
         found = await asyncio.to_thread(self._library.listed)
         shown = [models.model_json(one, one.name.short, self._scheduler.context_now(one.label)) for one in found]
-        return JsonReply(models.page_of(shown, request.query_params))
+        return JsonReply(models.page_of(shown, read_page(request)))
 
     async def model(self, request: Request) -> Response:
         id_: str = request.path_params["id"]

@@ -62,11 +62,13 @@ class RequestBatch:
     """`times`: of the states that it came to, by their names. `created`, `expires`, `times`: seconds since 1970.
 
     `input`: the lines, as bytes that are kept. `output`, `errors`: ids of files. `seconds`: how long these stay; None:
-    until they are deleted. `headers`: of every line's request. `details`: what its dialect wants to show of it.
+    until they are deleted. `headers`: of every line's request. `dialect`: whose it is, and alone shows it; `details`:
+    what that wants to show of it. `one_model`: all of its lines must ask the same.
     """
 
     id: str
     owner: str
+    dialect: str
     endpoint: str
     input: Digest
     created: float
@@ -83,6 +85,7 @@ class RequestBatch:
     errors: str | None = None
     seconds: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    one_model: bool = True
     details: JsonObject = field(default_factory=dict)
 
     @property
@@ -106,6 +109,7 @@ class RequestBatch:
     def record(self) -> Record:
         usage = self.usage
         body: JsonObject = {
+            "dialect": self.dialect,
             "endpoint": self.endpoint,
             "status": self.status,
             "times": dict[str, JsonValue](self.times),
@@ -118,6 +122,7 @@ class RequestBatch:
             "errors": self.errors,
             "seconds": self.seconds,
             "headers": dict[str, JsonValue](self.headers),
+            "one_model": self.one_model,
             "details": self.details,
         }
         return Record(
@@ -134,6 +139,7 @@ class RequestBatch:
         return cls(
             id=record.id,
             owner=record.owner,
+            dialect=cast(str, body["dialect"]),
             endpoint=cast(str, body["endpoint"]),
             input=record.content,
             created=record.created,
@@ -150,6 +156,7 @@ class RequestBatch:
             errors=cast("str | None", body["errors"]),
             seconds=cast("float | None", body["seconds"]),
             headers=cast("dict[str, str]", body["headers"]),
+            one_model=cast(bool, body["one_model"]),
             details=cast(JsonObject, body["details"]),
         )
 

@@ -55,8 +55,11 @@ class Checked:
     faults: tuple[LineFault, ...]
 
 
-def check_lines(lines: Iterable[bytes], endpoint: str) -> Checked:
-    """Every line is looked at, up to the limits. Blocking: a large file takes seconds."""
+def check_lines(lines: Iterable[bytes], endpoint: str, *, one_model: bool = True) -> Checked:
+    """Every line is looked at, up to the limits. Blocking: a large file takes seconds.
+
+    `one_model`: a line that asks another than the first is a fault.
+    """
     ids: set[str] = set()
     model: str | None = None
     total = inputs = 0
@@ -77,7 +80,7 @@ def check_lines(lines: Iterable[bytes], endpoint: str) -> Checked:
             if not isinstance(asked, str):
                 raise _Fault("missing_required_parameter", "Missing required parameter: 'body.model'.", "body.model")
             model = model or asked
-            if asked != model:
+            if one_model and asked != model:
                 raise _Fault(
                     "mismatched_model",
                     f"All lines ask one model: '{asked[:100]}' is not '{model[:100]}'.",

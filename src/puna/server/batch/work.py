@@ -249,7 +249,8 @@ class BatchWork:
 
         def check() -> Checked:
             with path.open("rb") as file:
-                return check_lines(lines_of(file, self._max_line), batch.endpoint)
+                lines = lines_of(file, self._max_line)
+                return check_lines(lines, batch.endpoint, one_model=batch.one_model)
 
         found = await asyncio.to_thread(check)
         checked = replace(batch, total=found.total, model=found.model, faults=found.faults)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from puna.errors import Conflict, InvalidRequest
+from puna.errors import Conflict, InvalidRequest, NotFound
 from puna.server.batch.batch import WINDOW_SECONDS, RequestBatch
 from puna.server.batch.work import BatchWork
 from puna.server.body import JsonReply
@@ -54,18 +55,20 @@ class Batches:
         batch = RequestBatch(
             id=f"batch_{secrets.token_hex(12)}",
             owner=owner,
+            dialect=DIALECT,
             endpoint=body.endpoint,
             input=file.content,
             created=created,
             expires=created + WINDOW_SECONDS,
             seconds=body.output_expires_after.seconds if body.output_expires_after else None,
-            details={"dialect": DIALECT, "input_file_id": file.id, "metadata": metadata},
+            details={"input_file_id": file.id, "metadata": metadata},
         )
         await self._work.submit(batch)
         return JsonReply(batch_json(batch))
 
     async def list(self, request: Request) -> Response:
-        page = await self._state.page("batch", owner_of(request), read_query(request))
+        query = replace(read_query(request), having={"dialect": DIALECT})
+        page = await self._state.page("batch", owner_of(request), query)
         batches = await asyncio.gather(*(self._work.current(RequestBatch.read(record)) for record in page.records))
         shown = {batch.id: batch_json(batch) for batch in batches}
         return JsonReply(page_json(page, lambda record: shown[record.id]))
@@ -81,7 +84,10 @@ class Batches:
         return JsonReply(batch_json(await self._work.cancel(batch)))
 
     async def _found(self, request: Request) -> RequestBatch:
-        return await self._work.current(RequestBatch.read(await find_kept(self._services, request, "batch", "Batch")))
+        batch = RequestBatch.read(await find_kept(self._services, request, "batch", "Batch"))
+        if batch.dialect != DIALECT:
+            raise NotFound(f"No such Batch object: {batch.id}", param="id")
+        return await self._work.current(batch)
 
 
 def batch_json(batch: RequestBatch) -> JsonObject:
