@@ -23,6 +23,7 @@ FEATURES = {
     Feature.SCORE: "scoring a prompt (echo)",
     Feature.PREDICTION: "guesses from `prediction`",
     Feature.EMBED: "embeddings",
+    Feature.RANK: "heads for ranks (`/v1/rerank`)",
     Feature.MEDIA: "images, sounds",
 }
 

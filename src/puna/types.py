@@ -300,6 +300,22 @@ class DecisionRequest:
     keep_alive: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankRequest:
+    """Documents that may answer a query. `most`: tokens that a document is cut to; None: it is not cut.
+
+    `truncate` False: a pair over the limit is refused by its document's index; else the document is cut.
+    """
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    options: Options = field(default_factory=Options)
+    keep_alive: float | None = None
+    truncate: bool = False
+    most: int | None = None
+
+
 # --------------------------------------------------------------------------------------------------------- events
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -471,6 +487,21 @@ class Decisions:
     probabilities: tuple[tuple[float, ...], ...]
     usage: Usage
     timings: Timings
+    ignored: tuple[str, ...] = ()
+    ignored_parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The logarithm of the odds that each document answers the query, in order. `truncated`: documents that were cut.
+
+    `ignored` and `ignored_parameters` as in Started.
+    """
+
+    log_odds: tuple[float, ...]
+    prompt_tokens: int
+    timings: Timings
+    truncated: tuple[int, ...] = ()
     ignored: tuple[str, ...] = ()
     ignored_parameters: tuple[str, ...] = ()
 

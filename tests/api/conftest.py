@@ -5,7 +5,8 @@
     openai      OpenAI's client on `server`
 
 Models: `tiny` (ChatML), `tools` (its template knows tools), `thinker` (its template thinks), `vision` (has a
-projector), `embedder` (embeds only), `begins` (its texts begin with a token for that).
+projector), `embedder` (embeds only), `ranker` (ranks only), `says-yes` (ranks by two words), `begins` (its texts begin
+with a token for that).
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ MODELS = (
     TinyModel("thinker", THINK_TEMPLATE),
     TinyModel("vision", projector=True),
     TinyModel("begins"),
+    TinyModel("ranker", None, {"general.architecture": "bert", "bert.context_length": 512, "bert.pooling_type": 4}),
+    TinyModel("says-yes", metadata={"general.architecture": "qwen3", "general.name": "Some Reranker"}),
     TinyModel("embedder", None, {"general.architecture": "bert", "bert.context_length": 512, "bert.pooling_type": 1}),
 )
 

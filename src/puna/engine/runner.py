@@ -26,6 +26,7 @@ class Feature(str, Enum):
     LOGIT_BIAS = "logit_bias"
     MIROSTAT = "mirostat"
     EMBED = "embed"
+    RANK = "rank"
     SCORE = "score"
     MEDIA = "media"
     PREDICTION = "prediction"
@@ -57,7 +58,7 @@ class ModelFiles:
 
     `shards`: the files after the first, where the weights are in several.
     `name`: the Name it was first asked for under; for logs and scripts only. `pooled`: the header says how the model
-    pools embeddings.
+    pools embeddings. `ranks`: it has a head for ranks.
     """
 
     weights: Path
@@ -69,6 +70,7 @@ class ModelFiles:
     name: str = ""
     pooled: bool = False
     shards: tuple[Path, ...] = ()
+    ranks: bool = False
 
     @property
     def whole(self) -> tuple[Path, ...]:
@@ -220,6 +222,14 @@ class Weighed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """How a document stands to a query: the natural logarithm of the odds that it answers it; the tokens of both."""
+
+    log_odds: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """Why generation ended: `stop` (an end-of-answer token, which is not among the tokens), or `length`.
 
@@ -277,6 +287,13 @@ class Runner(Protocol):
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
         """One pooled vector, not normalised."""
+        ...
+
+    async def rank(self, query: str, document: str) -> Ranked:
+        """What the head of a model makes of a pair, which it lays out as it was trained (`Feature.RANK`).
+
+        Where the model's file has a template for pairs, texts of control tokens in either become these.
+        """
         ...
 
     async def busy(self) -> int:

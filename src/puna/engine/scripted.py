@@ -38,6 +38,7 @@ from puna.engine.runner import (
     ModelFiles,
     Prefilled,
     Prompt,
+    Ranked,
     Runner,
     RunnerInfo,
     Sampling,
@@ -486,6 +487,16 @@ class ScriptedRunner:
             raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="input", what="input")
         seed = hashlib.sha256(b",".join(b"%d" % token for token in tokens)).digest()
         return [seed[i % 32] / 127.5 - 1.0 for i in range(self._info.embedding_length)]
+
+    async def rank(self, query: str, document: str) -> Ranked:
+        """The more of the query's words a document has, the likelier it is the answer."""
+        self._check_alive()
+        tokens = len(query.encode()) + len(document.encode())
+        if tokens > self._info.num_ctx:
+            raise ContextLengthExceeded(tokens, self._info.num_ctx, param="documents", what="query and document")
+        words = query.lower().split()
+        shared = sum(word in document.lower().split() for word in words)
+        return Ranked(4.0 * shared / max(len(words), 1) - 2.0, tokens)
 
     async def busy(self) -> int:
         self._check_alive()

@@ -1,26 +1,22 @@
-"""Decisions: how likely each of some texts is to be the answer, told by the probabilities of its tokens.
+"""Decisions: how likely each of some texts is to be the answer of a chat. See `labels` for what that means.
 
-A label's probability is that the answer begins with it, and with no longer label that begins with it too; so labels
-exclude each other, whatever they are made of. An answer is looked for where the template puts one, without a thought.
+An answer is looked for where the template puts one, without a thought.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from puna.engine.runner import Feature, Runner
-from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, Unsupported
+from puna.errors import ContextLengthExceeded, InvalidRequest, Unsupported
 from puna.inference.chat import ChatPlan, ChatRun
-from puna.inference.logprobs import UNLIKELY, finite
+from puna.inference.labels import LabelIds, label_logprobs, shares
 from puna.inference.prompt import ChatPrompt
 from puna.inference.sampling import cut_context, require
 from puna.template.facts import HARMONY, TemplateFacts
 from puna.types import ChatRequest, DecisionRequest, Decisions, Message, TextPart, Timings, Usage
-
-Ids = tuple[int, ...]
 
 
 def asked_chats(request: DecisionRequest) -> list[ChatRequest]:
@@ -85,7 +81,7 @@ async def _decide(runner: Runner, plan: ChatPlan, labels: Sequence[str], where: 
     return shares([text[common:] for text in texts], logprobs), Usage(prompt=len(before), cached=cached)
 
 
-async def _answer_place(runner: Runner, built: ChatPrompt, facts: TemplateFacts) -> tuple[Ids, str]:
+async def _answer_place(runner: Runner, built: ChatPrompt, facts: TemplateFacts) -> tuple[LabelIds, str]:
     """The prompt up to where the answer's text begins, and the text that this goes on with.
 
     A thought that the prompt has begun is closed, and a model that cannot be told not to think gets an empty one;
@@ -101,7 +97,7 @@ async def _answer_place(runner: Runner, built: ChatPrompt, facts: TemplateFacts)
     return tokens, built.tail
 
 
-async def _continued(runner: Runner, before: Ids, tail: str, label: str) -> Ids:
+async def _continued(runner: Runner, before: LabelIds, tail: str, label: str) -> LabelIds:
     """`before`, and `label` as it goes on with its last text: what a tokenizer makes of both together."""
     ends = await runner.tokenize(tail, special=False, bos=False) if tail else []
     if ends and list(before[-len(ends) :]) == ends:
@@ -109,51 +105,7 @@ async def _continued(runner: Runner, before: Ids, tail: str, label: str) -> Ids:
     return (*before, *await runner.tokenize(label, special=False, bos=False))
 
 
-def _common(texts: Sequence[Ids]) -> int:
+def _common(texts: Sequence[LabelIds]) -> int:
     """How many tokens all of them begin with."""
     columns = zip(*texts, strict=False)
     return next((place for place, column in enumerate(columns) if len(set(column)) > 1), min(map(len, texts)))
-
-
-async def label_logprobs(runner: Runner, before: Ids, labels: Sequence[Ids]) -> tuple[list[float], int]:
-    """The log-probability of each label's tokens after `before`; how many of those were cached.
-
-    What several labels begin with is computed once.
-    """
-    following: dict[Ids, dict[int, float]] = {}
-    for label in labels:
-        for place, token in enumerate(label):
-            following.setdefault(label[:place], {})[token] = 0.0
-    cached = 0
-    for begun, logprobs in following.items():
-        weights = await runner.weigh((*before, *begun), tuple(logprobs))
-        logprobs.update(zip(logprobs, map(finite, weights.logprobs), strict=True))
-        cached = cached if begun else weights.cached
-    return [sum(following[label[:place]][token] for place, token in enumerate(label)) for label in labels], cached
-
-
-def shares(labels: Sequence[Ids], logprobs: Sequence[float]) -> tuple[float, ...]:
-    """Each label's part of what all have together. A label that begins another gives up what is the other's."""
-    most = max(logprobs)
-    if most <= UNLIKELY:
-        raise EngineError("the model gives none of the labels any probability")
-    whole = [math.exp(logprob - most) for logprob in logprobs]
-    own = [
-        max(part - sum(whole[place] for place in _next_longer(labels, label)), 0.0)
-        for label, part in zip(labels, whole, strict=True)
-    ]
-    total = sum(own)
-    return tuple(part / total for part in own)
-
-
-def _next_longer(labels: Sequence[Ids], label: Ids) -> list[int]:
-    """Which labels begin with this one, but for those that a longer one of them begins."""
-    longer = [place for place, other in enumerate(labels) if len(other) > len(label) and other[: len(label)] == label]
-    return [
-        place
-        for place in longer
-        if not any(
-            len(labels[other]) < len(labels[place]) and labels[place][: len(labels[other])] == labels[other]
-            for other in longer
-        )
-    ]

@@ -7,14 +7,16 @@ import time
 from collections.abc import Sequence
 
 from puna.engine.runner import Feature, Runner, RunnerInfo
-from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest
+from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, Unsupported
 from puna.inference.sampling import cut_context, require
 from puna.model.model import Model
 from puna.types import Embeddings, EmbedRequest, Timings
 
 
-def check_embed(request: EmbedRequest) -> None:
+def check_embed(model: Model, request: EmbedRequest) -> None:
     """Inputs without anything to embed are refused before the model is loaded. An empty text is one to embed."""
+    if model.header.ranks:
+        raise Unsupported(f'"{model.name.short}" does not support embeddings: it ranks documents', param="model")
     if not request.inputs:
         raise InvalidRequest("there is no input", param="input", code="empty_array")
     for place, item in enumerate(request.inputs):

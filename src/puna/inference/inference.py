@@ -26,6 +26,7 @@ from puna.inference.decision import asked_chats, decisions
 from puna.inference.embed import check_embed, embeddings
 from puna.inference.length import is_long
 from puna.inference.prompt import template_key
+from puna.inference.rank import check_rank, ranking
 from puna.inference.sampling import cut_context
 from puna.inference.tally import note_answer, note_model
 from puna.inference.thought import ThoughtWatch
@@ -47,6 +48,8 @@ from puna.types import (
     Event,
     JsonOutput,
     Options,
+    Ranking,
+    RankRequest,
     Usage,
 )
 
@@ -160,7 +163,7 @@ class Inference:
         """One vector an input, in order."""
         began = time.perf_counter_ns()
         model = await self._resolve(request.model)
-        check_embed(request)
+        check_embed(model, request)
         async with self._lease(model, request.options, request.keep_alive, embedding=True) as lease:
             result = await embeddings(lease.runner, model, request, began, lease.load_ns)
         note_answer(Usage(prompt=result.prompt_tokens), result.timings)
@@ -174,6 +177,16 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive) as lease:
             result = await decisions(lease.runner, plans, request, began, lease.load_ns)
         note_answer(result.usage, result.timings)
+        return result
+
+    async def rank(self, request: RankRequest) -> Ranking:
+        """How likely each document answers the query."""
+        began = time.perf_counter_ns()
+        model = await self._resolve(request.model)
+        check_rank(model)
+        async with self._lease(model, request.options, request.keep_alive, embedding=model.header.ranks) as lease:
+            result = await ranking(lease.runner, model, request, began, lease.load_ns)
+        note_answer(Usage(prompt=result.prompt_tokens), result.timings)
         return result
 
     async def count(self, request: ChatRequest) -> int:

@@ -25,6 +25,7 @@ class Capability(str, Enum):
     VISION = "vision"
     AUDIO = "audio"
     EMBEDDING = "embedding"
+    RERANK = "rerank"
 
 
 THINKING_TAGS = (
@@ -65,6 +66,8 @@ def capabilities(
 
     What `config` says of itself counts too, where nothing in the files could tell it.
     """
+    if header.ranks:
+        return frozenset({Capability.RERANK})
     said = frozenset() if config is None else frozenset(config.capabilities)
     of_config = Capability.EMBEDDING.value in said and Capability.COMPLETION.value not in said
     if of_config or header.pooling_type is not None or header.architecture in EMBEDDING_ARCHITECTURES:
@@ -79,10 +82,19 @@ def capabilities(
         found.add(Capability.THINKING)
     if fill_in_tokens(header) is not None:
         found.add(Capability.INSERT)
+    if _ranks_by_words(header):
+        found.add(Capability.RERANK)
     if header.architecture in {"gptoss", "gpt-oss"}:
         found.add(Capability.THINKING)
     found |= {Capability(word) for word in said & _TAKEN_AT_ITS_WORD}
     return frozenset(found | _media(projectors))
+
+
+def _ranks_by_words(header: Header) -> bool:
+    """Whether it was trained to say of a query and a document `yes` or `no`, as Qwen's rerankers were: nothing but
+    their names tells."""
+    names = f"{header.text('general.name')} {header.text('general.basename')}".lower()
+    return header.architecture == "qwen3" and "reranker" in names
 
 
 def fill_in_tokens(header: Header) -> tuple[int, int, int] | None:

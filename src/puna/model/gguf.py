@@ -51,6 +51,7 @@ _CHUNK = 1 << 20
 _MARK_EVERY = 1 << 10
 _CONTROL = frozenset({2, 3})
 _USER_DEFINED = 4
+_POOLED_AS_RANK = 4
 """`tokenizer.ggml.token_type`: of tokens that are no text (unknown, control), and of those that may be."""
 
 
@@ -170,6 +171,11 @@ class Header:
     @property
     def pooling_type(self) -> int | None:
         return self.number(f"{self.architecture}.pooling_type")
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the model has a head that ranks a document for a query."""
+        return self.pooling_type == _POOLED_AS_RANK
 
     @property
     def chat_template(self) -> str | None:

@@ -39,6 +39,7 @@ def files_of(model: Model) -> ModelFiles:
         name=model.name.short,
         pooled=model.header.pooling_type is not None,
         shards=model.shards,
+        ranks=model.header.ranks,
     )
 
 

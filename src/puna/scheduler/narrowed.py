@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from puna.engine.runner import Constraint, Prompt, Runner, RunnerInfo, Sampling, Step, Weighed
+from puna.engine.runner import Constraint, Prompt, Ranked, Runner, RunnerInfo, Sampling, Step, Weighed
 from puna.errors import ContextLengthExceeded
 from puna.types import Candidate
 
@@ -64,6 +64,10 @@ class Narrowed:
         if len(tokens) > self._info.num_ctx:
             raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="input", what="input")
         return await self._runner.embed(tokens)
+
+    async def rank(self, query: str, document: str) -> Ranked:
+        """What a pair comes to only the engine knows: its own context counts."""
+        return await self._runner.rank(query, document)
 
     async def busy(self) -> int:
         return await self._runner.busy()

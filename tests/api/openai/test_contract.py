@@ -69,6 +69,7 @@ from puna.server.openai.decisions import ChoiceQuestion, PredicateQuestion, Scor
 from puna.server.openai.messages import AssistantMessage
 from puna.server.openai.options import StreamOptions
 from puna.server.openai.parts import AudioContentPart, ImageContentPart, TextContentPart
+from puna.server.openai.rerank import RerankBody, ScoreBody, TextsRankBody
 from puna.server.responses import items, pieces, tools
 from puna.server.responses.bodies import BODIES as RESPONSES_BODIES
 from puna.server.responses.bodies import (
@@ -91,6 +92,9 @@ BASE: dict[type[Shape], dict[str, Any]] = {
     CompletionBody: {"model": "tiny", "prompt": "SAMPLING", "max_tokens": 1000},
     EmbeddingBody: {"model": "embedder", "input": "text"},
     DecisionBody: {"model": "tiny", "input": "x", "questions": [{"type": "predicate", "instructions": "Is it?"}]},
+    RerankBody: {"model": "ranker", "query": "a query", "documents": ["one", "two"]},
+    TextsRankBody: {"model": "ranker", "query": "a query", "texts": ["one", "two"]},
+    ScoreBody: {"model": "ranker", "text_1": "a query", "text_2": ["one", "two"]},
     TokenizeBody: {"model": "tiny", "prompt": "text"},
     DetokenizeBody: {"model": "tiny", "tokens": [104, 105]},
     ResponseBody: {"model": "tiny", "input": "SAMPLING"},
@@ -356,6 +360,37 @@ EFFECTS: dict[type[Shape], dict[str, Effect]] = {
         "keep_alive": Effect(150, loaded=stays(150)),
         "num_ctx": Effect(512, loaded=reads(512)),
     },
+    RerankBody: {
+        "model": Effect("nope", status=404, shows=unknown),
+        "query": Effect("a longer query", shows=lambda a: whole(a)["usage"]["total_tokens"] > 20),
+        "documents": Effect(["a", "b", "c"], shows=lambda a: len(whole(a)["results"]) == 3),
+        "top_n": Effect(1, shows=lambda a: len(whole(a)["results"]) == 1),
+        "return_documents": Effect(True, shows=lambda a: "document" in whole(a)["results"][0]),
+        "truncation": Effect(True, {"documents": ["x" * 5000]}, shows=lambda a: a.headers["x-puna-truncated"] == "1"),
+        "max_tokens_per_doc": Effect(1, shows=lambda a: a.headers["x-puna-truncated"] == "2"),
+        "options": Effect({"num_ctx": 256}, loaded=reads(256)),
+        "keep_alive": Effect(150, loaded=stays(150)),
+        "num_ctx": Effect(128, loaded=reads(128)),
+    },
+    TextsRankBody: {
+        "model": Effect("nope", status=404, shows=unknown),
+        "query": Effect("a", shows=lambda a: len(a.json) == 2),
+        "texts": Effect(["a", "b", "c"], shows=lambda a: len(a.json) == 3),
+        "raw_scores": Effect(True, shows=lambda a: a.json[0]["score"] in {-2.0, 2.0}),
+        "return_text": Effect(True, shows=lambda a: "text" in a.json[0]),
+        "truncate": Effect(True, {"texts": ["x" * 5000]}, shows=lambda a: a.headers["x-puna-truncated"] == "1"),
+        "options": Effect({"num_ctx": 256}, loaded=reads(256)),
+        "keep_alive": Effect(150, loaded=stays(150)),
+        "num_ctx": Effect(128, loaded=reads(128)),
+    },
+    ScoreBody: {
+        "model": Effect("nope", status=404, shows=unknown),
+        "text_1": Effect(["a", "b"], shows=lambda a: len(whole(a)["data"]) == 2),
+        "text_2": Effect("a", shows=lambda a: len(whole(a)["data"]) == 1),
+        "options": Effect({"num_ctx": 256}, loaded=reads(256)),
+        "keep_alive": Effect(150, loaded=stays(150)),
+        "num_ctx": Effect(128, loaded=reads(128)),
+    },
     TokenizeBody: {
         "model": Effect("nope", status=404, shows=unknown),
         "prompt": Effect("hi", shows=lambda a: whole(a)["tokens"] == [104, 105] and whole(a)["count"] == 2),
@@ -491,6 +526,7 @@ def effectless(row: ShapeField) -> Any:
     return {
         "user": "me",
         "prompt_cache_key": "mine",
+        "priority": 5,
         "service_tier": "flex",
         "safety_identifier": "me",
         "prompt_cache_retention": "24h",
@@ -520,6 +556,11 @@ def test_refused_fields_are_refused(server, shape: type[Shape], row: ShapeField)
         "with_pieces": True,
         "return_token_strs": True,
         "add_generation_prompt": False,
+        "max_chunks_per_doc": 5,
+        "rank_fields": ["title"],
+        "return_embeddings": True,
+        "truncation_direction": "Left",
+        "truncate_prompt_tokens": 5,
     }
     answer = send(server, shape, {row.name: asks.get(row.name, {"a": 1})})
     assert answer.status == 400
@@ -561,7 +602,7 @@ def test_values_out_of_bounds_name_the_field(server, shape: type[Shape], field: 
     [pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}") for shape in BODIES for row in shape_fields(shape)],
 )
 def test_values_of_a_wrong_type_name_the_field(server, shape: type[Shape], row: ShapeField):
-    if row.name in {"audio", "web_search_options", "moderation", "prompt", "context_management"}:
+    if row.name in {"audio", "web_search_options", "moderation", "prompt", "context_management", "rank_fields"}:
         pytest.skip("refused whatever it is")
     wrong: Any = {"stop": 5, "keep_alive": [], "think": 5}.get(row.name, "text")
     if "str" in str(shape.model_fields[row.attribute].annotation):

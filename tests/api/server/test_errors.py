@@ -8,7 +8,17 @@ import string
 
 import pytest
 
-OPENAI_POSTS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize"]
+OPENAI_POSTS = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/decisions",
+    "/v1/rerank",
+    "/rerank",
+    "/v1/score",
+    "/tokenize",
+    "/detokenize",
+]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +127,22 @@ BODIES = {
     },
     "/v1/completions": {"model": "tiny", "prompt": ["a", "b"], "max_tokens": 2, "logprobs": 1, "echo": True, "n": 1},
     "/v1/embeddings": {"model": "embedder", "input": ["a", "b"], "dimensions": 4, "encoding_format": "float"},
+    "/v1/decisions": {
+        "model": "tiny",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "x"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "y"},
+        ],
+        "questions": [
+            {"type": "predicate", "instructions": "x"},
+            {"type": "choice", "instructions": "x", "choices": [{"value": "a"}, {"value": True, "description": "t"}]},
+            {"type": "score", "name": "n", "instructions": "x", "levels": [{"label": "a"}, {"label": "b"}]},
+        ],
+    },
+    "/v1/rerank": {"model": "ranker", "query": "x", "documents": ["a", {"text": "b"}], "top_n": 1, "truncation": True},
+    "/rerank": {"model": "ranker", "query": "x", "texts": ["a", "b"], "raw_scores": True, "truncate": False},
+    "/v1/score": {"model": "ranker", "text_1": "x", "text_2": ["a", "b"]},
     "/tokenize": {"model": "tiny", "prompt": "hi"},
     "/detokenize": {"model": "tiny", "tokens": [1, 2]},
 }

@@ -10,7 +10,7 @@ import pytest
 from fakes.house import open_house
 from puna.engine.runner import Weighed
 from puna.errors import EngineError, InvalidRequest
-from puna.inference.decision import label_logprobs, shares
+from puna.inference.labels import label_logprobs, shares
 from puna.types import DecisionRequest, Message, Question
 
 VOCABULARY = 7

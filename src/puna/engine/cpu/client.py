@@ -41,6 +41,7 @@ from puna.engine.runner import (
     LoadOptions,
     ModelFiles,
     Prompt,
+    Ranked,
     Runner,
     RunnerInfo,
     Sampling,
@@ -252,6 +253,9 @@ class CpuRunner:
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
         raise Unsupported("the cpu engine does not embed", param="model")
+
+    async def rank(self, query: str, document: str) -> Ranked:
+        raise Unsupported("the cpu engine has no heads for ranks", param="model")
 
     async def generate(
         self, prompt: Prompt, sampling: Sampling, constraint: Constraint | None = None

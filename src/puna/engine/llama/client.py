@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,6 +29,7 @@ from puna.engine.runner import (
     End,
     Prefilled,
     Prompt,
+    Ranked,
     RunnerInfo,
     Sampling,
     Step,
@@ -71,13 +73,16 @@ _UNCUT = "Failed to tokenize prompt"
 _UNREADABLE = "Failed to load image or audio file"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _DEATH_WAIT = 2.0
+_LEAST = 2.0**-24
+_TOO_LONG = re.compile(r"input \((\d+) tokens\) is too large to process.*batch size: (\d+)")
+"""What the engine says of an input that does not fit, as if the fault were its own."""
 
 
 class LlamaRunner:
     """One llama.cpp server with one model. See `puna.engine.runner.Runner`.
 
     `weights`: the file, whose vocabulary is read when first needed. `plain`: a token that is whole characters.
-    `marker`: what stands for an item of media.
+    `marker`: what stands for an item of media. `likely`: ranks come as probabilities.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class LlamaRunner:
         weights: Path,
         plain: int,
         marker: str,
+        likely: bool = False,
     ) -> None:
         self._process = process
         self._socket = socket
@@ -96,6 +102,7 @@ class LlamaRunner:
         self._weights = weights
         self._plain = plain
         self._marker = marker
+        self._likely = likely
         self._room = asyncio.Semaphore(info.slots + WAITING)
         self._keys = SlotKeys(info.slots)
         self._taken: set[int] = set()
@@ -267,6 +274,12 @@ class LlamaRunner:
             body = {"content": list(tokens), "embd_normalize": -1, "cache_prompt": False}
             answer = await self._post("/embedding", body)
         return list(map(_number, answer[0]["embedding"][0]))
+
+    async def rank(self, query: str, document: str) -> Ranked:
+        async with self._one_embedding:
+            answer = await self._post("/rerank", {"query": query, "documents": [document]})
+        score = _number(answer["results"][0]["relevance_score"])
+        return Ranked(_log_odds(score) if self._likely else score, int(answer["usage"]["prompt_tokens"]))
 
     async def busy(self) -> int:
         return len(await self._working())
@@ -580,6 +593,12 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
+def _log_odds(chance: float) -> float:
+    """Of a probability that was rounded to 32 bits."""
+    chance = min(max(chance, _LEAST), 1 - _LEAST)
+    return math.log(chance) - math.log1p(-chance)
+
+
 def _candidates(entry: Mapping[str, Any], top: int) -> tuple[Candidate, ...]:
     return tuple(
         Candidate(item["id"], bytes(item["bytes"]), _number(item["logprob"])) for item in entry["top_logprobs"][:top]
@@ -591,6 +610,8 @@ def _refused(error: Mapping[str, Any]) -> Exception:
     message = str(error.get("message", "the engine refused the request"))
     if error.get("type") == "exceed_context_size_error":
         return ContextLengthExceeded(int(error["n_prompt_tokens"]), int(error["n_ctx"]), param="prompt", what="prompt")
+    if too_long := _TOO_LONG.search(message):
+        return ContextLengthExceeded(int(too_long[1]), int(too_long[2]), param="input", what="input")
     if "grammar" in message:
         return InvalidRequest(f"This grammar cannot be used: {message}.", param="grammar", code="invalid_grammar")
     if error.get("code") == 400:

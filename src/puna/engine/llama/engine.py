@@ -46,6 +46,9 @@ _POLL_FIRST, _POLL_MOST = 0.01, 0.1
 _ASK_TIMEOUT = 10.0
 
 
+_LIKELY = frozenset({"qwen3", "qwen3vl"})
+"""Families whose heads for ranks have two outputs: the engine gives the probability of the first."""
+
 _MIXED = (
     "llama.cpp loads no file that holds its projector's tensors too (v.*, mm.*), as older conversions of Ollama's do: "
     "get the model where its projector is a file of its own, on hf.co for instance"
@@ -129,7 +132,7 @@ class _LlamaEngine(Unprepared, ABC):
             await _ready(process, socket, self._settings.load_timeout)
             facts = await _facts(socket)
             info = replace(
-                _info(facts, header, load),
+                _info(facts, header, load, ranks=files.ranks),
                 engine=self.name,
                 version=self.version(),
                 bits=f"{self.version()} {load}",
@@ -145,6 +148,7 @@ class _LlamaEngine(Unprepared, ABC):
                 weights=files.weights,
                 plain=facts.plain,
                 marker=facts.properties.get("media_marker", MEDIA_MARKER),
+                likely=header.architecture in _LIKELY,
             )
 
 
@@ -293,7 +297,7 @@ async def _facts(socket: EngineSocket) -> _Properties:
     )
 
 
-def _info(facts: _Properties, header: Header, load: LoadOptions) -> RunnerInfo:
+def _info(facts: _Properties, header: Header, load: LoadOptions, *, ranks: bool) -> RunnerInfo:
     """What does not depend on how it was started."""
     named = {role: (token.id, token.text) for role, token in header.special_tokens.items() if role in ROLES}
     bos = header.special_tokens.get("bos")
@@ -308,7 +312,7 @@ def _info(facts: _Properties, header: Header, load: LoadOptions) -> RunnerInfo:
         add_bos=facts.bos is not None,
         embedding_length=facts.embedding,
         seed_exact=False,
-        features=_features(load, facts),
+        features=_features(load, facts, ranks=ranks),
         memory=0,
         closes=facts.closes,
         markup=Markup({**{token.text: token.id for token in header.control_tokens}, **facts.ends}),
@@ -336,9 +340,10 @@ def _reason(reason: str, load: LoadOptions, started: Parameters) -> str:
     return f"{reason}; {note}" if reason else note
 
 
-def _features(load: LoadOptions, facts: _Properties) -> frozenset[Feature]:
+def _features(load: LoadOptions, facts: _Properties, *, ranks: bool) -> frozenset[Feature]:
     if load.embedding:
-        return frozenset({Feature.EMBED})
+        # What this engine gives as an embedding of a model with a head for ranks is none.
+        return frozenset({Feature.RANK if ranks else Feature.EMBED})
     can = {Feature.CONSTRAINT, Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.MIROSTAT, Feature.SCORE}
     modalities = facts.properties.get("modalities") or {}
     return frozenset(can | ({Feature.MEDIA} if any(modalities.values()) else set()))

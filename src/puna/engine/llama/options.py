@@ -34,7 +34,7 @@ _CONTROL_THREADS = 12
 _WARNINGS = 2
 """Of its log only what is wrong: at the next level it writes seven lines a request, each of which wakes the server."""
 
-_POOLING_MEAN = 1
+_POOLING_MEAN, _POOLING_RANK = 1, 4
 _FLASH_ATTENTION = {None: -1, False: 0, True: 1}
 _CACHE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 _LOAD_MODES = {True: ("mmap", 1), False: ("none", 0)}
@@ -73,6 +73,7 @@ class Parameters:
     mmap: bool | None
     embedding: bool
     pool: bool
+    rank: bool
     projector: Path | None
     adapters: tuple[Path, ...]
 
@@ -130,6 +131,7 @@ def parameters(
         mmap=load.use_mmap,
         embedding=load.embedding,
         pool=load.embedding and not files.pooled,
+        rank=load.embedding and files.ranks,
         projector=files.projectors[0] if files.projectors else None,
         adapters=files.adapters,
     )
@@ -184,6 +186,8 @@ def wheel(parameters: Parameters) -> JsonObject:
         values["load_mode"] = _LOAD_MODES[parameters.mmap][1]
     if parameters.pool:
         values["pooling_type"] = _POOLING_MEAN
+    if parameters.rank:
+        values["pooling_type"] = _POOLING_RANK
     if parameters.projector is not None:
         values["mmproj.path"] = str(parameters.projector)
         values["video_ffmpeg_bin_dir"] = NO_PROGRAMS
@@ -229,6 +233,8 @@ def flags(parameters: Parameters) -> list[str]:
         words += ["--load-mode", _LOAD_MODES[parameters.mmap][0]]
     if parameters.pool:
         words += ["--pooling", "mean"]
+    if parameters.rank:
+        words += ["--pooling", "rank"]
     if parameters.projector is not None:
         words += ["--mmproj", str(parameters.projector)]
     if parameters.adapters:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from puna.server.contract.names import FieldNames
-from puna.types import ChatRequest, CompletionRequest, DecisionRequest, EmbedRequest
+from puna.types import ChatRequest, CompletionRequest, DecisionRequest, EmbedRequest, RankRequest
 
 Request_co = TypeVar(
-    "Request_co", bound=ChatRequest | CompletionRequest | DecisionRequest | EmbedRequest, covariant=True
+    "Request_co", bound=ChatRequest | CompletionRequest | DecisionRequest | EmbedRequest | RankRequest, covariant=True
 )
 
 

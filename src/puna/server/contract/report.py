@@ -17,7 +17,7 @@ from puna.inference.inference import LoadedModel
 from puna.server.contract.converted import Converted, Request_co
 from puna.server.contract.names import FieldNames
 from puna.settings import LONGEST
-from puna.types import Answer, Decisions, Embeddings, Event, Options, Started
+from puna.types import Answer, Decisions, Embeddings, Event, Options, Ranking, Started
 
 IGNORED = "x-puna-ignored"
 """The paths of the request's fields that had no effect."""
@@ -114,6 +114,10 @@ class Report:
     def decided(self, decisions: Decisions) -> None:
         """The same for decisions."""
         self._told(decisions.ignored, decisions.ignored_parameters, 0)
+
+    def ranked(self, ranking: Ranking) -> None:
+        """The same for ranks."""
+        self._told(ranking.ignored, ranking.ignored_parameters, len(ranking.truncated))
 
     def loaded(self, loaded: LoadedModel) -> None:
         """The same for a model that was only loaded."""

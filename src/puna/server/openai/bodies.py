@@ -13,6 +13,7 @@ from puna.server.openai.messages import ConversationMessage
 from puna.server.openai.options import USER_MEANING, Extras, Sampled
 from puna.server.openai.output import Formatted
 from puna.server.openai.parts import TextContent
+from puna.server.openai.rerank import RerankBody, ScoreBody, TextsRankBody
 from puna.server.openai.thinking import Thinking
 from puna.server.openai.tools import Tooled, ToolSpec
 
@@ -233,6 +234,9 @@ BODIES: tuple[type[Shape], ...] = (
     CompletionBody,
     EmbeddingBody,
     DecisionBody,
+    RerankBody,
+    TextsRankBody,
+    ScoreBody,
     TokenizeBody,
     DetokenizeBody,
 )

@@ -14,7 +14,8 @@ from puna.errors import InvalidRequest
 from puna.model.listed import Listed
 from puna.model.model import Model
 from puna.model.reference import Reference
-from puna.server.body import JsonReply, beside, reply_beside
+from puna.server.body import JsonReply, beside, read_object, reply_beside
+from puna.server.contract.converted import Converted
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.kept_files import file_text
@@ -29,13 +30,24 @@ from puna.server.openai.bodies import (
 from puna.server.openai.decisions import DecisionBody, decisions_json, to_decisions
 from puna.server.openai.messages import ConversationMessage, has_media, kept_files, remote_images, with_files
 from puna.server.openai.remote import remote_media
+from puna.server.openai.rerank import (
+    RerankBody,
+    ScoreBody,
+    TextsRankBody,
+    rerank_json,
+    scores_json,
+    texts_rank_json,
+    to_rank,
+    to_scores,
+    to_text_rank,
+)
 from puna.server.openai.stored import Keeping, StoredChats, unkept
 from puna.server.openai.wording import WORDING
 from puna.server.owner import owner_of
 from puna.server.routing import dialect_route
 from puna.server.services import Services
 from puna.server.streaming import SSE, EventStream, unless_gone
-from puna.types import Embeddings, JsonObject, JsonValue
+from puna.types import Embeddings, JsonObject, JsonValue, Ranking, RankRequest
 
 
 def routes(services: Services) -> list[Route]:
@@ -47,6 +59,11 @@ def routes(services: Services) -> list[Route]:
         dialect_route("/v1/completions", {"POST": api.complete}),
         dialect_route("/v1/embeddings", {"POST": api.embed}),
         dialect_route("/v1/decisions", {"POST": api.decide}),
+        dialect_route("/v1/rerank", {"POST": api.rerank}),
+        dialect_route("/v2/rerank", {"POST": api.rerank}),
+        dialect_route("/rerank", {"POST": api.rank_texts}),
+        dialect_route("/v1/score", {"POST": api.score}),
+        dialect_route("/score", {"POST": api.score}),
         dialect_route("/v1/models", {"GET": api.models}),
         dialect_route("/v1/models/{id:path}", {"GET": api.model, "DELETE": api.delete}),
         dialect_route("/tokenize", {"POST": api.tokenize}),
@@ -110,6 +127,33 @@ class _Api:
             decisions = await unless_gone(request.receive, self._inference.decide(wanted))
         report.decided(decisions)
         return JsonReply(decisions_json(body, decisions))
+
+    async def rerank(self, request: Request) -> Response:
+        body, report = await self._read(request, RerankBody)
+        ranking = await self._rank(request, report, await beside(request, lambda: to_rank(body)))
+        return await reply_beside(lambda: rerank_json(body, ranking, chat.new_id("rerank-")), len(body.documents))
+
+    async def rank_texts(self, request: Request) -> Response:
+        """TEI's form; with `documents`, which that has not, the other."""
+        if "documents" in await read_object(request):
+            return await self.rerank(request)
+        body, report = await self._read(request, TextsRankBody)
+        model = await self._named(body.model)
+        ranking = await self._rank(request, report, await beside(request, lambda: to_text_rank(body, model)))
+        return await reply_beside(lambda: texts_rank_json(body, ranking), len(body.texts))
+
+    async def score(self, request: Request) -> Response:
+        body, report = await self._read(request, ScoreBody)
+        wanted = await beside(request, lambda: to_scores(body))
+        rankings = [await self._rank(request, report, one) for one in wanted]
+        return JsonReply(scores_json(body, rankings, chat.new_id("score-")))
+
+    async def _rank(self, request: Request, report: Report, converted: Converted[RankRequest]) -> Ranking:
+        wanted = report.take(converted)
+        with report.naming():
+            ranking = await unless_gone(request.receive, self._inference.rank(wanted))
+        report.ranked(ranking)
+        return ranking
 
     # ------------------------------------------------------------------------------------------------------ models
 
