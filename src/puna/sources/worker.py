@@ -46,6 +46,8 @@ class Worker(Generic[T]):
         job = self._lane.begin(lambda: self._work(report))
         future = asyncio.wrap_future(job)
         future.add_done_callback(lambda _: mailbox.close())
+        # Whoever leaves early awaits it no more, and what it raised then is nobody's.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             async for progress in mailbox:
                 yield progress
@@ -54,8 +56,6 @@ class Worker(Generic[T]):
             self._stop.set()
             # The thread holds files open: whoever cleans up next must find it gone.
             await gone(job)
-            if future.done() and not future.cancelled():
-                future.exception()
 
 
 def _throttled(send: Callable[[Progress], object], stop: threading.Event) -> Report:

@@ -79,7 +79,7 @@ def check_room(directory: Path, needed: int) -> None:
         raise StoreError(f"no space left on the disk: {needed} bytes are needed, {free} are free", code="disk_full")
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put `data` at `path` in one step: a crash leaves the old file or the new one. Makes the directory. OSError."""
     descriptor, temporary = _temporary(path.parent)
     try:
@@ -87,7 +87,7 @@ def write_file(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

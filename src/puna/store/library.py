@@ -80,7 +80,7 @@ MAX_TEXT_BYTES = 16 * 1024 * 1024
 PRUNE_AGE = 3600.0
 """Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
 PARTIAL_AGE = 7 * 86_400.0
-"""Seconds for which a download that was broken off can go on."""
+"""Seconds for which a download or an upload that was broken off can go on."""
 CLAIMED_SECONDS = 60.0
 """For which a blob that was stored anew is left alone when the manifest that named it before goes."""
 _REMEMBERED = 512
@@ -187,6 +187,11 @@ class Library:
     def partials(self) -> Path:
         """Where downloads that can go on lie until they are blobs, a directory each."""
         return self.root / "partial"
+
+    @property
+    def uploads(self) -> Path:
+        """Where it is noted which uploads a registry has begun, a directory each."""
+        return self.root / "uploads"
 
     # ---------------------------------------------------------------------------------------------------- reading
 
@@ -442,7 +447,8 @@ class Library:
             self._own.blobs.tidy(used.union(*(_readable_digests(store) for store in self._stores[1:])))
             self._own.kept.tidy(self._own.manifests.names())
             now = time.time() if now is None else now
-            return (*self._prune_blobs(used, now - PRUNE_AGE), *_remove_old(self.partials, now - PARTIAL_AGE))
+            begun = (name for place in (self.partials, self.uploads) for name in _remove_old(place, now - PARTIAL_AGE))
+            return (*self._prune_blobs(used, now - PRUNE_AGE), *begun)
 
     def _prune_blobs(self, used: frozenset[Digest], before: float) -> tuple[str, ...]:
         names = {name for digest in used for name in (digest.filename, str(digest))}

@@ -6,17 +6,17 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
-from puna.errors import InvalidName, ModelDamaged, SourceAnswer, SourceError, SourceUnreachable
+from puna.errors import InvalidName, ModelDamaged, PunaError, SourceAnswer, SourceError, SourceUnreachable
 from puna.model.digest import Digest
 from puna.model.manifest import Layer, Manifest
 from puna.model.name import Name
 from puna.sources.registry.access import Access
 from puna.sources.registry.endpoint import repository
+from puna.sources.registry.session import Session
 from puna.sources.worker import Report, Worker
 from puna.store.library import Library
 from puna.store.transfers import Mailbox, following
@@ -43,7 +43,7 @@ async def push(
         looking = Worker(lambda report, layer=layer: _intact(layer, name, library, report))  # type: ignore[misc]
         async for progress in looking.run():
             yield progress
-        uploading = _Upload(access, layer, library.blobs.path(layer.digest), _mount(layer, name))
+        uploading = _Upload(access, layer, library, _mount(layer, name))
         async for progress in uploading.run():
             yield progress
     yield Progress("pushing manifest")
@@ -83,11 +83,12 @@ async def _put_manifest(name: Name, data: bytes, manifest: Manifest, access: Acc
 class _Upload:
     """One blob. Progress is `pushing <first 12 hex>`."""
 
-    def __init__(self, access: Access, layer: Layer, path: Path, mount: str | None) -> None:
+    def __init__(self, access: Access, layer: Layer, library: Library, mount: str | None) -> None:
         self._access = access
         self._layer = layer
-        self._path = path
+        self._path = library.blobs.path(layer.digest)
         self._mount = mount
+        self._session = Session(library.uploads, access.endpoint, layer.digest)
         self._mailbox = Mailbox()
         self._told = 0.0
 
@@ -96,12 +97,27 @@ class _Upload:
 
     async def _send(self) -> None:
         self._tell(0)
-        net = self._access.net
-        if not await net.patiently(self._there, reached=False):
-            location = await net.patiently(self._begin)
-            if location is not None:
-                await self._fill(location)
+        if not await self._access.net.patiently(self._there, reached=False):
+            with self._session:
+                await self._upload()
         self._tell(self._layer.size)
+
+    async def _upload(self) -> None:
+        """With the session that a push before this one began, where the registry still has it; else a new one."""
+        noted, found = self._session.location, None
+        if noted is not None:
+            with suppress(PunaError):  # whatever became of it, a new one can be begun
+                found = await self._access.net.patiently(lambda: self._resumed(noted), reached=False)
+        if found is None:
+            found = await self._begun()
+        if found is not None:
+            await self._fill(*found)
+        self._session.forget()
+
+    async def _begun(self) -> tuple[URL, int] | None:
+        """A new session; None when the registry has the blob by now."""
+        location = await self._access.net.patiently(self._begin)
+        return None if location is None else (location, 0)
 
     async def _there(self) -> bool:
         async with self._access.open("HEAD", self._access.endpoint.blob(self._layer.digest)) as response:
@@ -121,20 +137,26 @@ class _Upload:
                 raise await self._access.net.refusal(response, "")
             return self._location(response)
 
-    async def _fill(self, location: URL) -> None:
+    async def _fill(self, location: URL, at: int) -> None:
         """In chunks, from where the registry says it is after one that failed; all anew where it does not say."""
-        at, failures = 0, 0
-        patience = self._access.net.patience
+        patience, most, failures = self._access.net.patience, at, 0
         while True:
             try:
                 while at < self._layer.size:
+                    await asyncio.to_thread(self._session.note, location)
                     location, at = await self._patch(location, at)
+                await asyncio.to_thread(self._session.note, location)
                 await self._finish(location)
                 return
             except (SourceUnreachable, SourceAnswer) as error:  # noqa: PERF203 - it is a network
-                failures += 1
+                # Failures in a row: what came further than ever before is none.
+                failures = 1 if at > most else failures + 1
+                most = max(most, at)
                 await asyncio.sleep(patience.pause(failures, error))
-                location, at = await self._where(location)
+                found = await self._where(location)
+                if found is None:
+                    return
+                location, at = found
 
     async def _patch(self, location: URL, at: int) -> tuple[URL, int]:
         end = min(at + CHUNK, self._layer.size)
@@ -156,20 +178,25 @@ class _Upload:
             if response.status not in {201, 204}:
                 raise await self._refused(response)
 
-    async def _where(self, location: URL) -> tuple[URL, int]:
-        """How far an upload has come, or a new one."""
-        try:
-            async with self._access.open("GET", location, follow=False) as response:
-                found = _RANGE.fullmatch(response.headers.get("Range", ""))
-                if response.status == 204 and found is not None:
-                    # A registry that has nothing yet says '0-0', as one with a byte does.
-                    have = int(found[1]) + 1
-                    if 1 < have <= self._layer.size:
-                        return self._location(response, location), have
-        except SourceUnreachable:
-            pass
-        begun = await self._access.net.patiently(self._begin)
-        return (location, self._layer.size) if begun is None else (begun, 0)
+    async def _where(self, location: URL) -> tuple[URL, int] | None:
+        """How far an upload has come, or a new one; None: the registry has the blob, its answer was lost."""
+        with suppress(SourceUnreachable):
+            found = await self._resumed(location)
+            if found is not None:
+                return found
+        if await self._access.net.patiently(self._there):
+            return None
+        return await self._begun()
+
+    async def _resumed(self, location: URL) -> tuple[URL, int] | None:
+        """Where to send the rest, and how much the registry has; None where it has nothing, or does not say."""
+        async with self._access.open("GET", location, follow=False) as response:
+            found = _RANGE.fullmatch(response.headers.get("Range", ""))
+            if response.status != 204 or found is None:
+                return None
+            # A registry that has nothing yet says '0-0', as one with a byte does.
+            have = int(found[1]) + 1
+            return (self._location(response, location), have) if 1 < have <= self._layer.size else None
 
     def _location(self, response: aiohttp.ClientResponse, fallback: URL | None = None) -> URL:
         text = response.headers.get("Docker-Upload-Location") or response.headers.get("Location") or ""
