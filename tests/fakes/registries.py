@@ -100,18 +100,23 @@ def serve_registry(binary: str, directory: Path, auth: dict[str, Any] | None = N
 
 @dataclass
 class Tokens:
-    """A server of tokens. `asked`: the queries that came, with the Authorization of each."""
+    """A server of tokens. `asked`: the queries that came, with the Authorization of each. `posted`: the forms that did.
+
+    `refresh`: OAuth2's refresh tokens, and whose each is.
+    """
 
     url: str
     certificate: Path
+    refresh: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[dict[str, list[str]], str]] = field(default_factory=list)
+    posted: list[tuple[str, dict[str, list[str]], str]] = field(default_factory=list)
 
     @property
     def auth(self) -> dict[str, Any]:
         """The registry's setting."""
         return {
             "token": {
-                "realm": f"{self.url}/token",
+                "realm": f"{self.url}/token?of=test",
                 "service": "test-registry",
                 "issuer": "test-issuer",
                 "rootcertbundle": str(self.certificate),
@@ -139,6 +144,17 @@ def serve_tokens(directory: Path, users: dict[str, str]) -> Iterator[Tokens]:
                 return
             token = _signed(key, chain, user or "", _granted(query.get("scope", []), user))
             self._reply(200, {"token": token})
+
+        def do_POST(self) -> None:
+            """By OAuth2, as the registry's specification has it."""
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            tokens.posted.append((self.path, form, self.headers.get("Authorization", "")))
+            user = tokens.refresh.get(form.get("refresh_token", [""])[0])
+            if user is None or form.get("grant_type") != ["refresh_token"] or form.get("service") != ["test-registry"]:
+                self._reply(400, {"error": "invalid_grant"})
+                return
+            scopes = form.get("scope", [""])[0].split()
+            self._reply(200, {"access_token": _signed(key, chain, user, _granted(scopes, user))})
 
         def _reply(self, status: int, body: dict[str, str]) -> None:
             data = json.dumps(body).encode()

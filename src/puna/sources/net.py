@@ -227,7 +227,7 @@ class Net:
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
             if isinstance(cause, PrivateAddress):
                 raise self._private(url, str(cause)) from error
-            raise self._broken(url, error) from error
+            raise self._broken(url, error, proxy) from error
 
     def _next(self, response: aiohttp.ClientResponse, reach: Reach) -> tuple[URL, Reach]:
         """Where a redirect leads, and how far that may be."""
@@ -245,8 +245,12 @@ class Net:
         return target, min(reach, self._from(response))
 
     def _from(self, response: aiohttp.ClientResponse) -> Reach:
-        """How far away who answered is. An answer without a body has given its connection back already."""
-        connection, host = response.connection, response.url.host or ""
+        """How far away who answered is. An answer without a body has given its connection back already.
+
+        A connection to a proxy says nothing of that.
+        """
+        host = response.url.host or ""
+        connection = response.connection if self.proxy(response.url) is None else None
         transport = None if connection is None else connection.transport
         peer = None if transport is None else transport.get_extra_info("peername")
         if peer:
@@ -319,9 +323,18 @@ class Net:
         )
 
     @staticmethod
-    def _broken(url: URL, error: BaseException) -> SourceUnreachable:
+    def _broken(url: URL, error: BaseException, proxy: URL | None = None) -> SourceUnreachable:
         if isinstance(error, asyncio.TimeoutError):
             return SourceUnreachable(f"{url.host} does not answer, or its answer stalled")
+        if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
+            # Its own words hold the proxy's URL, with the password in it.
+            return SourceUnreachable(
+                f"{url.authority} cannot be reached: the proxy {_place(proxy)} says {error.status} {error.message}"
+            )
+        if proxy is not None and isinstance(error, aiohttp.ClientProxyConnectionError):
+            return SourceUnreachable(
+                f"{url.authority} cannot be reached: the proxy {_place(proxy)} cannot be reached: {_cause(error)}"
+            )
         cause = _cause(error)
         hint = ""
         if isinstance(error, aiohttp.ClientSSLError) and "WRONG_VERSION_NUMBER" in cause.upper():
@@ -329,6 +342,11 @@ class Net:
         elif isinstance(error, aiohttp.ClientConnectorCertificateError):
             hint = ". SSL_CERT_FILE names the certificates that are trusted"
         return SourceUnreachable(f"{url.authority} cannot be reached: {cause}{hint}")
+
+
+def _place(url: URL) -> str:
+    """Host and port, without the name and the password that may stand before them."""
+    return url.with_user(None).authority
 
 
 def _cause(error: BaseException) -> str:

@@ -169,7 +169,7 @@ class Access:
             url = challenge.url(("nonce", secrets.token_urlsafe(16)), ("ts", str(int(time.time()))))
             authorization = key.sign_get(str(url))
         elif login is not None and login.token:
-            url = challenge.url().with_query(None)
+            url = challenge.base()
             body = aiohttp.FormData(
                 {
                     "grant_type": "refresh_token",

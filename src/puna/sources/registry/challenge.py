@@ -24,19 +24,24 @@ class Challenge:
     service: str = ""
     scope: str = ""
 
-    def url(self, *further: tuple[str, str]) -> URL:
-        """Where a token is: the realm's own query, the service, each scope, and what is added; in order of their keys.
-
-        SourceError when the realm is no http(s) URL.
-        """
+    def base(self) -> URL:
+        """The realm, where OAuth2's forms go. SourceError when it is no http(s) URL."""
         try:
             realm = URL(self.realm, encoded=True)
-            pairs = parse_qsl(realm.raw_query_string, keep_blank_values=True)
             host = realm.host
         except ValueError as error:
             raise SourceError(f"a registry names no URL for its tokens: {self.realm[:200]!r}") from error
         if realm.scheme not in {"http", "https"} or not host:
             raise SourceError(f"a registry names no URL for its tokens: {self.realm[:200]!r}")
+        return realm
+
+    def url(self, *further: tuple[str, str]) -> URL:
+        """Where a token is: the realm's own query, the service, each scope, and what is added; in order of their keys.
+
+        SourceError when the realm is no http(s) URL.
+        """
+        realm = self.base()
+        pairs = parse_qsl(realm.raw_query_string, keep_blank_values=True)
         pairs += [("service", self.service)] if self.service else []
         pairs += [("scope", scope) for scope in self.scope.split()]
         query = urlencode(sorted((*pairs, *further)))

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from yarl import URL
 
 from fakes.gguf_files import CHATML, gguf_bytes
+from fakes.proxies import ConnectProxy
 from puna.errors import AccessDenied, DigestMismatch, Forbidden, ModelFileError, PunaError, SourceError, Unsupported
 from puna.model.manifest import MODEL_TYPE
 from puna.model.name import Name
@@ -312,6 +313,80 @@ async def test_a_proxy(pull: Puller) -> None:
         pull.net.environment = {"http_proxy": "socks5://127.0.0.1:1080"}
         with pytest.raises(SourceError, match="socks5"):
             await pull("registry.test/a/b", Terms(insecure=True))
+
+
+def tls(authority: trustme.CA, host: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return authority
+
+
+async def test_tls_through_a_proxy(pull: Puller, trusted: trustme.CA) -> None:
+    """It is told where to connect, and sees nothing else; the registry's certificate is checked as always."""
+    basic = pull.login("registry.test")
+
+    def gate(request: web.Request) -> web.StreamResponse | None:
+        if request.headers.get("Authorization") != basic:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return None
+
+    async with (
+        served(Stand(gate=gate), tls(trusted, "registry.test")) as stand,
+        ConnectProxy({"registry.test:443": stand.host}, login="me:proxy word").serving() as proxy,
+    ):
+        pull.net.environment = {"https_proxy": f"http://me:proxy%20word@{proxy.host}"}
+        await pull("registry.test/a/b", Terms())
+        assert pull.library.has(Name.parse("registry.test/a/b"))
+        assert all(head.startswith("CONNECT registry.test:443 HTTP/1.1\r\n") for head in proxy.heads)
+        assert "\r\nAuthorization" not in "".join(proxy.heads)
+        assert proxy.passed
+        assert (b"/v2/" in proxy.passed, basic.encode() in proxy.passed) == (False, False)
+        assert not any("Proxy-Authorization" in headers for _, headers in stand.seen)
+
+
+async def test_what_a_proxy_cannot_do_is_told(pull: Puller, trusted: trustme.CA) -> None:
+    async with (
+        served(Stand(), tls(trusted, "other.test")) as stand,
+        ConnectProxy({"registry.test:443": stand.host}, login="me:word").serving() as proxy,
+    ):
+        for address, host, words in (
+            (f"me:hush@{proxy.host}", "registry.test", f"the proxy {proxy.host} says 407"),
+            (f"me:word@{proxy.host}", "registry.test", "not valid for 'registry.test'"),
+            (f"me:word@{proxy.host}", "nowhere.test", f"the proxy {proxy.host} says 502"),
+            ("me:hush@127.0.0.1:9", "registry.test", "the proxy 127.0.0.1:9 cannot be reached"),
+        ):
+            pull.net.environment = {"https_proxy": f"http://{address}"}
+            with pytest.raises(SourceError) as caught:
+                await pull(f"{host}/a/b", Terms())
+            assert words in caught.value.message
+            assert "hush" not in caught.value.message
+
+
+async def test_a_proxy_near_brings_nothing_nearer(pull: Puller, trusted: trustme.CA) -> None:
+    """A registry that is reached through a proxy on this machine is not on this machine."""
+    async with served(Stand(), tls(trusted, "127.0.0.1")) as near:
+
+        def gate(request: web.Request) -> web.StreamResponse | None:
+            # With a body, which keeps the connection while the next one is looked for.
+            headers = {"Location": f"https://{near.host}{request.path}"}
+            return web.Response(status=307, headers=headers, body=bytes(1 << 20))
+
+        async with (
+            served(Stand(gate=gate), tls(trusted, "registry.test")) as stand,
+            ConnectProxy({"registry.test:443": stand.host}).serving() as proxy,
+        ):
+            pull.net.environment = {"https_proxy": f"http://{proxy.host}"}
+            pull.net.destinations = Destinations(allowed=("registry.test",))
+            with pytest.raises(Forbidden) as caught:
+                await pull("registry.test/a/b", Terms())
+        assert caught.value.code == "private_address"
+        assert near.seen == []
 
 
 # ------------------------------------------------------------------------------------------------------- credentials

@@ -1,9 +1,11 @@
 """Pushed to and pulled from real registries."""
 
+import base64
 import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -195,6 +197,43 @@ async def test_with_tokens(guarded: TestRegistry, tokens: Tokens, place: Callabl
         await place("stranger").pull(name)
     with pytest.raises(AccessDenied, match="refused"):
         await place("liar", login(guarded.host, password="wrong")).pull(name)
+
+
+def identity(host: str, token: str, tmp_path: Path) -> list[dict[str, str]]:
+    """A refresh token, as docker's config keeps it, and as its helpers give it."""
+    empty = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+    kept = {"auths": {host: {"auth": empty, "identitytoken": token}}}
+    helper = tmp_path / "docker-credential-identity"
+    helper.write_text(f"#!/bin/sh\necho '{json.dumps({'Username': '<token>', 'Secret': token})}'\n")
+    helper.chmod(0o755)
+    asked = {"credHelpers": {host: "identity"}}
+    path = f"{tmp_path}:/usr/bin:/bin"
+    return [{"DOCKER_AUTH_CONFIG": json.dumps(kept)}, {"DOCKER_AUTH_CONFIG": json.dumps(asked), "PATH": path}]
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["config", "helper"])
+async def test_a_refresh_token_buys_others(
+    guarded: TestRegistry, tokens: Tokens, place: Callable[..., Place], tmp_path: Path, way: int
+) -> None:
+    tokens.refresh["long-lived"] = "ada"
+    name = named(guarded, f"private/refreshed{way}")
+    here = place("here", identity(guarded.host, "long-lived", tmp_path)[way])
+    manifest = here.put(name)
+    tokens.posted.clear()
+    asked = len(tokens.asked)
+    await here.push(name)
+    await here.pull(name)
+    assert here.library.manifest_bytes(name) == manifest
+    assert len(tokens.asked) == asked, "nothing is asked for otherwise"
+    for path, form, authorization in tokens.posted:
+        assert (path, authorization) == ("/token?of=test", "")
+        assert form.keys() == {"grant_type", "service", "scope", "client_id", "refresh_token"}
+        assert (form["grant_type"], form["refresh_token"]) == (["refresh_token"], ["long-lived"])
+    wanted = {scope for _, form, _ in tokens.posted for scope in form["scope"][0].split()}
+    assert {scope.rpartition(":")[0] for scope in wanted} == {f"repository:private/refreshed{way}"}
+    with pytest.raises(AccessDenied, match="is refused") as caught:
+        await place("late", identity(guarded.host, "expired", tmp_path)[way]).pull(name)
+    assert "expired" not in caught.value.message
 
 
 async def test_nobody_may_pull_what_is_public(
