@@ -119,6 +119,7 @@ Code: TypeAlias = Literal[
     "digest_mismatch",
     "unreachable",
     "access_denied",
+    "download_too_large",
     "private_address",
     "registry_not_allowed",
     "pip_missing",

@@ -289,7 +289,8 @@ ROWS: tuple[Row, ...] = (
     Row("max_file", ("PUNA_MAX_FILE",), _positive, "a number of bytes, 1 or more",
         "Largest file of /v1/files and /v1/uploads. Default 536870912 (512 MiB)."),
     Row("max_download", ("PUNA_MAX_DOWNLOAD",), _count, "a number of bytes",
-        "Most bytes that one pull may download; known before it begins. Default 0: what the disk has room for."),
+        "Most bytes that one pull may download, from whatever source; told before they come. Default 0: what the disk "
+        "has room for."),
     Row("max_connections", ("PUNA_MAX_CONNECTIONS",), _positive, "a number of connections, 1 or more",
         "Connections that may be open at once; one more is answered with 503. Default 1000."),
     Row("max_bodies", ("PUNA_MAX_BODIES",), _positive, "a number of bytes, 1 or more",

@@ -79,6 +79,7 @@ MEANINGS: Mapping[Code, str] = {
     "digest_mismatch": "bytes are not what their digest says",
     "unreachable": "where a model comes from cannot be reached",
     "access_denied": "where a model comes from does not let this user in",
+    "download_too_large": "a pull would download more than the setting allows",
     "private_address": "a host's address is not public, and no setting names the host",
     "registry_not_allowed": "the setting of allowed registries does not have that host",
     "pip_missing": "this Python has no pip to fetch a model with",
@@ -120,6 +121,7 @@ def _statuses(code: Code) -> str:
 
 _STATUSES: Mapping[Code, int] = {
     "disk_full": StoreError.status,
+    "download_too_large": Forbidden.status,
     "private_address": Forbidden.status,
     "registry_not_allowed": Forbidden.status,
     "pip_missing": SourceError.status,

@@ -59,7 +59,7 @@ class _Wiring:
     def hub(self) -> Source:
         from puna.sources.hub.hub import Hub
 
-        return Hub(self.net, _home())
+        return Hub(self.net, _home(), limit=self._settings.max_download)
 
     def registry(self) -> Source:
         from yarl import URL
@@ -78,6 +78,7 @@ class _Wiring:
             known=[Name.parse(text) for text in CATALOGUE],
             their_keys=() if home is None else (home / ".ollama" / "id_ed25519",),
             own_key=places.key(),
+            limit=self._settings.max_download,
         )
 
 

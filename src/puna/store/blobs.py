@@ -87,6 +87,13 @@ class Blobs:
             with suppress(OSError):
                 path.chmod(path.stat().st_mode)  # its date of change, and nothing else
 
+    def looks_whole(self, digest: Digest, size: int) -> bool:
+        """Whether a file of that size is there; what is in it nobody has looked at."""
+        path = self.find(digest)
+        with suppress(OSError):
+            return path is not None and path.stat().st_size == size
+        return False
+
     def size(self, digest: Digest) -> int:
         """Bytes; StoreError when it is not there."""
         with store_errors(f"reading blob {digest}"):

@@ -7,6 +7,7 @@ already is linked from there, and nothing is downloaded twice.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -45,6 +46,7 @@ from puna.sources.hub.cache import Cached
 from puna.sources.hub.choice import Chosen, choose
 from puna.sources.hub.repository import RepoFile, Repository
 from puna.sources.net import Net
+from puna.sources.quota import Quota
 from puna.sources.source import Found, Offer, Searched, Terms
 from puna.sources.worker import Report, Worker
 from puna.store.files import store_errors
@@ -79,13 +81,17 @@ class _Found:
 
 
 class Hub:
-    """A Source over one Net. `home`: the user's directory, where his token and the cache are, if no variable says."""
+    """A Source over one Net. `home`: the user's directory, where his token and the cache are, if no variable says.
+
+    `limit`: bytes that one pull may download; 0: as many as the disk has room for.
+    """
 
     title = "hf.co"
 
-    def __init__(self, net: Net, home: Path | None) -> None:
+    def __init__(self, net: Net, home: Path | None, *, limit: int = 0) -> None:
         self._net = net
         self._home = home
+        self._limit = limit
 
     def takes(self, name: Name, terms: Terms) -> bool:
         return name.host.lower() in HOSTS
@@ -106,7 +112,10 @@ class Hub:
         found = await self._find(name, terms)
         if found.note:
             yield Progress(found.note)
-        checked = False
+        checked, quota = False, Quota(self._limit)
+        if found.api is not None:
+            missing = await asyncio.to_thread(_missing, found, library)
+            quota.check(_title(name), missing)
         for file in found.choice.files:
             having = Worker(lambda report, file=file: _have(file, found.cached, library, report))  # type: ignore[misc]
             async for progress in having.run():
@@ -118,6 +127,7 @@ class Hub:
             if not checked:
                 await found.api.check(found.repository, file)
                 checked = True
+            quota.take(_title(name), file.size)
             assert file.digest is not None
             origin = found.api.origin(found.repository, file)
             async with aclosing(download(self._net, origin, file.digest, file.size, library)) as steps:
@@ -189,6 +199,18 @@ class Hub:
 
 def _title(name: Name) -> str:
     return f"{name.host}/{name.namespace}/{name.model}"
+
+
+def _missing(found: _Found, library: Library) -> int:
+    """Bytes that are neither in the store nor in the hub's cache, by a look at sizes. Blocking."""
+
+    def here(file: RepoFile) -> bool:
+        if file.digest is None or library.blobs.looks_whole(file.digest, file.size):
+            return file.digest is not None
+        cached = None if found.cached is None else found.cached.blob(file.digest)
+        return cached is not None and cached.stat().st_size == file.size
+
+    return sum(file.size for file in (*found.choice.files, *(file for _, file in found.texts)) if not here(file))
 
 
 def _have(file: RepoFile, cached: Cached | None, library: Library, report: Report) -> bool:

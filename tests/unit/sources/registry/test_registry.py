@@ -339,6 +339,31 @@ async def test_a_mirror_is_asked_first_and_the_host_after_it(
     assert live.library.manifest_bytes(far) == here.library.manifest_bytes(mirrored)
 
 
+async def test_no_more_is_downloaded_than_is_allowed(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    """What is here does not count; what is damaged here does."""
+    name = named(registry, "bounded/model:1")
+    there = place("there")
+    data = there.put(name)
+    await there.push(name)
+    total = sum(layer.size for layer in parse_manifest(data).blobs)
+    here = place("here", limit=total - 1)
+    with pytest.raises(Forbidden, match=f"{total} bytes to download, and PUNA_MAX_DOWNLOAD.* allows {total - 1}") as no:
+        await here.pull(name)
+    assert no.value.code == "download_too_large"
+    assert not here.library.has(name)
+    assert [path for path in here.library.root.rglob("*") if path.is_file()] == []
+    await place("enough", limit=total).pull(name)
+
+    (small,) = [layer for layer in parse_manifest(data).blobs if layer.size == 9]
+    here.library.blobs.add_bytes(there.library.blobs.path(small.digest).read_bytes())
+    await here.pull(name)
+    weights = here.library.resolve(name).weights
+    weights.write_bytes(bytes(weights.stat().st_size))
+    tight = place("here", limit=100)
+    with pytest.raises(Forbidden, match="allows 100"):
+        await tight.pull(name)
+
+
 async def test_one_of_several_under_a_name(registry: TestRegistry, place: Callable[..., Place]) -> None:
     """The tag moves on: what was pulled is outdated then, and its digest still brings it."""
     name = Name.parse(f"{registry.host}/ada/moving:1")
