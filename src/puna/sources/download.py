@@ -282,10 +282,9 @@ class _Download:
             raise SourceUnreachable(f"{self._origin.host} ended the answer before all bytes of it came")
 
     async def _write(self, at: int, block: bytearray) -> int:
-        # To its end, even when this task is cancelled: what came is kept.
-        writing = asyncio.ensure_future(self._in_thread(lambda: self._partial.write(at, block)))
+        # To its end, even when this task is cancelled: what came is kept, and whoever writes next finds it there.
         try:
-            await asyncio.shield(writing)
+            await _to_its_end(asyncio.ensure_future(self._in_thread(lambda: self._partial.write(at, block))))
         finally:
             self._news.set()
             self._tell()
@@ -341,6 +340,21 @@ class _Download:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def _to_its_end(work: asyncio.Future[None]) -> None:
+    """Returns, or raises, when the work has ended, not before: its own error, or that this task was cancelled."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:  # noqa: PERF203 - once
+            cancelled = True
+    error = work.exception()
+    if cancelled:
+        raise asyncio.CancelledError from error
+    if error is not None:
+        raise error
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from fakes.blob_server import BlobOrigin, BlobServer
+from fakes.waiting import until
 from puna.errors import (
     AccessDenied,
     DigestMismatch,
@@ -99,6 +100,28 @@ async def test_ranges_ignored(net: Net, library: Library, fault: str) -> None:
     async with BlobServer(BLOB, always="whole").serving() as server:
         server.faults = deque(["whole", fault])
         await got(net, server, library)
+        assert stored(library, server)
+
+
+async def test_a_part_that_is_being_written_is_waited_for(
+    net: Net, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two who write one part at once would lose count of it, and the end would be waited for without end."""
+    write, asked_meanwhile = Partial.write, []
+    async with BlobServer(BLOB, faults=deque(["", "whole"]), always="whole").serving() as server:
+
+        def slowly(self: Partial, at: int, data: bytes | bytearray) -> None:
+            first = not asked_meanwhile
+            if first:
+                asked_meanwhile.append(False)
+                with suppress(pytest.fail.Exception):
+                    until(lambda: None in server.asked, 0.5, "all of it to be asked for")
+                asked_meanwhile[0] = None in server.asked
+            write(self, at, data)
+
+        monkeypatch.setattr(Partial, "write", slowly)
+        await got(net, server, library)
+        assert asked_meanwhile == [False]
         assert stored(library, server)
 
 
