@@ -16,7 +16,7 @@ from puna.model.manifest import Layer, Manifest
 from puna.model.name import Name
 from puna.sources.registry.access import Access
 from puna.sources.registry.endpoint import repository
-from puna.sources.registry.session import Session
+from puna.sources.registry.session import UploadSession
 from puna.sources.worker import Report, Worker
 from puna.store.library import Library
 from puna.store.transfers import Mailbox, following
@@ -88,7 +88,7 @@ class _Upload:
         self._layer = layer
         self._path = library.blobs.path(layer.digest)
         self._mount = mount
-        self._session = Session(library.uploads, access.endpoint, layer.digest)
+        self._session = UploadSession(library.uploads, access.endpoint, layer.digest)
         self._mailbox = Mailbox()
         self._told = 0.0
 

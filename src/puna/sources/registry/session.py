@@ -1,4 +1,4 @@
-"""Session: an upload that a registry has begun for us, noted on the disk, so that a push after a kill goes on with it.
+"""UploadSession: an upload that a registry has begun for us, noted on the disk, so that a push after a kill goes on with it.
 
 A directory of its own under the store's, `uploads/<hex>/`: `location`, where the registry wants the rest, as it said
 last; `lock`, held by the one process that sends. How much the registry has only it can tell. Blocking, but short.
@@ -22,7 +22,7 @@ from puna.store.files import write_file
 _MAX_BYTES = 64 * 1024
 
 
-class Session:
+class UploadSession:
     """Held with `with`. One that another process holds, or a store that cannot be written, keeps nothing."""
 
     def __init__(self, directory: Path, endpoint: Endpoint, digest: Digest) -> None:
@@ -31,7 +31,7 @@ class Session:
         self._base = endpoint.base
         self._lock: FileLock | None = None
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> UploadSession:
         with suppress(OSError, Timeout):
             self._directory.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._directory / "lock", mode=0o600)
