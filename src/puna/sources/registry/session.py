@@ -1,4 +1,4 @@
-"""UploadSession: an upload that a registry has begun for us, noted on the disk, so that a push after a kill goes on with it.
+"""UploadSession: an upload that a registry has begun, noted on the disk, so that a push after a kill goes on with it.
 
 A directory of its own under the store's, `uploads/<hex>/`: `location`, where the registry wants the rest, as it said
 last; `lock`, held by the one process that sends. How much the registry has only it can tell. Blocking, but short.
