@@ -52,6 +52,7 @@ class Needs:
         self._facts: dict[str, ModelFacts] = {}
         self._opinions = lru_cache(maxsize=256)(self._ask)
         self._memory = lru_cache(maxsize=1024)(self._reckon)
+        self._sizes = lru_cache(maxsize=1024)(self._reckon_sizes)
 
     def need(
         self, model: Model, options: Options, keep_alive: float | None, *, embedding: bool, room: int | None
@@ -117,7 +118,7 @@ class Needs:
         """What the engines say, in the order in which they are preferred."""
         return tuple(engine.opinion(model, load) for engine in self._engines.values())
 
-    def _sizes(self, engine: str, model: ModelFacts, load: LoadOptions) -> tuple[tuple[int, int], ...]:
+    def _reckon_sizes(self, engine: str, model: ModelFacts, load: LoadOptions) -> tuple[tuple[int, int], ...]:
         """(slots, bytes) for the slots asked for, and each halving of them: what may be tried when memory is short."""
         halvings = takewhile(bool, (load.slots >> times for times in count()))
         return tuple((slots, self._memory(engine, model, replace(load, slots=slots)).total) for slots in halvings)
