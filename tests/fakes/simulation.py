@@ -25,9 +25,9 @@ from puna.engine.scripted import Script, ScriptedEngine, ScriptedRunner, Scripte
 from puna.errors import DeadlineExceeded, LoadFailed, LoadTimeout, Overloaded, PunaError, RunnerDied
 from puna.model.digest import Digest
 from puna.model.model import Model
-from puna.scheduler.policy import COLLATE_SECONDS
+from puna.scheduler.policy import COLLATE_SECONDS, next_move
 from puna.scheduler.rate import LATEST
-from puna.scheduler.scheduler import Scheduler
+from puna.scheduler.scheduler import TICK, Scheduler
 from puna.settings import Settings
 from puna.types import Options
 
@@ -202,6 +202,8 @@ class _Simulation:
             stall_timeout=STALL,
         )
         loop = asyncio.get_running_loop()
+        faults: list[object] = []
+        loop.set_exception_handler(lambda _, fault: faults.append(fault))
         async with Scheduler({"scripted": self._engine}, settings) as scheduler:
             self._scheduler = scheduler
             under_way: set[asyncio.Task[None]] = set()
@@ -221,6 +223,7 @@ class _Simulation:
             await pass_time(KEEP_ALIVE + LOAD_GIVEN_UP + 3 * STALL)
             assert not scheduler._places, "every model has gone"
             assert not self._engine.alive
+        assert faults == [], "nothing is raised where nobody hears it"
         self.outcome.loads = self._engine.loads.total()
         self.outcome.hours = loop.time() / 3600
         assert self.outcome.ends.total() == self._requests, "every request has one end"
@@ -320,6 +323,15 @@ class _Simulation:
         assert scheduler.waiting <= QUEUE
         assert len(scheduler.waiters()) <= QUEUE + 4 * len(scheduler._places)
         assert sum(place.size for place in scheduler._places.values()) <= ROOM
+        assert next_move(scheduler._snapshot()) is None or self._just_impatient(), "what can be done is done"
+
+    def _just_impatient(self) -> bool:
+        """Somebody's patience has just ended; he is heard in a moment. Or his runner has: likewise."""
+        now = asyncio.get_running_loop().time()
+        waited = [now - ticket.wish.since - COLLATE_SECONDS for ticket in self._scheduler._line]
+        return any(0 <= seconds <= TICK for seconds in waited) or any(
+            place.dead for place in self._scheduler._places.values()
+        )
 
     def _check_nothing_is_left(self) -> None:
         scheduler = self._scheduler

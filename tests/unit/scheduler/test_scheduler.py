@@ -343,6 +343,45 @@ async def test_who_leaves_the_line_is_forgotten() -> None:
         assert [name for name, _ in engine.loads] == ["a:latest"]
 
 
+async def test_who_is_cancelled_as_he_gets_his_place_gives_it_back() -> None:
+    engine = Counting()
+    async with open_scheduler(engine, max_loaded_models=1) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING):
+            waiting = asyncio.create_task(touch(scheduler, "b"))
+            await in_line(scheduler)
+            (ticket,) = scheduler._line
+            ticket.place.add_done_callback(lambda _: waiting.cancel())  # before its task is told
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+        await turns_until(lambda: not scheduler._places, 5, "nothing to be loaded")
+        assert [name for name, _ in engine.loads] in (["a:latest"], ["a:latest", "b:latest"])
+
+
+async def test_a_model_that_is_loaded_as_the_last_who_wanted_it_goes_is_not_kept() -> None:
+    engine = Counting()
+    engine.gate.clear()
+    async with open_scheduler(engine) as scheduler:
+        waiting = asyncio.create_task(touch(scheduler, "a"))
+        await turns_until(lambda: engine.loads, 5, "the load")
+        (place,) = scheduler._places.values()
+        place.loading.add_done_callback(lambda _: waiting.cancel())
+        engine.gate.set()
+        await asyncio.wait({waiting})
+        await turns_until(lambda: not scheduler._places or place.timer is not None, 5, "it to go, or its time to run")
+
+
+async def test_a_model_that_rests_is_not_loaded_for_those_in_line() -> None:
+    async with open_scheduler(Counting(), max_loaded_models=1) as scheduler:
+        await fail(scheduler, 2)
+        async with scheduler.lease(model("b"), NOTHING):
+            waiting = asyncio.create_task(touch(scheduler, "a"))
+            await in_line(scheduler)
+            (ticket,) = scheduler._line
+            scheduler._failures.note(ticket.wish.key, "a:latest", "it is broken", scheduler._now())
+        with pytest.raises(Overloaded, match="ended 3 times"):
+            await waiting
+
+
 async def test_keep_alive_unloads_after_the_last_request() -> None:
     async with open_scheduler(Counting(), keep_alive=0.05) as scheduler:
         runner = await touch(scheduler, "a")
