@@ -105,6 +105,7 @@ class TinyModel:
     template: str | None = CHATML
     metadata: dict[str, Value] = field(default_factory=dict)
     projector: bool = False
+    context: int = 4096
 
 
 FILL_IN = ("pre", "suf", "mid")
@@ -128,7 +129,7 @@ def add_model(library: Library, directory: Path, model: TinyModel) -> None:
         directory / f"{model.name.replace('/', '-').replace(':', '-')}.gguf",
         chat_template=model.template,
         metadata={"general.name": model.name, **model.metadata},
-        context_length=4096,
+        context_length=model.context,
     )
     layers = [_layer(library, weights, MODEL_TYPE)]
     if model.projector:

@@ -22,12 +22,14 @@ LOCKED = ("package.json", "package-lock.json")
 
 
 class Node:
-    """The locked packages, installed once into the user's cache and kept from run to run. `directory`: where."""
+    """The locked packages of `scripts`, installed once into the user's cache and kept from run to run. `directory`:
+    where; `environment`: with which Node is found."""
 
-    def __init__(self) -> None:
-        key = hashlib.sha256(b"".join((SCRIPTS / name).read_bytes() for name in LOCKED)).hexdigest()[:16]
+    def __init__(self, scripts: Path = SCRIPTS) -> None:
+        self._scripts = scripts
+        key = hashlib.sha256(b"".join((scripts / name).read_bytes() for name in LOCKED)).hexdigest()[:16]
         self.directory = platformdirs.user_cache_path("puna-tests") / f"node-{key}"
-        self._environment = {
+        self.environment = {
             **os.environ,
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         }
@@ -39,11 +41,11 @@ class Node:
     def run(self, script: str, *arguments: str, seconds: float = 100) -> Any:
         """What `tests/node/SCRIPT` prints, as JSON. AssertionError with its stderr when it fails."""
         path = self.directory / f"{os.getpid()}-{script}"  # others run theirs
-        shutil.copy(SCRIPTS / script, path)
+        shutil.copy(self._scripts / script, path)
         try:
             done = subprocess.run(
                 ["node", path, *arguments],
-                env=self._environment,
+                env=self.environment,
                 capture_output=True,
                 text=True,
                 timeout=seconds,
@@ -56,11 +58,11 @@ class Node:
 
     def _install(self) -> None:
         for name in LOCKED:
-            shutil.copy(SCRIPTS / name, self.directory)
+            shutil.copy(self._scripts / name, self.directory)
         done = subprocess.run(
             ["npm", "ci", "--no-audit", "--no-fund"],
             cwd=self.directory,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,

@@ -420,7 +420,7 @@ def _literals(hint: Any) -> list[str]:
 HOSTED_ITEM = {"id": "x", "call_id": "x"}
 
 
-@pytest.mark.parametrize("type_", sorted(published(ToolParam) - {"function", "custom"}))
+@pytest.mark.parametrize("type_", sorted(published(ToolParam) - {"function", "custom", "namespace"}))
 def test_hosted_tools_are_refused_by_name(server, type_):
     error = respond(server, tools=[{"type": type_}]).error
     assert (error["code"], error["param"]) == ("unsupported_value", "tools[0].type")
@@ -461,6 +461,19 @@ def test_allowed_tools_limit_the_calls(server):
     response = whole(server, "CALL", model="tools", tools=[WEATHER, other], tool_choice=choice)
     assert response["output"][0]["name"] == "get_weather"
     assert response["tool_choice"] == choice
+
+
+def test_tools_in_a_namespace(server):
+    """The model knows them by one name; requests and answers by two."""
+    space = {"type": "namespace", "name": "sky", "description": "About the sky.", "tools": [WEATHER]}
+    shown = text(whole(server, "PROMPT", model="tools", tools=[space]))
+    assert shown.index("sky.get_weather") < shown.index("About the sky.")
+    past = [user("PROMPT"), {**CALL, "namespace": "sky"}, RESULT]
+    # The prompt comes back as the answer, so the call in it is one of the answer's.
+    [made] = [item for item in whole(server, past, model="tools", tools=[space])["output"] if "call_id" in item]
+    assert (made["namespace"], made["name"]) == ("sky", "get_weather")
+    broken = {**space, "tools": [{**WEATHER, "strict": True}]}
+    assert respond(server, tools=[broken]).error["param"] == "tools[0].tools[0].parameters"
 
 
 def test_input_tokens_are_those_of_the_answer(server):

@@ -21,7 +21,7 @@ from puna.server.responses.bodies import (
     ResponseBody,
 )
 from puna.server.responses.pieces import Brought
-from puna.server.responses.tools import FLAT_NAMES, chosen, equipment, may_call_twice, nonstandard_equipment
+from puna.server.responses.tools import chosen, equipment, flat_names, may_call_twice, nonstandard_equipment
 from puna.server.responses.turns import Placed, to_turns
 from puna.types import NO_OPTIONS, ChatRequest, JsonOutput, Message, Options, Think
 
@@ -149,7 +149,7 @@ def _to_chat(
         "logprobs": "top_logprobs",
         "cache_key": "prompt_cache_key",
         "truncate": "truncation",
-        **FLAT_NAMES,
+        **flat_names(body),
     }
     return Converted(request, turns.ignored, FieldNames(names), nonstandard_equipment(body))
 

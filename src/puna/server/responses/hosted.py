@@ -35,7 +35,6 @@ HostedTool: TypeAlias = Annotated[
         "apply_patch",
         "tool_search",
         "programmatic_tool_calling",
-        "namespace",
     ],
     AfterValidator(_refuse),
     Refused(_MEANING),

@@ -17,7 +17,7 @@ ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
 _ID = Honoured("Its id, kept where the item is listed.")
 _STATUS = Honoured("Kept where the item is listed.")
 _CALLER = Reported("Every call here is the model's own.", harmless=({"type": "direct"},))
-_NAMESPACE = Reported("Tools here have no namespaces.")
+_NAMESPACE = Honoured("The namespace of the tool.")
 _CALL_ID = Honoured("The call's id, which its output answers.")
 
 
@@ -70,7 +70,7 @@ class FunctionOutputItem(Shape):
     status: Annotated[ItemStatus | None, _STATUS] = None
     name: Annotated[str | None, Reported("The call says it.")] = None
     caller: Annotated[JsonObject | None, _CALLER] = None
-    namespace: Annotated[str | None, _NAMESPACE] = None
+    namespace: Annotated[str | None, Reported("The call says it.")] = None
 
 
 class CustomCallItem(Shape):

@@ -13,6 +13,7 @@ from puna.server.responses.ids import ResponseIds
 from puna.server.responses.items import CompactionItem, Input, InputItem, ItemReference, MessageItem, ReasoningItem
 from puna.server.responses.pieces import InputImage, OutputText
 from puna.server.responses.thought import sealed
+from puna.server.responses.tools import FlatCustom, FlatFunction
 from puna.types import JsonObject, JsonValue, Options, Usage
 
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -112,10 +113,14 @@ def draft(body: ResponseBody, ids: ResponseIds, created: int, options: Options, 
 
 def _tool_json(tool: Shape) -> JsonObject:
     shown = _sent(tool)
-    if shown["type"] == "function":
-        # Calls satisfy the schema in any case.
-        return {"description": None, "parameters": None, "strict": True, **shown}
-    return {"format": {"type": "text"}, **shown}
+    match tool:
+        case FlatFunction():
+            # Calls satisfy the schema in any case.
+            return {"description": None, "parameters": None, "strict": True, **shown}
+        case FlatCustom():
+            return {"format": {"type": "text"}, **shown}
+        case _:
+            return shown
 
 
 def _sent(shape: Shape) -> JsonObject:

@@ -36,6 +36,7 @@ from puna.server.responses.objects import ENCRYPTED, conversation_id, draft, lis
 from puna.server.responses.past import MANY, items_before, response_input, with_input
 from puna.server.responses.pieces import Brought
 from puna.server.responses.telling import Manner, ResponseEvent, Telling, error_told, sse
+from puna.server.responses.tools import namespaces
 from puna.server.responses.turns import Placed, files_of, remote_images_of, take_time
 from puna.server.responses.work import Memory, ResponseWork
 from puna.server.routing import dialect_route
@@ -231,6 +232,7 @@ def _manner(body: ResponseBody) -> Manner:
         logprobs="message.output_text.logprobs" in include or bool(body.top_logprobs),
         obfuscated=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
         background=bool(body.background),
+        namespaces=namespaces(body),
     )
 
 

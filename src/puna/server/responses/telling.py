@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
@@ -43,6 +43,7 @@ class Manner:
     """What of a request decides how it is told.
 
     `summary`: the thought as its summary. `sealed`: with what lets a client keep it. `logprobs`: with each text.
+    `namespaces`: of a tool that the model calls so, the namespace and the name that the request has.
     """
 
     summary: bool = False
@@ -50,6 +51,7 @@ class Manner:
     logprobs: bool = False
     obfuscated: bool = False
     background: bool = False
+    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def sse(told: ResponseEvent) -> bytes:
@@ -270,7 +272,9 @@ class Telling:
 
     def _call(self, event: ToolCallStart) -> list[ResponseEvent]:
         kind = "custom_tool_call" if event.kind == "custom" else "function_call"
-        item, told = self._open(kind, call_id=event.id, name=event.name)
+        space, name = self._manner.namespaces.get(event.name, ("", event.name))
+        within: JsonObject = {"namespace": space} if space else {}
+        item, told = self._open(kind, call_id=event.id, name=name, **within)
         self._calls[event.call] = item
         return told
 

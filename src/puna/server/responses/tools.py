@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias, cast
 
 from pydantic import Discriminator, Field, Tag
@@ -54,6 +56,17 @@ class FlatCustom(Shape):
     async_: Annotated[bool | None, Field(alias="async"), _ASYNC] = None
 
 
+class Namespace(Shape):
+    type: Literal["namespace"]
+    name: Annotated[ToolName, Honoured("Its name: calls of its tools say it.")]
+    description: Annotated[str, Honoured("What its tools are for; stands before the description of each.")]
+    tools: Annotated[
+        list[Annotated[FlatFunction | FlatCustom, Field(discriminator="type")]],
+        Field(max_length=MAX_TOOLS),
+        Honoured("The tools. To the model each is called `name.tool`."),
+    ]
+
+
 class HostedToolSpec(Shape):
     type: HostedTool
 
@@ -65,14 +78,17 @@ def _form(value: object) -> str | None:
     type_ = cast("dict[str, object]", value).get("type") if isinstance(value, dict) else None
     if not isinstance(type_, str):
         return None
-    return type_ if type_ in {"function", "custom"} else "hosted" if type_ in _HOSTED else None
+    return type_ if type_ in {"function", "custom", "namespace"} else "hosted" if type_ in _HOSTED else None
 
 
 AnyTool: TypeAlias = Annotated[
     Annotated[FlatFunction, Tag("function")]
     | Annotated[FlatCustom, Tag("custom")]
+    | Annotated[Namespace, Tag("namespace")]
     | Annotated[HostedToolSpec, Tag("hosted")],
-    Discriminator(_form, custom_error_type=UNION, custom_error_message="a tool of type 'function' or 'custom'"),
+    Discriminator(
+        _form, custom_error_type=UNION, custom_error_message="a tool of type 'function', 'custom' or 'namespace'"
+    ),
 ]
 
 
@@ -113,7 +129,9 @@ class Equipped(Shape):
     """Fields of a request whose answer may call tools."""
 
     tools: Annotated[
-        list[AnyTool] | None, Field(max_length=MAX_TOOLS), Honoured("Function and custom tools, with every model.")
+        list[AnyTool] | None,
+        Field(max_length=MAX_TOOLS),
+        Honoured("Function and custom tools, and namespaces of them, with every model."),
     ] = None
     tool_choice: Annotated[
         AnyToolChoice | None,
@@ -126,12 +144,45 @@ class Equipped(Shape):
 
 # ------------------------------------------------------------------------------------------------ what they become
 
-FLAT_NAMES = {"tools[].grammar": "tools[].format.definition"}
-"""What these requests call the parts of their tools."""
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A tool, where it is written, and the namespace that it is in."""
+
+    tool: FlatFunction | FlatCustom
+    param: str
+    space: Namespace | None = None
+
+
+def _given(body: Equipped) -> Iterator[_Given]:
+    for index, tool in enumerate(body.tools or []):
+        param = f"tools[{index}]"
+        match tool:
+            case Namespace():
+                for at, inner in enumerate(tool.tools):
+                    yield _Given(inner, f"{param}.tools[{at}]", tool)
+            case FlatFunction() | FlatCustom():
+                yield _Given(tool, param)
+            case HostedToolSpec():
+                raise AssertionError("its shape refuses it")
+
+
+def spaced(namespace: str | None, name: str) -> str:
+    """What a tool is called to the model."""
+    return name if namespace is None else f"{namespace}.{name}"
+
+
+def namespaces(body: Equipped) -> dict[str, tuple[str, str]]:
+    """Of tools in namespaces: what the model calls them, to the namespace and the name that the request has."""
+    return {
+        spaced(given.space.name, given.tool.name): (given.space.name, given.tool.name)
+        for given in _given(body)
+        if given.space is not None
+    }
 
 
 def equipment(body: Equipped) -> tuple[Tool, ...]:
-    tools = tuple(_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or []))
+    tools = tuple(map(_tool, _given(body)))
     names = [tool.name for tool in tools]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -139,32 +190,30 @@ def equipment(body: Equipped) -> tuple[Tool, ...]:
     return tools
 
 
-def _tool(tool: AnyTool, param: str) -> Tool:
-    match tool:
-        case FlatFunction():
-            if tool.strict and tool.parameters is not None:
-                check_strict(tool.parameters, what=f"function '{tool.name}'", param=f"{param}.parameters")
-            return Tool(
-                name=tool.name,
-                description=tool.description or "",
-                parameters=tool.parameters,
-                strict=bool(tool.strict),
-            )
-        case FlatCustom():
-            shape = tool.format
-            grammar = Grammar(shape.syntax, shape.definition) if isinstance(shape, FlatGrammar) else None
-            return Tool(name=tool.name, description=tool.description or "", kind="custom", grammar=grammar)
-        case HostedToolSpec():
-            raise AssertionError("its shape refuses it")
+def _tool(given: _Given) -> Tool:
+    tool, space = given.tool, given.space
+    name = spaced(None if space is None else space.name, tool.name)
+    about = "\n".join(text for text in ("" if space is None else space.description, tool.description) if text)
+    if isinstance(tool, FlatFunction):
+        if tool.strict and tool.parameters is not None:
+            check_strict(tool.parameters, what=f"function '{tool.name}'", param=f"{given.param}.parameters")
+        return Tool(name=name, description=about, parameters=tool.parameters, strict=bool(tool.strict))
+    grammar = Grammar(tool.format.syntax, tool.format.definition) if isinstance(tool.format, FlatGrammar) else None
+    return Tool(name=name, description=about, kind="custom", grammar=grammar)
+
+
+def flat_names(body: Equipped) -> dict[str, str]:
+    """What this request calls the parts of its tools."""
+    names: dict[str, str] = {}
+    for index, given in enumerate(_given(body)):
+        names[f"tools[{index}]"] = given.param
+        names[f"tools[{index}].grammar"] = f"{given.param}.format.definition"
+    return names
 
 
 def nonstandard_equipment(body: Equipped) -> tuple[str, ...]:
     """The paths of names, and of the list, that OpenAI's own API refuses."""
-    named = [
-        f"tools[{index}].name"
-        for index, tool in enumerate(body.tools or [])
-        if isinstance(tool, FlatFunction | FlatCustom) and nonstandard_name(tool.name)
-    ]
+    named = [f"{given.param}.name" for given in _given(body) if nonstandard_name(given.tool.name)]
     return (("tools",) if nonstandard_number(len(body.tools or [])) else ()) + tuple(named)
 
 

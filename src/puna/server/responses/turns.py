@@ -32,6 +32,7 @@ from puna.server.responses.pieces import (
     to_parts,
 )
 from puna.server.responses.thought import opened
+from puna.server.responses.tools import spaced
 from puna.template.shaping import unreadable
 from puna.types import Message, Part, TextPart, ToolCall
 
@@ -138,12 +139,13 @@ class _Making:
                     self._open(path, after_content=False, after_thought=False).thinking = thought
             case FunctionCallItem() as item:
                 # Clients send an empty text for no arguments.
-                call = ToolCall(item.call_id, item.name, item.arguments if item.arguments.strip() else "{}")
+                name = spaced(item.namespace, item.name)
+                call = ToolCall(item.call_id, name, item.arguments if item.arguments.strip() else "{}")
                 if unreadable(call):
                     self.ignored.append(f"{path}.arguments")
                 self._call(call, path)
             case CustomCallItem() as item:
-                self._call(ToolCall(item.call_id, item.name, item.input, "custom"), path)
+                self._call(ToolCall(item.call_id, spaced(item.namespace, item.name), item.input, "custom"), path)
             case FunctionOutputItem() | CustomOutputItem() as item:
                 self.close()
                 self.add(self._result(item, path), path)
