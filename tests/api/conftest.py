@@ -5,8 +5,8 @@
     openai      OpenAI's client on `server`
 
 Models: `tiny` (ChatML), `tools` (its template knows tools), `thinker` (its template thinks), `vision` (has a
-projector), `embedder` (embeds only), `ranker` (ranks only), `says-yes` (ranks by two words), `begins` (its texts begin
-with a token for that).
+projector), `listener` (has one that hears), `embedder` (embeds only), `ranker` (ranks only), `says-yes` (ranks by two
+words), `begins` (its texts begin with a token for that).
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ class TinyModel:
     metadata: dict[str, Value] = field(default_factory=dict)
     projector: bool = False
     context: int = 4096
+    hears: bool = False
 
 
 FILL_IN = ("pre", "suf", "mid")
@@ -116,6 +117,7 @@ MODELS = (
     TinyModel("tools", TOOL_TEMPLATE),
     TinyModel("thinker", THINK_TEMPLATE),
     TinyModel("vision", projector=True),
+    TinyModel("listener", projector=True, hears=True),
     TinyModel("begins"),
     TinyModel("ranker", None, {"general.architecture": "bert", "bert.context_length": 512, "bert.pooling_type": 4}),
     TinyModel("says-yes", metadata={"general.architecture": "qwen3", "general.name": "Some Reranker"}),
@@ -133,9 +135,15 @@ def add_model(library: Library, directory: Path, model: TinyModel) -> None:
     )
     layers = [_layer(library, weights, MODEL_TYPE)]
     if model.projector:
-        projector = directory / "projector.gguf"
+        projector = directory / f"{model.name}-projector.gguf"
         write_tiny_llama(
-            projector, metadata={"general.architecture": "clip", "clip.has_vision_encoder": True}, chat_template=None
+            projector,
+            metadata={
+                "general.architecture": "clip",
+                "clip.has_vision_encoder": not model.hears,
+                "clip.has_audio_encoder": model.hears,
+            },
+            chat_template=None,
         )
         layers.append(_layer(library, projector, PROJECTOR_TYPE))
     config = Config(model_format="gguf", model_family="llama").dump()

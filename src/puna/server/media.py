@@ -73,7 +73,7 @@ def check_together(messages: Iterable[Message], param: str) -> None:
     if pixels > MAX_PIXELS_TOGETHER:
         much = f"{pixels} pixels together, at most {MAX_PIXELS_TOGETHER} are allowed"
         raise _invalid(param, f"the images have {much}", "image_too_large")
-    seconds = sum(_seconds(part.data) for part in parts if isinstance(part, AudioPart))
+    seconds = sum(sound_seconds(part.data) for part in parts if isinstance(part, AudioPart))
     if seconds > SOUND_SECONDS[1]:
         much = f"{seconds:.0f} s together, at most {SOUND_SECONDS[1]:.0f} s are allowed"
         raise _invalid(param, f"the sounds have {much}", "audio_too_large")
@@ -85,7 +85,8 @@ def _pixels(data: bytes) -> int:
     return size[0] * size[1] if size else 0
 
 
-def _seconds(data: bytes) -> float:
+def sound_seconds(data: bytes) -> float:
+    """How long a sound is; 0 where that cannot be told."""
     kind = sound_kind(data)
     return (_LENGTHS[kind](data) if kind else None) or 0.0
 

@@ -85,6 +85,11 @@ class FilePart:
     chunks: AsyncIterator[bytes]
 
 
+async def whole_file(part: FilePart) -> bytes:
+    """A file in memory: one whose bound (`FormBounds.file`) allows that."""
+    return b"".join([chunk async for chunk in part.chunks])
+
+
 @dataclass(frozen=True, slots=True)
 class Form(Generic[Kept]):
     """`fields`: the texts, with lists and objects where names have brackets; `files`: what became of each file."""

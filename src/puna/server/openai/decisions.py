@@ -106,6 +106,8 @@ def _item_kind(value: object) -> str | None:
     if not isinstance(value, dict):
         return None
     kind = value.get("type") or "message"
+    if not isinstance(kind, str):
+        return None
     return "output" if kind in {"function_call_output", "custom_tool_call_output"} else kind
 
 

@@ -9,6 +9,7 @@ import sys
 
 from puna.server.contract.reference import tables
 from puna.server.openai.absent import absent_table
+from puna.server.openai.audio import FORMS
 from puna.server.openai.bodies import BODIES, OBJECT_BODIES
 
 _HEAD = """\
@@ -83,7 +84,7 @@ what is missing. Any other path is `unknown_url`.
 
 def reference() -> str:
     """The whole page."""
-    return f"{_HEAD}\n{absent_table()}\n{tables([*BODIES, *OBJECT_BODIES])}"
+    return f"{_HEAD}\n{absent_table()}\n{tables([*BODIES, *OBJECT_BODIES, *FORMS])}"
 
 
 if __name__ == "__main__":

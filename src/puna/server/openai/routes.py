@@ -10,16 +10,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, Unsupported
+from puna.model.capabilities import Capability
 from puna.model.listed import Listed
 from puna.model.model import Model
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, read_object, reply_beside
 from puna.server.contract.converted import Converted
+from puna.server.contract.forms import read_form
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.kept_files import file_text
-from puna.server.openai import chat, convert, legacy
+from puna.server.media import MAX_SOUND
+from puna.server.multipart import FormBounds, whole_file
+from puna.server.openai import audio, chat, convert, legacy
+from puna.server.openai.audio import TranscriptionForm, TranslationForm
 from puna.server.openai.bodies import (
     ChatCompletionBody,
     CompletionBody,
@@ -58,6 +63,8 @@ def routes(services: Services) -> list[Route]:
         dialect_route("/v1/chat/completions/{id}/messages", {"GET": stored.messages}),
         dialect_route("/v1/completions", {"POST": api.complete}),
         dialect_route("/v1/embeddings", {"POST": api.embed}),
+        dialect_route("/v1/audio/transcriptions", {"POST": api.transcribe}),
+        dialect_route("/v1/audio/translations", {"POST": api.translate}),
         dialect_route("/v1/decisions", {"POST": api.decide}),
         dialect_route("/v1/rerank", {"POST": api.rerank}),
         dialect_route("/v2/rerank", {"POST": api.rerank}),
@@ -127,6 +134,31 @@ class _Api:
             decisions = await unless_gone(request.receive, self._inference.decide(wanted))
         report.decided(decisions)
         return JsonReply(decisions_json(body, decisions))
+
+    async def transcribe(self, request: Request) -> Response | EventStream:
+        return await self._hear(request, TranscriptionForm)
+
+    async def translate(self, request: Request) -> Response | EventStream:
+        return await self._hear(request, TranslationForm)
+
+    async def _hear(
+        self, request: Request, shape: type[TranscriptionForm] | type[TranslationForm]
+    ) -> Response | EventStream:
+        bounds, strict = FormBounds(file=MAX_SOUND), self._settings.strict
+        form, files, report = await read_form(request, shape, WORDING, strict=strict, bounds=bounds, keep=whole_file)
+        if "file" not in files:
+            raise InvalidRequest("Missing required parameter: 'file'.", param="file", code="missing_required_parameter")
+        model = await self._resolve(form.model)
+        if Capability.AUDIO not in model.capabilities:
+            raise Unsupported(
+                f'"{model.name.short}" does not support audio: {model.unused or "it has no audio projector"}',
+                param="model",
+            )
+        wanted = report.take(audio.to_sound_chat(form, files["file"]))
+        answer = self._inference.chat(wanted)
+        if isinstance(form, TranscriptionForm) and form.stream:
+            return EventStream(audio.stream(answer, form, report), SSE)
+        return await unless_gone(request.receive, audio.heard(answer, form, files["file"], report))
 
     async def rerank(self, request: Request) -> Response:
         body, report = await self._read(request, RerankBody)
