@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -216,6 +217,47 @@ def _default_models() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPolicy:
+    """How the models are kept whose short names fit a shell pattern. None: as all are.
+
+    `pin`: it leaves for no other model. `priority`: steps by which its requests go before others'. `parallel`: requests
+    at once. `max_ctx`: tokens of context at most. `keep_alive`: seconds, negative for ever.
+    """
+
+    pattern: str = "*"
+    pin: bool = False
+    priority: int = 0
+    parallel: int | None = None
+    max_ctx: int | None = None
+    keep_alive: float | None = None
+
+    def fits(self, name: str) -> bool:
+        return any(fnmatchcase(said, self.pattern) for said in (name, name.removesuffix(":latest")))
+
+
+_POLICY: dict[str, Callable[[str], Any]] = {
+    "priority": int, "parallel": _positive, "max_ctx": _positive, "keep_alive": _duration,
+}  # fmt: skip
+
+
+def _policies(text: str) -> tuple[ModelPolicy, ...]:
+    return tuple(_policy(item.split()) for item in text.split(";") if item.strip())
+
+
+def _policy(words: list[str]) -> ModelPolicy:
+    pattern, *rest = words
+    said: dict[str, Any] = {}
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in said or name not in {"pin", *_POLICY} or bool(equals) == (name == "pin"):
+            raise ValueError(word)
+        said[name] = True if name == "pin" else _POLICY[name](value)
+    if "=" in pattern or not said:
+        raise ValueError(pattern)
+    return ModelPolicy(pattern, **said)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One variable: the field it sets, the names it is read under (first wins), how, and what it means."""
 
@@ -250,6 +292,12 @@ ROWS: tuple[Row, ...] = (
         "Requests that one model answers at once, each with its full context. Default 0: as the engine advises."),
     Row("max_loaded_models", ("PUNA_MAX_LOADED_MODELS", "OLLAMA_MAX_LOADED_MODELS"), _count, "a number of models",
         "Models kept in memory at once. Default 0: as many as fit."),
+    Row("model_policies", ("PUNA_MODEL_POLICY",), _policies,
+        "PATTERN WORD …, more after ';': gemma* pin; qwen3:4b priority=1 parallel=2 max_ctx=8192 keep_alive=1h",
+        "How single models are kept; the first pattern that fits a name counts. `pin`: once loaded it leaves for no "
+        "other model, nor after a while. `priority=N`: its requests wait as if they had come ten seconds sooner, N "
+        "times. `parallel`, `keep_alive`: in place of the settings for all. `max_ctx`: a larger one is cut to it, "
+        "which the answer tells. Default: none."),
     Row("max_queue", ("PUNA_MAX_QUEUE", "OLLAMA_MAX_QUEUE"), _count, "a number of requests",
         "Requests that may wait for a model, or for their turn at it, before more are refused with 503 and told when "
         "to come back. Default 512."),
@@ -353,6 +401,7 @@ class Settings:
     preload: tuple[str, ...] = ()
     num_parallel: int = 0
     max_loaded_models: int = 0
+    model_policies: tuple[ModelPolicy, ...] = ()
     max_queue: int = 512
     max_model_queue: int = 0
     load_timeout: float = 300.0
@@ -385,6 +434,10 @@ class Settings:
     state_days: int = 30
     log_format: Literal["text", "json"] = "text"
     debug: bool = False
+
+    def policy_of(self, name: str) -> ModelPolicy:
+        """How a model of this short Name is kept."""
+        return next((policy for policy in self.model_policies if policy.fits(name)), ModelPolicy())
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], **overrides: Any) -> Settings:

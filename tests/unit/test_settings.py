@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from puna.settings import ROWS, Settings, unknown
+import pytest
+
+from puna.settings import ROWS, ModelPolicy, SettingError, Settings, unknown
 
 
 def test_what_is_named_like_a_setting_and_is_none() -> None:
@@ -25,3 +27,25 @@ def test_of_several_stores_the_first_is_written(tmp_path: Path) -> None:
     settings = Settings.from_environment({"PUNA_MODELS": os.pathsep.join(names[:2]), "PUNA_READ_ONLY_MODELS": names[2]})
     assert settings.models == tmp_path / "a"
     assert settings.read_only_models == (tmp_path / "b", tmp_path / "c")
+
+
+def test_policies_of_models() -> None:
+    text = "qwen3:4b pin priority=2; gemma* parallel=2 max_ctx=8192 keep_alive=1h ;"
+    read = Settings.from_environment({"PUNA_MODELS": "x", "PUNA_MODEL_POLICY": text})
+    assert read.model_policies == (
+        ModelPolicy("qwen3:4b", pin=True, priority=2),
+        ModelPolicy("gemma*", parallel=2, max_ctx=8192, keep_alive=3600.0),
+    )
+    assert read.policy_of("gemma3:latest").max_ctx == 8192
+    assert read.policy_of("other:latest") == ModelPolicy()
+    exact = Settings(models=Path("x"), model_policies=(ModelPolicy("tiny", pin=True),))
+    assert exact.policy_of("tiny:latest").pin
+    assert not exact.policy_of("tiny:1b").pin
+
+
+@pytest.mark.parametrize(
+    "text", ["tiny", "tiny pin=1", "tiny parallel", "tiny parallel=0", "tiny size=3", "pin=1 pin", "a pin pin"]
+)
+def test_policies_that_are_none(text: str) -> None:
+    with pytest.raises(SettingError, match="PUNA_MODEL_POLICY"):
+        Settings.from_environment({"PUNA_MODELS": "x", "PUNA_MODEL_POLICY": text})

@@ -52,7 +52,7 @@ async def decisions(
         probabilities.append(found)
         usage = Usage(prompt=usage.prompt + counted.prompt, cached=usage.cached + counted.cached)
     model = plans[0].model
-    cut, cut_parameters = cut_context(request.options, model)
+    cut, cut_parameters = cut_context(request.options, model, runner.info.num_ctx)
     now = time.perf_counter_ns()
     return Decisions(
         probabilities=tuple(probabilities),

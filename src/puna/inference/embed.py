@@ -30,7 +30,7 @@ async def embeddings(runner: Runner, model: Model, request: EmbedRequest, began:
     _check_dimensions(request.dimensions, runner.info.embedding_length)
     inputs = [await _tokens(runner, item, place) for place, item in enumerate(request.inputs)]
     limit = runner.info.num_ctx
-    cut, cut_parameters = cut_context(request.options, model)
+    cut, cut_parameters = cut_context(request.options, model, limit)
     long = tuple(place for place, tokens in enumerate(inputs) if len(tokens) > limit)
     if long and not request.truncate:
         raise ContextLengthExceeded(len(inputs[long[0]]), limit, param=f"input[{long[0]}]", what="input")

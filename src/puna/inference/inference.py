@@ -204,7 +204,7 @@ class Inference:
         """Load a model, if it is not."""
         model = await self._resolve(name)
         async with self._lease(model, options, keep_alive) as lease:
-            cut, cut_parameters = cut_context(options, model)
+            cut, cut_parameters = cut_context(options, model, lease.runner.info.num_ctx)
             return LoadedModel(lease.load_ns, cut, (*model.ignored_parameters, *cut_parameters))
 
     async def tool_syntax(self, model: Model) -> ToolSyntax | None:

@@ -61,7 +61,7 @@ async def ranking(runner: Runner, model: Model, request: RankRequest, began: int
         changed += [f"documents[{place}]"] if pairs.changes(document) else []
     if any(not math.isfinite(ranked.log_odds) for ranked in found):
         raise EngineError("the model's ranks are not numbers")
-    ignored, parameters = cut_context(request.options, model)
+    ignored, parameters = cut_context(request.options, model, runner.info.num_ctx)
     now = time.perf_counter_ns()
     return Ranking(
         log_odds=tuple(ranked.log_odds for ranked in found),

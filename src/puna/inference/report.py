@@ -47,7 +47,7 @@ def started(
     ignored_parameters: Sequence[str] = (),
 ) -> Started:
     """`name` as the request wrote it, `options` its own. `ignored_parameters`: those that this engine cannot do."""
-    cut, cut_parameters = cut_context(options, model)
+    cut, cut_parameters = cut_context(options, model, info.num_ctx)
     return Started(
         model=name,
         engine=info.engine,

@@ -10,7 +10,7 @@ from typing import TypeVar
 from puna.engine.runner import Feature, RunnerInfo, Sampling
 from puna.errors import InvalidRequest, Unsupported
 from puna.model.model import Model
-from puna.types import DEFAULT_OPTIONS, MOST_CONTEXT, Options
+from puna.types import DEFAULT_OPTIONS, Options
 
 T = TypeVar("T")
 
@@ -47,10 +47,13 @@ def decide(asked: Options, model: Options, info: RunnerInfo) -> Decided:
     return Decided(options, ignored, unused)
 
 
-def cut_context(asked: Options, model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A context beyond what the model was trained on is cut to that: named as the request's, or as the model's own."""
+def cut_context(asked: Options, model: Model, given: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A context beyond what the model was trained on, or may have, is cut: named as the request's, or the model's own.
+
+    `given`: tokens of its runner's.
+    """
     said = asked.num_ctx or model.options.num_ctx
-    if said is None or said <= (model.header.context_length or MOST_CONTEXT):
+    if said is None or said <= given:
         return (), ()
     return (("num_ctx",), ()) if asked.num_ctx is not None else ((), ("num_ctx",))
 

@@ -16,11 +16,12 @@ from puna.scheduler import policy
 from puna.scheduler.facts import context_of, facts_of, files_of, trained
 from puna.scheduler.policy import Key, Wish
 from puna.scheduler.reckoning import Reckoning, largest_context
-from puna.settings import Settings
+from puna.settings import ModelPolicy, Settings
 from puna.types import Options
 
 if TYPE_CHECKING:
     from puna.model.model import Model
+    from puna.model.name import Name
 
 Choose = Callable[[str, Sequence[Opinion], int | None], EngineChoice]
 """Which engine runs a model: the setting, what the engines say, and the bytes there are for it (None: no matter)."""
@@ -30,13 +31,14 @@ _LOAD_FIELDS = frozenset(item.name for item in fields(LoadOptions)) & frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A request's Wish, with what it takes to fulfil it."""
+    """A request's Wish, with what it takes to fulfil it. `policy`: how its model is kept."""
 
     wish: Wish
     model: Model
     choice: EngineChoice
     files: ModelFiles
     keep_alive: float | None
+    policy: ModelPolicy
 
 
 class Needs:
@@ -60,7 +62,7 @@ class Needs:
         """`room`: as in `choice`. Raises as it does, and InvalidRequest for its num_ctx."""
         choice = self.choice(model, options, embedding=embedding, room=room)
         load = self._load_options(model, options, embedding)
-        load = replace(load, slots=self.slots(load, choice.slots))
+        load = replace(load, slots=self.slots(model, load, choice.slots))
         if not self._engines[choice.engine].profile.gpu:
             load = replace(load, num_gpu=0)  # so that nobody who says it has the model loaded anew
         key = Key(
@@ -71,8 +73,10 @@ class Needs:
         )
         sizes = self._sizes(choice.engine, self._known(model), load)
         said = frozenset(name for name in _LOAD_FIELDS if getattr(options, name) is not None)
-        wish = Wish(key, load, said, sizes[:1] if self._settings.num_parallel else sizes)
-        return Need(wish, model, choice, files_of(model), keep_alive)
+        policy = self._settings.policy_of(model.name.short)
+        fixed = policy.parallel or self._settings.num_parallel
+        wish = Wish(key, load, said, sizes[:1] if fixed else sizes, policy.priority)
+        return Need(wish, model, choice, files_of(model), keep_alive, policy)
 
     def choice(self, model: Model, options: Options, *, embedding: bool, room: int | None) -> EngineChoice:
         """Which engine would run the model, and why. Unsupported when none can.
@@ -87,7 +91,7 @@ class Needs:
         known = self._known(model)
         load = self._load_options(model, options, embedding)
         choice = self._choose(self._settings.engine, self._opinions(known, load), None)
-        load = replace(load, slots=self.slots(load, choice.slots))
+        load = replace(load, slots=self.slots(model, load, choice.slots))
         return Reckoning(
             engine=choice.engine,
             reason=choice.reason,
@@ -108,11 +112,18 @@ class Needs:
 
     def context(self, model: Model, options: Options) -> int:
         """Tokens that a request with these options would have for its prompt and answer."""
-        return context_of(options.num_ctx, self._settings.context_length, model.header.context_length)
+        return self.context_of(model.name, options.num_ctx, model.header.context_length)
 
-    def slots(self, load: LoadOptions, advised: int) -> int:
+    def context_of(self, name: Name, said: int | None, trained: int | None) -> int:
+        """Tokens that a model of this Name gets where so many are said, and it was trained on so many."""
+        most = self._settings.policy_of(name.short).max_ctx
+        given = context_of(said, self._settings.context_length, trained)
+        return given if most is None else min(given, most)
+
+    def slots(self, model: Model, load: LoadOptions, advised: int) -> int:
         """Requests at once."""
-        return 1 if load.embedding else self._settings.num_parallel or advised
+        policy = self._settings.policy_of(model.name.short)
+        return 1 if load.embedding else policy.parallel or self._settings.num_parallel or advised
 
     def _ask(self, model: ModelFacts, load: LoadOptions) -> tuple[Opinion, ...]:
         """What the engines say, in the order in which they are preferred."""

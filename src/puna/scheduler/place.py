@@ -29,13 +29,17 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `size` in bytes; `expires_at` None: never; `users`: requests under way."""
+    """A model in memory. `size` in bytes; `expires_at` None: never; `users`: requests under way.
+
+    `pinned`: it leaves for no other model.
+    """
 
     model: Model
     info: RunnerInfo
     size: int
     expires_at: datetime | None
     users: int
+    pinned: bool
 
     @property
     def num_ctx(self) -> int:
@@ -155,7 +159,7 @@ class Place:
         runner = self.runner
         if runner is None:
             return None
-        return Loaded(self.model, runner.info, self.size, _date(self.expires(now) - now), self.users)
+        return Loaded(self.model, runner.info, self.size, _date(self.expires(now) - now), self.users, self.pinned)
 
     def held(self, now: float) -> Held:
         return Held(

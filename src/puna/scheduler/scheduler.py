@@ -26,7 +26,7 @@ from puna.errors import DeadlineExceeded, LoadFailed, LoadTimeout, Overloaded, P
 from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
 from puna.scheduler.behind import Behind
-from puna.scheduler.facts import context_of, named
+from puna.scheduler.facts import named
 from puna.scheduler.failures import Failures
 from puna.scheduler.free import free_memory
 from puna.scheduler.line import Line, Ticket
@@ -37,7 +37,7 @@ from puna.scheduler.policy import Act, AllPinned, Evict, Key, Reuse, Snapshot, S
 from puna.scheduler.rate import LATEST, StartRate
 from puna.scheduler.reckoning import Reckoning
 from puna.scheduler.watch import watch
-from puna.settings import LONGEST, Settings
+from puna.settings import LONGEST, ModelPolicy, Settings
 from puna.types import Options
 
 if TYPE_CHECKING:
@@ -148,13 +148,13 @@ class Scheduler:
         """
         return self._needs.reckon(model, options, embedding=embedding, available=self._available())
 
-    def context_now(self, model: Label) -> int:
-        """Tokens that a request to this model has, which asks for no number of them."""
+    def context_now(self, name: Name, model: Label) -> int:
+        """Tokens that a request to this model has under this Name, which asks for no number of them."""
         if model.num_ctx is None:
             for place in self._places.values():
                 if place.model.weights_digest.hex == model.weights and not place.leaving:
                     return place.load.num_ctx
-        return context_of(model.num_ctx, self._settings.context_length, model.context_length or 0)
+        return self._needs.context_of(name, model.num_ctx, model.context_length)
 
     def context(self, model: Model, options: Options) -> int:
         """Tokens that a request with these options would have for its prompt and answer."""
@@ -395,6 +395,7 @@ class Scheduler:
         need = ticket.need
         place.uses[ticket.use] = None
         place.names.add(need.model.name)
+        place.pinned = place.pinned or need.policy.pin
         if need.keep_alive is not None:
             place.keep_alive = need.keep_alive
         if place.timer is not None:
@@ -417,7 +418,7 @@ class Scheduler:
             size=start.size,
             model=need.model,
             names={need.model.name},
-            keep_alive=self._settings.keep_alive,
+            keep_alive=self._keep_alive(need.policy),
             used=self._now(),
             loading=asyncio.create_task(self._load(engine, need, load, reason)),
             engine=engine.name,
@@ -427,6 +428,11 @@ class Scheduler:
         place.loading.add_done_callback(lambda _: self._loaded(place))
         _log.info("loading", model=need.model.name.short, engine=engine.name, num_ctx=load.num_ctx, slots=load.slots)
         return place
+
+    def _keep_alive(self, policy: ModelPolicy) -> float:
+        if policy.keep_alive is not None:
+            return policy.keep_alive
+        return -1.0 if policy.pin else self._settings.keep_alive
 
     async def _load(self, engine: Engine, need: Need, load: LoadOptions, reason: str) -> Runner:
         await self._verify(need.model)
@@ -440,7 +446,7 @@ class Scheduler:
                 "engine stepped back", model=need.model.name.short, engine=need.choice.engine, cause=error.message
             )
             reason = f"the {need.choice.engine} engine could not load it: {error.message}"
-        load = replace(load, slots=self._needs.slots(load, need.choice.instead.slots))
+        load = replace(load, slots=self._needs.slots(need.model, load, need.choice.instead.slots))
         try:
             return await self._engines[need.choice.instead.engine].start(need.files, load, reason=reason)
         except LoadFailed as error:

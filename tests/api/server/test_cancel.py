@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from api.conftest import run_server
 from fakes.waiting import until
+from puna.settings import ModelPolicy
 
 SCRIPT = {
     "rules": [
@@ -35,7 +36,9 @@ FORMS = [(path, stream) for path in (OPENAI, OLLAMA) for stream in (True, False)
 @pytest.fixture(scope="module")
 def tight(store, settings) -> Iterator[Any]:
     """A server with room for one model, and one slot of it."""
-    with run_server(replace(settings, num_parallel=1, max_loaded_models=1), SCRIPT) as server:
+    policies = (ModelPolicy("vision", max_ctx=1000),)
+    changed = replace(settings, num_parallel=1, max_loaded_models=1, model_policies=policies)
+    with run_server(changed, SCRIPT) as server:
         yield server
 
 
@@ -152,11 +155,11 @@ def test_a_deadline_that_is_none_is_refused_and_a_long_one_is_kept_to(tight):
 
 def test_who_waits_is_listed_with_model_state_and_position(tight):
     assert "queue" not in tight.get("/api/ps").json
-    with (
-        sent(tight, OPENAI, "tiny", "FOREVER", stream=True),
-        sent(tight, OPENAI, "tiny", "Hi", stream=True),
-        sent(tight, OLLAMA, "tools", "Hi", stream=True),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(sent(tight, OPENAI, "tiny", "FOREVER", stream=True))
+        until(lambda: tight.busy() == 1, 20, "the first to be at work")
+        stack.enter_context(sent(tight, OPENAI, "tiny", "Hi", stream=True))
+        stack.enter_context(sent(tight, OLLAMA, "tools", "Hi", stream=True))
         until(lambda: len(_waiters(tight)) == 2, 20, "both to wait")
         queue = tight.get("/api/ps").json["queue"]
         assert {(one["model"], one["state"], one["position"]) for one in queue} == {
@@ -166,6 +169,14 @@ def test_who_waits_is_listed_with_model_state_and_position(tight):
         assert all(one["request"].startswith("req_") and one["waited"] >= 0 for one in queue)
         assert counted(tight, "puna_requests_waiting") == 2
     until(lambda: free(tight), 20, "nothing to be left")
+
+
+def test_a_context_over_what_the_models_policy_allows_is_cut_and_reported(tight):
+    answer = tight.chat(model="vision", num_ctx=2000)
+    assert (answer.status, answer.headers["x-puna-ignored"]) == (200, "num_ctx")
+    assert "x-puna-ignored" not in tight.chat(model="vision", num_ctx=900).headers
+    shown = {one["id"]: one["context_length"] for one in tight.get("/v1/models").json["data"]}
+    assert (shown["vision:latest"], shown["tiny:latest"]) == (1000, 4096)
 
 
 def test_at_the_servers_end_each_one_is_told(serving):

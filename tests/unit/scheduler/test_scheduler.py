@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fakes.house import make_model
+from fakes.virtual_time import pass_time, run_virtual
 from fakes.waiting import turn, turns_until
 from puna.engine.choose import EngineChoice
 from puna.engine.runner import End, LoadOptions, ModelFiles, Prompt, Runner, Sampling
@@ -21,8 +22,11 @@ from puna.model.digest import Digest
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.scheduler.facts import named
-from puna.scheduler.scheduler import Scheduler
-from puna.settings import Settings
+from puna.scheduler.line import Ticket
+from puna.scheduler.place import Place
+from puna.scheduler.policy import COLLATE_SECONDS
+from puna.scheduler.scheduler import TICK, Scheduler
+from puna.settings import ModelPolicy, Settings
 from puna.types import Options
 
 NOTHING = Options()
@@ -343,14 +347,39 @@ async def test_who_leaves_the_line_is_forgotten() -> None:
         assert [name for name, _ in engine.loads] == ["a:latest"]
 
 
-async def test_who_is_cancelled_as_he_gets_his_place_gives_it_back() -> None:
+async def test_models_are_kept_as_their_policies_say() -> None:
+    policies = (ModelPolicy("a*", pin=True), ModelPolicy("b", parallel=3, max_ctx=1024, keep_alive=7.0))
+    async with open_scheduler(Counting(), max_loaded_models=2, model_policies=policies) as scheduler:
+        await touch(scheduler, "a1")
+        (pinned,) = scheduler.loaded()
+        assert (pinned.pinned, pinned.expires_at) == (True, None)
+        kept = await touch(scheduler, "b", Options(num_ctx=4096))
+        assert (kept.info.slots, kept.info.num_ctx) == (3, 1024)
+        assert (await touch(scheduler, "b", Options(num_ctx=512))).info.num_ctx == 512
+        assert [place.keep_alive for place in scheduler._places.values()] == [-1, 7]
+        await touch(scheduler, "c")
+        assert names(scheduler) == {"a1", "c"}
+        assert await scheduler.unload(Name.parse("a1")), "who asks for that unloads it all the same"
+    async with open_scheduler(Counting(), max_loaded_models=1, model_policies=policies) as scheduler:
+        await touch(scheduler, "a1")
+        with pytest.raises(Overloaded, match="pinned"):
+            await touch(scheduler, "b")
+        await touch(scheduler, "a2", Options(num_ctx=512))
+
+
+async def test_who_is_cancelled_as_he_gets_his_place_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Counting()
     async with open_scheduler(engine, max_loaded_models=1) as scheduler:
         async with scheduler.lease(model("a"), NOTHING):
             waiting = asyncio.create_task(touch(scheduler, "b"))
             await in_line(scheduler)
-            (ticket,) = scheduler._line
-            ticket.place.add_done_callback(lambda _: waiting.cancel())  # before its task is told
+            seat = scheduler._seat
+
+            def seat_and_cancel(ticket: Ticket, place: Place) -> None:
+                seat(ticket, place)
+                waiting.cancel()  # before its task is told
+
+            monkeypatch.setattr(scheduler, "_seat", seat_and_cancel)
         await asyncio.wait({waiting})
         assert waiting.cancelled()
         await turns_until(lambda: not scheduler._places, 5, "nothing to be loaded")
@@ -380,6 +409,21 @@ async def test_a_model_that_rests_is_not_loaded_for_those_in_line() -> None:
             scheduler._failures.note(ticket.wish.key, "a:latest", "it is broken", scheduler._now())
         with pytest.raises(Overloaded, match="ended 3 times"):
             await waiting
+
+
+def test_patience_ends_without_any_other_event() -> None:
+    async def main() -> None:
+        async with open_scheduler(Counting(), max_loaded_models=1) as scheduler:
+            async with scheduler.lease(model("a"), NOTHING):
+                waiting = asyncio.create_task(touch(scheduler, "b"))
+                await pass_time(COLLATE_SECONDS - TICK)
+                (place,) = scheduler._places.values()
+                assert not place.leaving
+                await pass_time(3 * TICK)
+                assert place.leaving
+            await waiting
+
+    run_virtual(main())
 
 
 async def test_keep_alive_unloads_after_the_last_request() -> None:

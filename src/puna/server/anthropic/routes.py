@@ -86,13 +86,15 @@ class _Api:
 
     async def models(self, request: Request) -> Response:
         found = await asyncio.to_thread(self._library.listed)
-        shown = [models.model_json(one, one.name.short, self._scheduler.context_now(one.label)) for one in found]
+        shown = [
+            models.model_json(one, one.name.short, self._scheduler.context_now(one.name, one.label)) for one in found
+        ]
         return JsonReply(models.page_of(shown, read_page(request)))
 
     async def model(self, request: Request) -> Response:
         id_: str = request.path_params["id"]
         found = Listed.of(await asyncio.to_thread(self._library.resolve, Reference.parse(id_)))
-        return JsonReply(models.model_json(found, id_, self._scheduler.context_now(found.label)))
+        return JsonReply(models.model_json(found, id_, self._scheduler.context_now(found.name, found.label)))
 
     # ------------------------------------------------------------------------------------------------------ shared
 

@@ -63,6 +63,7 @@ def running(loaded: Loaded, now: datetime) -> JsonObject:
         "engine_reason": loaded.reason,
         "slots": loaded.info.slots,
         "busy": loaded.users,
+        **({"pinned": True} if loaded.pinned else {}),
     }
 
 

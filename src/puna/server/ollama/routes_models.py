@@ -103,7 +103,7 @@ class ModelRoutes:
             syntax = None
         pulled = await asyncio.to_thread(self._library.pulls.of, model.name)
         source = pulled.source if pulled is not None and pulled.manifest.hex == model.digest else ""
-        return listing.Here(engine, reason, self._scheduler.context_now(Label.of(model)), syntax, source)
+        return listing.Here(engine, reason, self._scheduler.context_now(model.name, Label.of(model)), syntax, source)
 
     def _engine(self, model: Model) -> tuple[str, str]:
         """Which engine runs it, or would, and why; '' and the reason if none can."""

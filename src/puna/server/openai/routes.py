@@ -248,7 +248,7 @@ class _Api:
         return await asyncio.to_thread(self._library.resolve, Reference.parse(name))
 
     def _shown(self, model: Listed, id_: str) -> JsonObject:
-        return model_json(model, id_, self._scheduler.context_now(model.label))
+        return model_json(model, id_, self._scheduler.context_now(model.name, model.label))
 
     async def _named(self, model: str | None) -> str:
         """The model of a request that may leave it out: the only one there is."""
