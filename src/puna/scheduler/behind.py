@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
@@ -146,8 +146,7 @@ class Behind:
         self._line.append(news)
         try:
             while (delay := self._delay(slots) if self._line[0] is news else inf) > 0:
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(news.wait(), None if delay == inf else delay)
+                await _set_within(news, delay)
                 news.clear()
         finally:
             self._line.remove(news)
@@ -171,3 +170,13 @@ class Behind:
 
     def _now(self) -> float:
         return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Returns when the event is set, or the time is over. `asyncio.wait_for` may lose a cancellation, before 3.12."""
+    timer = None if seconds == inf else asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()

@@ -31,8 +31,7 @@ def new_file(
 ) -> Record:
     """The record of a file whose bytes are kept already. `seconds`: how long it stays; None: until it is deleted."""
     now = time.time()
-    # `metadata` is what lists are chosen by.
-    body: JsonObject = {"filename": filename, "media_type": media_type, "metadata": {"purpose": purpose}}
+    body: JsonObject = {"filename": filename, "media_type": media_type, "purpose": purpose}
     return Record(
         kind="file",
         id=id or f"file-{secrets.token_hex(12)}",
@@ -54,16 +53,10 @@ def file_json(record: Record) -> JsonObject:
         "created_at": int(record.created),
         "expires_at": None if record.expires is None else int(record.expires),
         "filename": record.body["filename"],
-        "purpose": purpose_of(record),
+        "purpose": record.body["purpose"],
         "status": "processed",
         "status_details": None,
     }
-
-
-def purpose_of(record: Record) -> str:
-    metadata = record.body["metadata"]
-    assert isinstance(metadata, dict)
-    return str(metadata["purpose"])
 
 
 async def find_file(state: State, owner: str, id: str, param: str | None) -> Record:

@@ -143,7 +143,10 @@ class _Job:
 
 
 class BatchWork:
-    """All batches of a server. `slots`: how many requests the loaded runners take at once."""
+    """All batches of a server. `slots`: how many requests the loaded runners take at once.
+
+    `max_line`: bytes of one line. `now`: seconds since 1970.
+    """
 
     def __init__(
         self,
@@ -154,6 +157,7 @@ class BatchWork:
         max_line: int,
         look_seconds: float = LOOK_SECONDS,
         turn_seconds: float = TURN_SECONDS,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
         self._ask = ask
@@ -161,6 +165,7 @@ class BatchWork:
         self._max_line = max_line
         self._look_seconds = look_seconds
         self._turn_seconds = turn_seconds
+        self._now = now
         self._news = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._job: _Job | None = None
@@ -186,7 +191,7 @@ class BatchWork:
 
     async def cancel(self, batch: RequestBatch) -> RequestBatch:
         """Let it end soon, wherever it is answered. It is `cancelling` until then."""
-        mark = Record(kind="line", id=batch.mark, owner=batch.owner, body={}, created=time.time(), parent=batch.id)
+        mark = Record(kind="line", id=batch.mark, owner=batch.owner, body={}, created=self._now(), parent=batch.id)
         with suppress(Conflict):
             await self._state.apply(Put(mark, new=True))
         self._news.set()
@@ -205,20 +210,26 @@ class BatchWork:
         while True:
             self._news.clear()
             await self._safely(self._look())
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._look_seconds)
+            # `asyncio.wait_for` may lose a cancellation, before 3.12.
+            again = asyncio.get_running_loop().call_later(self._look_seconds, self._news.set)
+            try:
+                await self._news.wait()
+            finally:
+                again.cancel()
 
     async def _look(self) -> None:
         """Do for each batch what is due: check it, end it, let it go on."""
-        batches = [batch for batch in map(RequestBatch.read, await self._state.everyones("batch")) if not batch.ended]
-        if not batches or not await self._state.claim(WORK):
-            return
+        # Before it is read what is kept: what a job has ended must not be begun again by what was there before.
         if self._job is not None and self._job.task is not None and self._job.task.done():
             self._job = None
+        if not await self._unended() or not await self._state.claim(WORK):
+            return
+        # Read again: what another server ended before it let go of the work.
+        batches = await self._unended()
         ready = []
         for kept in batches:
             batch = await self.current(kept)
-            over = _over(batch)
+            over = _over(batch, self._now())
             if self._job is not None and batch.id == self._job.batch.id:
                 if over is not None:
                     self._job.stop(over)
@@ -234,6 +245,9 @@ class BatchWork:
             self._begin(min(ready, key=lambda batch: self._ran.get(batch.id, 0)))
         elif self._job is not None and ready and time.monotonic() - self._job.began > self._turn_seconds:
             self._job.stop("turn")
+
+    async def _unended(self) -> list[RequestBatch]:
+        return [batch for batch in map(RequestBatch.read, await self._state.everyones("batch")) if not batch.ended]
 
     def _begin(self, batch: RequestBatch) -> None:
         job = self._job = _Job(batch)
@@ -254,7 +268,7 @@ class BatchWork:
 
         found = await asyncio.to_thread(check)
         checked = replace(batch, total=found.total, model=found.model, faults=found.faults)
-        now = time.time()
+        now = self._now()
         if found.faults:
             checked = replace(checked, total=0).to("failed", now)
             await self._keep(Put(checked.record()))
@@ -346,7 +360,7 @@ class BatchWork:
             id=f"{job.batch.id}.{line.number}",
             owner=job.batch.owner,
             body={"number": line.number, "ok": ok, "out": out},
-            created=time.time(),
+            created=self._now(),
             parent=job.batch.work,
         )
         async with job.keeping:
@@ -388,7 +402,7 @@ class BatchWork:
     async def _end(self, batch: RequestBatch, ending: _Ending) -> None:
         """Its answers become files, and its lines go."""
         if ending == "completed" and batch.status != "finalizing":
-            batch = batch.to("finalizing", time.time())
+            batch = batch.to("finalizing", self._now())
             await self._state.apply(Put(batch.record()))
         results = await self._results(batch)
         batch = _counted(batch, results.values())
@@ -396,7 +410,7 @@ class BatchWork:
         left = _LEFT.get(ending) if batch.status != "validating" else None
         outputs.append(await self._file(batch, self._faults(batch, results, left), "error"))
         output, errors = (None if file is None else file.id for file in outputs)
-        batch = replace(batch, output=output, errors=errors).to(ending, time.time())
+        batch = replace(batch, output=output, errors=errors).to(ending, self._now())
         await self._state.apply(
             *(Put(file, new=True) for file in outputs if file is not None),
             Put(batch.record()),
@@ -436,10 +450,10 @@ class BatchWork:
         )
 
 
-def _over(batch: RequestBatch) -> _Ending | None:
+def _over(batch: RequestBatch, now: float) -> _Ending | None:
     if batch.status == "cancelling":
         return "cancelled"
-    return "expired" if time.time() >= batch.expires else None
+    return "expired" if now >= batch.expires else None
 
 
 def _counted(batch: RequestBatch, results: Iterable[_Result]) -> RequestBatch:

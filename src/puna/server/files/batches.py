@@ -15,7 +15,7 @@ from puna.server.batch.work import BatchWork
 from puna.server.body import JsonReply
 from puna.server.files.bodies import BatchBody
 from puna.server.files.reading import find_kept, now, read_body, report_query
-from puna.server.kept_files import find_file, purpose_of
+from puna.server.kept_files import find_file
 from puna.server.openai.paging import page_json, read_query
 from puna.server.owner import owner_of
 from puna.server.services import Services
@@ -40,7 +40,7 @@ class Batches:
         body = await read_body(self._services, request, BatchBody)
         owner = owner_of(request)
         file = await find_file(self._state, owner, body.input_file_id, "input_file_id")
-        if (purpose := purpose_of(file)) != "batch":
+        if (purpose := file.body["purpose"]) != "batch":
             raise InvalidRequest(
                 f"Invalid 'input_file_id': the file's purpose is '{purpose}', not 'batch'.", param="input_file_id"
             )

@@ -70,7 +70,7 @@ class Files:
                     f"Invalid value: '{purpose[:100]}'. Supported values are: {', '.join(map(repr, _PURPOSES))}.",
                     param="purpose",
                 )
-            query = replace(query, where={"purpose": purpose})
+            query = replace(query, having={"purpose": purpose})
         return JsonReply(page_json(await self._state.page("file", owner_of(request), query), file_json))
 
     async def retrieve(self, request: Request) -> Response:
