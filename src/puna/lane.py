@@ -51,11 +51,14 @@ class FileLane:
     async def __call__(self, work: Callable[[Callable[[], bool]], Result]) -> Result:
         left = threading.Event()
         job = self._lane.begin(lambda: work(left.is_set))
+        future = asyncio.wrap_future(job)
         try:
-            return await asyncio.shield(asyncio.wrap_future(job))
+            return await asyncio.shield(future)
         finally:
             left.set()
             await gone(job)
+            if future.done() and not future.cancelled():
+                future.exception()  # of one that nobody waits for it is nobody's
 
 
 in_lane = Lane("beside", 2)

@@ -22,7 +22,7 @@ from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.parameters import options_from_json
 from puna.model.reference import Reference
-from puna.server.body import JsonReply, dump
+from puna.server.body import JsonReply, beside, dump
 from puna.server.ollama.bodies import CreateBody, TransferBody, VerifyBody
 from puna.server.ollama.exchange import is_local, read_body, required
 from puna.server.ollama.messages import to_message
@@ -79,7 +79,7 @@ class TransferRoutes:
 
     async def create(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, CreateBody, strict=self._strict)
-        wanted = create_request(body)
+        wanted = await beside(request, lambda: create_request(body))
         await on_trial(lambda: check_request(wanted, self._cage))
         _, ignored = options_from_json(wanted.parameters, param="parameters")
         report.ignore(f"parameters.{name}" for name in ignored)
@@ -96,7 +96,7 @@ class TransferRoutes:
 
     async def has_blob(self, request: Request) -> Response:
         digest = Digest.parse(request.path_params["digest"])
-        if not await self._claimed(digest):
+        if not await unless_gone(request.receive, self._claimed(digest)):
             raise NotFound(f'blob "{digest}" not found')
         return Response()
 
@@ -118,7 +118,9 @@ class TransferRoutes:
                     pass  # read to its end, so that the connection can be used again
                 return Response()
             if (path := request.headers.get(LOCAL_FILE)) is not None:
-                await self._take_local(request, Path(unquote(path)), digest)
+                async for _ in request.stream():
+                    pass  # what is left unread would hide that the client goes away
+                await unless_gone(request.receive, self._take_local(request, Path(unquote(path)), digest))
             else:
                 await self._receive(request, digest)
         except ClientDisconnect as error:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from puna.errors import InvalidRequest, NotFound, Unsupported
+from puna.lane import in_lane
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside
 from puna.server.contract.converted import Converted
@@ -124,7 +125,7 @@ class _Responses:
         for file in named:
             if file.image:
                 _, data = await file_bytes(self._state, owner, file.id, file.path, most=MAX_IMAGE)
-                images[file.id] = await asyncio.to_thread(check_image, data, file.path)
+                images[file.id] = await in_lane(partial(check_image, data, file.path))
             else:
                 texts[file.id] = await file_text(self._state, owner, file.id, file.path)
         return Brought(images, texts)
