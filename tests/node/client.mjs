@@ -86,6 +86,51 @@ const results = {
     ]);
     return packed.data[0].embedding.every((value, i) => Math.abs(value - plain.data[0].embedding[i]) < 1e-6);
   },
+  async stored() {
+    const chats = client.chat.completions;
+    const metadata = { made: "by node" };
+    const made = [];
+    for (let i = 0; i < 5; i++) {
+      made.push((await chats.create({ model: "tiny", messages: ask(`number ${i}`), store: true, metadata })).id);
+    }
+    const ids = async (pages) => { const found = []; for await (const one of pages) found.push(one.id); return found; };
+    const forwards = await ids(chats.list({ metadata, limit: 2 }));
+    const backwards = await ids(chats.list({ metadata, limit: 2, order: "desc" }));
+    const messages = [];
+    for await (const message of chats.messages.list(made[0], { limit: 1 })) messages.push(message.content);
+    const changed = await chats.update(made[0], { metadata: { made: "anew" } });
+    for (const id of made) await chats.delete(id);
+    return {
+      forwards: forwards.join() === made.join(),
+      backwards: backwards.join() === made.toReversed().join(),
+      messages,
+      changed: changed.metadata,
+      left: await ids(chats.list({ metadata })),
+      gone: await failure(chats.retrieve(made[0])),
+    };
+  },
+  async decision() {
+    const questions = [
+      { type: "predicate", name: "sure", instructions: "Is it?" },
+      { type: "choice", instructions: "Which?", choices: [{ value: "a" }, { value: true }] },
+    ];
+    const { answers } = await client.decisions.create({ model: "tiny", input: "x", questions });
+    return answers.map((answer) => ({ type: answer.type, name: answer.name, of: answer.probabilities?.length ?? null }));
+  },
+  async transcription() {
+    const rate = 8000, samples = 8000;
+    const sound = Buffer.alloc(44 + 2 * samples);
+    sound.write("RIFF", 0); sound.writeUInt32LE(36 + 2 * samples, 4); sound.write("WAVEfmt ", 8);
+    sound.writeUInt32LE(16, 16); sound.writeUInt16LE(1, 20); sound.writeUInt16LE(1, 22);
+    sound.writeUInt32LE(rate, 24); sound.writeUInt32LE(2 * rate, 28); sound.writeUInt16LE(2, 32);
+    sound.writeUInt16LE(16, 34); sound.write("data", 36); sound.writeUInt32LE(2 * samples, 40);
+    const file = async () => OpenAI.toFile(sound, "sound.wav");
+    const whole = await client.audio.transcriptions.create({ model: "listener", file: await file() });
+    const stream = await client.audio.transcriptions.create({ model: "listener", file: await file(), stream: true });
+    let text = "";
+    for await (const event of stream) if (event.type === "transcript.text.delta") text += event.delta;
+    return [whole.text, text];
+  },
   async models() {
     const ids = [];
     for await (const model of client.models.list()) ids.push(model.id);

@@ -331,6 +331,22 @@ def test_mp3(program: Program) -> None:
     assert chances(silence) != chances(ask(program, sound(TONE)))
 
 
+def test_a_sound_is_written_down(program: Program) -> None:
+    """What a model with random weights makes of it, cut by a small context: the same whole and in a stream."""
+    create = program.client.audio.transcriptions.create
+    fields: dict[str, Any] = {"model": "both", "include": ["logprobs"], "extra_body": {"num_ctx": 512}}
+    tone, again, high = (create(file=("a.wav", data), **fields) for data in (TONE, TONE, HIGH))
+    assert tone.logprobs
+    assert tone.logprobs == again.logprobs != high.logprobs
+    assert tone.usage is not None
+    assert tone.usage.type == "tokens"
+    assert tone.usage.total_tokens == 512
+    *deltas, done = create(file=("a.wav", TONE), stream=True, **fields)
+    assert done.type == "transcript.text.done"
+    assert "".join(event.delta for event in deltas if event.type == "transcript.text.delta") == done.text
+    assert [one.logprob for one in done.logprobs or []] == [one.logprob for one in tone.logprobs]
+
+
 def test_a_picture_and_a_sound_together(program: Program) -> None:
     both = ask(program, image(RED), sound(TONE))
     assert both.usage.prompt_tokens > ask(program, sound(TONE)).usage.prompt_tokens

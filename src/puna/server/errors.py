@@ -24,7 +24,7 @@ from puna.server.body import JsonReply
 from puna.server.encoding import ACCEPTED
 from puna.types import JsonObject
 
-_OPENAI_PATHS = ("/v1", "/v2", "/tokenize", "/detokenize", "/rerank", "/score")
+_OPENAI_PATHS = ("/v1", "/v2", "/tokenize", "/detokenize", "/tokenizer_info", "/rerank", "/score")
 _ANTHROPIC_PATH = "/v1/messages"
 _ANTHROPIC_HEADER = "anthropic-version"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from typing import Any
 
 import pytest
@@ -25,8 +26,15 @@ def transcribe(client: OpenAI, **fields: Any) -> Any:
     return client.audio.transcriptions.create(**({"model": "listener", "file": file()} | fields))
 
 
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
 def form(server: Any, path: str = "/v1/audio/transcriptions", data: bytes = SOUND, **fields: Any) -> Any:
-    """`fields`: a value is a text, a list of texts for a field with `[]`, or the fields of an object."""
+    return server.post(path, encoded(data, **fields), headers=FORM)
+
+
+def encoded(data: bytes = SOUND, **fields: Any) -> bytes:
+    """A form. `fields`: a text, or a list of texts for a field with `[]`."""
     lines: list[bytes] = []
     for name, value in ({"model": "listener"} | fields).items():
         each = {f"{name}[]": value} if isinstance(value, list) else {name: [value]}
@@ -35,8 +43,7 @@ def form(server: Any, path: str = "/v1/audio/transcriptions", data: bytes = SOUN
                 f'--x\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{text}\r\n'.encode() for text in texts
             ]
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-    body = b"".join(lines) + head + data + b"\r\n--x--\r\n"
-    return server.post(path, body, headers={"content-type": "multipart/form-data; boundary=x"})
+    return b"".join(lines) + head + data + b"\r\n--x--\r\n"
 
 
 def test_a_transcription(openai: OpenAI):
@@ -172,9 +179,26 @@ def test_bad_requests_name_the_field(server, fields, param):
 
 def test_a_file_must_be_there_and_be_a_form(server, openai: OpenAI):
     body = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nlistener\r\n--x--\r\n'
-    headers = {"content-type": "multipart/form-data; boundary=x"}
-    answer = server.post("/v1/audio/transcriptions", body, headers=headers)
+    answer = server.post("/v1/audio/transcriptions", body, headers=FORM)
     assert (answer.status, answer.error["param"]) == (400, "file")
     assert server.post("/v1/audio/transcriptions", {"model": "listener"}).status == 415
     with pytest.raises(BadRequestError, match='"tiny:latest" does not support audio'):
         transcribe(openai, model="tiny")
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/v1/audio/translations"])
+def test_damaged_forms_never_break_the_server(server, path):
+    """The head of a form and the head of its sound, with bytes cut out, doubled, exchanged."""
+    source, statuses = random.Random(path), set()
+    fields = {"temperature": "0.5", "include": ["logprobs"], "language": "de", "stream": "false", "num_ctx": "4096"}
+    whole = encoded(wav(0.2, 440), response_format="json", **fields)
+    for _ in range(500):
+        at, size = source.randrange(len(whole) - 6000), source.choice([1, 1, 2, 8, 100, len(whole)])
+        junk = source.choice([b"", source.randbytes(size % 100), whole[at : at + size] * 2, b"[][", b"\r\n--x"])
+        answer = server.post(path, whole[:at] + junk + whole[at + size :], headers=FORM)
+        assert answer.status < 500, answer.body
+        if answer.status != 200:
+            assert answer.error.keys() == {"message", "type", "param", "code"}
+        statuses.add(answer.status)
+    assert {200, 400} <= statuses
+    assert server.busy() == 0

@@ -93,3 +93,12 @@ def test_one_text_to_count(server, body):
 
 def test_health(server):
     assert server.get("/health").json == {"status": "ok"}
+
+
+def test_what_a_file_says_of_its_tokenizer(server):
+    for path in ("/tokenizer_info", "/v1/tokenizer_info"):
+        told = server.get(f"{path}?model=tiny").json
+        assert (told["eos_token"], told["bos_token"], told["add_bos_token"]) == ("<|im_end|>", "<|im_start|>", False)
+        assert "<|im_start|>" in told["chat_template"]
+    assert server.get("/tokenizer_info?model=nope").error["code"] == "model_not_found"
+    assert server.get("/tokenizer_info?model=tiny&x=1").headers["x-puna-ignored"] == "x"

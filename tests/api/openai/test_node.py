@@ -60,6 +60,24 @@ def test_embeddings_are_asked_for_as_base64(seen):
     assert seen["embeddings"] is True
 
 
+def test_stored_chats_in_pages_both_ways(seen):
+    stored = seen["stored"]
+    assert (stored["forwards"], stored["backwards"]) == (True, True)
+    assert (stored["messages"], stored["changed"], stored["left"]) == (["number 0"], {"made": "anew"}, [])
+    assert (stored["gone"]["class"], stored["gone"]["param"]) == ("NotFoundError", "completion_id")
+
+
+def test_decisions(seen):
+    assert seen["decision"] == [
+        {"type": "predicate", "name": "sure", "of": None},
+        {"type": "choice", "name": None, "of": 2},
+    ]
+
+
+def test_transcriptions(seen):
+    assert seen["transcription"] == ["Hello there, friend."] * 2
+
+
 def test_models(seen):
     assert "tiny:latest" in seen["models"]["ids"]
     assert seen["models"]["one"] == "tiny"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
@@ -179,3 +181,22 @@ def test_bad_queries_name_the_parameter(server, query, param):
 
 def test_unknown_parameters_of_a_list_are_reported(server):
     assert server.get("/v1/chat/completions?colour=red").headers["x-puna-ignored"] == "colour"
+
+
+def test_damaged_requests_never_break_the_server(server):
+    id_ = server.chat(store=True, metadata={"a": "b"}).json["id"]
+    source, statuses = random.Random(5), set()
+    junk = ["", "x", "-1", "9" * 400, "1e9", "\x00", "a b", "😀", "' OR 1=1 --", "[]", "null", id_, "%", "asc"]
+    names = ["limit", "order", "after", "before", "model", "metadata[a]", "metadata[]", "metadata", "metadata[a][b]"]
+    for _ in range(500):
+        pairs = [f"{quote(source.choice(names))}={quote(source.choice(junk))}" for _ in range(source.randrange(4))]
+        place = source.choice(["", f"/{id_}", f"/{id_}/messages", f"/{quote(source.choice(junk), safe='')}"])
+        answer = server.get(f"/v1/chat/completions{place}?{'&'.join(pairs)}")
+        statuses.add(answer.status)
+        value: Any = source.choice(
+            [{"metadata": source.choice([*junk, {"a": 5}, {"": ""}, [], {"\x00": "\x00"}])}, [], "x"]
+        )
+        statuses.add(server.post(f"/v1/chat/completions/{id_}", value).status)
+    assert max(statuses) < 500
+    assert {200, 400, 404} <= statuses
+    assert server.request("DELETE", f"/v1/chat/completions/{id_}").status == 200

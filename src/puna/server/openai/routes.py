@@ -75,6 +75,8 @@ def routes(services: Services) -> list[Route]:
         dialect_route("/v1/models/{id:path}", {"GET": api.model, "DELETE": api.delete}),
         dialect_route("/tokenize", {"POST": api.tokenize}),
         dialect_route("/v1/tokenize", {"POST": api.tokenize}),
+        dialect_route("/tokenizer_info", {"GET": api.tokenizer_info}),
+        dialect_route("/v1/tokenizer_info", {"GET": api.tokenizer_info}),
         dialect_route("/detokenize", {"POST": api.detokenize}),
         dialect_route("/v1/detokenize", {"POST": api.detokenize}),
     ]
@@ -233,6 +235,12 @@ class _Api:
         context = await self._context(name)
         return await reply_beside(lambda: {"count": count, "tokens": shown, "max_model_len": context}, count)
 
+    async def tokenizer_info(self, request: Request) -> Response:
+        """vLLM's, from the model's file. `model` of the URL may be absent when only one is loaded or stored."""
+        said = request.query_params
+        Report(request.state, [name for name in said if name != "model"])
+        return JsonReply(tokenizer_json(await self._resolve(await self._named(said.get("model") or None))))
+
     async def detokenize(self, request: Request) -> Response:
         body, _ = await self._read(request, DetokenizeBody)
         text = await self._inference.detokenize(await self._named(body.model), body.tokens)
@@ -295,6 +303,21 @@ def model_json(model: Listed, id_: str, context: int) -> JsonObject:
         "trained_context_length": model.label.context_length,
         "capabilities": [*sorted(model.label.capabilities)],
         "size": model.label.size,
+    }
+
+
+def tokenizer_json(model: Model) -> JsonObject:
+    """What the file says of its tokenizer; null: nothing."""
+    header = model.header
+    tokens = {role: header.special_tokens.get(role) for role in ("bos", "eos", "padding", "unknown")}
+    named = {"bos": "bos_token", "eos": "eos_token", "padding": "pad_token", "unknown": "unk_token"}
+    return {
+        "tokenizer_class": header.text("tokenizer.ggml.model"),
+        **{named[role]: None if token is None else token.text for role, token in tokens.items()},
+        "add_bos_token": header.add_bos,
+        "vocab_size": header.vocabulary_size,
+        "model_max_length": header.context_length,
+        "chat_template": model.chat_template,
     }
 
 
