@@ -345,6 +345,8 @@ ROWS: tuple[Row, ...] = (
         "Bytes that the bodies of all requests may have together; then 503. Default 268435456 (256 MiB)."),
     Row("read_timeout", ("PUNA_READ_TIMEOUT",), _seconds, "a duration such as 30s, over 0",
         "How long a request's head may take, and its body before it must come with 1 KiB/s at least. Default 30s."),
+    Row("write_timeout", ("PUNA_WRITE_TIMEOUT",), _seconds, "a duration such as 2m, over 0",
+        "How long a client may take nothing of what is written for it before its connection is ended. Default 2m."),
     Row("fetch_private", ("PUNA_FETCH_PRIVATE",), _boolean, "a boolean",
         "Image URLs of requests may point at private, loopback and link-local addresses. Default off."),
     Row("registries", ("PUNA_REGISTRIES",), _hosts, "hosts, separated by commas: registry.example, localhost:5000, *",
@@ -422,6 +424,7 @@ class Settings:
     max_connections: int = 1000
     max_bodies: int = 256 * 1024 * 1024
     read_timeout: float = 30.0
+    write_timeout: float = 120.0
     fetch_private: bool = False
     registries: tuple[str, ...] = ()
     mirrors: tuple[tuple[str, str], ...] = ()

@@ -66,10 +66,12 @@ class Limits:
     """What one connection, and all of them together, may take.
 
     `connections`: open at once. `read_timeout`: seconds for a head, and for a body before its rate counts.
+    `write_timeout`: seconds for which a client may take nothing of what is written for it.
     """
 
     connections: int
     read_timeout: float
+    write_timeout: float
 
 
 def check_head(head: bytes) -> PunaError | None:
@@ -193,6 +195,8 @@ class Protocol(HttpToolsProtocol):
         self._overhead = 0
         self._reading_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
+        """Runs while more is written than the client has taken."""
         self._fields_done = False
         self._unfit: PunaError | None = None
         self._astray = False
@@ -214,12 +218,42 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._ending = True
         self._set_timer(None)
+        self._stop_looking()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
     def shutdown(self) -> None:
         self._channel.flush()
         super().shutdown()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_later(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._stop_looking()
+        super().resume_writing()
+
+    def _look_later(self, waiting: int) -> None:
+        self._stop_looking()
+        self._taking = self.loop.call_later(self._limits.write_timeout, self._look, waiting)
+
+    def _stop_looking(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def _look(self, before: int) -> None:
+        """Whether the client took something: one that stays and does not would keep its slot, and its model, for ever.
+
+        `before`: bytes that waited for it at the last look.
+        """
+        waiting = self.transport.get_write_buffer_size()
+        if waiting < before:
+            self._look_later(waiting)
+            return
+        _log.info("client takes nothing: connection ended", client=self.client and self.client[0], waiting=waiting)
+        self.transport.abort()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """True: the connection stays open for the answer."""

@@ -189,7 +189,8 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, services: Services, *, on_ready: Callable[[], None]) -> None:
-        limits = Limits(services.settings.max_connections, services.settings.read_timeout)
+        settings = services.settings
+        limits = Limits(settings.max_connections, settings.read_timeout, settings.write_timeout)
         app = create_app(services)
         super().__init__(
             uvicorn.Config(

@@ -179,6 +179,19 @@ def test_a_context_over_what_the_models_policy_allows_is_cut_and_reported(tight)
     assert (shown["vision:latest"], shown["tiny:latest"]) == (1000, 4096)
 
 
+def test_who_stays_and_takes_nothing_keeps_no_slot(serving):
+    script = {"default": {"tokens": ["word " * 50_000], "repeat": True}}
+    gone = f'puna_requests_total{{method="POST",route="{OPENAI}",status="499"}}'
+    data = json.dumps({"model": "tiny", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+    head = f"POST {OPENAI} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+    with serving(script, num_parallel=1, write_timeout=0.2) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(head.encode() + data)
+        until(lambda: counted(server, gone), 30, "its end")
+        until(lambda: free(server), 20, "nothing to be left")
+
+
 def test_at_the_servers_end_each_one_is_told(serving):
     """Whatever it waits for: an event on a stream that has begun, a 503 where nothing was sent."""
     with serving(SCRIPT, num_parallel=1, max_loaded_models=1) as server, ExitStack() as stack:
