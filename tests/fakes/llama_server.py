@@ -44,6 +44,7 @@ def main() -> None:
     made.ui = said.ui
     made.use_jinja = said.jinja
     made.chat_template = said.chat_template or ""
+    made.slot_save_path = f"{said.slot_save_path}/" if said.slot_save_path else ""
     server = xllamacpp.Server(made)
     # Unlike the child of the wheel, the binary does not look at stdin.
     threading.Event().wait()
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "mmproj",
         "lora",
         "chat-template",
+        "slot-save-path",
     ):
         parser.add_argument(f"--{flag}")
     for flag in ("threads", "threads-batch", "parallel", "ctx-size", "batch-size", "ubatch-size", "cache-ram"):

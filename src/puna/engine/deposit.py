@@ -30,6 +30,9 @@ DIGEST = 32
 PART = ".part"
 """Suffix of a file that is being written."""
 
+GUEST = ".guest"
+"""Suffix of a file that another program writes and reads itself."""
+
 ABANDONED = 600.0
 """Seconds after which one that is still there belongs to nobody."""
 
@@ -37,7 +40,7 @@ FULL, ROOMY = 0.95, 0.9
 """Shares of the limit: more than the first is not waited for before files are removed, down to the second."""
 
 _KIND = re.compile(r"[0-9a-f]{32}")
-_KEY = re.compile(rf"[0-9a-f]+({re.escape(PART)})?")
+_KEY = re.compile(rf"[0-9a-f]+({re.escape(PART)}|{re.escape(GUEST)})?")
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -69,20 +72,25 @@ class Deposit:
         _private(root)
         _private(self._directory)
 
+    @property
+    def directory(self) -> Path:
+        """Of this kind."""
+        return self._directory
+
     def stored(self) -> set[str]:
         """The keys of what is there now."""
-        return {entry.name for entry in _entries(self._directory, _KEY) if not entry.name.endswith(PART)}
+        return {entry.name for entry in _entries(self._directory, _KEY) if "." not in entry.name}
 
     def write(self, key: str, content: Buffer) -> bool:
         """Deposit it, whole or not at all. False: it could not be written, or is larger than all that may be kept."""
         size = DIGEST + len(content)
         if size > self._limit:
             return False
-        part = self._directory / f"{secrets.token_hex(8)}{PART}"
         try:
-            if not self._directory.is_dir():  # somebody has deleted it
-                _private(self._root)
-                _private(self._directory)
+            part = self.part()
+        except OSError:
+            return False
+        try:
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", 0) as file:
                 for piece in (self._digest(key, content), content):
                     if file.write(piece) != len(piece):
@@ -92,9 +100,7 @@ class Deposit:
             with contextlib.suppress(OSError):
                 part.unlink()
             return False
-        self._written += size
-        if self._written > self._limit * (1 - FULL):
-            self.prune()
+        self._wrote(size)
         return True
 
     def read(self, key: str, room: memoryview) -> bool:
@@ -114,12 +120,58 @@ class Deposit:
             path.unlink()
         return False
 
+    def get(self, key: str) -> bytes | None:
+        """What was deposited under `key`, of whatever length, else as `read`."""
+        try:
+            room = bytearray((self._directory / key).stat().st_size - DIGEST)
+        except (OSError, ValueError):
+            return None
+        return bytes(room) if self.read(key, memoryview(room)) else None
+
+    def guest(self, key: str) -> Path:
+        """Where another program finds a file of its own again. Whether it is whole is for the caller to know."""
+        return self._directory / f"{key}{GUEST}"
+
+    def part(self) -> Path:
+        """A new name for a file until it is whole. DepositError if there is no place for it."""
+        self._have()
+        return self._directory / f"{secrets.token_hex(8)}{PART}"
+
+    def admit(self, part: Path, key: str) -> bool:
+        """A part that another program wrote is whole: it is the guest of that name now. False: it is not there."""
+        try:
+            size = part.stat().st_size
+            part.chmod(0o600)
+            part.replace(self.guest(key))
+        except OSError:
+            return False
+        self._wrote(size)
+        return True
+
+    def remove(self, key: str) -> None:
+        """And the guest of that name."""
+        for path in (self._directory / key, self.guest(key)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def touch(self, keys: Sequence[str]) -> None:
         """They were used now, the first of them last of all: it is removed after the others."""
         now = time.time_ns()
         for place, key in enumerate(keys):
-            with contextlib.suppress(OSError):
-                os.utime(self._directory / key, ns=(now, now - place * 1_000_000))
+            for path in (self._directory / key, self.guest(key)):
+                with contextlib.suppress(OSError):
+                    os.utime(path, ns=(now, now - place * 1_000_000))
+
+    def _have(self) -> None:
+        """The directory, which somebody may have deleted."""
+        if not self._directory.is_dir():
+            _private(self._root)
+            _private(self._directory)
+
+    def _wrote(self, size: int) -> None:
+        self._written += size
+        if self._written > self._limit * (1 - FULL):
+            self.prune()
 
     def prune(self) -> None:
         """Remove what was left longest ago, as far as there is more than may be, and what was never finished."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import math
 import re
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,7 +24,9 @@ from pydantic_core import from_json
 from puna.engine.llama.http import EngineSocket, Exchange, Method
 from puna.engine.llama.options import WAITING
 from puna.engine.llama.pieces import Pieces, ends_inside, vocabulary
+from puna.engine.llama.saved import SavedSlots
 from puna.engine.llama.slots import SlotKeys
+from puna.engine.llama.talks import Talks
 from puna.engine.process import ChildProcess
 from puna.engine.runner import (
     Constraint,
@@ -77,12 +81,16 @@ _LEAST = 2.0**-24
 _TOO_LONG = re.compile(r"input \((\d+) tokens\) is too large to process.*batch size: (\d+)")
 """What the engine says of an input that does not fit, as if the fault were its own."""
 
+SETTLING = 2.0
+"""Seconds, at most, that slots may be saved before a runner ends: others may wait for its memory."""
+
 
 class LlamaRunner:
     """One llama.cpp server with one model. See `puna.engine.runner.Runner`.
 
     `weights`: the file, whose vocabulary is read when first needed. `plain`: a token that is whole characters.
-    `marker`: what stands for an item of media. `likely`: ranks come as probabilities.
+    `marker`: what stands for an item of media. `likely`: ranks come as probabilities. `saved`: where slots are saved,
+    if they are, and what is there by name.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class LlamaRunner:
         plain: int,
         marker: str,
         likely: bool = False,
+        saved: tuple[SavedSlots, Mapping[str, array[int]]] | None = None,
     ) -> None:
         self._process = process
         self._socket = socket
@@ -106,6 +115,7 @@ class LlamaRunner:
         self._room = asyncio.Semaphore(info.slots + WAITING)
         self._keys = SlotKeys(info.slots)
         self._taken: set[int] = set()
+        self._talks = None if saved is None else Talks(info.slots, *saved, self._post, self._working)
         self._one_embedding = asyncio.Lock()
         self._pieces: asyncio.Future[Pieces | None] | None = None
 
@@ -153,7 +163,7 @@ class LlamaRunner:
         body = {**_sampling(sampling, constraint, self._info.num_ctx), "prompt": self._prompt(prompt)}
         reader = _Reader(self, prompt, sampling, body)
         progress: Mapping[str, Any] | None = None
-        async with self._room, self._placed(prompt.cache_key) as slot, self._followed(), self._explained(prompt.media):
+        async with self._room, self._placed(prompt) as slot, self._followed(), self._explained(prompt.media):
             asked = {**body, **_STREAMED, "return_progress": sampling.prefilled, "id_slot": slot}
             # No generator of events between this one and the connection: each costs every token its way through it.
             async with self._open("POST", "/completion", asked) as exchange:
@@ -174,6 +184,8 @@ class LlamaRunner:
                             yield token
             end = reader.end()
             self._keys.used(reader.slot, prompt.cache_key)
+            if self._talks is not None:
+                self._talks.hold(reader.slot, () if prompt.media else (*prompt.tokens, *reader.ids))
         # The place is free before the end is told: who has it may let this generator lie, or look into it later.
         yield end
 
@@ -213,7 +225,7 @@ class LlamaRunner:
 
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
         self._check_known(tokens)
-        async with self._room:
+        async with self._room, self._talks.beside() if self._talks is not None else contextlib.nullcontext():
             return [await self.chance(tokens[:i], tokens[i], top) for i in range(1, len(tokens))]
 
     async def weigh(self, tokens: Sequence[int], following: Sequence[int]) -> Weighed:
@@ -289,8 +301,20 @@ class LlamaRunner:
         return {slot["id"] for slot in await self._get("/slots") if slot["is_processing"]}
 
     @asynccontextmanager
-    async def _placed(self, key: str | None) -> AsyncIterator[int]:
-        """The slot for a request with this key, for as long as it runs; _ANY_SLOT: the engine's choice."""
+    async def _placed(self, prompt: Prompt) -> AsyncIterator[int]:
+        """The slot for this prompt, for as long as it runs; _ANY_SLOT: the engine's choice."""
+        if self._talks is None:
+            async with self._placed_by_key(prompt.cache_key) as slot:
+                yield slot
+        elif prompt.media:
+            async with self._talks.beside(), self._placed_by_key(prompt.cache_key) as slot:
+                yield slot
+        else:
+            async with self._talks.placed(prompt.tokens) as found:
+                yield _ANY_SLOT if found is None else found
+
+    @asynccontextmanager
+    async def _placed_by_key(self, key: str | None) -> AsyncIterator[int]:
         slot = None if key is None else self._keys.choose(key, await self._working() | self._taken)
         if slot is None:
             yield _ANY_SLOT
@@ -315,6 +339,9 @@ class LlamaRunner:
         self._process.kill(why)
 
     async def close(self) -> None:
+        if self._talks is not None and not self.died.done():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._talks.settle(), SETTLING)
         self._socket.close()
         await self._process.close()
 
@@ -469,6 +496,11 @@ class _Reader:
         if count == 1 and _REPLACEMENT not in content:
             return [*tokens, self._give(self._token(last, content.encode(), entry))]
         return [*tokens, *await self._recover(content, count, last, entry)]
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Of its tokens so far."""
+        return self._ids
 
     @property
     def slot(self) -> int:

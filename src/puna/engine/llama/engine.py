@@ -10,6 +10,7 @@ import platform
 import shutil
 import sys
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 
 import psutil
 
+from puna.engine.deposit import DEPOSIT, Deposit, DepositError, kind_of
 from puna.engine.endings import CANDIDATES, ROLES, ending_tokens
 from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, Unprepared, lacking
 from puna.engine.llama.client import LlamaRunner
@@ -32,6 +34,7 @@ from puna.engine.llama.options import (
     wheel,
 )
 from puna.engine.llama.profile import BINARY, COSTS, WHEEL
+from puna.engine.llama.saved import SavedSlots
 from puna.engine.memory import Estimate, estimate
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
@@ -126,6 +129,9 @@ class _LlamaEngine(Unprepared, ABC):
                 exact=_exact(header),
                 whole_images=whole_images,
             )
+            saved, trouble = await asyncio.to_thread(self._saved, files, load, started)
+            if saved is not None:
+                started = replace(started, saves=saved[0].directory)
             process = await ChildProcess.start(self.command(started), directory)
             stack.push_async_callback(process.close)
             socket = EngineSocket(started.socket)
@@ -138,7 +144,7 @@ class _LlamaEngine(Unprepared, ABC):
                 bits=f"{self.version()} {load}",
                 seed_exact=started.repeats,
                 pid=process.pid,
-                reason=_reason(reason, load, started),
+                reason=_reason(reason, load, started, trouble),
             )
             stack.pop_all()
             return LlamaRunner(
@@ -149,7 +155,28 @@ class _LlamaEngine(Unprepared, ABC):
                 plain=facts.plain,
                 marker=facts.properties.get("media_marker", MEDIA_MARKER),
                 likely=header.architecture in _LIKELY,
+                saved=saved,
             )
+
+    def build(self) -> tuple[object, ...]:
+        """Which program computes, to the byte as far as can be told without reading it."""
+        return (self.name, self.version())
+
+    def _saved(
+        self, files: ModelFiles, load: LoadOptions, started: Parameters
+    ) -> tuple[tuple[SavedSlots, Mapping[str, array[int]]] | None, str]:
+        """Where slots are saved, and what is there; or None, and why, if there was to be something. Blocking."""
+        settings = self._settings
+        if settings.cache_dir is None or not settings.cache_disk or not files.digest or load.embedding:
+            return None, ""
+        adapters = tuple(path.name for path in files.adapters)
+        how = (started.cache_type, started.flash_attention, started.gpu_layers, started.main_gpu, load.num_ctx)
+        kind = kind_of((*self.build(), files.digest, adapters, *how))
+        try:
+            found = SavedSlots(Deposit(settings.cache_dir.absolute() / DEPOSIT, kind, settings.cache_disk))
+        except DepositError as error:
+            return None, str(error)
+        return (found, found.all()), ""
 
 
 class LlamaEngine(_LlamaEngine):
@@ -195,6 +222,11 @@ class LlamaServerEngine(_LlamaEngine):
 
     def version(self) -> str:
         return self._settings.llama_server.name if self._settings.llama_server else ""
+
+    def build(self) -> tuple[object, ...]:
+        binary = self._settings.llama_server
+        found = None if binary is None else binary.stat()
+        return (self.name, str(binary), found and (found.st_size, found.st_mtime_ns))
 
 
 def physical_cores() -> int:
@@ -332,12 +364,14 @@ def _whole_images(projectors: Sequence[Path]) -> bool:
     return bool(kinds & WHOLE_IMAGE_PROJECTORS)
 
 
-def _reason(reason: str, load: LoadOptions, started: Parameters) -> str:
-    """With what was asked for and could not be had."""
-    if load.embedding or load.num_batch is None or started.batch <= max(load.num_batch, load.slots):
-        return reason
-    note = f"num_batch is {started.batch}, for its images are computed in one piece"
-    return f"{reason}; {note}" if reason else note
+def _reason(reason: str, load: LoadOptions, started: Parameters, trouble: str) -> str:
+    """With what was asked for and could not be had. `trouble`: with what is to be on the disk."""
+    notes = [reason] if reason else []
+    if not load.embedding and load.num_batch is not None and started.batch > max(load.num_batch, load.slots):
+        notes.append(f"num_batch is {started.batch}, for its images are computed in one piece")
+    if trouble:
+        notes.append(f"its conversations do not outlive it: {trouble}")
+    return "; ".join(notes)
 
 
 def _features(load: LoadOptions, facts: _Properties, *, ranks: bool) -> frozenset[Feature]:

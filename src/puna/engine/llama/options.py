@@ -55,7 +55,7 @@ EXACT_TYPES = frozenset({"Q4_0", "Q4_1", "Q8_0"})
 class Parameters:
     """What a llama.cpp server is started with. `context`: of all slots together. `gpu_layers` None: as built.
 
-    `repeats`: a seeded request gives the same bytes in any company.
+    `repeats`: a seeded request gives the same bytes in any company. `saves`: where slots may be saved.
     """
 
     model: Path
@@ -76,6 +76,7 @@ class Parameters:
     rank: bool
     projector: Path | None
     adapters: tuple[Path, ...]
+    saves: Path | None = None
 
     @property
     def http_threads(self) -> int:
@@ -96,6 +97,7 @@ def parameters(
     cpu_only: bool = True,
     exact: bool = False,
     whole_images: bool = False,
+    saves: Path | None = None,
 ) -> Parameters:
     """`cores`: physical ones. `cpu_only`: the build has no other device. `exact`: `can_repeat` holds for the model.
     `whole_images`: it has one of WHOLE_IMAGE_PROJECTORS.
@@ -134,6 +136,7 @@ def parameters(
         rank=load.embedding and files.ranks,
         projector=files.projectors[0] if files.projectors else None,
         adapters=files.adapters,
+        saves=saves,
     )
 
 
@@ -193,6 +196,8 @@ def wheel(parameters: Parameters) -> JsonObject:
         values["video_ffmpeg_bin_dir"] = NO_PROGRAMS
     if parameters.adapters:
         values["lora_adapters"] = [str(path) for path in parameters.adapters]
+    if parameters.saves is not None:
+        values["slot_save_path"] = f"{parameters.saves}{os.sep}"
     return values
 
 
@@ -239,4 +244,6 @@ def flags(parameters: Parameters) -> list[str]:
         words += ["--mmproj", str(parameters.projector)]
     if parameters.adapters:
         words += ["--lora", ",".join(str(path) for path in parameters.adapters)]
+    if parameters.saves is not None:
+        words += ["--slot-save-path", str(parameters.saves)]
     return words

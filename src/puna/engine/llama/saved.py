@@ -1,0 +1,83 @@
+"""What was saved of slots: a file that the engine writes and reads, and a record of what it is. Blocking.
+
+The engine ends when it is told to read a damaged file, so each is read and compared with its record before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from array import array
+from collections.abc import Iterable
+from hashlib import blake2b, sha256
+from pathlib import Path
+
+from puna.engine.deposit import Deposit
+
+_RECORD = struct.Struct("<32sQ")
+"""Before the tokens: the file's digest and its size."""
+
+_PIECE = 1 << 20
+
+
+class SavedSlots:
+    """Of one model, loaded one way. Names are made of tokens."""
+
+    def __init__(self, deposit: Deposit) -> None:
+        self._deposit = deposit
+
+    @property
+    def directory(self) -> Path:
+        """Where the engine writes and reads."""
+        return self._deposit.directory
+
+    def all(self) -> dict[str, array[int]]:
+        """The tokens of all that is there, by name."""
+        records = {name: self._deposit.get(name) for name in self._deposit.stored()}
+        return {name: _tokens(record) for name, record in records.items() if record is not None}
+
+    def part(self) -> Path:
+        """Where the engine is to write. DepositError if nowhere."""
+        return self._deposit.part()
+
+    def keep(self, part: Path, tokens: array[int]) -> str | None:
+        """The engine has written `part`, for these tokens: the name under which it is saved now; None: it is not."""
+        name = blake2b(tokens.tobytes(), digest_size=16).hexdigest()
+        try:
+            record = _RECORD.pack(*_measured(part))
+        except OSError:
+            return None
+        if self._deposit.admit(part, name) and self._deposit.write(name, record + tokens.tobytes()):
+            return name
+        self._deposit.remove(name)
+        return None
+
+    def file(self, name: str) -> Path | None:
+        """The file that the engine may read; None, and forgotten: it is not what was written."""
+        record, path = self._deposit.get(name), self._deposit.guest(name)
+        with contextlib.suppress(OSError):
+            if record is not None and _RECORD.pack(*_measured(path)) == record[: _RECORD.size]:
+                self._deposit.touch([name])
+                return path
+        self.forget([name])
+        return None
+
+    def forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._deposit.remove(name)
+
+
+def _measured(path: Path) -> tuple[bytes, int]:
+    """Digest and size."""
+    hashed, size = sha256(), 0
+    with path.open("rb", 0) as file:
+        while piece := file.read(_PIECE):
+            hashed.update(piece)
+            size += len(piece)
+    return hashed.digest(), size
+
+
+def _tokens(record: bytes) -> array[int]:
+    tokens = array("i")
+    tokens.frombytes(record[_RECORD.size :])
+    return tokens
