@@ -220,6 +220,15 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """What a source has under a name. `manifest`: 'sha256:…', '' if it does not tell; `size`: bytes, None likewise."""
+
+    source: str
+    manifest: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class SearchResult:
     """`unlisted`: sources that cannot be searched, and why."""
 
@@ -416,6 +425,11 @@ class Client:
             Renewal(**{key: _text(item, key) for key in ("name", "state", "digest", "source", "offered", "reason")})
             for item in _objects(answer, "models")
         )
+
+    async def offer(self, model: str, *, insecure: bool = False) -> Offered:
+        """What a pull would bring now. Nothing is fetched."""
+        answer = await self._json("POST", "/api/offer", {"model": model, "insecure": insecure})
+        return Offered(_text(answer, "source"), _text(answer, "manifest"), _integer(answer, "size"))
 
     async def estimate(self, model: str, num_ctx: int | None) -> MemoryNeed:
         """Loads nothing. `num_ctx` None: as a request that asks for none."""

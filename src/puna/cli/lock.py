@@ -8,7 +8,7 @@ from pathlib import Path
 from puna.cli.connect import store
 from puna.cli.progress import error_console, follow, stopping
 from puna.client import Client, ModelSummary
-from puna.errors import DigestMismatch, ModelNotFound, NotFound
+from puna.errors import DigestMismatch, NotFound
 from puna.model.digest import Digest
 from puna.model.lock import Locked, dump_lock, parse_lock
 from puna.model.name import Name
@@ -18,12 +18,13 @@ from puna.plainfile import read_plain
 MAX_LOCK_BYTES = 16 * 1024 * 1024
 
 
-async def lock(models: Sequence[str], output: str) -> None:
-    """Write the lock file of models that are here."""
-    wanted = [Reference.parse(model) for model in models]
+async def lock(models: Sequence[str], output: str, *, insecure: bool) -> None:
+    """Write the lock file: models that are here as they are, others as their sources have them. Nothing is fetched."""
+    for model in models:
+        Reference.parse(model)
     async with store() as server:
         stored = await _stored(server)
-        entries = [await _entry(server, one, stored) for one in wanted]
+        entries = [await _entry(server, model, stored, insecure=insecure) for model in models]
     Path(output).write_text(dump_lock(entries), encoding="utf-8")  # noqa: ASYNC240 - a command has nothing beside it
     print(f"wrote {output}: {', '.join(entry.wanted.name.short for entry in entries)}")
 
@@ -54,11 +55,20 @@ async def _stored(server: Client) -> dict[tuple[str, str, str, str], ModelSummar
     return {Name.parse(model.name).folded: model for model in await server.models()}
 
 
-async def _entry(server: Client, wanted: Reference, stored: dict[tuple[str, str, str, str], ModelSummary]) -> Locked:
+async def _entry(
+    server: Client, text: str, stored: dict[tuple[str, str, str, str], ModelSummary], *, insecure: bool
+) -> Locked:
+    wanted = Reference.parse(text)
     model = stored.get(wanted.name.folded)
-    if model is None:
-        raise ModelNotFound(wanted.short)
-    if not wanted.fits(model.digest):
-        raise ModelNotFound(wanted.short, there=f"sha256:{model.digest}")
-    card = await server.show(wanted.short)
-    return Locked(wanted=Reference(Name.parse(model.name), Digest(model.digest)), size=model.size, source=card.source)
+    if model is not None and wanted.fits(model.digest):
+        card = await server.show(wanted.short)
+        return Locked(
+            wanted=Reference(Name.parse(model.name), Digest(model.digest)), size=model.size, source=card.source
+        )
+    offer = await server.offer(text, insecure=insecure)
+    if not offer.manifest or offer.size is None:
+        raise NotFound(
+            f"'{wanted.short}' is not here, and {offer.source} does not tell before a pull what it will be: "
+            f"'puna pull {wanted.short}' first"
+        )
+    return Locked(wanted=Reference(wanted.name, Digest.parse(offer.manifest)), size=offer.size, source=offer.source)

@@ -212,15 +212,17 @@ def search(word: str, *, insecure: bool) -> None:
 @puna.command("lock")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, shell_complete=_models)
 @click.option("-o", "--output", metavar="FILE", default=LOCK_FILE, show_default=True, help="Where to write it.")
+@_insecure
 @addressed
-def lock(models: tuple[str, ...], *, output: str) -> None:
+def lock(models: tuple[str, ...], *, output: str, insecure: bool) -> None:
     """Write down which models a project is made with, to the byte.
 
-    'puna pull --locked' fetches exactly these, on any machine.
+    'puna pull --locked' fetches exactly these, on any machine. A model that is not here is looked up in its registry,
+    and not fetched.
     """
     from puna.cli.lock import lock as work
 
-    _call(lambda: work(models, output))
+    _call(lambda: work(models, output, insecure=insecure))
 
 
 @puna.command("push")

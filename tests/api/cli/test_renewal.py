@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes.gguf_files import CHATML, gguf_bytes
+from fakes.registries import TestRegistry, registry_binary, serve_registry
 from fakes.stores import put_model
 from fakes.wheels import write_wheel
 from puna.model.name import Name
@@ -83,6 +85,49 @@ def test_a_lock_file_needs_nobody_for_what_is_here(puna: Command, tmp_path: Path
     assert puna("pull", "--locked").err == "Error: no such lock file: puna.lock\n"
     (tmp_path / "other.lock").write_text("{}")
     assert "Error: the lock file cannot be read" in puna("pull", "--locked", "other.lock").err
+
+
+@pytest.fixture(scope="module")
+def registry(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestRegistry]:
+    binary = registry_binary(pytestconfig.cache.mkdir("docker-registry"))
+    with serve_registry(binary, tmp_path_factory.mktemp("registry")) as served:
+        yield served
+
+
+def test_a_lock_of_what_is_not_here(
+    command: Callable[..., Command], serving: Any, registry: TestRegistry, tmp_path: Path
+) -> None:
+    """Nothing of it is fetched; what the lock says is then what is pulled, whatever the tag stands for by now."""
+    text = f"{registry.host}/team/locked:1"
+    there = tmp_path / "there"
+    name = Name.parse(text)
+    with serving(models=there, registries=()) as server:
+        puna = command(server.url)
+        put_model(there, "/".join(name.parts), model("first"), config={"model_format": "gguf"})
+        first = Library.open(there).resolve(name)
+        assert puna("push", "--insecure", text).status == 0
+        put_model(there, "pypi/other/latest", model("other"))
+    here = tmp_path / "models"
+    with serving(models=here, registries=()) as server:
+        puna = command(server.url)
+        ended = puna("lock", "--insecure", text)
+        assert ended.status == 0, ended.err
+        (entry,) = json.loads((tmp_path / "puna.lock").read_text())["models"]
+        assert (entry["manifest"], entry["size"]) == (f"sha256:{first.digest}", first.size)
+        assert (entry["name"], entry["source"]) == (text, registry.host)
+        assert not Library.open(here).has(name)
+        assert registry.requests("GET", "/blobs/") == []
+
+        put_model(there, "/".join(name.parts), model("second"), config={"model_format": "gguf"})
+        with serving(models=there, registries=()) as other:
+            assert command(other.url)("push", "--insecure", text).status == 0
+        ended = puna("pull", "--insecure", "--locked")
+        assert ended.status == 0, ended.err
+        assert Library.open(here).resolve(name).digest == first.digest
+        ended = puna("lock", "--insecure", f"{registry.host}/team/nothing:1")
+        assert (ended.status, "has no " in ended.err) == (1, True)
+        ended = puna("lock", "smollm2")
+        assert "the package index does not tell before a pull what it will be: 'puna pull smollm2:latest'" in ended.err
 
 
 def test_search(puna: Command, tmp_path: Path) -> None:

@@ -144,6 +144,12 @@ class OutdatedBody(Shape):
     insecure: Annotated[bool, Honoured("Registries may be asked without TLS.")] = False
 
 
+class OfferBody(NamedBody):
+    """POST /api/offer"""
+
+    insecure: Annotated[bool, Honoured("The registry may be asked without TLS.")] = False
+
+
 class SearchBody(Shape):
     """POST /api/search"""
 
@@ -219,6 +225,7 @@ BODIES: tuple[type[Shape], ...] = (
     TransferBody,
     VerifyBody,
     OutdatedBody,
+    OfferBody,
     SearchBody,
     CreateBody,
 )

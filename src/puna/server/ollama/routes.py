@@ -31,6 +31,7 @@ def routes(services: Services) -> list[Route]:
         Route("/api/pull", transfer.pull, methods=["POST"]),
         Route("/api/push", transfer.push, methods=["POST"]),
         Route("/api/outdated", renewal.outdated, methods=["POST"]),
+        Route("/api/offer", renewal.offer, methods=["POST"]),
         Route("/api/search", renewal.search, methods=["POST"]),
         Route("/api/verify", transfer.verify, methods=["POST"]),
         Route("/api/create", transfer.create, methods=["POST"]),

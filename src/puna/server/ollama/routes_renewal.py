@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from puna.errors import InvalidRequest
 from puna.model.digest import Digest
+from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.server.body import JsonReply
-from puna.server.ollama.bodies import OutdatedBody, SearchBody
-from puna.server.ollama.exchange import is_local, read_body
+from puna.server.ollama.bodies import OfferBody, OutdatedBody, SearchBody
+from puna.server.ollama.exchange import is_local, read_body, required
 from puna.server.services import Services
 from puna.sources.freshness import Freshness
 from puna.sources.source import Terms
@@ -39,6 +40,23 @@ class RenewalRoutes:
             models = (self._library.resolve(one) for one in wanted)
             return [StoredModel(model.name, Digest(model.digest)) for model in models]
         return [StoredModel(model.name, Digest(model.label.digest)) for model in self._library.listed()]
+
+    async def offer(self, request: Request) -> Response:
+        """What a pull would bring now. Nothing is fetched, and it is the same whether the model is here or not."""
+        body, _ = await read_body(request, OfferBody, strict=self._strict)
+        wanted = Reference.parse(required(body.target))
+        literal = Name.writes_host(body.target)
+        terms = Terms(insecure=body.insecure, literal=literal, local=is_local(request), manifest=wanted.digest)
+        offer = await self._sources.offer(wanted.name, terms)
+        return JsonReply(
+            {
+                "name": wanted.name.short,
+                "source": offer.source,
+                "manifest": None if offer.manifest is None else str(offer.manifest),
+                "revision": offer.revision,
+                "size": offer.size,
+            }
+        )
 
     async def search(self, request: Request) -> Response:
         """The models that are here, what sources list, and which of them cannot be searched."""
