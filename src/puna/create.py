@@ -13,10 +13,11 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from puna.convert.launch import to_gguf
+from puna.convert.launch import adapter_to_gguf, to_gguf
 from puna.convert.quantize import find_program, kind_of, quantized
 from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, TemplateTooCostly, Unsupported
 from puna.lane import in_jobs, in_making, on_trial
+from puna.model.adapters import check_fits
 from puna.model.digest import Digest
 from puna.model.gguf import MAGIC, Header, read_header
 from puna.model.manifest import (
@@ -122,7 +123,7 @@ def check_request(request: CreateRequest, cage: Cage) -> None:
         raise InvalidRequest("neither 'from' or 'files' was specified", param="from")
     if request.from_ is not None and request.files:
         raise InvalidRequest("'from' and 'files' exclude each other", param="files")
-    if len(request.adapters) > 1:
+    if len(request.adapters) > 1 and not _is_published(request.adapters):
         raise InvalidRequest("only one adapter is currently supported", param="adapters")
     for field_name, files in (("files", request.files), ("adapters", request.adapters)):
         for path, digest in files.items():
@@ -179,6 +180,11 @@ def _try(template: ChatTemplate) -> None:
             if "<no value>" not in template.render(turns, tools=[Tool("tool", "?")]):
                 return
         raise error from None
+
+
+def _is_published(adapters: Mapping[str, str]) -> bool:
+    """Whether they are the files of one adapter as PEFT writes it."""
+    return any(name.lower().endswith(".safetensors") for name in adapters)
 
 
 def _check_relative(path: str, param: str) -> None:
@@ -368,22 +374,31 @@ def _uploaded(name: str, digest_text: str, param: str, library: Library, report:
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
     if start != MAGIC:
-        adapter = "a safetensors adapter is not converted here (llama.cpp's convert_lora_to_gguf.py does it)"
-        kind = adapter if name.endswith(".safetensors") else "unknown type"
-        raise Unsupported(f"{name}: {kind}; only GGUF files can be used", param=param)
+        raise Unsupported(f"{name}: unknown type; only GGUF files can be used", param=param)
     header = read_header(path, name=PurePosixPath(name).name)
     return Layer(media_type_of(header), digest, header.size, PurePosixPath(name).name), header
 
 
 def _adapters(request: CreateRequest, base: _Base, library: Library, report: Report) -> list[Layer]:
-    found = [_uploaded(name, digest, "adapters", library, report) for name, digest in request.adapters.items()]
+    if _is_published(request.adapters):
+        found = [_converted_adapter(request, base, library, report)]
+    else:
+        found = [_uploaded(name, digest, "adapters", library, report) for name, digest in request.adapters.items()]
     for layer, header in found:
         if layer.media_type != ADAPTER_TYPE:
             raise InvalidRequest(f"{layer.from_} is not an adapter", param="adapters")
         if header.architecture != base.header.architecture:
             what = f"an adapter for {header.architecture}, the model is {base.header.architecture}"
             raise InvalidRequest(f"{layer.from_} is {what}", param="adapters")
+        check_fits(header, base.header, f"the adapter {layer.from_}")
     return [layer for layer, _ in found]
+
+
+def _converted_adapter(request: CreateRequest, base: _Base, library: Library, report: Report) -> tuple[Layer, Header]:
+    files = {name: _blob(name, digest, "adapters", library, report) for name, digest in request.adapters.items()}
+    with library.scratch("create") as scratch:
+        layer, header = _taken(adapter_to_gguf(files, scratch, base.header, report), None, library, report)
+    return replace(layer, from_="adapter.gguf"), header
 
 
 def _json(value: JsonValue) -> bytes:

@@ -92,6 +92,37 @@ def write_decoder(directory: Path, kind: str = "llama", *, dtype: str = "F32", *
     return tensors
 
 
+MODULES = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
+    "mlp.down_proj",
+)  # fmt: skip
+
+
+def write_adapter(
+    directory: Path, tensors: Mapping[str, Numbers], *, rank: int = 4, alpha: float = 6.0, **config: Any
+) -> dict[str, Numbers]:
+    """LoRA for every layer of a decoder, as PEFT writes it. Gives the tensors that the model would have with it."""
+    source = np.random.default_rng(2)
+    merged, written = dict(tensors), {}
+    own = config.get("alpha_pattern", {})
+    for name, numbers in tensors.items():
+        module = name.removesuffix(".weight")
+        if not name.endswith(".weight") or not module.endswith(MODULES):
+            continue
+        down = source.normal(0, 0.3, (rank, numbers.shape[1])).astype(np.float32)
+        up = source.normal(0, 0.3, (numbers.shape[0], rank)).astype(np.float32)
+        scale = next((value for key, value in own.items() if module.endswith(key)), alpha)
+        scale /= rank**0.5 if config.get("use_rslora") else rank
+        merged[name] = (numbers + scale * (up @ down)).astype(np.float32)
+        written[f"base_model.model.{module}.lora_A.weight"] = down
+        written[f"base_model.model.{module}.lora_B.weight"] = up
+    directory.mkdir(exist_ok=True)
+    write_safetensors(directory / "adapter_model.safetensors", written)
+    told = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "bias": "none", "target_modules": list(MODULES)}
+    (directory / "adapter_config.json").write_text(json.dumps(told | config))
+    return merged
+
+
 def write_byte_tokenizer(directory: Path, tokens: Sequence[str]) -> None:
     special = [
         {"id": number, "content": text, "special": True} for number, text in enumerate(tokens) if text in SPECIAL_TOKENS

@@ -105,8 +105,7 @@ async def _request(
     if files:
         request["files"] = await _bring_all(server, files, shown)
     if modelfile.adapter is not None:
-        adapter = adapter_file(modelfile.adapter, directory)
-        request["adapters"] = await _bring_all(server, {adapter.name: adapter}, shown)
+        request["adapters"] = await _bring_all(server, adapter_files(modelfile.adapter, directory), shown)
     texts = {
         "template": modelfile.template,
         "system": modelfile.system,
@@ -124,14 +123,30 @@ async def _request(
     return request
 
 
-def adapter_file(text: str, directory: Path) -> Path:
-    """Unsupported for one as it is published, in safetensors: it is to be converted first."""
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def adapter_files(text: str, directory: Path) -> dict[str, Path]:
+    """A GGUF file; or an adapter as PEFT writes it: its directory, or its safetensors with the settings beside them."""
     path = directory / Path(text).expanduser()
-    if path.is_dir() or path.suffix.lower() == ".safetensors":
-        raise Unsupported(f"ADAPTER {text} is no GGUF file: llama.cpp's convert_lora_to_gguf.py makes one of it")
-    if not path.is_file():
+    if path.is_dir():
+        tensors = sorted(path.glob("adapter*.safetensors"))
+        if not tensors and (path / "adapter_model.bin").is_file():
+            raise Unsupported(
+                f"ADAPTER {text}: adapter_model.bin is a pickle, which may hold code: save it as safetensors"
+            )
+        if not tensors:
+            raise NotFound(f"ADAPTER {text}: no adapter_model.safetensors in that directory")
+    elif not path.is_file():
         raise InvalidRequest(f"ADAPTER {text} is not a file")
-    return path
+    elif path.suffix.lower() != ".safetensors":
+        return {path.name: path}
+    else:
+        tensors, path = [path], path.parent
+    config = path / ADAPTER_CONFIG
+    if not config.is_file():
+        raise NotFound(f"ADAPTER {text}: no {ADAPTER_CONFIG} beside its safetensors")
+    return {one.name: one for one in (config, *tensors)}
 
 
 async def _bring_all(server: Client, files: dict[str, Path], shown: Bars | Lines) -> JsonObject:

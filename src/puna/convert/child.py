@@ -1,5 +1,6 @@
-"""The process that converts: `python -m puna.convert.child DIRECTORY OUTPUT NAME`. Its lines are JSON, the last one of
-an error. The server never imports what it needs.
+"""The process that converts: `python -m puna.convert.child DIRECTORY OUTPUT NAME` a model, `… DIRECTORY OUTPUT
+ARCHITECTURE HEADS HEADS_KV` an adapter for one. Its lines are JSON, the last one of an error. The server never imports
+what it needs.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from puna.convert.adapter import AdaptedBase, convert_adapter
 from puna.convert.families import convert
 from puna.convert.safetensors import read_directory
 from puna.convert.writer import write
@@ -15,9 +17,13 @@ from puna.errors import PunaError
 
 
 def main(arguments: list[str]) -> int:
-    directory, output, name = Path(arguments[0]), Path(arguments[1]), arguments[2]
+    directory, output, name, *heads = Path(arguments[0]), Path(arguments[1]), *arguments[2:]
     try:
-        metadata, tensors = convert(directory, read_directory(directory), name)
+        read = read_directory(directory)
+        if heads:
+            metadata, tensors = convert_adapter(directory, read, AdaptedBase(name, *map(int, heads)))
+        else:
+            metadata, tensors = convert(directory, read, name)
         write(output, metadata, tensors, lambda done, total: _tell({"done": done, "total": total}))
     except PunaError as error:
         _tell({"error": error.message, "kind": type(error).__name__})

@@ -94,13 +94,18 @@ def _output(
 
 
 def _numbers(family: Conversion, config: Published, tensor: Tensor, target: str) -> Numbers:
-    numbers = tensor.numbers()
-    if family.architecture == "llama" and re.search(r"\.attn_[qk]\.", target):
-        heads = config.count("num_attention_heads")
-        if ".attn_k." in target:
-            heads = config.count("num_key_value_heads", heads)
-        return _interleaved(numbers, heads)
-    return numbers
+    if family.architecture != "llama":
+        return tensor.numbers()
+    heads = config.count("num_attention_heads")
+    heads_kv = config.count("num_key_value_heads", heads)
+    return interleaved_heads(target, tensor.numbers(), family.architecture, heads, heads_kv)
+
+
+def interleaved_heads(target: str, numbers: Numbers, architecture: str, heads: int, heads_kv: int) -> Numbers:
+    """The rows of a weight, or of what is added to it, in llama.cpp's order. Only llama's queries and keys change."""
+    if architecture != "llama" or not re.search(r"\.attn_[qk]\.", target):
+        return numbers
+    return _interleaved(numbers, heads_kv if ".attn_k." in target else heads)
 
 
 def _interleaved(numbers: Numbers, heads: int) -> Numbers:

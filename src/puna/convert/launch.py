@@ -16,6 +16,7 @@ from typing import IO
 
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, PunaError, StoreError, Unsupported
+from puna.model.gguf import Header
 from puna.types import JsonValue, Progress
 
 CONVERTER = "convert_hf_to_gguf"
@@ -37,12 +38,7 @@ def to_gguf(files: Mapping[str, Path], scratch: Path, name: str, report: Report)
 
     `files`: by the path that each has in the published directory. Unsupported: a family that nobody here converts.
     """
-    directory = scratch / "published"
-    for path, file in files.items():
-        link = directory / path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        _link(file.resolve(), link)
-    output = scratch / "model.gguf"
+    directory, output = _laid_out(files, scratch), scratch / "model.gguf"
     report(Progress("converting model"))
     try:
         _run(python("puna.convert.child", str(directory), str(output), name), scratch, report, _lines)
@@ -55,6 +51,26 @@ def to_gguf(files: Mapping[str, Path], scratch: Path, name: str, report: Report)
     if not output.is_file():
         raise ModelFileError("the converter wrote no file")
     return output
+
+
+def adapter_to_gguf(files: Mapping[str, Path], scratch: Path, base: Header, report: Report) -> Path:
+    """The same of a LoRA adapter as PEFT writes it, for a model of the family of `base`."""
+    directory, output = _laid_out(files, scratch), scratch / "adapter.gguf"
+    report(Progress("converting adapter"))
+    heads = (str(base.head_count or 0), str(base.head_count_kv or 0))
+    command = python("puna.convert.child", str(directory), str(output), base.architecture, *heads)
+    _run(command, scratch, report, _lines)
+    return output
+
+
+def _laid_out(files: Mapping[str, Path], scratch: Path) -> Path:
+    """A directory with the files where they were published."""
+    directory = scratch / "published"
+    for path, file in files.items():
+        link = directory / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        _link(file.resolve(), link)
+    return directory
 
 
 def _link(file: Path, link: Path) -> None:

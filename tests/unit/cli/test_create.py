@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.create import adapter_file, base_files, read_modelfile
+from puna.cli.create import adapter_files, base_files, read_modelfile
 from puna.errors import InvalidRequest, NotFound, PunaError, Unsupported
 
 
@@ -83,13 +83,22 @@ def test_from_a_directory_as_it_is_published(tmp_path: Path) -> None:
     assert list(base_files(".", tmp_path) or ()) == ["model.safetensors", "config.json", "1_Pooling/config.json"]
 
 
-def test_an_adapter_in_safetensors_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "lora").mkdir()
-    (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"{}")
-    (tmp_path / "lora.gguf").write_bytes(b"GGUF")
+def test_an_adapter_is_a_file_or_what_peft_writes(tmp_path: Path) -> None:
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    with pytest.raises(NotFound, match=r"no adapter_model\.safetensors"):
+        adapter_files("lora", tmp_path)
+    (lora / "adapter_model.bin").write_bytes(b"x")
+    with pytest.raises(Unsupported, match="is a pickle"):
+        adapter_files("lora", tmp_path)
+    (lora / "adapter_model.safetensors").write_bytes(b"{}")
     for text in ("./lora", "lora/adapter_model.safetensors"):
-        with pytest.raises(Unsupported, match="convert_lora_to_gguf.py"):
-            adapter_file(text, tmp_path)
+        with pytest.raises(NotFound, match=r"no adapter_config\.json"):
+            adapter_files(text, tmp_path)
+    (lora / "adapter_config.json").write_bytes(b"{}")
+    for text in ("./lora", "lora/adapter_model.safetensors", str(lora)):
+        assert list(adapter_files(text, tmp_path)) == ["adapter_config.json", "adapter_model.safetensors"]
     with pytest.raises(InvalidRequest, match="is not a file"):
-        adapter_file("none.gguf", tmp_path)
-    assert adapter_file("lora.gguf", tmp_path) == tmp_path / "lora.gguf"
+        adapter_files("none.gguf", tmp_path)
+    (tmp_path / "lora.gguf").write_bytes(b"GGUF")
+    assert adapter_files("lora.gguf", tmp_path) == {"lora.gguf": tmp_path / "lora.gguf"}
