@@ -18,6 +18,7 @@ _ID = Honoured("Its id, kept where the item is listed.")
 _STATUS = Honoured("Kept where the item is listed.")
 _CALLER = Reported("Every call here is the model's own.", harmless=({"type": "direct"},))
 _NAMESPACE = Honoured("The namespace of the tool.")
+_PARSE_ERROR = Honoured("Of an earlier answer: why a call could not be read.")
 _CALL_ID = Honoured("The call's id, which its output answers.")
 
 
@@ -38,9 +39,7 @@ class MessageItem(Shape):
     phase: Annotated[
         Literal["commentary", "final_answer"] | None, Reported("Models here do not tell phases apart.")
     ] = None
-    tool_call_parse_error: Annotated[
-        str | None, Honoured("Of an earlier answer: why a call in it was given as text.")
-    ] = None
+    tool_call_parse_error: Annotated[str | None, _PARSE_ERROR] = None
 
 
 class FunctionCallItem(Shape):
@@ -59,6 +58,7 @@ class FunctionCallItem(Shape):
     parsed_arguments: Annotated[JsonValue, Reported("What a client read out of `arguments`, which counts.")] = None
     caller: Annotated[JsonObject | None, _CALLER] = None
     namespace: Annotated[str | None, _NAMESPACE] = None
+    tool_call_parse_error: Annotated[str | None, _PARSE_ERROR] = None
     async_: Annotated[bool | None, Field(alias="async"), Reported("Calls wait.", harmless=(False,))] = None
 
 
@@ -82,6 +82,7 @@ class CustomCallItem(Shape):
     status: Annotated[ItemStatus | None, _STATUS] = None
     caller: Annotated[JsonObject | None, _CALLER] = None
     namespace: Annotated[str | None, _NAMESPACE] = None
+    tool_call_parse_error: Annotated[str | None, _PARSE_ERROR] = None
     async_: Annotated[bool | None, Field(alias="async"), Reported("Calls wait.", harmless=(False,))] = None
 
 

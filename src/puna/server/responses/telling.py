@@ -290,9 +290,11 @@ class Telling:
         if not self._output and self._item is None and event.reason != "length":
             told = self._message()[1]
         if event.parse_error is not None:
-            item, begun = self._message()
-            item.fields["tool_call_parse_error"] = event.parse_error
-            told += begun
+            # Of a call that was cut, or of one that could not be read and is text.
+            if self._item is None:
+                told += self._message()[1]
+            assert self._item is not None
+            self._item.fields["tool_call_parse_error"] = event.parse_error
         return told + self._close("incomplete" if event.reason == "length" else "completed")
 
     def _settle(self, event: Done) -> None:
