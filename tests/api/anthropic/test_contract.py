@@ -342,6 +342,10 @@ EFFECTS: dict[Row, Effect] = {
         ),
         lambda a: a.json["usage"]["cache_creation_input_tokens"] > 0,
     ),
+    (blocks.FileSource, "file_id"): Effect(
+        asks({"type": "document", "source": {"type": "file", "file_id": "file-1"}}),
+        lambda a: a.status == 404 and "file-1" in a.error["message"],
+    ),
     (blocks.DocumentText, "data"): Effect(
         asks({"type": "document", "source": {"type": "text", "data": "It says so", "media_type": "text/plain"}}),
         shows("It says so"),
@@ -498,7 +502,6 @@ EFFECTLESS: dict[Row, tuple[dict[str, Any], str]] = {
     ),
     (blocks.RedactedThinkingBlock, "data"): (REDACTED, "messages[1].content[0].data"),
 }
-FILE = {"type": "file", "file_id": "file_1"}
 DOCUMENT = {"type": "text", "data": "x", "media_type": "text/plain"}
 REFUSED: dict[Row, tuple[dict[str, Any], str]] = {
     **{(body, "mcp_servers"): ({"mcp_servers": [{"url": "http://x"}]}, "mcp_servers") for body in ANSWERED},
@@ -506,10 +509,6 @@ REFUSED: dict[Row, tuple[dict[str, Any], str]] = {
     (tools.CallersTool, "allowed_callers"): (
         {"tools": [TOOL | {"allowed_callers": ["code_execution_20250825"]}]},
         "tools[0].allowed_callers",
-    ),
-    (blocks.FileSource, "file_id"): (
-        asks({"type": "image", "source": FILE}),
-        "messages[0].content[1].source.file_id",
     ),
     (blocks.DocumentUrl, "url"): (
         asks({"type": "document", "source": {"type": "url", "url": "https://x.example/a.pdf"}}),

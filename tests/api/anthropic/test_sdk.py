@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -9,7 +10,10 @@ import anthropic
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import Message, ModelInfo, RawMessageStreamEvent
+from openai import OpenAI
 from pydantic import BaseModel, TypeAdapter
+
+from .test_contract import png
 
 USER: Any = {"role": "user", "content": "Hi"}
 TOOL: Any = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -20,7 +24,7 @@ def strictly(shape: Any, value: Any) -> None:
     TypeAdapter(shape).validate_python(value)
 
 
-def ask(client: Anthropic, text: str, model: str = "tiny", **more: Any) -> Message:
+def ask(client: Anthropic, text: Any, model: str = "tiny", **more: Any) -> Message:
     return client.messages.create(
         model=model, max_tokens=more.pop("max_tokens", 500), messages=[{"role": "user", "content": text}], **more
     )
@@ -196,3 +200,18 @@ def test_a_stream_that_fails_on_its_way(client: Anthropic) -> None:
     ):
         stream.until_done()
     assert json.loads(json.dumps(failed.value.body))["error"]["type"] == "api_error"
+
+
+def test_files_by_their_ids(client: Anthropic, openai: OpenAI) -> None:
+    text = openai.files.create(file=("notes.txt", b"The sky is green."), purpose="user_data")
+    image = openai.files.create(file=("a.png", base64.b64decode(png())), purpose="vision")
+    turn: Any = [
+        {"type": "text", "text": "PROMPT"},
+        {"type": "document", "title": "My notes", "source": {"type": "file", "file_id": text.id}},
+        {"type": "image", "source": {"type": "file", "file_id": image.id}},
+    ]
+    shown = ask(client, turn, "vision").content[0].to_dict()["text"]
+    assert "PROMPT\nMy notes:\nThe sky is green." in str(shown)
+    assert "<__media__>" in str(shown)
+    with pytest.raises(anthropic.BadRequestError, match="none of png, jpeg and webp"):
+        ask(client, [{"type": "image", "source": {"type": "file", "file_id": text.id}}], "vision")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest, Unsupported
 from puna.server.contract.shapes import UNION, Honoured, JsonObject, JsonValue, Refused, Reported, Shape
 from puna.server.documents import document_text
+from puna.server.kept_files import KeptText
 from puna.server.media import check_image
 from puna.server.openai.media import decode_base64, is_remote
-from puna.server.openai.parts import Images
 from puna.types import ImagePart, Part, TextPart, ToolCall
 
 HOSTED_BLOCKS = frozenset(
@@ -98,7 +98,7 @@ class ImageAtUrl(Shape):
 
 class FileSource(Shape):
     type: Literal["file"]
-    file_id: Annotated[str, Refused("Send its content: files of this dialect are not stored here.")]
+    file_id: Annotated[str, Honoured("A file of `/v1/files`: an image, or one whose text is read.")]
 
 
 class ImageBlock(CachedBlock):
@@ -261,6 +261,14 @@ AssistantBlocks: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """What blocks speak of and others hold. `images`: by URL, and by the ids of files; `texts`: by ids of files."""
+
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    texts: Mapping[str, KeptText] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class FromBlock:
     """A part of a house message, and the path of the block it came from."""
 
@@ -272,44 +280,48 @@ Readable: TypeAlias = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
 """Blocks that become text and images."""
 
 
-def readable_parts(block: Readable, path: str, images: Images) -> list[FromBlock]:
+def readable_parts(block: Readable, path: str, fetched: Fetched) -> list[FromBlock]:
     match block:
         case TextBlock():
             return [FromBlock(TextPart(block.text), path)]
         case ImageBlock():
-            return [FromBlock(ImagePart(_image(block, f"{path}.source", images)), path)]
+            return [FromBlock(ImagePart(_image(block, f"{path}.source", fetched)), path)]
         case SearchResultBlock():
             text = "\n".join(inner.text for inner in block.content)
             return [FromBlock(TextPart(f"{block.title}\n{block.source}\n{text}"), path)]
         case DocumentBlock():
-            head = "\n".join(text for text in (block.title, block.context) if text)
-            return [*([FromBlock(TextPart(head), path)] if head else []), *_document(block, f"{path}.source", images)]
+            title = None if isinstance(block.source, FileSource) else block.title
+            head = "\n".join(text for text in (title, block.context) if text)
+            return [*([FromBlock(TextPart(head), path)] if head else []), *_document(block, f"{path}.source", fetched)]
 
 
-def _image(block: ImageBlock, path: str, images: Images) -> bytes:
+def _image(block: ImageBlock, path: str, fetched: Fetched) -> bytes:
     source = block.source
+    if isinstance(source, FileSource):
+        return check_image(fetched.images[source.file_id], f"{path}.file_id")
     if isinstance(source, ImageAtUrl):
-        if source.url in images:
-            return images[source.url]
+        if source.url in fetched.images:
+            return fetched.images[source.url]
         raise InvalidRequest(
             f"Invalid '{path}.url': expected an http(s) URL.", param=f"{path}.url", code="invalid_image_url"
         )
-    data = cast("ImageBase64", source).data
-    return check_image(decode_base64(data, f"{path}.data"), f"{path}.data")
+    return check_image(decode_base64(source.data, f"{path}.data"), f"{path}.data")
 
 
-def _document(block: DocumentBlock, path: str, images: Images) -> Iterator[FromBlock]:
+def _document(block: DocumentBlock, path: str, fetched: Fetched) -> Iterator[FromBlock]:
     match block.source:
         case DocumentText(data=text):
             yield FromBlock(TextPart(text), path)
         case DocumentBase64(data=data):
             param = f"{path}.data"
             yield FromBlock(TextPart(document_text(decode_base64(data, param), "application/pdf", param)), path)
+        case FileSource(file_id=id_):
+            yield FromBlock(TextPart(fetched.texts[id_].named(block.title)), path)
         case DocumentContent(content=str(text)):
             yield FromBlock(TextPart(text), path)
         case DocumentContent(content=list(blocks)):
             for at, inner in enumerate(blocks):
-                yield from readable_parts(inner, f"{path}.content[{at}]", images)
+                yield from readable_parts(inner, f"{path}.content[{at}]", fetched)
 
 
 def refuse_hosted(block: AnthropicBlock, path: str) -> Unsupported:
@@ -323,19 +335,23 @@ def call_of(block: ToolUseBlock) -> ToolCall:
     return ToolCall(block.id, block.name, json.dumps(block.input, ensure_ascii=False))
 
 
-def images_in(blocks: list[UserBlock] | list[ResultBlock], path: str) -> Iterator[tuple[str, ImageBlock]]:
-    """Every image, and where it is."""
+def held_elsewhere(
+    blocks: list[UserBlock] | list[ResultBlock], path: str
+) -> Iterator[tuple[str, ImageBlock | DocumentBlock]]:
+    """Every image and document, and where it is."""
     for at, block in enumerate(blocks):
         here = f"{path}[{at}]"
         match block:
             case ImageBlock():
+                yield here, block
+            case DocumentBlock(source=FileSource()):
                 yield here, block
             case DocumentBlock(source=DocumentContent(content=list(inner))):
                 for place, one in enumerate(inner):
                     if isinstance(one, ImageBlock):
                         yield f"{here}.source.content[{place}]", one
             case ToolResultBlock(content=list(inner)):
-                yield from images_in(inner, f"{here}.content")
+                yield from held_elsewhere(inner, f"{here}.content")
 
 
 def takes_long(block: UserBlock) -> bool:
@@ -345,5 +361,9 @@ def takes_long(block: UserBlock) -> bool:
     return isinstance(block, ImageBlock | DocumentBlock)
 
 
-def remote_url(block: ImageBlock) -> str | None:
+def remote_url(block: ImageBlock | DocumentBlock) -> str | None:
     return block.source.url if isinstance(block.source, ImageAtUrl) and is_remote(block.source.url) else None
+
+
+def file_id(block: ImageBlock | DocumentBlock) -> str | None:
+    return block.source.file_id if isinstance(block.source, FileSource) else None

@@ -1,11 +1,11 @@
-"""Checked bodies to the house's requests. Pure: what must be fetched was fetched before (`messages.remote_images`)."""
+"""Checked bodies to the house's requests. Pure: what must be fetched was fetched before (`messages.elsewhere`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from puna.server.anthropic.blocks import CacheControl
+from puna.server.anthropic.blocks import CacheControl, Fetched
 from puna.server.anthropic.bodies import Conversing, MessagesBody
 from puna.server.anthropic.messages import goes_on, to_turns
 from puna.server.anthropic.thinking import to_output, to_thought
@@ -15,7 +15,6 @@ from puna.server.contract.names import FieldNames
 from puna.server.contract.options import read_keep_alive
 from puna.server.contract.shapes import Shape
 from puna.server.openai.options import load_options
-from puna.server.openai.parts import Images
 from puna.types import ChatRequest, Options
 
 _NAMES = {
@@ -50,7 +49,7 @@ class Style:
         )
 
 
-def to_chat(body: MessagesBody, images: Images) -> Converted[ChatRequest]:
+def to_chat(body: MessagesBody, fetched: Fetched) -> Converted[ChatRequest]:
     said = Options(
         num_predict=body.max_tokens,
         stop=None if body.stop_sequences is None else tuple(body.stop_sequences),
@@ -58,17 +57,17 @@ def to_chat(body: MessagesBody, images: Images) -> Converted[ChatRequest]:
         top_p=body.top_p,
         top_k=body.top_k,
     )
-    return _converted(body, images, said, body.max_tokens)
+    return _converted(body, fetched, said, body.max_tokens)
 
 
-def to_counted_chat(body: Conversing, images: Images) -> Converted[ChatRequest]:
+def to_counted_chat(body: Conversing, fetched: Fetched) -> Converted[ChatRequest]:
     """A chat that is counted, not answered."""
-    return _converted(body, images, Options(), None)
+    return _converted(body, fetched, Options(), None)
 
 
-def _converted(body: Conversing, images: Images, said: Options, max_tokens: int | None) -> Converted[ChatRequest]:
+def _converted(body: Conversing, fetched: Fetched, said: Options, max_tokens: int | None) -> Converted[ChatRequest]:
     base = load_options(body)
-    turns = to_turns(body.system, body.messages, images)
+    turns = to_turns(body.system, body.messages, fetched)
     tools = to_tools(body)
     output, output_names = to_output(body)
     thought = to_thought(body, max_tokens)

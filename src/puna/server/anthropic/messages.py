@@ -12,7 +12,9 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.server.anthropic.blocks import (
     AnthropicBlock,
     AssistantBlocks,
+    Fetched,
     FromBlock,
+    ImageBlock,
     RedactedThinkingBlock,
     SystemBlocks,
     TextBlock,
@@ -22,7 +24,8 @@ from puna.server.anthropic.blocks import (
     UserBlock,
     UserBlocks,
     call_of,
-    images_in,
+    file_id,
+    held_elsewhere,
     readable_parts,
     refuse_hosted,
     remote_url,
@@ -30,7 +33,6 @@ from puna.server.anthropic.blocks import (
 )
 from puna.server.contract.shapes import Honoured, Shape
 from puna.server.media import check_together
-from puna.server.openai.parts import Images
 from puna.types import ImagePart, Message, TextPart
 
 
@@ -57,15 +59,27 @@ ConversationTurn: TypeAlias = Annotated[UserTurn | AssistantTurn | SystemTurn, F
 # -------------------------------------------------------------------------------------------------- what they become
 
 
-def remote_images(conversation: Sequence[ConversationTurn]) -> list[tuple[str, str]]:
-    """Paths and URLs of images that must be fetched."""
-    return [
-        (f"{path}.source.url", url)
-        for index, message in enumerate(conversation)
-        if isinstance(message, UserTurn) and isinstance(message.content, list)
-        for path, image in images_in(message.content, f"messages[{index}].content")
-        if (url := remote_url(image)) is not None
-    ]
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Paths of blocks, and the URL of an image, or the id of a file that is an image or a text."""
+
+    images: list[tuple[str, str]] = field(default_factory=list)
+    image_files: list[tuple[str, str]] = field(default_factory=list)
+    text_files: list[tuple[str, str]] = field(default_factory=list)
+
+
+def elsewhere(conversation: Sequence[ConversationTurn]) -> Elsewhere:
+    """What must be fetched before the conversation is converted."""
+    found = Elsewhere()
+    for index, message in enumerate(conversation):
+        if isinstance(message, UserTurn) and isinstance(message.content, list):
+            for path, block in held_elsewhere(message.content, f"messages[{index}].content"):
+                if (url := remote_url(block)) is not None:
+                    found.images.append((f"{path}.source.url", url))
+                elif (id_ := file_id(block)) is not None:
+                    files = found.image_files if isinstance(block, ImageBlock) else found.text_files
+                    files.append((f"{path}.source.file_id", id_))
+    return found
 
 
 def has_media(conversation: Sequence[ConversationTurn]) -> bool:
@@ -86,7 +100,7 @@ class HouseTurns:
     names: dict[str, str]
 
 
-def to_turns(system: SystemBlocks | None, conversation: Sequence[ConversationTurn], images: Images) -> HouseTurns:
+def to_turns(system: SystemBlocks | None, conversation: Sequence[ConversationTurn], fetched: Fetched) -> HouseTurns:
     """The conversation as the house has it: turns of one role are one message, results of calls are their own."""
     turns = _Turns()
     if system is not None:
@@ -104,7 +118,7 @@ def to_turns(system: SystemBlocks | None, conversation: Sequence[ConversationTur
             case UserTurn(content=str(text)):
                 turns.add(Message("user"), path, [FromBlock(TextPart(text), f"{path}.content")])
             case UserTurn(content=list(blocks)):
-                _add_user(turns, blocks, path, images, calls)
+                _add_user(turns, blocks, path, fetched, calls)
     check_together(turns.messages, "messages")
     return HouseTurns(tuple(turns.messages), turns.names)
 
@@ -161,26 +175,26 @@ def _assistant(content: AssistantBlocks, path: str) -> tuple[Message, list[FromB
     return Message("assistant", thinking="\n".join(thoughts) or None, tool_calls=tuple(calls)), parts
 
 
-def _add_user(turns: _Turns, blocks: list[UserBlock], path: str, images: Images, calls: dict[str, str]) -> None:
+def _add_user(turns: _Turns, blocks: list[UserBlock], path: str, fetched: Fetched, calls: dict[str, str]) -> None:
     """Results of calls come first, as templates want them; what is seen in them, and the rest, follows."""
     rest: list[FromBlock] = []
     for at, block in enumerate(blocks):
         here = f"{path}.content[{at}]"
         match block:
             case ToolResultBlock():
-                result, text, seen = _result(block, here, images, calls)
+                result, text, seen = _result(block, here, fetched, calls)
                 turns.add(result, here, [FromBlock(TextPart(text), f"{here}.content")])
                 rest += seen
             case AnthropicBlock():
                 raise refuse_hosted(block, here)
             case _:
-                rest += readable_parts(block, here, images)
+                rest += readable_parts(block, here, fetched)
     if rest or not any(isinstance(block, ToolResultBlock) for block in blocks):
         turns.add(Message("user"), path, rest)
 
 
 def _result(
-    block: ToolResultBlock, path: str, images: Images, calls: dict[str, str]
+    block: ToolResultBlock, path: str, fetched: Fetched, calls: dict[str, str]
 ) -> tuple[Message, str, list[FromBlock]]:
     """A call's result, to be filled with its text; its text; its images."""
     name = calls.get(block.tool_use_id)
@@ -189,7 +203,7 @@ def _result(
             f"Invalid '{path}.tool_use_id': no earlier message has a tool_use block '{block.tool_use_id[:100]}'.",
             param=f"{path}.tool_use_id",
         )
-    parts = list(_result_parts(block, f"{path}.content", images))
+    parts = list(_result_parts(block, f"{path}.content", fetched))
     seen = [part for part in parts if isinstance(part.part, ImagePart)]
     text = "\n".join(part.part.text for part in parts if isinstance(part.part, TextPart))
     if seen and not text:
@@ -199,14 +213,14 @@ def _result(
     return Message("tool", name=name, tool_call_id=block.tool_use_id), text, seen
 
 
-def _result_parts(block: ToolResultBlock, path: str, images: Images) -> Iterator[FromBlock]:
+def _result_parts(block: ToolResultBlock, path: str, fetched: Fetched) -> Iterator[FromBlock]:
     if isinstance(block.content, str):
         yield FromBlock(TextPart(block.content), path)
         return
     for at, inner in enumerate(block.content or []):
         if isinstance(inner, AnthropicBlock):
             raise refuse_hosted(inner, f"{path}[{at}]")
-        yield from readable_parts(inner, f"{path}[{at}]", images)
+        yield from readable_parts(inner, f"{path}[{at}]", fetched)
 
 
 def goes_on(conversation: Sequence[ConversationTurn]) -> bool:

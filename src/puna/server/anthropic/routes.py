@@ -15,8 +15,9 @@ from puna.model.listed import Listed
 from puna.model.reference import Reference
 from puna.server.anthropic import answer, convert, models
 from puna.server.anthropic.batches import MessageBatches
+from puna.server.anthropic.blocks import Fetched
 from puna.server.anthropic.bodies import CountBody, MessagesBody
-from puna.server.anthropic.messages import ConversationTurn, has_media, remote_images
+from puna.server.anthropic.messages import ConversationTurn, elsewhere, has_media
 from puna.server.anthropic.paging import read_page
 from puna.server.anthropic.wording import WORDING
 from puna.server.batch.work import BatchWork
@@ -24,7 +25,10 @@ from puna.server.body import JsonReply, beside
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.errors import speaks_anthropic
+from puna.server.kept_files import file_bytes, file_text
+from puna.server.media import MAX_IMAGE
 from puna.server.openai.remote import remote_media
+from puna.server.owner import owner_of
 from puna.server.routing import dialect_route
 from puna.server.services import Services
 from puna.server.streaming import EventStream, unless_gone
@@ -66,9 +70,9 @@ class _Api:
 
     async def messages(self, request: Request) -> Response | EventStream:
         body, report = await self._read(request, MessagesBody)
-        images = await self._fetch_images(request, body.model, body.messages)
+        fetched = await self._fetch(request, body.model, body.messages)
         slow = await beside(request, lambda: has_media(body.messages))
-        wanted = report.take(await beside(request, lambda: convert.to_chat(body, images), slow=slow))
+        wanted = report.take(await beside(request, lambda: convert.to_chat(body, fetched), slow=slow))
         style = await beside(request, lambda: convert.Style.of(body))
         arriving = self._services.thoughts.chat(self._inference, request, wanted)
         if body.stream:
@@ -77,9 +81,9 @@ class _Api:
 
     async def count(self, request: Request) -> Response:
         body, report = await self._read(request, CountBody)
-        images = await self._fetch_images(request, body.model, body.messages)
+        fetched = await self._fetch(request, body.model, body.messages)
         slow = await beside(request, lambda: has_media(body.messages))
-        wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, images), slow=slow))
+        wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, fetched), slow=slow))
         with report.naming():
             tokens = await unless_gone(request.receive, self._inference.count(wanted))
         return JsonReply({"input_tokens": tokens})
@@ -101,7 +105,12 @@ class _Api:
     async def _read(self, request: Request, shape: type[ShapeType]) -> tuple[ShapeType, Report]:
         return await read_request(request, shape, WORDING, strict=self._settings.strict)
 
-    async def _fetch_images(
-        self, request: Request, model: str, conversation: Sequence[ConversationTurn]
-    ) -> dict[str, bytes]:
-        return await remote_media(self._services, model, await beside(request, lambda: remote_images(conversation)))
+    async def _fetch(self, request: Request, model: str, conversation: Sequence[ConversationTurn]) -> Fetched:
+        """What the conversation speaks of and others hold."""
+        wanted = await beside(request, lambda: elsewhere(conversation))
+        images = await remote_media(self._services, model, wanted.images)
+        state, owner = self._services.state, owner_of(request)
+        for path, id_ in wanted.image_files:
+            _, images[id_] = await file_bytes(state, owner, id_, path, most=MAX_IMAGE)
+        texts = {id_: await file_text(state, owner, id_, path) for path, id_ in wanted.text_files}
+        return Fetched(images, texts)
