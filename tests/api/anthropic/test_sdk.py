@@ -154,8 +154,8 @@ def test_models_are_paged_both_ways(client: Anthropic, openai: OpenAI) -> None:
     assert (first.has_more, first.first_id, first.last_id) == (True, ids[0], ids[1])
     before = client.models.list(limit=2, before_id=ids[3])
     assert [model.id for model in before.data] == ids[1:3]
-    after = client.models.list(limit=2, after_id=ids[3])
-    assert ([model.id for model in after.data], after.has_more) == (ids[4:], False)
+    after = client.models.list(limit=2, after_id=ids[-3])
+    assert ([model.id for model in after.data], after.has_more) == (ids[-2:], False)
     for model in first.data:
         strictly(ModelInfo, model.to_dict(mode="json"))
     assert client.models.retrieve("tiny").max_input_tokens == 4096
