@@ -261,7 +261,7 @@ AssistantBlocks: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class HeldElsewhere:
     """What blocks speak of and others hold. `images`: by URL, and by the ids of files; `texts`: by ids of files."""
 
     images: Mapping[str, bytes] = field(default_factory=dict)
@@ -280,7 +280,7 @@ Readable: TypeAlias = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock
 """Blocks that become text and images."""
 
 
-def readable_parts(block: Readable, path: str, fetched: Fetched) -> list[FromBlock]:
+def readable_parts(block: Readable, path: str, fetched: HeldElsewhere) -> list[FromBlock]:
     match block:
         case TextBlock():
             return [FromBlock(TextPart(block.text), path)]
@@ -295,7 +295,7 @@ def readable_parts(block: Readable, path: str, fetched: Fetched) -> list[FromBlo
             return [*([FromBlock(TextPart(head), path)] if head else []), *_document(block, f"{path}.source", fetched)]
 
 
-def _image(block: ImageBlock, path: str, fetched: Fetched) -> bytes:
+def _image(block: ImageBlock, path: str, fetched: HeldElsewhere) -> bytes:
     source = block.source
     if isinstance(source, FileSource):
         return check_image(fetched.images[source.file_id], f"{path}.file_id")
@@ -308,7 +308,7 @@ def _image(block: ImageBlock, path: str, fetched: Fetched) -> bytes:
     return check_image(decode_base64(source.data, f"{path}.data"), f"{path}.data")
 
 
-def _document(block: DocumentBlock, path: str, fetched: Fetched) -> Iterator[FromBlock]:
+def _document(block: DocumentBlock, path: str, fetched: HeldElsewhere) -> Iterator[FromBlock]:
     match block.source:
         case DocumentText(data=text):
             yield FromBlock(TextPart(text), path)

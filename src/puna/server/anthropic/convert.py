@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from puna.server.anthropic.blocks import CacheControl, Fetched
+from puna.server.anthropic.blocks import CacheControl, HeldElsewhere
 from puna.server.anthropic.bodies import Conversing, MessagesBody
 from puna.server.anthropic.messages import goes_on, to_turns
 from puna.server.anthropic.thinking import to_output, to_thought
@@ -49,7 +49,7 @@ class Style:
         )
 
 
-def to_chat(body: MessagesBody, fetched: Fetched) -> Converted[ChatRequest]:
+def to_chat(body: MessagesBody, fetched: HeldElsewhere) -> Converted[ChatRequest]:
     said = Options(
         num_predict=body.max_tokens,
         stop=None if body.stop_sequences is None else tuple(body.stop_sequences),
@@ -60,12 +60,14 @@ def to_chat(body: MessagesBody, fetched: Fetched) -> Converted[ChatRequest]:
     return _converted(body, fetched, said, body.max_tokens)
 
 
-def to_counted_chat(body: Conversing, fetched: Fetched) -> Converted[ChatRequest]:
+def to_counted_chat(body: Conversing, fetched: HeldElsewhere) -> Converted[ChatRequest]:
     """A chat that is counted, not answered."""
     return _converted(body, fetched, Options(), None)
 
 
-def _converted(body: Conversing, fetched: Fetched, said: Options, max_tokens: int | None) -> Converted[ChatRequest]:
+def _converted(
+    body: Conversing, fetched: HeldElsewhere, said: Options, max_tokens: int | None
+) -> Converted[ChatRequest]:
     base = load_options(body)
     turns = to_turns(body.system, body.messages, fetched)
     tools = to_tools(body)

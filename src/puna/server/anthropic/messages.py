@@ -12,8 +12,8 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.server.anthropic.blocks import (
     AnthropicBlock,
     AssistantBlocks,
-    Fetched,
     FromBlock,
+    HeldElsewhere,
     ImageBlock,
     RedactedThinkingBlock,
     SystemBlocks,
@@ -100,7 +100,9 @@ class HouseTurns:
     names: dict[str, str]
 
 
-def to_turns(system: SystemBlocks | None, conversation: Sequence[ConversationTurn], fetched: Fetched) -> HouseTurns:
+def to_turns(
+    system: SystemBlocks | None, conversation: Sequence[ConversationTurn], fetched: HeldElsewhere
+) -> HouseTurns:
     """The conversation as the house has it: turns of one role are one message, results of calls are their own."""
     turns = _Turns()
     if system is not None:
@@ -175,7 +177,7 @@ def _assistant(content: AssistantBlocks, path: str) -> tuple[Message, list[FromB
     return Message("assistant", thinking="\n".join(thoughts) or None, tool_calls=tuple(calls)), parts
 
 
-def _add_user(turns: _Turns, blocks: list[UserBlock], path: str, fetched: Fetched, calls: dict[str, str]) -> None:
+def _add_user(turns: _Turns, blocks: list[UserBlock], path: str, fetched: HeldElsewhere, calls: dict[str, str]) -> None:
     """Results of calls come first, as templates want them; what is seen in them, and the rest, follows."""
     rest: list[FromBlock] = []
     for at, block in enumerate(blocks):
@@ -194,7 +196,7 @@ def _add_user(turns: _Turns, blocks: list[UserBlock], path: str, fetched: Fetche
 
 
 def _result(
-    block: ToolResultBlock, path: str, fetched: Fetched, calls: dict[str, str]
+    block: ToolResultBlock, path: str, fetched: HeldElsewhere, calls: dict[str, str]
 ) -> tuple[Message, str, list[FromBlock]]:
     """A call's result, to be filled with its text; its text; its images."""
     name = calls.get(block.tool_use_id)
@@ -213,7 +215,7 @@ def _result(
     return Message("tool", name=name, tool_call_id=block.tool_use_id), text, seen
 
 
-def _result_parts(block: ToolResultBlock, path: str, fetched: Fetched) -> Iterator[FromBlock]:
+def _result_parts(block: ToolResultBlock, path: str, fetched: HeldElsewhere) -> Iterator[FromBlock]:
     if isinstance(block.content, str):
         yield FromBlock(TextPart(block.content), path)
         return

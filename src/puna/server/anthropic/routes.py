@@ -15,7 +15,7 @@ from puna.model.listed import Listed
 from puna.model.reference import Reference
 from puna.server.anthropic import answer, convert, models
 from puna.server.anthropic.batches import MessageBatches
-from puna.server.anthropic.blocks import Fetched
+from puna.server.anthropic.blocks import HeldElsewhere
 from puna.server.anthropic.bodies import CountBody, MessagesBody
 from puna.server.anthropic.messages import ConversationTurn, elsewhere, has_media
 from puna.server.anthropic.paging import read_page
@@ -105,7 +105,7 @@ class _Api:
     async def _read(self, request: Request, shape: type[ShapeType]) -> tuple[ShapeType, Report]:
         return await read_request(request, shape, WORDING, strict=self._settings.strict)
 
-    async def _fetch(self, request: Request, model: str, conversation: Sequence[ConversationTurn]) -> Fetched:
+    async def _fetch(self, request: Request, model: str, conversation: Sequence[ConversationTurn]) -> HeldElsewhere:
         """What the conversation speaks of and others hold."""
         wanted = await beside(request, lambda: elsewhere(conversation))
         images = await remote_media(self._services, model, wanted.images)
@@ -113,4 +113,4 @@ class _Api:
         for path, id_ in wanted.image_files:
             _, images[id_] = await file_bytes(state, owner, id_, path, most=MAX_IMAGE)
         texts = {id_: await file_text(state, owner, id_, path) for path, id_ in wanted.text_files}
-        return Fetched(images, texts)
+        return HeldElsewhere(images, texts)
