@@ -29,6 +29,7 @@ from puna.settings import Settings
 
 from .models import Recipe, write_model
 from .running import answer, files, started
+from .test_families import RECIPES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -116,6 +117,19 @@ async def test_what_may_follow_is_weighed_as_it_would_be_scored(runner: Runner) 
     scored = [(await runner.score([*PROMPT, token], top=0))[-1][0] for token in (5, 70, 33)]
     assert weights.logprobs == tuple(scored)
     assert (await runner.weigh(PROMPT, (5,))).cached == len(PROMPT) - 1
+
+
+@pytest.mark.parametrize("name", ["lfm2", "qwen35"])
+async def test_models_with_states_weigh_the_same_again_and_in_another_order(name: str, tmp_path: Path) -> None:
+    """What they look back at beside the cache's blocks goes where the text goes: on, or back to a beginning."""
+    write_model(tmp_path / "model.gguf", RECIPES[name])
+    texts = [PROMPT, (*PROMPT, 5), (*PROMPT, 5, 70), (*PROMPT, 33), PROMPT[:30]]
+    async with started(tmp_path / "model.gguf", tmp_path / "store", slots=4) as states:
+        first = [(await states.weigh(text, (5, 70))).logprobs for text in texts]
+        again = [(await states.weigh(text, (5, 70))).logprobs for text in reversed(texts)]
+        scored = [(await states.score([*text, 70], top=0))[-1][0] for text in texts]
+    assert first == list(reversed(again))
+    assert [weights[1] for weights in first] == scored
 
 
 async def test_who_goes_away_is_gone_within_a_step(model: Path, tmp_path: Path) -> None:
