@@ -237,6 +237,16 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LineAnswer:
+    """What a route answered, an error too. `retry_after`: seconds, where asking again is worth while."""
+
+    status: int
+    request_id: str
+    retry_after: float | None
+    body: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
     """The vector of one text. `truncated`: the text was cut to what fits."""
 
@@ -532,6 +542,27 @@ class Client:
         vector = tuple(float(value) for value in vectors[0] if isinstance(value, int | float))
         return Embedding(vector, truncated=bool(answer.get("truncated")))
 
+    async def ask_line(self, path: str, body: JsonObject) -> LineAnswer:
+        """POST to a route of OpenAI's dialect, behind interactive requests. An error is an answer, too."""
+        headers = {"x-puna-background": "true"}
+        async with self._asked("POST", path, body, headers=headers) as response:
+            if response.status == 401:
+                raise KeyRefused(self.url, sent="authorization" in self._headers)
+            try:
+                answer = json.loads(await response.read())
+            except Broken as error:
+                raise ConnectionLost(self.url, _reason(error)) from error
+            except ValueError as error:
+                raise self._odd(path) from error
+        wait = response.headers.get("retry-after", "1")
+        again = response.headers.get("x-should-retry") == "true"
+        return LineAnswer(
+            response.status,
+            response.headers.get("x-request-id", ""),
+            (float(wait) if wait.isdigit() else 1.0) if again else None,
+            answer,
+        )
+
     # ---------------------------------------------------------------------------------------------------- plumbing
 
     @asynccontextmanager
@@ -544,6 +575,25 @@ class Client:
         data: Body | None = None,
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[Response]:
+        """The answer, which is no refusal."""
+        async with self._asked(method, path, body, data=data, headers=headers) as response:
+            if response.status == 401:
+                raise KeyRefused(self.url, sent="authorization" in self._headers)
+            if response.status >= 300:
+                raise ServerRefused(response.status, await self._refusal(response))
+            yield response
+
+    @asynccontextmanager
+    async def _asked(
+        self,
+        method: str,
+        path: str,
+        body: JsonObject | None = None,
+        *,
+        data: Body | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AsyncIterator[Response]:
+        """The answer, whatever it is."""
         await self.identify()
         sent = dict(self._headers)
         if body is not None:
@@ -557,10 +607,6 @@ class Client:
                 raise ServerUnreachable(self.url, _reason(error), local=self.local) from error
             except Broken as error:
                 raise ConnectionLost(self.url, _reason(error)) from error
-            if response.status == 401:
-                raise KeyRefused(self.url, sent="authorization" in self._headers)
-            if response.status >= 300:
-                raise ServerRefused(response.status, await self._refusal(response))
             yield response
 
     async def _refusal(self, response: Response) -> str:

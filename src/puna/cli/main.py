@@ -392,6 +392,26 @@ def verify(model: str, *, every: bool, repair: bool) -> None:
     _call(lambda: work(model, every=every, repair=repair))
 
 
+@puna.command("batch")
+@click.argument("action", metavar="run", type=click.Choice(["run"]))
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("-o", "--output", metavar="FILE", required=True, type=click.Path(path_type=Path), help="The answers.")
+@click.option(
+    "--parallel", metavar="N", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at once."
+)
+@addressed
+def batch(action: str, source: Path, output: Path, parallel: int) -> None:
+    """Answer a file of requests, with a server or without one.
+
+    The lines are those of OpenAI's batches: an object with custom_id, url (such as /v1/chat/completions) and body. A
+    running server answers them behind its interactive requests. What is answered is written at once, in any order:
+    the same command goes on where it stood. Ends with status 1 when a line fails; the output says why.
+    """
+    from puna.cli.batch import run as work
+
+    _call(lambda: work(source, output, parallel))
+
+
 @puna.command("stop")
 @click.argument("model", metavar="MODEL", shell_complete=_completed_by("loaded_models"))
 @addressed

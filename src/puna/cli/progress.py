@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -125,3 +126,29 @@ def waiting(text: str, console: Console) -> Iterator[None]:
         return
     with console.status(text):
         yield
+
+
+@contextmanager
+def counting(console: Console, what: str, total: int, done: int) -> Iterator[Callable[[], None]]:
+    """Gives what is to be called for each of `total` that is done. A bar on a terminal; elsewhere a line each tenth."""
+    if not console.is_terminal:
+        tenths = done * 10 // total
+
+        def tell() -> None:
+            nonlocal done, tenths
+            done += 1
+            if done * 10 // total > tenths:
+                tenths = done * 10 // total
+                console.print(f"{what}: {done} of {total}", markup=False)
+
+        yield tell
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=None),
+        TimeRemainingColumn(compact=True),
+    )
+    with RichProgress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda: bar.advance(task)

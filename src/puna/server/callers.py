@@ -3,12 +3,15 @@
 `x-puna-deadline` of a request holds for whatever it asks: a duration (`30s`, `1m30s`) or seconds, from the arrival of
 its head to the end of its answer. What has not begun by then never does; what has is cut, with an error that its client
 can read, as at the server's end.
+
+With `x-puna-background: true` it is answered behind interactive requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import inf
 
 from starlette.datastructures import Headers
@@ -16,8 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.errors import DeadlineExceeded
 from puna.inference.caller import Caller, calls
+from puna.scheduler.behind import in_background
 from puna.scheduler.place import Waiter
-from puna.server.contract.reading import read_deadline
+from puna.server.contract.reading import read_background, read_deadline
 from puna.server.ending import interrupt
 
 
@@ -35,14 +39,16 @@ class Callers:
         state = scope["state"]
         request: str = state["request_id"]
         state["standing"] = lambda: _told(self._waiter(request))
-        seconds = read_deadline(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        seconds, background = read_deadline(headers), read_background(headers)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         deadline = inf if seconds is None else loop.time() + seconds
         calls(Caller(request, deadline))
         timer = None if deadline == inf else loop.call_at(deadline, interrupt, state, task, DeadlineExceeded())
         try:
-            await self._app(scope, receive, send)
+            with in_background(gives_way=False) if background else nullcontext():
+                await self._app(scope, receive, send)
         finally:
             if timer is not None:
                 timer.cancel()

@@ -26,7 +26,7 @@ async def local_server(settings: Settings) -> AsyncIterator[Settings]:
     with listening(own.address) as listener:
         async with parts(own, found, stand_in_for(found), prune=False) as services:
             ready = asyncio.Event()
-            server = Server(services, on_ready=ready.set)
+            server = Server(services, on_ready=ready.set, works=False)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             reached = replace(own, address=bound(listener, own.address))
             try:

@@ -188,7 +188,8 @@ class Server(uvicorn.Server):
     with a traceback and cuts off.
     """
 
-    def __init__(self, services: Services, *, on_ready: Callable[[], None]) -> None:
+    def __init__(self, services: Services, *, on_ready: Callable[[], None], works: bool = True) -> None:
+        """`works`: batches go on that are kept."""
         settings = services.settings
         limits = Limits(settings.max_connections, settings.read_timeout, settings.write_timeout)
         app = create_app(services)
@@ -208,6 +209,7 @@ class Server(uvicorn.Server):
         )
         self._on_ready = on_ready
         self._work = app.work
+        self._works = works
         self._ending = services.ending
         self._asked_to_stop = asyncio.Event()
         self._asked_to_hurry = asyncio.Event()
@@ -216,7 +218,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         # uvicorn sets them once a second: the first answer must have them too.
         self.server_state.default_headers = self.config.encoded_headers
-        self._work.start()
+        if self._works:
+            self._work.start()
         self._on_ready()
 
     @contextlib.contextmanager

@@ -24,6 +24,9 @@ STRICT = "x-puna-strict"
 DEADLINE = "x-puna-deadline"
 """Request header: how long it may take, a duration or seconds."""
 
+BACKGROUND = "x-puna-background"
+"""Request header, `true`: it is answered behind interactive requests, as the lines of batches are."""
+
 ShapeType = TypeVar("ShapeType", bound=Shape)
 
 
@@ -55,16 +58,25 @@ def check(shape: type[ShapeType], data: JsonObject, wording: Wording, *, strict:
 
 def refuses_unknown(request: Request, setting: bool) -> bool:
     """The request's header wins over the setting."""
-    header = request.headers.get(STRICT)
+    return _read_boolean(request.headers, STRICT, default=setting)
+
+
+def read_background(headers: Mapping[str, str]) -> bool:
+    """Whether a request is background work."""
+    return _read_boolean(headers, BACKGROUND, default=False)
+
+
+def _read_boolean(headers: Mapping[str, str], name: str, *, default: bool) -> bool:
+    header = headers.get(name)
     match header and header.lower():
         case None:
-            return setting
+            return default
         case "true" | "1":
             return True
         case "false" | "0":
             return False
         case _:
-            raise InvalidRequest(f"Invalid header '{STRICT}': expected true or false.", param=STRICT)
+            raise InvalidRequest(f"Invalid header '{name}': expected true or false.", param=name)
 
 
 def read_deadline(headers: Mapping[str, str]) -> float | None:

@@ -34,6 +34,8 @@ from the server's defaults.
 together. What has not begun by then never does, what has is cut, with `deadline_exceeded`: a 504, or an error on a
 stream that has begun. Without one it takes as long as it takes.
 
+`x-puna-background: true` on a request has it answered behind all that have it not, as [batches](files.md) are.
+
 ## Headers of answers
 
 | header | says |
