@@ -45,14 +45,18 @@ def test_a_batch_lives(openai):
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "EMOJI"}], "n": 2}),
         ("/v1/completions", {"prompt": ["Hi", "Ho"], "max_tokens": 3, "echo": True}),
         ("/v1/embeddings", {"model": "embedder", "input": ["a", "b"]}),
+        ("/v1/decisions", {"input": "x", "questions": [{"type": "predicate", "instructions": "Is it?"}]}),
+        ("/v1/rerank", {"model": "ranker", "query": "a cat", "documents": ["a dog", "cat"]}),
+        ("/v1/score", {"model": "ranker", "text_1": "a cat", "text_2": ["a dog", "cat"]}),
     ],
 )
 def test_a_line_gets_what_the_route_gives(server, openai, run, url, body):
     batch = run([line("a", url, **body)], endpoint=url)
     answer = rows(openai, batch.output_file_id)["a"]["response"]
     direct = server.post(url, {"model": "tiny", **body}).json
-    direct.get("usage", {}).pop("prompt_tokens_details", None)  # what is cached
-    answer["body"].get("usage", {}).pop("prompt_tokens_details", None)
+    for cached in ("prompt_tokens_details", "input_tokens_details"):
+        direct.get("usage", {}).pop(cached, None)
+        answer["body"].get("usage", {}).pop(cached, None)
     for changing in ("id", "created"):
         direct.pop(changing, None)
         answer["body"].pop(changing, None)

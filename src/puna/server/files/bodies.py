@@ -11,7 +11,15 @@ from puna.server.contract.shapes import Honoured, Shape
 
 FilePurpose: TypeAlias = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
-BatchEndpoint: TypeAlias = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
+BatchEndpoint: TypeAlias = Literal[
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/decisions",
+    "/v1/rerank",
+    "/v1/score",
+]
 
 _LEAST, _MOST = 3600, 30 * 24 * 3600
 
