@@ -63,6 +63,13 @@ def test_a_line_gets_what_the_route_gives(server, openai, run, url, body):
     assert (answer["status_code"], answer["body"]) == (200, direct)
 
 
+def test_responses_are_kept_as_those_of_the_route(openai, run):
+    batch = run([line("a", "/v1/responses", input="Hi")], endpoint="/v1/responses")
+    answer = rows(openai, batch.output_file_id)["a"]["response"]["body"]
+    assert openai.responses.retrieve(answer["id"]).output_text == "Hello there, friend."
+    assert batch.usage.output_tokens == answer["usage"]["output_tokens"] == 5
+
+
 def test_outputs_that_go(openai, run):
     batch = run([line("a")], output_expires_after={"anchor": "created_at", "seconds": 3600})
     output = openai.files.retrieve(batch.output_file_id)
