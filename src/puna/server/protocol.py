@@ -164,7 +164,8 @@ class _Channel:
             data = b"".join(self._waiting)
             self._waiting.clear()
             self._size = 0
-            self._transport.write(data)
+            if not self._transport.is_closing():  # uvloop raises where others let it pass
+                self._transport.write(data)
 
     def close(self) -> None:
         self.flush()

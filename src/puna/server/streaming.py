@@ -97,6 +97,8 @@ class EventStream:
         self._grace = grace
         self._silence = silence
         self._started = False
+        self._over = False
+        """No frame comes any more: what is left to tell is the end, or a fault, which may be a real 4xx or 5xx."""
         self._last = 0.0
         self._state: dict[str, Any] = {}
 
@@ -138,16 +140,19 @@ class EventStream:
                 await send_body({"type": "http.response.body", "body": frame, "more_body": True})
                 self._last = now()
         except PunaError as error:
+            self._over = True  # before the first await: what was refused must not begin with a comment meanwhile
             if not self._started:
                 raise
             _log.warning("stream failed", error=str(error), code=error.code)
             await self._send_error(send, error)
         except Exception:
+            self._over = True
             if not self._started:
                 raise
             _log.exception("stream failed")
             await self._send_error(send, internal_error(request_id))
         finally:
+            self._over = True
             await self._frames.aclose()
         if not self._started:
             await self._start(send)
@@ -175,10 +180,10 @@ class EventStream:
         now = asyncio.get_running_loop().time
         standing: Callable[[], str] = self._state.get("standing", lambda: "still working")
         await asyncio.sleep(self._grace)
-        if not self._started:
+        if not self._started and not self._over:
             await self._start(send)
             self._last = now() - self._silence
-        while True:
+        while not self._over:
             idle = now() - self._last
             if idle >= self._silence:
                 await send({"type": "http.response.body", "body": comment(standing()), "more_body": True})

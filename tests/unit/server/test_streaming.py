@@ -134,6 +134,37 @@ async def test_silence_before_the_first_frame_begins_the_stream_with_comments():
     assert client.bodies[-2:] == [b"late", b""]
 
 
+async def test_what_is_refused_does_not_begin_with_a_comment_while_it_cleans_up():
+    client, late, clean = Client(), asyncio.Event(), asyncio.Event()
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        await late.wait()
+        raise Overloaded("full")
+        yield b"never"
+
+    class Slow:
+        """Its cleaning takes longer than a stream waits for its first frame."""
+
+        def __init__(self) -> None:
+            self.inner = frames()
+
+        def __aiter__(self) -> AsyncGenerator[bytes, None]:
+            return self.inner
+
+        async def aclose(self) -> None:
+            await asyncio.wait_for(clean.wait(), 20)
+            await self.inner.aclose()
+
+    running = asyncio.ensure_future(client.run(EventStream(Slow(), SSE, grace=0.02, silence=0.01)))
+    late.set()
+    done, _ = await asyncio.wait({running}, timeout=0.1)
+    assert not done
+    clean.set()
+    with pytest.raises(Overloaded):
+        await running
+    assert client.sent == []
+
+
 async def test_a_framing_without_comments_waits_for_its_first_frame():
     client, late = Client(), asyncio.Event()
     running = asyncio.ensure_future(client.run(EventStream(Frames(wait=late)(), NDJSON, grace=0, silence=0.001)))
