@@ -32,6 +32,9 @@ from .conftest import Program, serve
 SECONDS = float(os.environ.get("PUNA_TEST_STORM", "12"))
 LONG = SECONDS >= 60
 CLIENTS, LOOPS = (64, 2) if LONG else (12, 0)
+STRIKES = (4.0, 20.0) if LONG else (1.5, 6.0)
+"""Seconds from one runner that is killed or stopped to the next."""
+
 CANCELLED = 0.4
 STUCK = 180.0
 """Seconds after which a request that has not ended never will."""
@@ -127,7 +130,7 @@ class Storm:
     async def strike(self, program: Program) -> None:
         """Kill or stop a runner now and then."""
         while not self.over.is_set():
-            await self.wait(self.random.uniform(1.5, 6.0))
+            await self.wait(self.random.uniform(*STRIKES))
             runners = program.runners()
             self.seen.update({one.pid: one for one in runners})
             if runners and not self.over.is_set():

@@ -80,7 +80,9 @@ class Metrics(Observer):
             registry=registry,
         )  # fmt: skip
         self._running = Gauge("puna_requests_running", "Requests that have a runner.", ["model"], registry=registry)
-        self._waiting = Gauge("puna_requests_waiting", "Requests in the queue for a runner.", registry=registry)
+        self._waiting = Gauge(
+            "puna_requests_waiting", "Requests that wait for a runner or its slot.", registry=registry
+        )
         self._memory = Gauge(
             "puna_model_memory_bytes", "Of loaded models, as reckoned or told by their engine.", ["model", "engine"],
             registry=registry,
