@@ -597,13 +597,21 @@ def test_values_out_of_bounds_name_the_field(server, shape: type[Shape], field: 
     assert answer.error["type"] == "invalid_request_error"
 
 
+def takes_anything(shape: type[Shape], row: ShapeField) -> bool:
+    """It is refused, whatever is in it."""
+    return isinstance(row.mark, Refused) and "JsonValue" in str(shape.model_fields[row.attribute].annotation)
+
+
 @pytest.mark.parametrize(
     ("shape", "row"),
-    [pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}") for shape in BODIES for row in shape_fields(shape)],
+    [
+        pytest.param(shape, row, id=f"{PATHS[shape]}:{row.name}")
+        for shape in BODIES
+        for row in shape_fields(shape)
+        if not takes_anything(shape, row)
+    ],
 )
 def test_values_of_a_wrong_type_name_the_field(server, shape: type[Shape], row: ShapeField):
-    if row.name in {"audio", "web_search_options", "moderation", "prompt", "context_management", "rank_fields"}:
-        pytest.skip("refused whatever it is")
     wrong: Any = {"stop": 5, "keep_alive": [], "think": 5}.get(row.name, "text")
     if "str" in str(shape.model_fields[row.attribute].annotation):
         wrong = 1.5 if row.name != "keep_alive" else []
