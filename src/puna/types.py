@@ -203,7 +203,8 @@ DEFAULT_OPTIONS = Options(
 
 # ------------------------------------------------------------------------------------------------------- requests
 
-Think: TypeAlias = bool | Literal["minimal", "low", "medium", "high", "max"]
+Level: TypeAlias = Literal["minimal", "low", "medium", "high", "max"]
+Think: TypeAlias = bool | Level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
-from puna.template.facts import TemplateFacts
-from puna.types import JsonValue, Think
+from puna.template.facts import COMMON_LEVELS, TemplateFacts
+from puna.types import JsonValue, Level, Think
 
-_LEVELS = {"minimal": "low", "max": "high"}
-"""Levels that templates do not know, to the nearest that they do."""
+_ORDER: tuple[Level, ...] = get_args(Level)
 
 
 def think_arguments(
@@ -19,11 +19,17 @@ def think_arguments(
         return dict(given), ()
     arguments: dict[str, JsonValue] = {"enable_thinking": think is not False, "thinking": think is not False}
     if isinstance(think, str):
-        arguments["reasoning_effort"] = _LEVELS.get(think, think)
+        arguments["reasoning_effort"] = nearest(think, facts.levels or COMMON_LEVELS)
     return {**arguments, **given}, () if _works(think, facts) else ("think",)
+
+
+def nearest(level: Level, known: Sequence[Level]) -> Level:
+    """Of the levels that a template knows the nearest; of two the weaker."""
+    place = _ORDER.index(level)
+    return min(known, key=lambda one: (abs(_ORDER.index(one) - place), _ORDER.index(one)))
 
 
 def _works(think: Think, facts: TemplateFacts) -> bool:
     if isinstance(think, str):
-        return facts.effort
+        return bool(facts.levels)
     return facts.switch or (think is (facts.thinking is not None))

@@ -35,7 +35,9 @@ class Thoughts:
             async with inference.chat(wanted, watch) as events:
                 yield events
         finally:
-            del self._running[key]
+            # A request over a WebSocket may have begun another answer meanwhile.
+            if self._running.get(key) is watch:
+                del self._running[key]
 
     def routes(self) -> list[Route]:
         return [Route("/v1/requests/{id}/end_thinking", self._end, methods=["POST"])]

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from puna.types import JsonValue, Message, Tool
+from puna.types import JsonValue, Level, Message, Tool
+
+COMMON_LEVELS: tuple[Level, ...] = ("low", "medium", "high")
+"""What models are trained on whose template writes down whatever level it is given."""
 
 PROBED_ID = "abcdef123"
 """The id that templates are tried with: where a syntax has it, any nine letters and digits may stand.
@@ -54,9 +57,9 @@ class TemplateFacts:
     """What a template makes of what it is given.
 
     `user`, `names`, `system`, `tools`, `tool_calls`, `tool_results`: it writes them into the prompt (what a user says,
-    and a speaker's name). `parts`: it wants content as a
-    list of parts. `thinking`: the tags around thinking, if the model thinks; `switch`: `enable_thinking` changes the
-    prompt; `effort`: `reasoning_effort` does. `syntax`: how it writes a tool call, None if that is not to be told.
+    and a speaker's name). `parts`: it wants content as a list of parts. `thinking`: the tags around thinking, if the
+    model thinks; `switch`: `enable_thinking` changes the prompt; `levels`: the values of `reasoning_effort` that it
+    knows, weakest first; none: it has no effect. `syntax`: how it writes a tool call, None if that is not to be told.
     `raw_arguments`: a call's arguments may be text that is no object. `any_id`: so may its id be; else nine letters.
     """
 
@@ -69,7 +72,7 @@ class TemplateFacts:
     parts: bool = False
     thinking: ThinkTags | None = None
     switch: bool = False
-    effort: bool = False
+    levels: tuple[Level, ...] = ()
     syntax: CallSyntax | None = None
     raw_arguments: bool = False
     any_id: bool = True

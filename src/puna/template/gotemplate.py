@@ -14,7 +14,7 @@ from functools import cached_property
 
 from puna.model.goparse import parse
 from puna.model.goscan import check_root, names, shows, thinking_tags
-from puna.template.facts import TemplateFacts, ThinkTags
+from puna.template.facts import COMMON_LEVELS, TemplateFacts, ThinkTags
 from puna.template.goexec import execute
 from puna.template.govalues import JsonList, JsonMap, Struct, Value, Words
 from puna.template.probe import probe, tags_told
@@ -57,7 +57,7 @@ class GoTemplate(TakesMessages):
             tool_results=chat,
             thinking=tags_told(self.source, self._tags),
             switch=bool(self._names & {"Think", "IsThinkSet"}),
-            effort="ThinkLevel" in self._names,
+            levels=COMMON_LEVELS if "ThinkLevel" in self._names else (),
         )
 
     @property

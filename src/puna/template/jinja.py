@@ -18,7 +18,7 @@ import minijinja
 
 from puna.errors import InvalidRequest, ModelFileError, TemplateTooCostly, Unsupported
 from puna.model.bounds import MAX_OUTPUT
-from puna.template.facts import TemplateFacts
+from puna.template.facts import COMMON_LEVELS, TemplateFacts
 from puna.template.probe import probe, tags_told
 from puna.template.shaping import TakesMessages
 from puna.types import JsonObject, JsonValue
@@ -77,7 +77,7 @@ class JinjaTemplate(TakesMessages):
             parts=typed and "is string" not in self.source,
             thinking=tags_told(self.source),
             switch="enable_thinking" in self.source,
-            effort="reasoning_effort" in self.source,
+            levels=COMMON_LEVELS if "reasoning_effort" in self.source else (),
         )
 
     @property

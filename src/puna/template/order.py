@@ -12,13 +12,13 @@ import marshal
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from puna.errors import InvalidRequest, ModelFileError, PunaError, TemplateTooCostly, Unsupported
 from puna.model.bounds import MAX_OUTPUT
 from puna.template.facts import CallSyntax, TemplateFacts, ThinkTags
 from puna.template.languages import TemplateKey
-from puna.types import JsonObject
+from puna.types import JsonObject, Level
 
 Errand: TypeAlias = Literal["open", "read", "check", "render", "insert"]
 
@@ -90,12 +90,15 @@ def read_answer(data: bytes) -> CellAnswer:
 def _opened(told: Any) -> Opened:
     """ValueError, TypeError or KeyError if it has another shape."""
     facts = dict(told["facts"])
-    thinking, syntax = facts.pop("thinking"), facts.pop("syntax")
+    thinking, syntax, levels = facts.pop("thinking"), facts.pop("syntax"), list(facts.pop("levels"))
+    if not set(levels) <= set(get_args(Level)):
+        raise ValueError("a level that is none")
     if not all(isinstance(value, bool) for value in (*facts.values(), told["inserts"])):
         raise ValueError("a fact that is no boolean")
     return Opened(
         TemplateFacts(
             **facts,
+            levels=tuple(levels),
             thinking=None if thinking is None else ThinkTags(str(thinking["open"]), str(thinking["close"])),
             syntax=None
             if syntax is None

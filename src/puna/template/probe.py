@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, get_args
 
 from puna.errors import InvalidRequest, ModelFileError
 from puna.model.capabilities import THINKING_TAGS
-from puna.template.facts import HARMONY, PROBED_ID, CallSyntax, TemplateFacts, ThinkTags
-from puna.types import JsonObject, JsonValue
+from puna.template.facts import COMMON_LEVELS, HARMONY, PROBED_ID, CallSyntax, TemplateFacts, ThinkTags
+from puna.types import JsonObject, JsonValue, Level
 
 KNOWN_TAGS = tuple(ThinkTags(*pair) for pair in THINKING_TAGS)
 
@@ -58,13 +58,29 @@ def probe(template: Renders, *, tags: ThinkTags | None = None) -> TemplateFacts:
         thinking=_tags(template.source, trial, user, parts, tags),
         switch=trial.text([user], None, {"enable_thinking": True})
         != trial.text([user], None, {"enable_thinking": False}),
-        effort=trial.text([user], None, {"reasoning_effort": "high"})
-        != trial.text([user], None, {"reasoning_effort": "low"}),
+        levels=_levels(trial, user),
         raw_arguments="PUNA-RAW" in trial.text([user, _call(arguments="PUNA-RAW")], [_TOOL]),
         any_id=not answered
         or bool(trial.text([user, _call(_LONG_ID), {**_RESULT, "tool_call_id": _LONG_ID}], [_TOOL])),
         syntax=_syntax(trial.text([user, _assistant(parts)]), trial.text([user, _CALL])),
     )
+
+
+_NO_LEVEL = "puna-level"
+
+
+def _levels(trial: _Trial, user: JsonObject) -> tuple[Level, ...]:
+    """The levels that it knows: those it tells from a word that is none, and the common ones it does not refuse."""
+    shown = {level: trial.text([user], None, {"reasoning_effort": level}) for level in get_args(Level)}
+    unknown = trial.text([user], None, {"reasoning_effort": _NO_LEVEL})
+    if len(set(shown.values())) < 2:
+        return ()  # it looks at none of them
+
+    def known(level: Level) -> bool:
+        text = shown[level]
+        return bool(text) and (level in COMMON_LEVELS or text.replace(level, _NO_LEVEL) != unknown)
+
+    return tuple(level for level in shown if known(level))
 
 
 class _Trial:

@@ -67,7 +67,7 @@ def test_a_template_that_knows_all() -> None:
     assert facts.tool_calls
     assert facts.tool_results
     assert facts.switch
-    assert not facts.effort
+    assert facts.levels == ()
     assert not facts.parts
     assert facts.thinking == ThinkTags("<think>", "</think>")
 
@@ -122,8 +122,21 @@ def test_whether_ids_have_nine_letters() -> None:
     assert not JinjaTemplate(source.replace("CHECK", check)).facts.any_id
 
 
-def test_effort() -> None:
-    assert JinjaTemplate("{{ messages[0].content }}{{ reasoning_effort }}").facts.effort
+REFUSES = "{% if reasoning_effort is defined and reasoning_effort != 'high' %}{{ raise_exception('no') }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("level", "known"),
+    [
+        ("", ()),
+        ("{{ reasoning_effort }}", ("low", "medium", "high")),
+        ("{{ 'hard' if reasoning_effort in ['high', 'max'] else 'some' }}", ("low", "medium", "high", "max")),
+        ("{{ {'minimal': 1, 'low': 2, 'high': 3}[reasoning_effort] }}", ("minimal", "low", "medium", "high")),
+        ("{{ reasoning_effort | default('') }}" + REFUSES, ("high",)),
+    ],
+)
+def test_the_levels_that_it_knows(level: str, known: tuple[str, ...]) -> None:
+    assert JinjaTemplate("{{ messages[0].content }}" + level).facts.levels == known
 
 
 @pytest.mark.parametrize(
