@@ -14,7 +14,7 @@ import errno
 import http.client
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -424,6 +424,10 @@ class Client:
 
     def pull(self, model: str, *, insecure: bool = False) -> AsyncIterator[Progress]:
         return self._progress("/api/pull", {"model": model, "insecure": insecure})
+
+    def pull_files(self, model: str, files: Mapping[str, str]) -> AsyncIterator[Progress]:
+        """Files of this machine, by absolute path with their sha256, become the model. For a server that is here."""
+        return self._progress("/api/pull", {"model": model, "files": dict(files)})
 
     def push(self, model: str, *, insecure: bool = False) -> AsyncIterator[Progress]:
         return self._progress("/api/push", {"model": model, "insecure": insecure})

@@ -18,6 +18,7 @@ from puna.convert.quantize import find_program, kind_of, quantized
 from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, TemplateTooCostly, Unsupported
 from puna.lane import in_jobs, in_making, on_trial
 from puna.model.adapters import check_fits
+from puna.model.composition import composed
 from puna.model.digest import Digest
 from puna.model.gguf import MAGIC, Header, read_header
 from puna.model.manifest import (
@@ -27,7 +28,6 @@ from puna.model.manifest import (
     MESSAGES_TYPE,
     MODEL_TYPE,
     PARAMS_TYPE,
-    PROJECTOR_TYPE,
     PROMPT_TYPE,
     SYSTEM_TYPE,
     TEMPLATE_TYPE,
@@ -41,7 +41,6 @@ from puna.model.modelfile import parse_requires
 from puna.model.name import Name
 from puna.model.parameters import OBSOLETE, PARAMETERS, options_from_json, options_to_json
 from puna.model.reference import Reference
-from puna.model.shards import ShardName, filename, place, together
 from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.sources.worker import Report, Worker
@@ -332,25 +331,8 @@ def _from_model(model: Model, library: Library) -> _Base:
 
 def _from_files(files: Sequence[tuple[Layer, Header]]) -> _Base:
     """One model's weights, in one file or its shards, and projectors or adapters beside it."""
-    weights = [(layer, header) for layer, header in files if layer.media_type == MODEL_TYPE]
-    if not weights:
-        raise Unsupported("a GGUF with a model's weights is needed; there are none", param="files")
-    if len(weights) > 1 and all(place(header) is None for _, header in weights):
-        raise Unsupported("one GGUF with a model's weights is needed; there are several", param="files")
-    named = ShardName.parse(weights[0][0].from_ or "")
-    stem = "model" if named is None else named.stem
-    whole = together(weights, stem)
-    if not whole.header.tensors:
-        raise ModelFileError("the GGUF holds no tensors")
-    shards = whole.files
-    if len(shards) > 1:
-        shards = tuple(
-            replace(layer, name=filename(stem, number, len(shards))) for number, layer in enumerate(shards, 1)
-        )
-    order = (PROJECTOR_TYPE, ADAPTER_TYPE)
-    beside = [layer for layer, _ in files if layer.media_type != MODEL_TYPE]
-    layers = (*shards, *sorted(beside, key=lambda layer: order.index(layer.media_type)))
-    return _Base(config_of(whole.header), layers, {}, whole.header)
+    layers, header = composed(files)
+    return _Base(config_of(header), layers, {}, header)
 
 
 def _blob(name: str, digest_text: str, param: str, library: Library, report: Report) -> Path:

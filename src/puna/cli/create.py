@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from puna.cli.connect import store
+from puna.cli.files import base_files
 from puna.cli.progress import Bars, Lines, error_console, follow, reporter, stopping
 from puna.cli.upload import bring
 from puna.client import Client
@@ -14,7 +15,6 @@ from puna.model.gguf import MAGIC
 from puna.model.messages import messages_to_json
 from puna.model.modelfile import Modelfile, decode_modelfile, parse_modelfile
 from puna.model.name import Name
-from puna.model.shards import ShardName
 from puna.plainfile import NotPlain, open_plain, read_plain
 from puna.types import JsonObject
 
@@ -45,50 +45,6 @@ def read_modelfile(path: Path) -> Modelfile:
     if modelfile.drafts:
         raise Unsupported("DRAFT is not supported")
     return modelfile
-
-
-def base_files(text: str, directory: Path) -> dict[str, Path] | None:
-    """The files that FROM means, by the path each is to have; None when it is a model's Name.
-
-    Relative paths start at the Modelfile. Of a model in shards the first one means all that lie beside it. A directory
-    means what a model is published as: its safetensors with their settings, or else all GGUF files.
-    """
-    path = directory / Path(text).expanduser()
-    if path.is_file():
-        return {one.name: one for one in beside(path)}
-    if path.is_dir() and text.startswith((".", "/", "~")):
-        return {one.relative_to(path).as_posix(): one for one in published(path)}
-    if text.startswith((".", "/", "~")) or text.lower().endswith(".gguf"):
-        raise NotFound(f"no such file: {path}")
-    return None
-
-
-_SETTINGS = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model", "vocab.txt", "merges.txt")
-"""What belongs to safetensors, beside them."""
-
-
-def published(directory: Path) -> list[Path]:
-    """The files of a model in a directory: its safetensors with their settings, else all GGUF files."""
-    tensors = sorted(one for one in directory.glob("*.safetensors") if not one.name.startswith("adapter"))
-    if tensors:
-        others = (one for pattern in _SETTINGS for one in sorted(directory.glob(pattern)))
-        return [*tensors, *(one for one in others if one.is_file())]
-    found = sorted(one for one in directory.iterdir() if one.suffix.lower() == ".gguf" and one.is_file())
-    if not found:
-        raise NotFound(f"no GGUF and no safetensors files in {directory}")
-    return found
-
-
-def beside(path: Path) -> list[Path]:
-    """The file, or all shards of its model where it is the first. NotFound names those that are missing."""
-    shard = ShardName.parse(path.name)
-    if shard is None or shard.number != 1:
-        return [path]
-    paths = [path.with_name(name) for name in shard.all]
-    missing = [one.name for one in paths if not one.is_file()]
-    if missing:
-        raise NotFound(f"{path.name} is one of {shard.count} files, and not there are: {', '.join(missing)}")
-    return paths
 
 
 async def _request(

@@ -140,13 +140,16 @@ def run(model: str, prompt: tuple[str, ...], **flags: Any) -> None:
 @click.argument("model", metavar="[MODEL]", default="", shell_complete=_models)
 @click.option("--all", "everything", is_flag=True, help="Every model that was pulled and has a newer one.")
 @click.option("--locked", is_flag=True, help="The models of a lock file as it says, in place of MODEL: [FILE].")
+@click.option("--name", metavar="NAME", default="", help="What to call a model that comes from a file.")
 @_insecure
 @addressed
-def pull(model: str, *, everything: bool, locked: bool, insecure: bool) -> None:
+def pull(model: str, *, everything: bool, locked: bool, name: str, insecure: bool) -> None:
     """Fetch a model.
 
-    NAME@sha256:… fetches that one and no other. With --locked, MODEL is a file that 'puna lock' wrote, puna.lock if not
-    given: what a source has under a name by now is refused where it is another one than the file says.
+    NAME@sha256:… fetches that one and no other. A path (./model.gguf, a directory of GGUF files, file:///…) takes
+    those files, without a second copy where the file system can share them. With --locked, MODEL is a file that
+    'puna lock' wrote, puna.lock if not given: what a source has under a name by now is refused where it is another
+    one than the file says.
     """
     if everything + locked > 1 or (everything and model) or not (everything or locked or model):
         raise click.UsageError("one of MODEL, --all and --locked [FILE] is needed")
@@ -158,7 +161,7 @@ def pull(model: str, *, everything: bool, locked: bool, insecure: bool) -> None:
     from puna.cli.transfer import pull as work
     from puna.cli.transfer import pull_all
 
-    _call(lambda: pull_all(insecure=insecure) if everything else work(model, insecure=insecure))
+    _call(lambda: pull_all(insecure=insecure) if everything else work(model, name=name, insecure=insecure))
 
 
 @puna.command("outdated")

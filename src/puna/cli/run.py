@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from rich.console import Console
 
@@ -15,18 +13,13 @@ from puna.cli.answer import Transcript, printer, show, stats_text, tell_notices
 from puna.cli.ask import Ask, shared_fields
 from puna.cli.background import ensure_server
 from puna.cli.connect import client, settings
-from puna.cli.create import beside
+from puna.cli.files import beside, file_name, local_path, take_files
 from puna.cli.media import attach
-from puna.cli.progress import error_console, follow, reporter, stopping, waiting
+from puna.cli.progress import error_console, follow, stopping, waiting
 from puna.cli.transfer import pull_stopped
-from puna.cli.upload import bring
 from puna.client import Client, ModelCard, ServerRefused
 from puna.errors import InvalidRequest, NotFound
-from puna.model.shards import ShardName
 from puna.types import JsonObject
-
-IMPORTED = "local"
-"""The namespace of models that were made from a file: they never stand in the way of a model of the library."""
 
 
 def can_converse() -> bool:
@@ -36,10 +29,16 @@ def can_converse() -> bool:
 async def run(ask: Ask) -> None:
     shared = shared_fields(ask)
     values, console = settings(), error_console()
-    path = local_file(ask.model)
+    path = local_path(ask.model)
+    if path is not None and not path.is_file():
+        raise NotFound(f"no such file: {ask.model}")
     await ensure_server(values, console)
     async with client(values) as server:
-        model = await import_file(server, path, console) if path else ask.model
+        model = ask.model
+        if path is not None:
+            model = file_name(path)
+            console.print(f"importing {path} as {model}", markup=False)
+            await take_files(server, model, {one.name: one for one in beside(path)}, console)
         card = await present(server, model, console, insecure=ask.insecure)
         if "embedding" in card.capabilities and "completion" not in card.capabilities:
             await _embed(server, model, ask)
@@ -51,35 +50,6 @@ async def run(ask: Ask) -> None:
             await converse(Session(server, model, card, ask, shared), console)
         else:
             await _answer_once(server, {"model": model, **shared}, card, ask, console)
-
-
-def local_file(text: str) -> Path | None:
-    """The path that a model's argument is, or None when it is a Name."""
-    path = Path(text).expanduser()
-    if text.lower().endswith(".gguf") and path.is_file():
-        return path
-    if text.startswith(("./", "../", "/", "~", ".\\")):
-        if path.is_file():
-            return path
-        raise NotFound(f"no such file: {text}")
-    return None
-
-
-def file_name(path: Path) -> str:
-    """The Name under which a file is imported: its own name, in the letters that a Name may have."""
-    shard = ShardName.parse(path.name)
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem if shard is None else shard.stem).strip("-.").lower()
-    return f"{IMPORTED}/{stem[:80] or 'model'}"
-
-
-async def import_file(server: Client, path: Path, console: Console) -> str:
-    name = file_name(path)
-    console.print(f"importing {path} as {name}", markup=False)
-    with stopping(f"Stopped before {name} was made: nothing was changed.", console):
-        with reporter(console) as shown:
-            files: JsonObject = {one.name: await bring(server, one, shown) for one in beside(path)}
-        await follow(server.create({"model": name, "files": files}), console)
-    return name
 
 
 async def present(server: Client, model: str, console: Console, *, insecure: bool) -> ModelCard:

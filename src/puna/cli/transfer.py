@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from puna.cli.connect import store
+from puna.cli.files import file_name, gguf_files, local_path, take_files
 from puna.cli.progress import error_console, follow, stopping
 from puna.client import ServerRefused
-from puna.errors import PunaError
+from puna.errors import InvalidRequest, PunaError
+from puna.model.name import Name
 
 
-async def pull(model: str, *, insecure: bool) -> None:
-    console = error_console()
+async def pull(model: str, *, name: str, insecure: bool) -> None:
+    """`name`: of a model that comes from a file; '': made from the file's."""
+    console, path = error_console(), local_path(model)
+    if path is not None:
+        name = Name.parse(name).short if name else file_name(path)
+        files = gguf_files(path)
+        async with store() as server:
+            console.print(f"importing {path} as {name}", markup=False)
+            await take_files(server, name, files, console)
+        return
+    if name:
+        raise InvalidRequest("--name is for a model that comes from a file: others have the name they are pulled by")
     async with store() as server:
         with stopping(pull_stopped(model), console):
             await follow(server.pull(model, insecure=insecure), console)

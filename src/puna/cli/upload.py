@@ -20,10 +20,7 @@ _CHUNK = 1 << 20
 async def bring(server: Client, path: Path, shown: Bars | Lines) -> str:
     """The file's digest ('sha256:…'), once the server has it as a blob."""
     absolute, size = path.resolve(), _size(path)  # noqa: ASYNC240  # one look at a local file
-    reading = f"reading {path.name}"
-    digest = await asyncio.to_thread(
-        file_digest, path, lambda done: shown.show(Progress(reading, digest=f"read {path}", total=size, completed=done))
-    )
+    digest = await digest_of(path, shown)
     if await server.has_blob(digest):
         return digest
     if server.local and await server.offer_file(digest, absolute):
@@ -33,6 +30,14 @@ async def bring(server: Client, path: Path, shown: Bars | Lines) -> str:
         digest, path, lambda done: shown.show(Progress(copying, digest=digest, total=size, completed=done))
     )
     return digest
+
+
+async def digest_of(path: Path, shown: Bars | Lines) -> str:
+    """The file's digest ('sha256:…'). NotFound."""
+    reading, size = f"reading {path.name}", _size(path)
+    return await asyncio.to_thread(
+        file_digest, path, lambda done: shown.show(Progress(reading, digest=f"read {path}", total=size, completed=done))
+    )
 
 
 def _size(path: Path) -> int:

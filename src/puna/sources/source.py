@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from puna.model.digest import Digest
@@ -16,12 +17,21 @@ from puna.store.library import Library
 from puna.types import Progress
 
 
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of this machine, and the digest of its bytes, which only who has read it knows."""
+
+    path: Path
+    digest: Digest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What the caller of one pull or push allows and asks.
 
     `insecure`: plain http with the Name's host. `literal`: the Name was written with its host, and that host is meant,
     whatever else a Name without one may stand for. `local`: who asks is on this machine, and may name hosts near it.
+    `files`: those of this machine that are to become the model, in place of what any other source has.
     `manifest`: the one with that digest and no other; a source that has several under a Name brings that one.
     """
 
@@ -29,6 +39,7 @@ class Terms:
     literal: bool = False
     local: bool = False
     manifest: Digest | None = None
+    files: tuple[LocalFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

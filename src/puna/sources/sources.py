@@ -134,6 +134,9 @@ class Sources:
             source.check(one.name, self._library, terms)
         except PunaError as error:
             return _untold(one, pulled, error)
+        if pulled is not None and (pulled.manifest, pulled.source != source.title) == (one.manifest, True):
+            reason = f"it came from {pulled.source}, which is not asked by its name"
+            return Freshness(name=one.name, state="own", reason=reason, source=pulled.source, stored=one.manifest)
         return _Asked(one, pulled, source, terms)
 
     def push(self, name: Name, terms: Terms = _USUAL) -> AsyncGenerator[Progress, None]:

@@ -24,7 +24,7 @@ from puna.model.digest import Digest
 from puna.model.manifest import Layer
 from puna.plainfile import open_plain, read_plain
 from puna.store.faults import MISSING, Fault, unreadable, wrong_bytes, wrong_size
-from puna.store.files import make_directory, store_errors, sync_directory, sync_file, write_errors
+from puna.store.files import check_room, make_directory, store_errors, sync_directory, sync_file, write_errors
 from puna.store.stamp import Stamp
 from puna.store.verified import FILE_NAME, Verified
 
@@ -204,9 +204,17 @@ class Blobs:
         """A small blob as a Layer."""
         return Layer(media_type, self.add_bytes(data), len(data), from_)
 
-    def add_file(self, path: Path, on_bytes: OnBytes | None = None, *, expected: Digest | None = None) -> Digest:
+    def add_file(
+        self,
+        path: Path,
+        on_bytes: OnBytes | None = None,
+        *,
+        expected: Digest | None = None,
+        on_copied: OnBytes | None = None,
+    ) -> Digest:
         """Take in a file without a second copy where possible: shared blocks, else a hard link, else a copy.
 
+        `on_bytes` is told what is hashed, `on_copied` what is copied, so far; each may raise to stop it.
         The file must not change meanwhile (StoreError). After a hard link it is the blob: writing into it in place
         damages the blob, replacing it does not. DigestMismatch when it is not what was `expected`.
         """
@@ -221,7 +229,7 @@ class Blobs:
         if not self.intact(digest, before.st_size):
             with write_errors(f"storing {path.name}"):
                 make_directory(self.directory)
-                self._take(source, digest)
+                self._take(source, digest, on_copied)
                 if _changed(before, source.stat()):
                     self.remove(digest)
                     raise StoreError(f"{path.name} changed while it was stored")
@@ -260,14 +268,14 @@ class Blobs:
             for name in (digest.filename, str(digest)):
                 (self.directory / name).unlink(missing_ok=True)
 
-    def _take(self, source: Path, digest: Digest) -> None:
+    def _take(self, source: Path, digest: Digest, on_copied: OnBytes | None) -> None:
         with _temporary(self.directory) as temporary:
             temporary.unlink()
             if not _clone(source, temporary):
                 try:
                     os.link(source, temporary)
                 except OSError:
-                    self._copy(source, digest)
+                    self._copy(source, digest, on_copied)
                     return
             sync_file(temporary)
             final = self.directory / digest.filename
@@ -275,10 +283,13 @@ class Blobs:
         sync_directory(self.directory)
         self._note(digest, Stamp.of(final))
 
-    def _copy(self, source: Path, digest: Digest) -> None:
+    def _copy(self, source: Path, digest: Digest, on_copied: OnBytes | None) -> None:
+        check_room(self.directory, source.stat().st_size)
         with self.writer(digest) as writer, open_plain(source) as file:
             while data := file.read(CHUNK):
                 writer.write(data)
+                if on_copied is not None:
+                    on_copied(writer.size)
 
 
 class BlobWriter:

@@ -382,3 +382,25 @@ def test_a_modelfile_that_is_wrong_is_refused(own: Any) -> None:
 def test_a_modelfile_that_is_not_there_is_an_error(own: Any, weights: Path) -> None:
     ended = own("create", "x", "-f", "missing")
     assert (ended.status, ended.err) == (1, "Error: no such Modelfile: missing\n")
+
+
+def test_a_file_is_pulled_by_its_path(own: Any, weights: Path, tmp_path: Path) -> None:
+    ended = own("pull", "./My Model.gguf")
+    assert ended.status == 0, ended.err
+    assert "importing My Model.gguf as local/my-model" in ended.err
+    assert own("pull", weights.as_uri(), "--name", "mine:v1").status == 0
+    (tmp_path / "several").mkdir()
+    weights.rename(tmp_path / "several" / "one.gguf")
+    assert own("pull", "./several").status == 0
+    listed = own("list").out
+    assert all(name in listed for name in ("local/my-model:latest", "mine:v1", "local/several:latest"))
+    (tmp_path / "several" / "model.safetensors").write_bytes(b"x")
+    for arguments, words in (
+        (("./none.gguf",), "no such file: none.gguf"),
+        (("file://far/x.gguf",), "names no file of this machine"),
+        (("./several",), "'puna create NAME' with 'FROM several' converts them"),
+        (("smollm2", "--name", "x"), "--name is for a model that comes from a file"),
+        (("./several/one.gguf", "--name", "a b"), "invalid model name"),
+    ):
+        ended = own("pull", *arguments)
+        assert (ended.status, words in ended.err) == (1, True), ended.err

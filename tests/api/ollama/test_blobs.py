@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
+from fakes.gguf_files import CHATML, write_tiny_llama
+
 
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -91,3 +93,18 @@ def test_a_page_in_a_browser_may_not_name_local_files(own: Any, tmp_path: Path) 
     file.write_bytes(b"x")
     origin = {"x_puna_local_file": quote(str(file)), "origin": "http://localhost:3000"}
     assert post(own, digest_of(b"x"), **origin).status == 403
+
+
+def test_files_are_pulled_by_programs_of_this_machine_alone(serving: Any, tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "m.gguf", chat_template=CHATML)
+    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    with serving(models=tmp_path / "models") as server:
+        body = {"model": "mine", "files": {str(path): digest}, "stream": False}
+        answer = server.post("/api/pull", body, headers={"origin": "http://localhost"})
+        assert (answer.status, server.get("/api/tags").json["models"]) == (403, [])
+        assert server.post("/api/pull", body).json == {"status": "success"}
+        assert server.chat("Hi", model="mine").status == 200
+        shown = server.post("/api/show", {"model": "mine"}).json
+        assert shown["source"] == "files of this machine"
+        answer = server.post("/api/pull", body | {"files": {str(path): "sha256:12"}})
+        assert answer.status == 400

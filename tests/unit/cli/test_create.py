@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.create import adapter_files, base_files, read_modelfile
+from puna.cli.create import adapter_files, read_modelfile
+from puna.cli.files import base_files
 from puna.errors import InvalidRequest, NotFound, PunaError, Unsupported
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from puna.cli.ask import Ask, read_format, read_think, shared_fields
-from puna.cli.run import file_name, local_file
-from puna.errors import InvalidRequest, NotFound
+from puna.cli.files import file_name, local_path
+from puna.errors import InvalidRequest
 from puna.model.name import Name
 
 
@@ -51,13 +51,17 @@ def test_a_format_is_json_or_a_schema(text: str) -> None:
 def test_a_model_is_a_file_when_it_looks_and_is_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    assert local_file("x.gguf") == Path("x.gguf")
-    assert local_file("./x.gguf") == Path("x.gguf")
-    assert local_file(str(tmp_path / "x.gguf")) == tmp_path / "x.gguf"
-    assert local_file("smollm2:135m") is None
-    assert local_file("hf.co/someone/model.gguf") is None
-    with pytest.raises(NotFound, match="no such file"):
-        local_file("./y.gguf")
+    assert local_path("x.gguf") == Path("x.gguf")
+    assert local_path("./x.gguf") == Path("x.gguf")
+    assert local_path(str(tmp_path / "x.gguf")) == tmp_path / "x.gguf"
+    assert local_path("smollm2:135m") is None
+    assert local_path("hf.co/someone/model.gguf") is None
+    assert local_path("./y.gguf") == Path("y.gguf"), "there or not"
+    assert local_path("y.gguf") is None
+    assert local_path("file:///a%20b/x.gguf") == local_path("file://localhost/a%20b/x.gguf") == Path("/a b/x.gguf")
+    for text in ("file://far/x.gguf", "file:x.gguf"):
+        with pytest.raises(InvalidRequest, match="names no file of this machine"):
+            local_path(text)
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,22 @@ class CopyBody(Shape):
 
 
 class TransferBody(NamedBody):
-    """POST /api/pull"""
+    """POST /api/push"""
 
     insecure: Annotated[bool, Honoured("Speak plain http to the registry of the name.")] = False
     stream: Annotated[bool, Honoured("Each step as it comes; false: the last one.")] = True
+
+
+class PullBody(TransferBody):
+    """POST /api/pull"""
+
+    files: Annotated[
+        dict[str, str],
+        Honoured(
+            "GGUF files of this machine that become the model: absolute paths to their sha256. From programs on this "
+            "machine alone."
+        ),
+    ] = Field(default_factory=dict)
 
 
 class OutdatedBody(Shape):
@@ -222,6 +234,7 @@ BODIES: tuple[type[Shape], ...] = (
     ShowBody,
     CopyBody,
     DeleteBody,
+    PullBody,
     TransferBody,
     VerifyBody,
     OutdatedBody,

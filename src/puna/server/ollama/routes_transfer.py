@@ -23,13 +23,13 @@ from puna.model.name import Name
 from puna.model.parameters import options_from_json
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, dump
-from puna.server.ollama.bodies import CreateBody, TransferBody, VerifyBody
+from puna.server.ollama.bodies import CreateBody, PullBody, TransferBody, VerifyBody
 from puna.server.ollama.exchange import is_local, read_body, required
 from puna.server.ollama.messages import to_message
 from puna.server.services import Services
 from puna.server.streaming import NDJSON, EventStream, unless_gone
 from puna.sources.mend import DamageReport, verify
-from puna.sources.source import Terms
+from puna.sources.source import LocalFile, Terms
 from puna.store.blobs import BlobWriter, stop_when
 from puna.types import JsonObject, JsonValue, Progress
 
@@ -47,9 +47,10 @@ class TransferRoutes:
         self._strict = services.settings.strict
 
     async def pull(self, request: Request) -> ASGIApp:
-        body, _ = await read_body(request, TransferBody, strict=self._strict)
+        body, _ = await read_body(request, PullBody, strict=self._strict)
         wanted = Reference.parse(required(body.target))
-        terms = replace(_terms(body, request), manifest=wanted.digest)
+        files = tuple(LocalFile(Path(path), Digest.parse(text, param="files")) for path, text in body.files.items())
+        terms = replace(_terms(body, request), manifest=wanted.digest, files=files)
         await asyncio.to_thread(self._sources.check, wanted.name, terms)
         return await self._answer(request, self._sources.pull(wanted.name, terms), stream=body.stream)
 
