@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from puna import places
 from puna.model.name import Name
 from puna.settings import Settings
-from puna.sources.file.file import Files
+from puna.sources.file.file import LocalFiles
 from puna.sources.hub.access import HOSTS
 from puna.sources.late import Late
 from puna.sources.packages.catalogue import CATALOGUE
@@ -33,7 +33,7 @@ async def open_sources(settings: Settings, library: Library) -> AsyncIterator[So
     hub = Late("hf.co", lambda name, terms: name.host.lower() in HOSTS, wiring.hub)
     registries = Late("registries", lambda name, terms: True, wiring.registry)
     try:
-        yield Sources(library, [Files(), Packages(settings.max_download), hub, registries])
+        yield Sources(library, [LocalFiles(), Packages(settings.max_download), hub, registries])
     finally:
         await wiring.close()
 

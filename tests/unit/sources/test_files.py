@@ -13,7 +13,7 @@ from puna.errors import Forbidden, InvalidRequest, ModelFileError, PunaError, Un
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.shards import ShardName
-from puna.sources.file.file import Files
+from puna.sources.file.file import LocalFiles
 from puna.sources.source import LocalFile, Terms
 from puna.sources.sources import Sources, StoredModel
 from puna.store.library import Library
@@ -34,7 +34,7 @@ def terms(*paths: Path, local: bool = True) -> Terms:
 
 
 async def pulled(library: Library, wanted: Terms, name: Name = NAME) -> list[Progress]:
-    return [step async for step in Sources(library, [Files()]).pull(name, wanted)]
+    return [step async for step in Sources(library, [LocalFiles()]).pull(name, wanted)]
 
 
 def written(path: Path, data: bytes = WEIGHTS) -> Path:
@@ -128,21 +128,21 @@ async def test_only_for_programs_of_this_machine(library: Library, tmp_path: Pat
     with pytest.raises(Forbidden):
         await pulled(library, terms(path, local=False))
     with pytest.raises(Unsupported, match="puna export"):
-        Sources(library, [Files()]).push(NAME, terms(path))
+        Sources(library, [LocalFiles()]).push(NAME, terms(path))
 
 
 async def test_it_is_nobody_elses_to_renew(library: Library, tmp_path: Path) -> None:
     """The name is a registry's too; the model is not."""
 
-    class Elsewhere(Files):
+    class Elsewhere(LocalFiles):
         title = "registries"
 
         def takes(self, name: Name, terms: Terms) -> bool:
             return True
 
-    sources = Sources(library, [Files(), Elsewhere()])
+    sources = Sources(library, [LocalFiles(), Elsewhere()])
     async for _ in sources.pull(NAME, terms(written(tmp_path / "m.gguf"))):
         pass
     digest = Digest(library.resolve(NAME).digest)
     (found,) = await sources.freshness([StoredModel(NAME, digest)], Terms(local=True))
-    assert (found.state, found.source) == ("own", Files.title)
+    assert (found.state, found.source) == ("own", LocalFiles.title)

@@ -22,7 +22,7 @@ from puna.store.library import Library
 from puna.types import Progress
 
 
-class Files:
+class LocalFiles:
     """Takes any Name whose files are named with it."""
 
     title = "files of this machine"
