@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from openai import BadRequestError, ConflictError, NotFoundError
+from openai import APITimeoutError, BadRequestError, ConflictError, NotFoundError
 
 from fakes.batches import ended, line, rows, submit
 from fakes.waiting import until
@@ -181,3 +181,31 @@ def test_a_batch_of_a_key_is_answered_for_it(serving, tmp_path, openai):
         mine = openai.with_options(base_url=f"{own.url}/v1", api_key="one")
         batch = ended(mine, submit(mine, [line("a")]))
         assert rows(mine, batch.output_file_id).keys() == {"a"}
+
+
+def test_a_chat_goes_first(serving, tmp_path, openai):
+    """On one slot, a line that takes until the context is full gives way, and is asked again."""
+    with serving(state=tmp_path, num_parallel=1) as own:
+        mine = openai.with_options(base_url=f"{own.url}/v1", timeout=10)
+        batch = submit(mine, [line("a", messages=[{"role": "user", "content": "FOREVER"}])])
+        for _ in range(2):
+            until(lambda: own.busy() == 1, 30, "the line to be answered")
+            answer = mine.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Hi"}])
+            assert answer.choices[0].message.content == "Hello there, friend."
+        assert mine.batches.retrieve(batch.id).request_counts.failed == 0
+        mine.batches.cancel(batch.id)
+        assert ended(mine, batch).status == "cancelled"
+
+
+def test_a_request_that_is_background_work_waits(serving, tmp_path, openai):
+    with serving(state=tmp_path, num_parallel=1) as own:
+        mine = openai.with_options(base_url=f"{own.url}/v1")
+        forever = {"model": "tiny", "messages": [{"role": "user", "content": "FOREVER"}]}
+        with mine.chat.completions.create(**forever, stream=True) as stream:
+            next(iter(stream))
+            behind = mine.with_options(default_headers={"x-puna-background": "true"}, timeout=1)
+            with pytest.raises(APITimeoutError):
+                behind.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Hi"}])
+        behind = behind.with_options(timeout=30)
+        answer = behind.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Hi"}])
+        assert answer.choices[0].message.content == "Hello there, friend."

@@ -420,25 +420,27 @@ class BatchWork:
         self._ran.pop(batch.id, None)
         _log.info("batch ended", batch=batch.id, status=batch.status, completed=batch.completed, failed=batch.failed)
 
-    async def _outputs(self, batch: RequestBatch, *, ok: bool) -> AsyncIterator[bytes]:
+    async def _outputs(self, batch: RequestBatch, *, ok: bool) -> AsyncGenerator[bytes]:
         async for record in self._kept(batch):
             if record.body["ok"] == ok:
                 yield written(cast(JsonObject, record.body["out"]))
 
     async def _faults(
         self, batch: RequestBatch, done: Collection[int], left: tuple[str, str] | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         async for text in self._outputs(batch, ok=False):
             yield text
         if left is not None:
             async for line in self._lines(batch, skip=done):
                 yield written(unanswered(line.custom_id, *left))
 
-    async def _file(self, batch: RequestBatch, lines: AsyncIterator[bytes], what: str) -> Record | None:
+    async def _file(self, batch: RequestBatch, lines: AsyncGenerator[bytes], what: str) -> Record | None:
         """A file of these lines; None if there are none."""
-        stored = await self._state.contents.add(lines, most=2**62)
-        if not stored.size:
-            return None
+        async with aclosing(lines):
+            first = await anext(lines, None)
+            if first is None:
+                return None
+            stored = await self._state.contents.add(_again(first, lines), most=2**62)
         name = f"{batch.id}_{what}.jsonl"
         return new_file(
             batch.owner,
@@ -448,6 +450,12 @@ class BatchWork:
             media_type="application/jsonl",
             seconds=batch.seconds,
         )
+
+
+async def _again(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for one in others:
+        yield one
 
 
 def _over(batch: RequestBatch, now: float) -> _Ending | None:
