@@ -10,15 +10,16 @@ With `x-puna-background: true` it is answered behind interactive requests.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, nullcontext
 from math import inf
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.errors import DeadlineExceeded
-from puna.inference.caller import Caller, calls
+from puna.inference.caller import Caller, calls, current_caller
 from puna.scheduler.behind import in_background
 from puna.scheduler.place import Waiter
 from puna.server.contract.reading import read_background, read_deadline
@@ -41,17 +42,23 @@ class Callers:
         state["standing"] = lambda: _told(self._waiter(request))
         headers = Headers(scope=scope)
         seconds, background = read_deadline(headers), read_background(headers)
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        deadline = inf if seconds is None else loop.time() + seconds
-        calls(Caller(request, deadline))
-        timer = None if deadline == inf else loop.call_at(deadline, interrupt, state, task, DeadlineExceeded())
-        try:
-            with in_background(gives_way=False) if background else nullcontext():
-                await self._app(scope, receive, send)
-        finally:
-            if timer is not None:
-                timer.cancel()
+        calls(Caller(request, inf if seconds is None else asyncio.get_running_loop().time() + seconds))
+        with keeping_deadline(state), in_background(gives_way=False) if background else nullcontext():
+            await self._app(scope, receive, send)
+
+
+@contextmanager
+def keeping_deadline(state: MutableMapping[str, Any]) -> Iterator[None]:
+    """The current task is interrupted when the time is over of whoever it works for. `state`: its request's."""
+    deadline, task = current_caller().deadline, asyncio.current_task()
+    if deadline == inf or task is None:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_at(deadline, interrupt, state, task, DeadlineExceeded())
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _told(waiter: Waiter | None) -> str:

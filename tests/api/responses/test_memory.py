@@ -301,6 +301,14 @@ def test_a_stream_in_the_background_goes_on_without_its_client(server):
     assert text(check_events(events, background=True)) == "at last"
 
 
+def test_a_deadline_holds_in_the_background_too(server):
+    body = {"model": "tiny", "input": "FOREVER", "background": True}
+    id_ = server.post("/v1/responses", body, headers={"x-puna-deadline": "0.5"}).json["id"]
+    failed = check_events(followed(server, id_), background=True)
+    assert failed["status"] == "failed"
+    assert "time that this request may take is over" in failed["error"]["message"]
+
+
 def test_a_fault_in_the_background_is_told(server):
     id_ = made(server, "DIE FIRST", background=True)["id"]
     assert check_events(followed(server, id_), background=True)["error"]["code"] == "server_error"

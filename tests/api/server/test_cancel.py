@@ -1,6 +1,6 @@
 """A request ends wherever it is when its client goes, its time is over or the server ends.
 
-In line, while its model loads, for a slot, in its prompt, in its answer; streamed or not, in both dialects. Its slot is
+In line, while its model loads, for a slot, in its prompt, in its answer; streamed or not, in each dialect. Its slot is
 free then, and it is counted.
 """
 
@@ -29,8 +29,8 @@ SCRIPT = {
     "models": [{"match": "begins*", "load_delay": 600}],
 }
 
-OPENAI, OLLAMA = "/v1/chat/completions", "/api/chat"
-FORMS = [(path, stream) for path in (OPENAI, OLLAMA) for stream in (True, False)]
+OPENAI, OLLAMA, ANTHROPIC = "/v1/chat/completions", "/api/chat", "/v1/messages"
+FORMS = [(path, stream) for path in (OPENAI, OLLAMA, ANTHROPIC) for stream in (True, False)]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ STAGES = [
 @contextmanager
 def sent(server: Any, path: str, model: str, text: str, *, stream: bool, **headers: str) -> Iterator[socket.socket]:
     """A request whose answer is not read; leaving closes the connection."""
-    body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": text}]}).encode()
+    asked = {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}], "max_tokens": 4000}
+    body = json.dumps(asked).encode()
     told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         head = (
@@ -139,6 +140,8 @@ def test_whose_time_is_over_is_told_so(tight, stage, path, stream):
     begun = head.startswith(b"HTTP/1.1 200") and stream and stage.name == "in its answer"
     assert begun or head.startswith(b"HTTP/1.1 504"), head
     assert b"The time that this request may take is over" in body
+    if path == ANTHROPIC:
+        assert b"timeout_error" in body
     if path == OPENAI:
         assert b'"code":"deadline_exceeded"' in body.replace(b'": ', b'":')
     until(lambda: free(tight), 20, "nothing to be left")
@@ -206,6 +209,6 @@ def test_at_the_servers_end_each_one_is_told(serving):
         server.loop.call_soon_threadsafe(server.services.ending.end_all)
         for path, stream, connection in asked:
             head, _, body = everything(connection).partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 503"), (path, stream, head)
+            assert head.startswith(b"HTTP/1.1 529" if path == ANTHROPIC else b"HTTP/1.1 503"), (path, stream, head)
             assert b"The server is stopping" in body
         until(lambda: free(server), 20, "nothing to be left")

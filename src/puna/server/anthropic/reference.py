@@ -38,6 +38,7 @@ server's defaults.
 | `x-api-key`, or `authorization: Bearer` | one of the server's keys, where it has some |
 | `anthropic-version` | need not be there. On `/v1/models` it asks for Anthropic's form |
 | `anthropic-beta` | need not be there: what a beta adds is a field of the body, of one of the three kinds above |
+| `x-puna-deadline` | a duration such as `30s`, or seconds: how long all of it may take. Then `timeout_error` |
 
 Answers have `request-id`, the same as `x-request-id`, and the `x-puna-…` headers of [OpenAI's
 API](openai.md#headers-of-answers); `x-puna-nonstandard` names values that Anthropic's own API refuses and Puna

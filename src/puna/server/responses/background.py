@@ -16,6 +16,7 @@ from typing import Any, cast
 import structlog
 
 from puna.errors import PunaError, ServerStopping
+from puna.server.callers import keeping_deadline
 from puna.server.ending import Ending
 from puna.server.errors import internal_error
 from puna.server.responses.objects import UNDER_WAY, error_json
@@ -99,11 +100,12 @@ class BackgroundResponses:
         try:
             self._ending.enter(state)
             entered = True
-            async for told in work.told(early=True):
-                if not isinstance(told, bytes):
-                    running.tell(told)
-                    if len(running.events) - running.kept >= EVENTS_AT_ONCE:
-                        await self._keep_events(id, running)
+            with keeping_deadline(state):
+                async for told in work.told(early=True):
+                    if not isinstance(told, bytes):
+                        running.tell(told)
+                        if len(running.events) - running.kept >= EVENTS_AT_ONCE:
+                            await self._keep_events(id, running)
         except asyncio.CancelledError:
             # Whoever cancels waits: nothing interrupts what follows.
             await self._end(running, None if running.cancelled else state.get("interrupted") or ServerStopping())
