@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -38,7 +38,7 @@ class NoState:
     async def page(self, kind: Kind, owner: str, query: Query) -> Page:
         return Page((), False)
 
-    async def everyones(self, kind: Kind) -> tuple[Record, ...]:
+    async def everyones(self, kind: Kind, having: Mapping[str, str] | None = None) -> tuple[Record, ...]:
         return ()
 
     async def claim(self, work: str) -> bool:

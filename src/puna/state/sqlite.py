@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,11 +110,7 @@ class SqliteState:
             label, same = f"label{index}", f"label{index - 1}" if index else "records"
             conditions.append(f"{label}.key = :key{index} AND {label}.value = :value{index}")
             conditions.append(f"{label}.position = {same}.position")
-        for index, (key, value) in enumerate(query.having.items()):
-            values |= {f"field{index}": key, f"has{index}": value}
-            conditions.append(
-                f"EXISTS (SELECT 1 FROM json_each(body) WHERE key = :field{index} AND value = :has{index})"
-            )
+        conditions += _having(query.having, values)
         # The page before a record is the last one before it: read from it backwards.
         backwards = query.before is not None and query.after is None
         order = "DESC" if query.newest_first != backwards else "ASC"
@@ -130,19 +126,13 @@ class SqliteState:
         wanted = found if query.limit is None else found[: query.limit]
         return Page(tuple(reversed(wanted) if backwards else wanted), len(found) > len(wanted))
 
-    async def everyones(self, kind: Kind) -> tuple[Record, ...]:
+    async def everyones(self, kind: Kind, having: Mapping[str, str] | None = None) -> tuple[Record, ...]:
         if self._connection is None and not await asyncio.to_thread((self._directory / FILE_NAME).exists):
             return ()
-        return await self._do(
-            lambda database: tuple(
-                _records(
-                    database.execute(
-                        f"SELECT {_COLUMNS} FROM records WHERE kind = :kind AND {_ALIVE} ORDER BY position",
-                        {"kind": kind, "now": self._now()},
-                    )
-                )
-            )
-        )
+        values: dict[str, object] = {"kind": kind, "now": self._now()}
+        conditions = ["kind = :kind", _ALIVE, *_having(having or {}, values)]
+        text = f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(conditions)} ORDER BY position"
+        return await self._do(lambda database: tuple(_records(database.execute(text, values))))
 
     def _one(self, database: sqlite3.Connection, kind: Kind, id: str, owner: str) -> sqlite3.Cursor:
         return database.execute(
@@ -366,6 +356,13 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _having(pairs: Mapping[str, str], values: dict[str, object]) -> Iterator[str]:
+    """Conditions that a record's body holds these pairs; their `values` are added."""
+    for index, (key, value) in enumerate(pairs.items()):
+        values |= {f"field{index}": key, f"has{index}": value}
+        yield f"EXISTS (SELECT 1 FROM json_each(body) WHERE key = :field{index} AND value = :has{index})"
 
 
 def _records(cursor: sqlite3.Cursor) -> Iterator[Record]:

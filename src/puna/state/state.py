@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,10 +77,10 @@ class State(Protocol):
         """NotFound where `after` or `before` is not there."""
         ...
 
-    async def everyones(self, kind: Kind) -> tuple[Record, ...]:
+    async def everyones(self, kind: Kind, having: Mapping[str, str] | None = None) -> tuple[Record, ...]:
         """All records of a kind, whoever owns them, the oldest first: for work that goes on after a restart.
 
-        Asking makes nothing on a disk where nothing was ever kept.
+        `having`: pairs that `body` holds. Asking makes nothing on a disk where nothing was ever kept.
         """
         ...
 

@@ -269,6 +269,7 @@ async def test_one_server_of_a_state_claims_a_work(tmp_path: Path) -> None:
 async def test_looking_for_work_makes_no_file(tmp_path: Path) -> None:
     async with SqliteState(tmp_path / "state") as state:
         assert await state.everyones("batch") == ()
+        assert await state.everyones("batch", {"work": "left"}) == ()
     assert not (tmp_path / "state").exists()
 
 

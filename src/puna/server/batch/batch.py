@@ -61,9 +61,9 @@ class BatchUsage:
 class RequestBatch:
     """`times`: of the states that it came to, by their names. `created`, `expires`, `times`: seconds since 1970.
 
-    `input`: the lines, as bytes that are kept. `output`, `errors`: ids of files. `seconds`: how long these stay; None:
-    until they are deleted. `headers`: of every line's request. `dialect`: whose it is, and alone shows it; `details`:
-    what that wants to show of it. `one_model`: all of its lines must ask the same.
+    `input`: the lines, as bytes that are kept until it ends. `output`, `errors`: ids of files. `seconds`: how long
+    these stay; None: until they are deleted. `headers`: of every line's request. `dialect`: whose it is, and alone
+    shows it; `details`: what that wants to show of it. `one_model`: all of its lines must ask the same.
     """
 
     id: str
@@ -112,6 +112,8 @@ class RequestBatch:
             "dialect": self.dialect,
             "endpoint": self.endpoint,
             "status": self.status,
+            "work": "over" if self.ended else "left",
+            "input": str(self.input),
             "times": dict[str, JsonValue](self.times),
             "counts": [self.total, self.completed, self.failed],
             "usage": [usage.input, usage.cached, usage.output, usage.reasoning],
@@ -125,8 +127,9 @@ class RequestBatch:
             "one_model": self.one_model,
             "details": self.details,
         }
+        content = None if self.ended else self.input
         return Record(
-            kind="batch", id=self.id, owner=self.owner, body=body, created=self.created, content=self.input
+            kind="batch", id=self.id, owner=self.owner, body=body, created=self.created, content=content
         )  # fmt: skip
 
     @classmethod
@@ -135,13 +138,12 @@ class RequestBatch:
         body = record.body
         counts, usage = cast("list[int]", body["counts"]), cast("list[int]", body["usage"])
         faults = cast("list[dict[str, str]]", body["faults"])
-        assert record.content is not None
         return cls(
             id=record.id,
             owner=record.owner,
             dialect=cast(str, body["dialect"]),
             endpoint=cast(str, body["endpoint"]),
-            input=record.content,
+            input=Digest.parse(cast(str, body["input"])),
             created=record.created,
             expires=cast(float, body["expires"]),
             status=cast(BatchStatus, body["status"]),

@@ -247,7 +247,7 @@ class BatchWork:
             self._job.stop("turn")
 
     async def _unended(self) -> list[RequestBatch]:
-        return [batch for batch in map(RequestBatch.read, await self._state.everyones("batch")) if not batch.ended]
+        return [RequestBatch.read(record) for record in await self._state.everyones("batch", {"work": "left"})]
 
     def _begin(self, batch: RequestBatch) -> None:
         job = self._job = _Job(batch)

@@ -287,3 +287,4 @@ def test_a_batch_is_kept_whole():
 
     for batch in batches():
         assert RequestBatch.read(batch.record()) == batch
+        assert (batch.record().content is None) == batch.ended
