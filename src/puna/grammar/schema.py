@@ -169,7 +169,7 @@ def _value(rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | 
 def conforms(text: str, schema: JsonValue) -> str | None:
     """What is wrong with `text` as JSON valid under `schema` (None: any object); None if nothing is."""
     try:
-        value: JsonValue = json.loads(text, parse_constant=_no_constant)
+        value: JsonValue = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     if schema is None:
@@ -184,6 +184,13 @@ _CANNOT = "This JSON schema cannot be enforced."
 
 def _no_constant(name: str) -> JsonValue:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is larger than a reader of it can hold")
+    return number
 
 
 def _refusal(reason: str, param: str) -> InvalidRequest:
