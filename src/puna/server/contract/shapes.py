@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, cast
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
@@ -26,6 +26,12 @@ TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 UNION = "one_of"
 """The error type of a union that no choice fits; its message says what is expected."""
+
+
+def type_of(value: object) -> str | None:
+    """The `type` that an object of a request says, by which a union chooses; None where it says none in words."""
+    said = cast("dict[str, object]", value).get("type") if isinstance(value, dict) else None
+    return said if isinstance(said, str) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
-from puna.server.contract.shapes import UNION, Honoured, JsonObject, Shape
+from puna.server.contract.shapes import UNION, Honoured, JsonObject, Shape, type_of
 from puna.server.contract.tools import MAX_TOOLS, ToolName
 from puna.server.openai.strict import check_strict
 from puna.types import Grammar, Tool, ToolChoice
@@ -96,7 +96,7 @@ class AllowedTools(Shape):
 
 def _word_or_type(value: object) -> str | None:
     if isinstance(value, dict):
-        type_ = cast("dict[str, object]", value).get("type")
+        type_ = type_of(value)
         return type_ if type_ in {"function", "custom", "allowed_tools"} else None
     return "word" if isinstance(value, str) else None
 

@@ -153,6 +153,8 @@ def _kind(value: object) -> str | None:
             )
     else:
         return None
+    if not isinstance(type_, str):
+        return None
     if type_ in _HOSTED:
         return "hosted"
     return type_ if type_ in _OWN else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
-from puna.server.contract.shapes import UNION, Honoured, JsonObject, JsonValue, Reported, Shape
+from puna.server.contract.shapes import UNION, Honoured, JsonObject, JsonValue, Reported, Shape, type_of
 from puna.server.contract.tools import MAX_TOOLS, ToolName
 from puna.server.openai.strict import check_strict
 from puna.server.openai.tools import FormatText, known_choice, nonstandard_name, nonstandard_number
@@ -75,8 +75,8 @@ _HOSTED: tuple[str, ...] = HostedTool.__origin__.__args__  # type: ignore[attr-d
 
 
 def _form(value: object) -> str | None:
-    type_ = cast("dict[str, object]", value).get("type") if isinstance(value, dict) else None
-    if not isinstance(type_, str):
+    type_ = type_of(value)
+    if type_ is None:
         return None
     return type_ if type_ in {"function", "custom", "namespace"} else "hosted" if type_ in _HOSTED else None
 
@@ -105,7 +105,7 @@ class AllowedChoice(Shape):
 
 def _choice_form(value: object) -> str | None:
     if isinstance(value, dict):
-        type_ = cast("dict[str, object]", value).get("type")
+        type_ = type_of(value)
         if type_ in {"function", "custom"}:
             return "tool"
         return "allowed_tools" if type_ == "allowed_tools" else "hosted" if type_ in _HOSTED else None
