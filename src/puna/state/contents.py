@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ class BlobContents:
     def __init__(self, directory: Path) -> None:
         self._blobs = Blobs(directory)
         self._directory = directory
+        self._awaited: Counter[Digest] = Counter()
+        self._lock = threading.Lock()
 
     async def add(self, chunks: AsyncIterable[bytes], *, most: int) -> Stored:
         with _state_errors():
@@ -42,6 +46,8 @@ class BlobContents:
                         await asyncio.to_thread(writer.write, bytes(piece))
                         piece.clear()
                 await asyncio.to_thread(writer.write, bytes(piece))
+                with self._lock:
+                    self._awaited[writer.digest] += 1
             except BaseException as error:
                 failure = error
                 raise
@@ -58,10 +64,16 @@ class BlobContents:
         with _state_errors():
             return await asyncio.to_thread(self._blobs.read, digest, limit=most)
 
+    def held(self, digest: Digest) -> None:
+        """A record holds what was added for it."""
+        with self._lock:
+            self._awaited[digest] -= self._awaited[digest] > 0
+
     def remove(self, digest: Digest) -> None:
-        """Blocking."""
-        with _state_errors():
-            self._blobs.remove(digest)
+        """Blocking. What was added anew stays, though the records that held it are gone: another is about to."""
+        with _state_errors(), self._lock:
+            if not self._awaited[digest]:
+                self._blobs.remove(digest)
 
     def unclaimed(self, held: frozenset[str]) -> list[Digest]:
         """Those that no record holds (`held`: the digests' texts), and have not for an hour. Blocking."""

@@ -41,6 +41,9 @@ class NoState:
     async def everyones(self, kind: Kind, having: Mapping[str, str] | None = None) -> tuple[Record, ...]:
         return ()
 
+    async def discard(self, digest: Digest) -> None:
+        pass
+
     async def claim(self, work: str) -> bool:
         return False
 

@@ -148,6 +148,14 @@ class SqliteState:
                 return row[-1]
         raise NotFound(f"'{param}': there is no {kind} with the id '{id[:100]}'.", param=param)
 
+    async def discard(self, digest: Digest) -> None:
+        def discard(database: sqlite3.Connection) -> None:
+            self.contents.held(digest)
+            if database.execute("SELECT 1 FROM records WHERE content = ? LIMIT 1", (str(digest),)).fetchone() is None:
+                self.contents.remove(digest)
+
+        await self._do(discard)
+
     async def claim(self, work: str) -> bool:
         return await self._do(lambda _: self._claim(work))
 
@@ -188,8 +196,12 @@ class SqliteState:
         self._remove_released(database)
 
     def _put(self, database: sqlite3.Connection, record: Record, *, new: bool) -> None:
-        if record.content is not None and self.contents.path(record.content) is None:
-            raise StateError(f"the content of {record.id} is not there")
+        if record.content is not None:
+            if self.contents.path(record.content) is None:
+                raise StateError(f"the content of {record.id} is not there")
+            there = "SELECT 1 FROM records WHERE kind = ? AND id = ? AND content = ?"
+            if database.execute(there, (record.kind, record.id, str(record.content))).fetchone() is None:
+                self.contents.held(record.content)
         body = json.dumps(record.body, separators=(",", ":"))
         expires = record.expires
         if expires is None and record.kind in DATED and self._limits.seconds:

@@ -84,6 +84,10 @@ class State(Protocol):
         """
         ...
 
+    async def discard(self, digest: Digest) -> None:
+        """Let go of bytes that were added, since no record is to hold them. Where one does, they stay."""
+        ...
+
     async def claim(self, work: str) -> bool:
         """Whether a kind of work is this server's, of all that share the state: from the first time that this is true
         until it ends, however it ends."""

@@ -184,6 +184,27 @@ def test_a_state_at_its_limit(serving, tmp_path):
         assert own.post("/v1/files", body, headers=FORM).status == 200
 
 
+def test_what_is_refused_leaves_no_bytes(serving, tmp_path):
+    def held():
+        return {file.read_bytes() for file in (tmp_path / "contents").glob("*")}
+
+    with serving(state=tmp_path, state_records=2) as own:
+
+        def post(path, *parts):
+            return own.post(path, form(*parts), headers=FORM)
+
+        purpose = ("purpose", "evals")
+        assert post("/v1/files", ("file", "a", b"kept"), purpose).status == 200
+        assert post("/v1/files", ("file", "a", b"other"), ("purpose", "fun")).status == 400
+        assert post("/v1/files", ("file", "a", b"kept"), ("purpose", "fun")).status == 400
+        assert post("/v1/files", ("file", "a", b"broken"), ("purpose", b"\xff")).status == 400
+        body = {"bytes": 2, "filename": "a", "mime_type": "b", "purpose": "evals"}
+        upload = own.post("/v1/uploads", body).json["id"]
+        assert post(f"/v1/uploads/{upload}/parts", ("data", "a", b"part")).status == 403
+        assert post("/v1/files", ("file", "a", b"no room"), purpose).status == 403
+        assert held() == {b"kept"}
+
+
 def test_a_server_that_keeps_nothing(serving):
     with serving(state="off") as own:
         assert own.get("/v1/files").json["data"] == []

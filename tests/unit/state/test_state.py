@@ -256,6 +256,37 @@ async def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
             await state.apply(Put(record("r")))
 
 
+def file_of(id: str, stored: Stored) -> Record:
+    return replace(record(id, "file"), content=stored.digest, content_size=stored.size)
+
+
+async def test_a_content_that_no_record_came_for_is_discarded(tmp_path: Path) -> None:
+    async with SqliteState(tmp_path) as state:
+        alone = await state.contents.add(pieces(b"alone"), most=10)
+        await state.discard(alone.digest)
+        assert state.contents.path(alone.digest) is None
+        shared = await state.contents.add(pieces(b"shared"), most=10)
+        await state.apply(Put(file_of("a", shared)))
+        await state.contents.add(pieces(b"shared"), most=10)
+        await state.discard(shared.digest)
+        assert await state.contents.read(shared.digest, most=10) == b"shared"
+        await state.discard(shared.digest)
+        assert await state.contents.read(shared.digest, most=10) == b"shared"
+
+
+async def test_a_content_that_is_added_again_stays_for_its_new_record(tmp_path: Path) -> None:
+    async with SqliteState(tmp_path) as state:
+        first = await state.contents.add(pieces(b"same"), most=10)
+        await state.apply(Put(file_of("a", first)))
+        again = await state.contents.add(pieces(b"same"), most=10)
+        await state.apply(Delete("file", "a", "me"))
+        await state.apply(Put(file_of("b", again)))
+        await state.apply(Put(file_of("b", again)))
+        assert await state.contents.read(again.digest, most=10) == b"same"
+        await state.apply(Delete("file", "b", "me"))
+        assert state.contents.path(again.digest) is None
+
+
 async def test_one_server_of_a_state_claims_a_work(tmp_path: Path) -> None:
     async with SqliteState(tmp_path) as second:
         async with SqliteState(tmp_path) as first:

@@ -411,12 +411,18 @@ class BatchWork:
         outputs.append(await self._file(batch, self._faults(batch, results, left), "error"))
         output, errors = (None if file is None else file.id for file in outputs)
         batch = replace(batch, output=output, errors=errors).to(ending, self._now())
-        await self._state.apply(
-            *(Put(file, new=True) for file in outputs if file is not None),
-            Put(batch.record()),
-            Delete("line", batch.work, batch.owner),
-            Delete("line", batch.mark, batch.owner),
-        )
+        try:
+            await self._state.apply(
+                *(Put(file, new=True) for file in outputs if file is not None),
+                Put(batch.record()),
+                Delete("line", batch.work, batch.owner),
+                Delete("line", batch.mark, batch.owner),
+            )
+        except BaseException:
+            for file in outputs:
+                if file is not None and file.content is not None:
+                    await self._state.discard(file.content)
+            raise
         self._ran.pop(batch.id, None)
         _log.info("batch ended", batch=batch.id, status=batch.status, completed=batch.completed, failed=batch.failed)
 

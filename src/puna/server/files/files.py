@@ -44,21 +44,20 @@ class Files:
         self._state = services.state
 
     async def create(self, request: Request) -> Response:
-        form, stored, part = await read_kept(
-            self._services, request, FileForm, "file", self._services.settings.max_file, "PUNA_MAX_FILE"
-        )
-        if not stored.size:
-            raise InvalidRequest("Invalid 'file': the file is empty.", param="file")
-        said = form.expires_after.seconds if form.expires_after else None
-        record = new_file(
-            owner_of(request),
-            stored,
-            filename=part.filename or "file",
-            purpose=form.purpose,
-            media_type=part.media_type,
-            seconds=stay(form.purpose, said),
-        )
-        await self._state.apply(Put(record, new=True))
+        most = self._services.settings.max_file
+        async with read_kept(self._services, request, FileForm, "file", most, "PUNA_MAX_FILE") as (form, stored, part):
+            if not stored.size:
+                raise InvalidRequest("Invalid 'file': the file is empty.", param="file")
+            said = form.expires_after.seconds if form.expires_after else None
+            record = new_file(
+                owner_of(request),
+                stored,
+                filename=part.filename or "file",
+                purpose=form.purpose,
+                media_type=part.media_type,
+                seconds=stay(form.purpose, said),
+            )
+            await self._state.apply(Put(record, new=True))
         return JsonReply(file_json(record))
 
     async def list(self, request: Request) -> Response:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
@@ -26,21 +28,31 @@ async def read_body(services: Services, request: Request, shape: type[ShapeType]
     return body
 
 
+@asynccontextmanager
 async def read_kept(
     services: Services, request: Request, shape: type[ShapeType], field: str, most: int, setting: str
-) -> tuple[ShapeType, Stored, FilePart]:
-    """A form with one file, whose bytes are kept when this returns. InvalidRequest where it has none."""
-    parts: list[FilePart] = []
+) -> AsyncIterator[tuple[ShapeType, Stored, FilePart]]:
+    """A form with one file, whose bytes are kept; InvalidRequest where it has none. They go when this is left with an
+    error: nobody would find them."""
+    state = services.state
+    kept: list[tuple[Stored, FilePart]] = []
 
-    async def keep(part: FilePart) -> Stored:
-        parts.append(part)
-        return await services.state.contents.add(part.chunks, most=most)
+    async def keep(part: FilePart) -> None:
+        kept.append((await state.contents.add(part.chunks, most=most), part))
 
     bounds = FormBounds(files=(field,), file=most, fields=16, field=4096, setting=setting)
-    body, files, _ = await read_form(request, shape, WORDING, strict=services.settings.strict, bounds=bounds, keep=keep)
-    if field not in files:
-        raise InvalidRequest(f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter")
-    return body, files[field], parts[0]
+    try:
+        strict = services.settings.strict
+        body, _, _ = await read_form(request, shape, WORDING, strict=strict, bounds=bounds, keep=keep)
+        if not kept:
+            raise InvalidRequest(
+                f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
+            )
+        yield body, *kept[0]
+    except BaseException:
+        for stored, _ in kept:
+            await state.discard(stored.digest)
+        raise
 
 
 async def find_kept(services: Services, request: Request, kind: Kind, name: str) -> Record:

@@ -65,23 +65,23 @@ class Uploads:
         return JsonReply(_shown(record))
 
     async def add_part(self, request: Request) -> Response:
-        upload = await self._pending(request)
-        _, stored, _ = await read_kept(self._services, request, PartForm, "data", MAX_PART, "")
-        if not stored.size:
-            raise InvalidRequest("Invalid 'data': the part is empty.", param="data")
-        upload = await self._pending(request)  # a part takes a while
-        part = Record(
-            kind="part",
-            id=f"part_{secrets.token_hex(12)}",
-            owner=upload.owner,
-            body={},
-            created=now(),
-            parent=upload.id,
-            expires=upload.expires,
-            content=stored.digest,
-            content_size=stored.size,
-        )
-        await self._state.apply(Put(part, new=True))
+        await self._pending(request)
+        async with read_kept(self._services, request, PartForm, "data", MAX_PART, "") as (_, stored, _):
+            if not stored.size:
+                raise InvalidRequest("Invalid 'data': the part is empty.", param="data")
+            upload = await self._pending(request)  # a part takes a while
+            part = Record(
+                kind="part",
+                id=f"part_{secrets.token_hex(12)}",
+                owner=upload.owner,
+                body={},
+                created=now(),
+                parent=upload.id,
+                expires=upload.expires,
+                content=stored.digest,
+                content_size=stored.size,
+            )
+            await self._state.apply(Put(part, new=True))
         shown: JsonObject = {
             "id": part.id,
             "object": "upload.part",
@@ -105,23 +105,27 @@ class Uploads:
             )
         md5 = hashlib.md5(usedforsecurity=False)
         stored = await self._state.contents.add(self._joined(parts, md5.update), most=size)
-        if body.md5 is not None and md5.hexdigest() != body.md5.lower():
-            raise InvalidRequest(
-                f"Invalid 'md5': the parts that came have the checksum {md5.hexdigest()}.", param="md5"
+        try:
+            if body.md5 is not None and md5.hexdigest() != body.md5.lower():
+                raise InvalidRequest(
+                    f"Invalid 'md5': the parts that came have the checksum {md5.hexdigest()}.", param="md5"
+                )
+            seconds = upload.body["seconds"]
+            file = new_file(
+                upload.owner,
+                stored,
+                filename=str(upload.body["filename"]),
+                purpose=str(upload.body["purpose"]),
+                media_type=str(upload.body["media_type"]),
+                seconds=seconds if isinstance(seconds, int) else None,
+                # One for an upload, however often and however many at once ask for it.
+                id=f"file-{upload.id.removeprefix('upload_')}",
             )
-        seconds = upload.body["seconds"]
-        file = new_file(
-            upload.owner,
-            stored,
-            filename=str(upload.body["filename"]),
-            purpose=str(upload.body["purpose"]),
-            media_type=str(upload.body["media_type"]),
-            seconds=seconds if isinstance(seconds, int) else None,
-            # One for an upload, however often and however many at once ask for it.
-            id=f"file-{upload.id.removeprefix('upload_')}",
-        )
-        done = _with(await self._pending(request), status="completed", file=file_json(file))
-        await self._state.apply(Put(file, new=True), *_ended(done))
+            done = _with(await self._pending(request), status="completed", file=file_json(file))
+            await self._state.apply(Put(file, new=True), *_ended(done))
+        except BaseException:
+            await self._state.discard(stored.digest)
+            raise
         return JsonReply(_shown(done))
 
     async def cancel(self, request: Request) -> Response:
