@@ -79,6 +79,9 @@ as_brought = Lane("brought", 4)
 in_uploads = Lane("uploads", 4)
 """Blocks of uploads on their way to a disk."""
 
+in_downloads = Lane("downloads", 6)
+"""Blocks of downloads, written or hashed."""
+
 in_jobs = Lane("jobs", 8)
 """Steps of pulls, creations and the like, which write files."""
 

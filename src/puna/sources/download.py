@@ -14,7 +14,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -31,9 +31,11 @@ from puna.errors import (
     SourceUnreachable,
     StoreError,
 )
+from puna.lane import gone, in_downloads, in_hashing
 from puna.model.digest import Digest
 from puna.sources.net import Net, Patience
 from puna.sources.partial import Partial
+from puna.store.blobs import stop_when
 from puna.store.library import Library
 from puna.store.transfers import Mailbox, following
 from puna.types import Progress
@@ -124,8 +126,7 @@ class _Download:
         self._mailbox = Mailbox()
         self._news = asyncio.Event()
         self._told = 0.0
-        # Writing and hashing, beside each other.
-        self._threads = ThreadPoolExecutor(3, thread_name_prefix="download")
+        self._jobs: set[Future[Any]] = set()
 
     def run(self) -> AsyncGenerator[Progress, None]:
         return following(self._work, self._mailbox)
@@ -135,9 +136,16 @@ class _Download:
             if await self._opened():
                 await self._fill()
         finally:
-            # Short: a thread writes or hashes one block, and files are closed behind it.
-            self._threads.shutdown(wait=True)
-            self._partial.close()
+            try:
+                # Short: a thread writes or hashes one block, and files are closed behind it.
+                await _to_its_end(asyncio.ensure_future(self._idle()))
+            finally:
+                self._partial.close()
+
+    async def _idle(self) -> None:
+        """Returns when no thread works for this download any more."""
+        for job in [*self._jobs]:
+            await gone(job)
 
     async def _opened(self) -> bool:
         """Whether there is anything to do, once no other process does it."""
@@ -147,7 +155,9 @@ class _Download:
         while not await self._in_thread(self._partial.try_open):
             self._mailbox.put(Progress("waiting for another process that fetches the same"))
             await asyncio.sleep(_LOCKED_SECONDS)
-            if await self._in_thread(lambda: self._library.blobs.intact(self._digest, self._size)):
+            if await in_hashing(
+                lambda left: self._library.blobs.intact(self._digest, self._size, on_bytes=stop_when(left))
+            ):
                 return False
         return True
 
@@ -339,7 +349,10 @@ class _Download:
             self._mailbox.put(Progress(status, str(self._digest), self._size, self._partial.completed))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        job = in_downloads.begin(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+        return await asyncio.wrap_future(job)
 
 
 async def _to_its_end(work: asyncio.Future[None]) -> None:
