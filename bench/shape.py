@@ -1,15 +1,16 @@
 """Write a model of a given shape with random weights in Q4_K_M, to measure what has no weights that can be had.
 
-    python bench/shape.py SMALL.gguf TARGET.gguf
+    python bench/shape.py SMALL.gguf TARGET.gguf [1b|3b|8b]
 
-The shape is that of Llama 3.2 1B (1.24 billion weights: 16 layers of 2048, heads 32 of which 8 for keys, 8192 in
-between, 128,256 tokens, a tied head). Tokens and template are those of SMALL, filled up to that number. Every layer
+The shapes are those of Llama 3.2 1B (1.24 billion weights) and 3B (3.21 billion), with tied heads, and of Llama 3.1 8B
+(8.03 billion); all have 128,256 tokens. Tokens and template are those of SMALL, filled up to that number. Every layer
 has the same random blocks: their speed is what counts. Needs the package `gguf` (in the extra `test`).
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,48 @@ from numpy.typing import NDArray
 
 from puna.model.gguf import read_header
 
-LAYERS, HIDDEN, BETWEEN, HEADS, KEY_HEADS, VOCABULARY = 16, 2048, 8192, 32, 8, 128_256
-KEYS = HIDDEN // HEADS * KEY_HEADS
+VOCABULARY = 128_256
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`head`: numbers of one head. `tied`: the embeddings are the head too."""
+
+    layers: int
+    hidden: int
+    between: int
+    heads: int
+    key_heads: int
+    head: int
+    tied: bool = True
+
+    @property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """[rows, columns] of a layer's."""
+        hidden, keys = self.hidden, self.key_heads * self.head
+        return {
+            "attn_q": (self.heads * self.head, hidden),
+            "attn_k": (keys, hidden),
+            "attn_v": (keys, hidden),
+            "attn_output": (hidden, self.heads * self.head),
+            "ffn_gate": (self.between, hidden),
+            "ffn_up": (self.between, hidden),
+            "ffn_down": (hidden, self.between),
+        }
+
+
 SHAPES = {
-    "attn_q": (HIDDEN, HIDDEN),
-    "attn_k": (KEYS, HIDDEN),
-    "attn_v": (KEYS, HIDDEN),
-    "attn_output": (HIDDEN, HIDDEN),
-    "ffn_gate": (BETWEEN, HIDDEN),
-    "ffn_up": (BETWEEN, HIDDEN),
-    "ffn_down": (HIDDEN, BETWEEN),
+    "1b": Shape(16, 2048, 8192, 32, 8, 64),
+    "3b": Shape(28, 3072, 8192, 24, 8, 128),
+    "8b": Shape(32, 4096, 14336, 32, 8, 128, tied=False),
 }
-"""[rows, columns] of a layer's matrices."""
 
 Bytes = NDArray[np.uint8]
 
 
-def kind_of(name: str, layer: int) -> Kind:
+def kind_of(name: str, layer: int, layers: int) -> Kind:
     """llama.cpp's mixture: values and the way back take more bits in half of the layers."""
-    more = name in {"attn_v", "ffn_down"} and (layer < LAYERS // 8 or layer >= 7 * LAYERS // 8 or layer % 3 == 2)
+    more = name in {"attn_v", "ffn_down"} and (layer < layers // 8 or layer >= 7 * layers // 8 or layer % 3 == 2)
     return Kind.Q6_K if more else Kind.Q4_K
 
 
@@ -73,34 +97,41 @@ def words(small: Path, writer: Any) -> None:
     writer.add_chat_template(metadata["tokenizer.chat_template"])
 
 
-def write(small: Path, target: Path) -> None:
+def write(small: Path, target: Path, name: str = "1b") -> None:
+    shape = SHAPES[name]
     writer = gguf.GGUFWriter(target, "llama")
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(shape.layers)
     writer.add_context_length(131_072)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(BETWEEN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KEY_HEADS)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_feed_forward_length(shape.between)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.key_heads)
+    writer.add_rope_dimension_count(shape.head)
     writer.add_rope_freq_base(500_000.0)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_K_M)
     words(small, writer)
     random = np.random.default_rng(1)
-    head = blocks(random, Kind.Q6_K, VOCABULARY // 8, HIDDEN)
-    writer.add_tensor("token_embd.weight", np.tile(head, (8, 1)), raw_dtype=Kind.Q6_K)
-    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
+    head = np.tile(blocks(random, Kind.Q6_K, VOCABULARY // 8, shape.hidden), (8, 1))
+    embedding, kind = (
+        (head, Kind.Q6_K) if shape.tied else (blocks(random, Kind.Q4_K, VOCABULARY, shape.hidden), Kind.Q4_K)
+    )
+    writer.add_tensor("token_embd.weight", embedding, raw_dtype=kind)
+    if not shape.tied:
+        writer.add_tensor("output.weight", head, raw_dtype=Kind.Q6_K)
+    writer.add_tensor("output_norm.weight", np.ones(shape.hidden, np.float32))
+    layers = range(shape.layers)
     made = {
-        (name, kind): blocks(random, kind, *shape)
-        for name, shape in SHAPES.items()
-        for kind in {kind_of(name, layer) for layer in range(LAYERS)}
+        (matrix, kind): blocks(random, kind, *size)
+        for matrix, size in shape.matrices.items()
+        for kind in {kind_of(matrix, layer, shape.layers) for layer in layers}
     }
-    for layer in range(LAYERS):
+    for layer in layers:
         for part in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{layer}.{part}.weight", np.ones(HIDDEN, np.float32))
-        for name in SHAPES:
-            kind = kind_of(name, layer)
-            writer.add_tensor(f"blk.{layer}.{name}.weight", made[name, kind], raw_dtype=kind)
+            writer.add_tensor(f"blk.{layer}.{part}.weight", np.ones(shape.hidden, np.float32))
+        for matrix in shape.matrices:
+            kind = kind_of(matrix, layer, shape.layers)
+            writer.add_tensor(f"blk.{layer}.{matrix}.weight", made[matrix, kind], raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -111,8 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("small", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("shape", choices=SHAPES, default="1b", nargs="?")
     said = parser.parse_args()
-    write(said.small, said.target)
+    write(said.small, said.target, said.shape)
 
 
 if __name__ == "__main__":

@@ -321,6 +321,7 @@ ROWS: tuple[Row, ...] = (
         "Refuse unknown request fields (unknown_parameter) instead of reporting them. Default off."),
     Row("cache_memory", ("PUNA_CACHE_MEMORY",), _count, "a number of bytes",
         "Memory that the cache of prompts and answers of one model may take; at least one context has to fit. "
+        "On llama.cpp it bounds how many slots there are, where PUNA_NUM_PARALLEL does not say that. "
         "Default 0: a whole context for each request at once, or what half of the free memory holds."),
     Row("cache_disk", ("PUNA_CACHE_DISK",), _count, "a number of bytes",
         "Bytes that caches of all models may take on the disk, so that a conversation goes on after a model was "

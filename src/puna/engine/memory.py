@@ -15,13 +15,18 @@ from puna.engine.runner import LoadOptions
 BYTES_PER_VALUE = {None: 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
 
+WINDOW_STEP = 256
+"""Places: what a layer with a window keeps is a multiple of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What an engine takes for its work, as it was measured.
 
     `base`: bytes of a runner's process without a model. `weights`: bytes it holds for each of the file's. `batch`:
-    tokens computed at once, when nothing else is said. `value`: bytes of a number in the cache; None: as is asked for.
-    `keyless`: bytes of each channel of a token that a layer without keys keeps.
+    tokens computed at once, when nothing else is said; `most`: at most. `value`: bytes of a number in the cache; None:
+    as is asked for. `keyless`: bytes of each channel of a token that a layer without keys keeps. `windows`: of layers
+    that look back over a window it keeps no more than that.
     """
 
     base: int
@@ -29,13 +34,15 @@ class Costs:
     batch: int
     value: float | None
     keyless: float = 0.0
+    most: int = 0
+    windows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLayout:
     """The numbers of a header that decide. `numbers`: of keys and values a place, in all layers; `keyless`: layers that
     have none. `channels`: numbers that a layer without keys may keep of each token; `state`: that it has of each
-    sequence, in 32 bits.
+    sequence, in 32 bits. `windowed`: of `numbers`, those of layers that look back over `window` places.
     """
 
     weights: int
@@ -45,6 +52,8 @@ class ModelLayout:
     keyless: int
     channels: int
     state: int
+    windowed: int = 0
+    window: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +85,15 @@ def shape(
     near: Sequence[bool] = (),
     near_length: int | None = None,
     shared: int = 0,
+    window: int | None = None,
+    period: int | None = None,
 ) -> ModelLayout:
     """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too.
 
     `kv_heads`: of all layers, or of each, 0: it has no keys. `key`, `value`: lengths of one head's. `interval`: only
     each so manieth layer has keys; None: all for which `kv_heads` says so. `near`: which layers have heads of
-    `near_length` in place of both. `shared`: so many of the last layers read the keys of others.
+    `near_length` in place of both, and look back over a `window`; where they are not named, all but each so manieth
+    (`period`) do. `shared`: so many of the last layers read the keys of others.
     """
     each = (
         (kv_heads or heads,) * blocks
@@ -96,24 +108,31 @@ def shape(
     lengths = [2 * near_length if near_length and is_near else length for is_near in near]
     lengths += [length] * (len(each) - len(lengths))
     own = max(len(each) - shared, 0)
+    held = [count * numbers for count, numbers in zip(each[:own], lengths, strict=False)]
+    short = near or [bool(period) and number % (period or 1) != 0 for number in range(1, len(each) + 1)]
     return ModelLayout(
         weights=weights,
         vocabulary=vocabulary,
         embedding=embedding,
-        numbers=sum(count * numbers for count, numbers in zip(each[:own], lengths, strict=False)),
+        numbers=sum(held),
         keyless=each.count(0),
         channels=embedding if channels is None else channels,
         state=state,
+        windowed=sum(numbers for numbers, is_short in zip(held, short, strict=False) if is_short) if window else 0,
+        window=window or 0,
     )
 
 
 @lru_cache(maxsize=256)
-def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs) -> Estimate:
-    """What a runner so loaded takes."""
-    places = load.num_ctx * load.slots
+def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs, most: int = 0) -> Estimate:
+    """What a runner so loaded takes. `most`: bytes that its cache may take, but for one context; 0: all it can fill."""
+    batch = min(load.num_batch or costs.batch, costs.most or costs.batch)
     each = BYTES_PER_VALUE[load.cache_type] if costs.value is None else costs.value
-    keyless = shape.channels * places * costs.keyless + shape.state * load.slots * 4
-    cache = shape.numbers * each * places + shape.keyless * keyless
-    batch = min(load.num_batch or costs.batch, costs.batch)
+    short = min(load.num_ctx, -(-(shape.window + batch) // WINDOW_STEP) * WINDOW_STEP)
+    places = (shape.numbers - shape.windowed) * load.num_ctx
+    places += shape.windowed * (short if costs.windows else load.num_ctx)
+    keyless = shape.channels * load.num_ctx * costs.keyless + shape.state * 4
+    one = places * each + shape.keyless * keyless
+    cache = one * load.slots if not most else max(min(one * load.slots, most), one)
     compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
     return Estimate(int(shape.weights * costs.weights), int(cache), costs.base + compute)

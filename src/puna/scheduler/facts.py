@@ -11,6 +11,7 @@ from puna.errors import InvalidRequest
 from puna.types import MOST_CONTEXT
 
 if TYPE_CHECKING:
+    from puna.model.gguf import Header
     from puna.model.model import Model
 
 DEFAULT_CONTEXT = 4096
@@ -21,7 +22,7 @@ def facts_of(model: Model) -> ModelFacts:
         architecture=model.header.architecture,
         types=frozenset(tensor.type.name for tensor in model.header.tensors),
         metadata=model.header.metadata,
-        layout=_layout(model),
+        layout=layout(model.header, sum(path.stat().st_size for path in (*model.projectors, *model.adapters))),
         projectors=len(model.projectors),
         adapters=len(model.adapters),
         mixed=model.header.holds_projector,
@@ -67,16 +68,19 @@ def trained(model: ModelFacts) -> int:
     return length if isinstance(length, int) and length > 0 else MOST_CONTEXT
 
 
-def _layout(model: Model) -> memory.ModelLayout:
-    header = model.header
+WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4}
+"""Families whose layers, but for each so manieth, look back over a window, where their files do not say it."""
+
+
+def layout(header: Header, beside: int) -> memory.ModelLayout:
+    """What decides of a model's memory. `beside`: bytes of its projectors and adapters."""
     lengths = {name: header.metadata.get(f"{header.architecture}.attention.{name}_length") for name in ("key", "value")}
     inner, size, groups = (
         max(header.number(f"{header.architecture}.ssm.{name}") or 0, 0)
         for name in ("inner_size", "state_size", "group_count")
     )
-    over = sum(path.stat().st_size for path in (*model.projectors, *model.adapters))
     return memory.shape(
-        weights=sum(tensor.size for tensor in header.tensors) + over,
+        weights=sum(tensor.size for tensor in header.tensors) + beside,
         vocabulary=header.vocabulary_size or 0,
         embedding=header.embedding_length or 0,
         blocks=header.block_count or 0,
@@ -90,4 +94,7 @@ def _layout(model: Model) -> memory.ModelLayout:
         near=header.flags(f"{header.architecture}.attention.sliding_window_pattern") or (),
         near_length=header.number(f"{header.architecture}.attention.key_length_swa"),
         shared=header.number(f"{header.architecture}.attention.shared_kv_layers") or 0,
+        window=header.number(f"{header.architecture}.attention.sliding_window"),
+        period=header.number(f"{header.architecture}.attention.sliding_window_pattern")
+        or WINDOW_PERIODS.get(header.architecture),
     )

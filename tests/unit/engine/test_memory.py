@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from puna.engine.cpu.profile import COSTS as CPU
 from puna.engine.llama.profile import COSTS as LLAMA
@@ -74,11 +77,37 @@ def test_layers_may_have_other_heads_or_read_the_keys_of_others() -> None:
     assert estimate(two, LoadOptions(num_ctx=10, slots=1, cache_type="f16")).cache == (512 + 2 * 1024) * 10 * 2
 
 
+@pytest.mark.parametrize(
+    "said", [{"period": 3}, {"near": (True, True, False, True, True, False)}], ids=["a period", "each layer"]
+)
+def test_of_layers_with_a_window_an_engine_may_keep_no_more_than_that(said: dict[str, Any]) -> None:
+    # Four of six layers look back over 512 places; with a batch of 64 tokens that is kept as 768.
+    layout = shape(
+        weights=0, vocabulary=0, embedding=64, blocks=6, heads=4, kv_heads=1, key=128, value=128, window=512, **said
+    )
+    load = LoadOptions(num_ctx=4096, slots=2, cache_type="f16", num_batch=64)
+    assert estimate(layout, load).cache == 2 * (2 * 4096 + 4 * 768) * 256 * 2
+    assert estimate(layout, replace(load, num_ctx=600)).cache == 2 * 6 * 600 * 256 * 2
+    assert estimate(layout, load, CPU).cache == 2 * 6 * 4096 * 256 * 2
+
+
+def test_a_cache_keeps_to_what_it_may_take_but_for_one_context() -> None:
+    one = estimate_for(SMALL, replace(LOAD, slots=1), CPU).cache
+    assert estimate_for(SMALL, LOAD, CPU, 2 * one).cache == 2 * one
+    assert estimate_for(SMALL, LOAD, CPU, one // 2).cache == one
+    assert estimate_for(SMALL, LOAD, CPU, 9 * one).cache == 4 * one
+
+
+def test_more_tokens_at_once_take_more_memory() -> None:
+    few, many = (estimate(SMALL, replace(LOAD, num_batch=batch)).compute for batch in (64, 512))
+    assert many - few == 448 * (49152 + 12 * 576) * 4
+
+
 def test_weights_count_as_they_lie_in_the_file() -> None:
     result = estimate(SMALL, LOAD)
     assert result.weights == 98_000_000
     assert result.total == result.weights + result.cache + result.compute
-    assert result.compute > 64 * 2**20
+    assert result.compute > LLAMA.base
 
 
 def test_a_header_that_says_little_is_no_fault() -> None:

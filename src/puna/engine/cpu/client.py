@@ -105,7 +105,7 @@ class CpuEngine:
 
     def memory(self, model: ModelFacts, load: LoadOptions) -> Estimate:
         """See `puna.engine.engine.Engine.memory`."""
-        return estimate(model.layout, load, COSTS)
+        return estimate(model.layout, load, COSTS, self._settings.cache_memory)
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         objection = lacking(PROFILE, load, projectors=len(files.projectors), adapters=len(files.adapters))

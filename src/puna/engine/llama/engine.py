@@ -28,6 +28,7 @@ from puna.engine.llama.http import EngineSocket
 from puna.engine.llama.options import (
     WHOLE_IMAGE_PROJECTORS,
     Parameters,
+    batches,
     can_repeat,
     flags,
     parameters,
@@ -82,21 +83,29 @@ class _LlamaEngine(Unprepared, ABC):
 
     def opinion(self, model: ModelFacts, load: LoadOptions) -> Opinion:
         """See `puna.engine.engine.Engine.opinion`."""
-        on_gpu = self.on_gpu(load)
+        on_gpu, one = self.on_gpu(load), self.memory(model, replace(load, slots=1))
         return Opinion(
             engine=self.name,
             objection=self.obstacle()
             or lacking(self.profile, load, projectors=model.projectors, adapters=model.adapters)
             or (_MIXED if model.mixed else None),
-            need=self.memory(model, replace(load, slots=1)).total,
+            need=one.total,
             merit="it computes on the GPU of this machine" if on_gpu else self.profile.merit,
-            slots=self.profile.slots,
+            slots=self._slots(one),
             on_gpu=on_gpu,
         )
 
     def memory(self, model: ModelFacts, load: LoadOptions) -> Estimate:
         """See `puna.engine.engine.Engine.memory`."""
-        return estimate(model.layout, load, COSTS)
+        _, batch = batches(load, on_cpu=self.cpu_only or load.num_gpu == 0)
+        # Who embeds wants no row of the vocabulary.
+        layout = replace(model.layout, vocabulary=0) if load.embedding else model.layout
+        return estimate(layout, replace(load, num_batch=batch), COSTS)
+
+    def _slots(self, one: Estimate) -> int:
+        """How many requests at once, each with a cache as of `one`: as it does well, within what caches may take."""
+        most, bound = self.profile.slots, self._settings.cache_memory
+        return max(min(most, bound // max(one.cache, 1)), 1) if bound else most
 
     def on_gpu(self, load: LoadOptions) -> bool:
         """Whether it is known to compute on a GPU when it is so loaded."""

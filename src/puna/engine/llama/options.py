@@ -105,7 +105,7 @@ def parameters(
     An embedding input has to fit one physical batch, so there the batch is the context.
     """
     on_cpu = cpu_only or load.num_gpu == 0
-    batch, physical = _batches(load, on_cpu)
+    batch, physical = batches(load, on_cpu=on_cpu)
     if whole_images:
         batch, physical = max(batch, WHOLE_IMAGE_BATCH), WHOLE_IMAGE_BATCH
     # With a cache of 16 or 32 bits in IEEE's form, attention over one token and over several round differently; with
@@ -140,7 +140,7 @@ def parameters(
     )
 
 
-def _batches(load: LoadOptions, on_cpu: bool) -> tuple[int, int]:
+def batches(load: LoadOptions, *, on_cpu: bool) -> tuple[int, int]:
     """Logical and physical: what is computed between two looks at who is still there, and at once."""
     if load.embedding:
         return load.num_ctx, load.num_ctx
