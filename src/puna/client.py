@@ -238,10 +238,14 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class LineAnswer:
-    """What a route answered, an error too. `retry_after`: seconds, where asking again is worth while."""
+    """What a route answered, an error too. `retry_after`: seconds, where asking again is worth while.
+
+    `reported`: the headers that say what of the request had no effect.
+    """
 
     status: int
     request_id: str
+    reported: JsonObject
     retry_after: float | None
     body: JsonValue
 
@@ -563,6 +567,7 @@ class Client:
         return LineAnswer(
             response.status,
             response.headers.get("x-request-id", ""),
+            {name: text for name, text in response.headers.items() if name.startswith("x-puna-") and name != IDENTITY},
             (float(wait) if wait.isdigit() else 1.0) if again else None,
             answer,
         )

@@ -165,6 +165,8 @@ async def _answer(client: Client, line: AskedLine) -> JsonObject:
             break
         await asyncio.sleep(answer.retry_after)
     response: JsonObject = {"status_code": answer.status, "request_id": answer.request_id, "body": answer.body}
+    if answer.reported:
+        response["headers"] = answer.reported
     return {"id": f"batch_{answer.request_id}", "custom_id": line.custom_id, "response": response, "error": None}
 
 

@@ -31,13 +31,18 @@ def answers(path):
 
 
 def test_a_server_answers(puna, source, tmp_path):
-    lines = [line(f"{n}") for n in range(10)] + [line("e", "/v1/embeddings", model="embedder", input="x")]
+    lines = (
+        [line(f"{n}") for n in range(9)]
+        + [line("9", other=1)]
+        + [line("e", "/v1/embeddings", model="embedder", input="x")]
+    )
     ended = puna("batch", "run", source(lines), "-o", "out.jsonl")
     assert (ended.status, ended.out) == (0, "")
     assert "answering: 11 of 11" in ended.err
     found = answers(tmp_path / "out.jsonl")
     assert found.keys() == {one["custom_id"] for one in lines}
     assert {response["status_code"] for response in found.values()} == {200}
+    assert found["9"]["headers"] == {"x-puna-ignored": "other"}
     assert found["3"]["request_id"].startswith("req_")
     assert found["3"]["body"]["choices"][0]["message"]["content"] == "Hello there, friend."
 

@@ -70,6 +70,13 @@ def test_responses_are_kept_as_those_of_the_route(openai, run):
     assert batch.usage.output_tokens == answer["usage"]["output_tokens"] == 5
 
 
+def test_what_had_no_effect_is_told_in_the_line(openai, run):
+    batch = run([line("a", other=1, seed=1), line("b")])
+    outputs = rows(openai, batch.output_file_id)
+    assert outputs["a"]["response"]["headers"] == {"x-puna-ignored": "other", "x-puna-seed": "exact"}
+    assert "headers" not in outputs["b"]["response"]
+
+
 def test_outputs_that_go(openai, run):
     batch = run([line("a")], output_expires_after={"anchor": "created_at", "seconds": 3600})
     output = openai.files.retrieve(batch.output_file_id)

@@ -329,6 +329,12 @@ def test_faults_of_parts(server, openai):
         assert (answer.status, answer.error["param"]) == (400, param)
 
 
+def test_parameters_of_an_object_are_reported(server, openai):
+    file = given(openai)
+    for method, path in (("GET", f"/v1/files/{file.id}?x=1"), ("DELETE", f"/v1/files/{file.id}?x=1")):
+        assert server.request(method, path).headers["x-puna-ignored"] == "x"
+
+
 def test_paths_that_are_not_there(server):
     for method, path in (
         ("GET", "/v1/files/file-none"), ("DELETE", "/v1/files/file-none"), ("GET", "/v1/files/file-none/content"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from puna.errors import InvalidRequest
 from puna.server.body import dump, dump_text, kind, parse_json
+from puna.server.contract.report import HEADERS as REPORTS
 from puna.types import JsonObject, JsonValue
 
 MAX_LINES = 50_000
@@ -163,9 +164,15 @@ def _inputs(value: JsonValue) -> int:
 # -------------------------------------------------------------------------------------------------- what becomes of it
 
 
-def answered(custom_id: str, status: int, request_id: str, body: JsonValue) -> JsonObject:
-    """The line of an output or an error file for a request that was answered."""
-    response: JsonObject = {"status_code": status, "request_id": request_id, "body": body}
+def answered(custom_id: str, status: int, headers: Mapping[str, str], body: JsonValue) -> JsonObject:
+    """The line of an output or an error file for a request that was answered.
+
+    `headers`: of the answer; what they report of the request goes into the line.
+    """
+    response: JsonObject = {"status_code": status, "request_id": headers.get("x-request-id", ""), "body": body}
+    reported: JsonObject = {name: headers[name] for name in REPORTS if name in headers}
+    if reported:
+        response["headers"] = reported
     return {"id": _request_id(), "custom_id": custom_id, "response": response, "error": None}
 
 

@@ -350,9 +350,8 @@ class BatchWork:
 
     async def _answered_with(self, job: _Job, line: BatchLine, answer: InsideAnswer) -> None:
         body = _json(answer.body)
-        request_id = answer.headers.get("x-request-id", "")
         ok = answer.status == 200
-        out = answered(line.custom_id, answer.status, request_id, body)
+        out = answered(line.custom_id, answer.status, answer.headers, body)
         if not answer.status:
             out = unanswered(line.custom_id, "request_cancelled", "The request was cancelled.")
         kept = Record(

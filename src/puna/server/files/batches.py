@@ -14,7 +14,7 @@ from puna.server.batch.batch import WINDOW_SECONDS, RequestBatch
 from puna.server.batch.work import BatchWork
 from puna.server.body import JsonReply
 from puna.server.files.bodies import BatchBody
-from puna.server.files.reading import find_kept, now, read_body, report_query
+from puna.server.files.reading import find_kept, now, read_body
 from puna.server.kept_files import find_file
 from puna.server.openai.paging import page_json, read_query
 from puna.server.owner import owner_of
@@ -74,7 +74,6 @@ class Batches:
         return JsonReply(page_json(page, lambda record: shown[record.id]))
 
     async def retrieve(self, request: Request) -> Response:
-        report_query(request)
         return JsonReply(batch_json(await self._found(request)))
 
     async def cancel(self, request: Request) -> Response:

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from puna.errors import InvalidRequest, NotFound, UnsatisfiableRange
 from puna.server.body import JsonReply
 from puna.server.files.bodies import FileForm, FilePurpose
-from puna.server.files.reading import find_kept, read_kept, report_query, stay
+from puna.server.files.reading import find_kept, read_kept, stay
 from puna.server.kept_files import file_json, new_file
 from puna.server.openai.paging import page_json, read_query
 from puna.server.owner import owner_of
@@ -73,7 +73,6 @@ class Files:
         return JsonReply(page_json(await self._state.page("file", owner_of(request), query), file_json))
 
     async def retrieve(self, request: Request) -> Response:
-        report_query(request)
         return JsonReply(file_json(await find_kept(self._services, request, "file", "File")))
 
     async def delete(self, request: Request) -> Response:

@@ -56,17 +56,16 @@ async def read_kept(
 
 
 async def find_kept(services: Services, request: Request, kind: Kind, name: str) -> Record:
-    """The object that the path names. NotFound: `name` is what it is called in OpenAI's words."""
+    """The object that the path names. NotFound: `name` is what it is called in OpenAI's words.
+
+    No URL of one object has parameters: those that there are are reported.
+    """
+    Report(request.state, list(request.query_params))
     id_: str = request.path_params["id"]
     record = await services.state.get(kind, id_, owner_of(request))
     if record is None:
         raise NotFound(f"No such {name} object: {id_[:100]}", param="id")
     return record
-
-
-def report_query(request: Request) -> None:
-    """The URL of this route has no parameters: those that it has are reported."""
-    Report(request.state, list(request.query_params))
 
 
 def stay(purpose: str, said: int | None) -> int | None:
