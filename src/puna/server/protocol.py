@@ -1,10 +1,10 @@
 """One connection: uvicorn's protocol over httptools, with bounds where that has none.
 
 A head is gathered here and given to the parser whole, so that it is measured before anything is built from it: at most
-`MAX_HEAD` bytes, `MAX_FIELDS` fields and `MAX_TARGET` bytes of URL. Offers to upgrade are not taken, and are hidden
-from the parser, which would take the body for another protocol's. Heads and bodies have deadlines. A client that closes
-its sending side gets its answer; one that cuts its body gets a 400, if it still listens. A connection that ends with an
-error is closed once the client has had time to read it.
+`MAX_HEAD` bytes, `MAX_FIELDS` fields and `MAX_TARGET` bytes of URL. Offers to upgrade are hidden from the parser, which
+would take the body for another protocol's; a route that takes one answers with 101, and has the connection from then.
+Heads and bodies have deadlines. A client that closes its sending side gets its answer; one that cuts its body gets a
+400, if it still listens. A connection that ends with an error is closed once the client has had time to read it.
 
 All that Puna overrides of uvicorn's insides is in this file (see docs/decisions/http-door.md).
 """
@@ -98,6 +98,8 @@ class _Cycle(RequestResponseCycle):
     """A request and its answer. `fault`: why the body will not come; raised to whoever reads it."""
 
     fault: PunaError | None = None
+    upgraded = False
+    """The connection is this request's for good: what comes is more of its body, what is sent goes out as it is."""
     _until_close = False
 
     def fail(self, fault: PunaError) -> None:
@@ -122,6 +124,11 @@ class _Cycle(RequestResponseCycle):
             if self.scope["http_version"] != "1.1" and not sized:
                 # It knows no chunks: what ends its answer is the end of the connection.
                 self.chunked_encoding, self._until_close = False, True
+            if message["status"] == 101:
+                self.chunked_encoding, self._until_close, self.upgraded = False, True, True
+                await super().send(message)
+                self.keep_alive = False  # after the head, which would say it
+                return
         elif self._until_close and message["type"] == "http.response.body":
             self.expected_content_length = len(message.get("body", b"")) + bool(message.get("more_body", False))
         await super().send(message)
@@ -261,7 +268,7 @@ class Protocol(HttpToolsProtocol):
         self._channel.flush()
         self._eof = True
         cycle = self._cycle
-        if self._ending or cycle is None or cycle.response_complete:
+        if self._ending or cycle is None or cycle.response_complete or cycle.upgraded:
             return None
         if self._in_body:
             cycle.fail(InvalidRequest("The body of this request ended before it was complete.", code="incomplete_body"))
@@ -302,6 +309,9 @@ class Protocol(HttpToolsProtocol):
         while data:
             if self._in_body:
                 data = self._feed_body(data)
+            elif self._cycle is not None and self._cycle.upgraded:
+                self._feed_upgraded(self._cycle, data)
+                return
             elif self.cycle is not None and not self.cycle.response_complete:
                 self._behind += data
                 self.flow.pause_reading()
@@ -312,6 +322,14 @@ class Protocol(HttpToolsProtocol):
                 data = self._feed_head(data)
             if self._ending:
                 return
+
+    def _feed_upgraded(self, cycle: _Cycle, data: bytes) -> None:
+        """More of what is no HTTP any more, after what came before the answer that said so."""
+        cycle.body += self._behind + data
+        self._behind = b""
+        cycle.message_event.set()
+        if len(cycle.body) > _MAX_BEHIND:
+            self.flow.pause_reading()
 
     def _feed_head(self, data: bytes) -> bytes:
         """Gather a head; parse it when it is whole. Gives what came after it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 from puna.errors import InvalidRequest, NotFound
@@ -41,20 +42,32 @@ def response_status(record: Record) -> str:
     return str(cast("JsonObject", record.body["response"])["status"])
 
 
-async def items_before(state: State, body: Continuing, owner: str) -> list[Placed]:
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The last response of a connection, which goes on from it without having it stored: all items up to its end."""
+
+    id: str
+    items: tuple[Placed, ...]
+
+
+async def items_before(state: State, body: Continuing, owner: str, recent: Recent | None = None) -> list[Placed]:
     """All items that this request goes on from, the oldest first.
 
     InvalidRequest for a response that is not there, or not whole; NotFound for a conversation.
     """
+    if recent is not None and body.previous_response_id == recent.id:
+        return list(recent.items)
     if body.previous_response_id is not None:
         chain = await _chain(state, body.previous_response_id, owner)
         stored = [item for record in chain for item in (*response_input(record), *response_output(record))]
-        return await _placed(stored, "previous_response_id")
+        return await placed_items(stored, "previous_response_id")
     conversation = conversation_id(body.conversation) if isinstance(body, Asking) else None
     if conversation is None:
         return []
     await expect_conversation(state, conversation, owner)
-    return await _placed([one.body for one in await conversation_items(state, conversation, owner)], "conversation")
+    return await placed_items(
+        [one.body for one in await conversation_items(state, conversation, owner)], "conversation"
+    )
 
 
 async def expect_conversation(state: State, id: str, owner: str) -> Record:
@@ -87,7 +100,9 @@ async def _chain(state: State, id: str, owner: str) -> tuple[Record, ...]:
     return chain
 
 
-async def _placed(stored: Sequence[JsonObject], path: str) -> list[Placed]:
+async def placed_items(stored: Sequence[JsonObject], path: str) -> list[Placed]:
+    """Stored items, read again. `path`: what the request calls them."""
+
     def place() -> list[Placed]:
         return [Placed(item, path) for item in _Kept.model_validate({"items": stored}).items]
 

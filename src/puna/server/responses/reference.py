@@ -24,6 +24,7 @@ the form differs, and what is remembered.
 | route | answers |
 |---|---|
 | `POST /v1/responses` | a response, or its events with `stream` |
+| `GET /v1/responses`, as a WebSocket | a connection for many responses, below |
 | `GET /v1/responses/{id}` | a stored one; with `?stream=true&starting_after=N` the events of a background one |
 | `DELETE /v1/responses/{id}` | removes it; one that is under way is cancelled first |
 | `POST /v1/responses/{id}/cancel` | ends one that works in the background; one that has ended is given as it is |
@@ -63,6 +64,15 @@ in the background `response.queued`, `response.in_progress`; for each item `resp
 deltas, `response.output_item.done`; last `response.completed`, `response.incomplete` (cut, or cancelled in the
 background) or `response.failed`, with the whole object. A fault before the first event is an HTTP status; one that is
 no response's end (the server stops) is the event `error`.
+
+## Over a WebSocket
+
+Each message is `{"type": "response.create", …}` with the fields of `POST /v1/responses`; `stream` says nothing there,
+and `background` and `generate: false` are refused. The same events come back, each a message; several requests are
+answered one after the other. What is wrong with one is told (`{"type": "error", "status", "error"}`), and the next is
+served. With `store: false` the connection remembers its last response for `previous_response_id`. What headers would
+report is in the last event, as `report`. `stream_id` of a request is in all of its events. Messages of type
+`response.steer` are refused.
 """
 
 

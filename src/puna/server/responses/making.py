@@ -1,0 +1,114 @@
+"""A checked request becomes a response that is about to begin: everything it needs is found, fetched and converted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from starlette.requests import Request
+
+from puna.errors import Unsupported
+from puna.lane import in_lane
+from puna.model.reference import Reference
+from puna.server.body import beside
+from puna.server.contract.converted import Converted
+from puna.server.contract.report import Report
+from puna.server.kept_files import KeptText, file_bytes, file_text
+from puna.server.media import MAX_IMAGE, check_image
+from puna.server.openai.remote import remote_media
+from puna.server.owner import owner_of
+from puna.server.responses.bodies import CompactBody, InputTokensBody, ResponseBody
+from puna.server.responses.convert import check_body, check_past, to_response_chat
+from puna.server.responses.ids import ResponseIds
+from puna.server.responses.objects import ENCRYPTED, conversation_id, draft, listed_input
+from puna.server.responses.past import MANY, Recent, items_before, with_input
+from puna.server.responses.pieces import Brought
+from puna.server.responses.telling import Manner, Telling
+from puna.server.responses.tools import namespaces
+from puna.server.responses.turns import Placed, files_of, remote_images_of, take_time
+from puna.server.responses.work import Memory, ResponseWork
+from puna.server.services import Services
+from puna.types import DEFAULT_OPTIONS, ChatRequest, Options
+
+
+class ResponseMaker:
+    """Makes responses of requests, however these come."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._state = services.state
+
+    async def work(
+        self, request: Request, body: ResponseBody, report: Report, recent: Recent | None = None
+    ) -> ResponseWork:
+        """The response to a request, about to begin. `recent`: what the connection remembers. Raises what is wrong."""
+        check_body(body)
+        for name in ("store", "background"):
+            if getattr(body, name) and not self._state.kept:
+                raise Unsupported(f"'{name}': this server keeps nothing (PUNA_STATE=off).", param=name)
+        wanted = await self.wanted(request, body, report, partial(to_response_chat, body), recent)
+        ids, created = ResponseIds(), time.time()
+        stored = self._state.kept if body.store is None else body.store
+        said = draft(body, ids, int(created), await self._effective(wanted), stored=stored)
+        memory = Memory(
+            state=self._state,
+            owner=owner_of(request),
+            created=created,
+            input=listed_input(body.input, ids),
+            previous=body.previous_response_id or "",
+            response=stored,
+            conversation=conversation_id(body.conversation),
+        )
+        answer = self._services.thoughts.chat(self._services.inference, request, wanted)
+        return ResponseWork(Telling(said, ids, _manner(body)), ids, answer, report, memory)
+
+    async def wanted(
+        self,
+        request: Request,
+        body: ResponseBody | InputTokensBody | CompactBody,
+        report: Report,
+        convert: Callable[[Sequence[Placed], Brought], Converted[ChatRequest]],
+        recent: Recent | None = None,
+    ) -> ChatRequest:
+        """What is asked of the model, with all that came before."""
+        check_past(body)
+        owner = owner_of(request)
+        items = await with_input(self._state, body.input, await items_before(self._state, body, owner, recent), owner)
+        brought = await self._brought(request, body.model, items)
+        slow = len(items) > MANY or await beside(request, lambda: take_time(items))
+        return report.take(await beside(request, lambda: convert(items, brought), slow=slow))
+
+    async def _brought(self, request: Request, model: str, items: Sequence[Placed]) -> Brought:
+        """What is to be got from elsewhere."""
+        remote, named = await beside(request, lambda: (remote_images_of(items), files_of(items)))
+        images, texts = await remote_media(self._services, model, remote), dict[str, KeptText]()
+        owner = owner_of(request)
+        for file in named:
+            if file.image:
+                _, data = await file_bytes(self._state, owner, file.id, file.path, most=MAX_IMAGE)
+                images[file.id] = await in_lane(partial(check_image, data, file.path))
+            else:
+                texts[file.id] = await file_text(self._state, owner, file.id, file.path)
+        return Brought(images, texts)
+
+    async def _effective(self, wanted: ChatRequest) -> Options:
+        """The options that count: the request's, over the model's, over the server's."""
+        reference, library = Reference.parse(wanted.model), self._services.library
+        model = library.known(reference)
+        if model is None:
+            model = await asyncio.to_thread(library.resolve, reference)
+        return wanted.options.over(model.options).over(DEFAULT_OPTIONS)
+
+
+def _manner(body: ResponseBody) -> Manner:
+    include, reasoning = body.include or [], body.reasoning
+    return Manner(
+        summary=reasoning is not None and (reasoning.summary or reasoning.generate_summary) is not None,
+        sealed=ENCRYPTED in include,
+        logprobs="message.output_text.logprobs" in include or bool(body.top_logprobs),
+        obfuscated=body.stream_options is not None and bool(body.stream_options.include_obfuscation),
+        background=bool(body.background),
+        namespaces=namespaces(body),
+    )
