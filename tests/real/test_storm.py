@@ -50,8 +50,9 @@ LOOP = "print(flush=True)\nwhile True: pass"
 def stormy(request: pytest.FixtureRequest, pulled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     directory = tmp_path_factory.mktemp("storm")
     shutil.copytree(pulled, directory / "models")
-    settings = {"PUNA_ENGINE": request.param, "PUNA_STALL_TIMEOUT": "3s", "PUNA_NUM_PARALLEL": "4"}
-    with serve(directory / "models", directory / "log", PUNA_SPARE="0", **settings) as running:
+    # One that is stopped while it loads is given up when it has shown no sign of life for so long.
+    limits = {"PUNA_STALL_TIMEOUT": "3s", "PUNA_LOAD_TIMEOUT": "20s", "PUNA_NUM_PARALLEL": "4", "PUNA_SPARE": "0"}
+    with serve(directory / "models", directory / "log", PUNA_ENGINE=request.param, **limits) as running:
         yield running
 
 
