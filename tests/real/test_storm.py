@@ -36,8 +36,8 @@ STRIKES = (4.0, 20.0) if LONG else (1.5, 6.0)
 """Seconds from one runner that is killed or stopped to the next."""
 
 CANCELLED = 0.4
-STUCK = 180.0
-"""Seconds after which a request that has not ended never will."""
+STUCK = 600.0
+"""Seconds after which a request that has not ended never will: llama.cpp beside programs that loop is slow."""
 
 PROMPTS = ("Count to ten.", "Name three colours.", "Say hello.", "What is water?")
 CODES = {"runner_died", "overloaded", "model_load_failed", "model_load_timeout", "engine_error"}
@@ -110,8 +110,10 @@ class Storm:
         data = json.dumps(body).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            # An answer to HTTP/1.0 ends with its connection.
-            writer.write(f"POST {path} HTTP/1.0\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
+            )
+            writer.write(head.encode() + data)
             try:
                 whole = await asyncio.wait_for(reader.read(-1), STUCK if leaves is None else leaves)
             except asyncio.TimeoutError:
@@ -121,7 +123,8 @@ class Storm:
             writer.close()
         top, _, rest = whole.partition(b"\r\n\r\n")
         first, *lines = top.decode().split("\r\n")
-        return int(first.split()[1]), {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}, rest
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return int(first.split()[1]), fields, joined(rest) if "transfer-encoding" in fields else rest
 
     async def wait(self, seconds: float) -> None:
         """So long, or until the storm is over."""
@@ -145,6 +148,18 @@ class Storm:
         await asyncio.wait({*clients, striking}, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
         self.over.set()
         await asyncio.gather(*clients, striking)
+
+
+def joined(chunks: bytes) -> bytes:
+    """A body that came in chunks, which have to be whole."""
+    body = b""
+    while chunks:
+        size, _, chunks = chunks.partition(b"\r\n")
+        count = int(size, 16)
+        body, chunks = body + chunks[:count], chunks[count + 2 :]
+        if not count:
+            return body
+    raise AssertionError("its last chunk is missing")
 
 
 def read_answer(path: str, body: bytes, *, stream: bool) -> tuple[str, str | None]:
