@@ -82,6 +82,9 @@ in_uploads = Lane("uploads", 4)
 in_downloads = Lane("downloads", 6)
 """Blocks of downloads, written or hashed."""
 
+in_batches = Lane("batches", 1)
+"""Lines of batches, read and checked: nobody waits for these."""
+
 in_jobs = Lane("jobs", 8)
 """Steps of pulls, creations and the like, which write files."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from dataclasses import dataclass
 
 from puna.errors import InvalidRequest, NotFound
+from puna.lane import in_lane
 from puna.server.documents import document_text, likely_kind, named_text
 from puna.state.records import Record
 from puna.state.state import State, Stored
@@ -98,4 +98,4 @@ async def file_text(state: State, owner: str, id: str, param: str) -> KeptText:
     def text() -> str:
         return document_text(data, likely_kind(str(record.body["media_type"]), filename, data), param)
 
-    return KeptText(filename, await asyncio.to_thread(text))
+    return KeptText(filename, await in_lane(text))

@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from puna.errors import ModelDamaged, PayloadTooLarge, StateError, StoreError
+from puna.lane import in_uploads
 from puna.model.digest import Digest
 from puna.state.state import Stored
 from puna.store.blobs import Blobs
@@ -34,7 +36,7 @@ class BlobContents:
     async def add(self, chunks: AsyncIterable[bytes], *, most: int) -> Stored:
         with _state_errors():
             writer = self._blobs.writer()
-            await asyncio.to_thread(writer.__enter__)
+            await in_uploads(writer.__enter__)
             failure: BaseException | None = None
             try:
                 piece = bytearray()
@@ -43,9 +45,9 @@ class BlobContents:
                     if writer.size + len(piece) > most:
                         raise PayloadTooLarge(f"The content has more than {most} bytes.")
                     if len(piece) >= _PIECE:
-                        await asyncio.to_thread(writer.write, bytes(piece))
+                        await in_uploads(partial(writer.write, bytes(piece)))
                         piece.clear()
-                await asyncio.to_thread(writer.write, bytes(piece))
+                await in_uploads(partial(writer.write, bytes(piece)))
                 with self._lock:
                     self._awaited[writer.digest] += 1
             except BaseException as error:
@@ -54,7 +56,7 @@ class BlobContents:
             finally:
                 # Not to be cancelled: it ends with a file that is whole, or with none.
                 kind = None if failure is None else type(failure)
-                await asyncio.shield(asyncio.to_thread(writer.__exit__, kind, failure, None))
+                await asyncio.shield(in_uploads(partial(writer.__exit__, kind, failure, None)))
         return Stored(writer.digest, writer.size)
 
     def path(self, digest: Digest) -> Path | None:

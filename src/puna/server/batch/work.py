@@ -30,6 +30,7 @@ from typing import Any, Literal, TypeAlias, cast
 import structlog
 
 from puna.errors import Conflict, InvalidRequest, PunaError, StateError, StateFull
+from puna.lane import in_batches
 from puna.scheduler.behind import in_background
 from puna.server.batch.batch import BatchUsage, RequestBatch
 from puna.server.batch.lines import (
@@ -266,7 +267,7 @@ class BatchWork:
                 lines = lines_of(file, self._max_line)
                 return check_lines(lines, batch.endpoint, one_model=batch.one_model)
 
-        found = await asyncio.to_thread(check)
+        found = await in_batches(check)
         checked = replace(batch, total=found.total, model=found.model, faults=found.faults)
         now = self._now()
         if found.faults:
@@ -322,13 +323,13 @@ class BatchWork:
         path = self._state.contents.path(batch.input)
         if path is None:
             raise StateError(f"the input of {batch.id} is not there")
-        with await asyncio.to_thread(path.open, "rb") as file:
+        with await in_batches(lambda: path.open("rb")) as file:
             texts = ((number, text) for number, text in numbered(lines_of(file, self._max_line)) if number not in skip)
 
             def stretch() -> list[BatchLine]:
                 return [read_line(number, text, batch.endpoint) for number, text in islice(texts, _STRETCH)]
 
-            while lines := await asyncio.to_thread(stretch):
+            while lines := await in_batches(stretch):
                 for line in lines:
                     yield line
 

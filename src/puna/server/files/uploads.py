@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from puna.errors import InvalidRequest, NotFound, PayloadTooLarge
+from puna.lane import in_uploads
 from puna.server.body import JsonReply
 from puna.server.files.bodies import CompleteBody, PartForm, UploadBody
 from puna.server.files.reading import find_kept, now, read_body, read_kept, stay
@@ -157,10 +160,19 @@ class Uploads:
             path = None if part.content is None else self._state.contents.path(part.content)
             if path is None:
                 raise NotFound(f"The content of {part.id} is gone.", param="part_ids")
-            with await asyncio.to_thread(path.open, "rb") as file:
-                while piece := await asyncio.to_thread(file.read, _PIECE):
-                    await asyncio.to_thread(note, piece)
+            with await in_uploads(partial(_opened, path)) as file:
+                while piece := await in_uploads(partial(_read, file, note)):
                     yield piece
+
+
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _read(file: BinaryIO, note: Callable[[bytes], None]) -> bytes:
+    piece = file.read(_PIECE)
+    note(piece)
+    return piece
 
 
 def _with(upload: Record, *, status: str, file: JsonObject | None = None) -> Record:
