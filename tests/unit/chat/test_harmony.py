@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from puna.chat.harmony import HarmonySplitter
 from puna.chat.text import TextStream
+from puna.template.facts import HARMONY
 
 WHOLE = "<|channel|>analysis<|message|>Hm, a < b.<|end|><|start|>assistant<|channel|>final<|message|>Yes <|b.<|return|>"
 
@@ -36,3 +37,19 @@ def test_channels_however_they_are_cut(size: int) -> None:
 )
 def test_parts(text: str, expected: tuple[str, str]) -> None:
     assert run(text, 3) == expected
+
+
+def test_a_thought_that_somebody_closes() -> None:
+    stream = TextStream(("on",), HarmonySplitter())
+    begun = ("<|channel|>analysis", "<|message|>", "Hm", ". <|e")
+    told = []
+    for piece, open_ in zip(begun, (False, True, True, False), strict=True):
+        told += stream.feed(piece.encode())
+        assert stream.open is open_
+    told += stream.feed(b"?")
+    assert stream.open
+    told += stream.close_thought(HARMONY.close)
+    assert not stream.open
+    told += stream.feed(b"Yes.") + stream.finish()
+    assert "".join(piece.text for piece in told if piece.thinking) == "Hm. <|e?"
+    assert "".join(piece.text for piece in told if not piece.thinking) == "Yes."

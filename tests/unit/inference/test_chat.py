@@ -313,6 +313,15 @@ async def test_a_running_thought_ends_when_somebody_asks() -> None:
     assert thinking_of(events).startswith("on")
 
 
+async def test_a_closed_thought_about_an_image() -> None:
+    """What was thought follows the image in the texts that an engine gets in place of ids."""
+    able = frozenset({Capability.COMPLETION, Capability.VISION})
+    seeing = Message("user", (TextPart("What?"), ImagePart(b"png")))
+    async with open_house(LONG_THOUGHT, make_model(template=THINKER, capabilities=able)) as h:
+        events = await events_of(h, ChatRequest(model="m", messages=(seeing,), think_budget=3))
+    assert (thinking_of(events), text_of(events)) == ("one two", "Four.")
+
+
 async def test_a_model_that_need_not_think() -> None:
     async with open_house() as h:
         events = await events_of(h, ask(think=True, think_if_able=True))
