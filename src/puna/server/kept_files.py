@@ -6,7 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from puna.errors import InvalidRequest, NotFound
+from puna.errors import InvalidRequest, NotFound, StateError
 from puna.lane import in_lane
 from puna.server.documents import document_text, likely_kind, named_text
 from puna.state.records import Record
@@ -87,7 +87,11 @@ async def file_bytes(state: State, owner: str, id: str, param: str, *, most: int
             f"Invalid '{param}': the file has {record.content_size} bytes, at most {most} can be read.", param=param
         )
     assert record.content is not None
-    return record, await state.contents.read(record.content, most=most)
+    try:
+        return record, await state.contents.read(record.content, most=most)
+    except StateError:
+        await find_file(state, owner, id, param)  # it may have been deleted meanwhile
+        raise
 
 
 async def file_text(state: State, owner: str, id: str, param: str) -> KeptText:

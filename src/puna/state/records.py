@@ -68,10 +68,14 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A record as it is from now on; one that is there keeps its place. `new`: Conflict when it is there."""
+    """A record as it is from now on; one that is there keeps its place. NotFound where its parent is not there.
+
+    `new`: Conflict when it is there. `over`: the record as it was read; Conflict when it is another by now, or gone.
+    """
 
     record: Record
     new: bool = False
+    over: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from puna.errors import Conflict, NotFound, PunaError, StateError, StateFull
 from puna.model.digest import Digest
@@ -182,8 +182,8 @@ class SqliteState:
         with _transaction(database):
             for change in changes:
                 match change:
-                    case Put(record, new):
-                        self._put(database, record, new=new)
+                    case Put():
+                        self._put(database, change)
                     case Delete(kind, id, owner):
                         database.execute(
                             "DELETE FROM records WHERE owner = ? AND (parent = ? OR (kind = ? AND id = ?))",
@@ -195,14 +195,23 @@ class SqliteState:
                 self._make_room(database, owner, {id for record in put for id in (record.id, record.parent)})
         self._remove_released(database)
 
-    def _put(self, database: sqlite3.Connection, record: Record, *, new: bool) -> None:
+    def _put(self, database: sqlite3.Connection, put: Put) -> None:
+        record = put.record
+        if record.parent and not _exists(
+            database, f"kind IN {_ANY} AND id = ? AND owner = ?", record.parent, record.owner
+        ):
+            raise NotFound(f"There is nothing with the id '{record.parent[:100]}' any more.")
+        was = (record.kind, record.id, record.owner)
+        same = "kind = ? AND id = ? AND owner = ? AND body = ?"
+        if put.over is not None and not _exists(database, same, *was, _text(put.over)):
+            raise Conflict(f"The {record.kind} with the id '{record.id}' is another by now.")
         if record.content is not None:
             if self.contents.path(record.content) is None:
                 raise StateError(f"the content of {record.id} is not there")
             there = "SELECT 1 FROM records WHERE kind = ? AND id = ? AND content = ?"
             if database.execute(there, (record.kind, record.id, str(record.content))).fetchone() is None:
                 self.contents.held(record.content)
-        body = json.dumps(record.body, separators=(",", ":"))
+        body = _text(record)
         expires = record.expires
         if expires is None and record.kind in DATED and self._limits.seconds:
             expires = record.created + self._limits.seconds
@@ -223,7 +232,7 @@ class SqliteState:
         cursor = database.execute(
             f"INSERT INTO records ({', '.join(values)}) VALUES ({', '.join(f':{name}' for name in values)})"
             " ON CONFLICT (kind, id) DO "
-            + ("NOTHING" if new else f"UPDATE SET {changed} WHERE owner = excluded.owner"),
+            + ("NOTHING" if put.new else f"UPDATE SET {changed} WHERE owner = excluded.owner"),
             values,
         )
         if cursor.rowcount != 1:
@@ -332,6 +341,9 @@ class SqliteState:
         self._thread.shutdown()
 
 
+_ANY = "(" + ", ".join(f"'{kind}'" for kind in get_args(Kind)) + ")"
+"""All kinds: what has an id is found by both."""
+
 _KINDS = "(" + ", ".join(f"'{kind}'" for kind in YIELDING) + ")"
 
 
@@ -375,6 +387,16 @@ def _having(pairs: Mapping[str, str], values: dict[str, object]) -> Iterator[str
     for index, (key, value) in enumerate(pairs.items()):
         values |= {f"field{index}": key, f"has{index}": value}
         yield f"EXISTS (SELECT 1 FROM json_each(body) WHERE key = :field{index} AND value = :has{index})"
+
+
+def _exists(database: sqlite3.Connection, condition: str, *values: object) -> bool:
+    """Whether there is such a record."""
+    return database.execute(f"SELECT 1 FROM records WHERE {condition} LIMIT 1", values).fetchone() is not None
+
+
+def _text(record: Record) -> str:
+    """Its body, as it is kept."""
+    return json.dumps(record.body, separators=(",", ":"))
 
 
 def _records(cursor: sqlite3.Cursor) -> Iterator[Record]:

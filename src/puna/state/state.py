@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from puna.errors import Conflict
 from puna.model.digest import Digest
-from puna.state.records import Change, Kind, Page, Query, Record
+from puna.state.records import Change, Kind, Page, Put, Query, Record
 
 DAY_SECONDS = 86400.0
 
@@ -94,7 +96,9 @@ class State(Protocol):
         ...
 
     async def apply(self, *changes: Change) -> None:
-        """All of them or none. Conflict for a `new` one that is there; StateFull when there is no room."""
+        """All of them or none. Conflict for a `new` one that is there, and one to be put over what is no more; NotFound
+        for a part of what is gone; StateFull when there is no room.
+        """
         ...
 
     async def __aenter__(self) -> State: ...
@@ -102,3 +106,15 @@ class State(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+
+async def change(state: State, read: Callable[[], Awaitable[Record]], changed: Callable[[Record], Record]) -> Record:
+    """A record becomes what `changed` makes of it, as it is then; whatever others do to it meanwhile. Raises what
+    `read` does, when it is gone.
+    """
+    while True:
+        record = await read()
+        new = changed(record)
+        with suppress(Conflict):
+            await state.apply(Put(new, over=record))
+            return new

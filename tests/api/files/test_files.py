@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from openai import APIStatusError, BadRequestError, NotFoundError
@@ -382,3 +383,29 @@ def test_errors_are_the_clients_own(openai):
     with pytest.raises(APIStatusError) as raised:
         given(openai, purpose="fun")
     assert raised.value.body["param"] == "purpose"
+
+
+def test_an_upload_ends_once_however_many_ask(openai):
+    """Each time with the same bytes: those that one lets go of, another is about to keep."""
+
+    def race(_):
+        upload = begun(openai, 4)
+        part = add(openai, upload, b"abcd")
+
+        def ended(work):
+            try:
+                return work().status
+            except BadRequestError:
+                return "refused"
+
+        with ThreadPoolExecutor(4) as pool:
+            ends = [lambda: openai.uploads.complete(upload.id, part_ids=[part.id])] * 2
+            ends += [lambda: openai.uploads.cancel(upload.id)] * 2
+            told = [one for one in pool.map(ended, ends) if one != "refused"]
+        assert len(told) == 1
+        if told == ["completed"]:
+            assert openai.files.content(upload.id.replace("upload_", "file-")).read() == b"abcd"
+            openai.files.delete(upload.id.replace("upload_", "file-"))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(race, range(30)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -173,7 +175,18 @@ def test_metadata_without_storing_is_reported(server):
     assert "x-puna-ignored" not in server.chat(metadata={}, store=False).headers
 
 
-@pytest.mark.parametrize(("query", "param"), [("limit=0", "limit"), ("limit=x", "limit"), ("order=up", "order")])
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("limit=0", "limit"),
+        ("limit=x", "limit"),
+        ("limit=1_0", "limit"),
+        ("limit=%D9%A3", "limit"),
+        ("order=up", "order"),
+        ("limit=5&limit=6", "limit"),
+        ("metadata[a]=1&metadata[a]=2", "metadata[a]"),
+    ],
+)
 def test_bad_queries_name_the_parameter(server, query, param):
     answer = server.get(f"/v1/chat/completions?{query}")
     assert (answer.status, answer.error["param"]) == (400, param)
@@ -200,3 +213,31 @@ def test_damaged_requests_never_break_the_server(server):
     assert max(statuses) < 500
     assert {200, 400, 404} <= statuses
     assert server.request("DELETE", f"/v1/chat/completions/{id_}").status == 200
+
+
+def test_a_change_brings_nothing_back_that_is_deleted(client: OpenAI):
+    def race(_: int) -> None:
+        chat = stored(client)
+
+        def changed(value: str) -> None:
+            with suppress(NotFoundError):
+                client.chat.completions.update(chat.id, metadata={"a": value})
+
+        with ThreadPoolExecutor(4) as pool:
+            changes = [pool.submit(changed, str(value)) for value in range(4)]
+            client.chat.completions.delete(chat.id)
+            for change in changes:
+                change.result()
+        with pytest.raises(NotFoundError):
+            client.chat.completions.retrieve(chat.id)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(race, range(30)))
+
+
+def test_more_pairs_than_a_chat_has_are_refused(server):
+    pairs = [f"metadata[k{at}]=v" for at in range(100)]
+    assert server.get(f"/v1/chat/completions?{'&'.join(pairs[:16])}").json["data"] == []
+    for many in (17, 64, 100):
+        answer = server.get(f"/v1/chat/completions?{'&'.join(pairs[:many])}")
+        assert (answer.status, answer.error["param"]) == (400, "metadata")

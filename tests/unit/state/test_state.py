@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ from puna.state.none import NoState
 from puna.state.records import Delete, Kind, Put, Query, Record
 from puna.state.schema import MIGRATIONS
 from puna.state.sqlite import FILE_NAME, SqliteState
-from puna.state.state import DAY_SECONDS, StateLimits, Stored
+from puna.state.state import DAY_SECONDS, StateLimits, Stored, change
 
 
 class Clock:
@@ -203,6 +204,41 @@ async def test_contents_are_shared_and_go_with_the_last(state: SqliteState) -> N
     assert state.contents.path(first.digest) is None
     with pytest.raises(StateError):
         await state.apply(Put(replace(record("c", "file"), content=first.digest)))
+
+
+async def test_nothing_becomes_part_of_what_is_gone(state: SqliteState) -> None:
+    await state.apply(Put(record("c", "conversation")))
+    for owner, parent in (("me", "nothing"), ("other", "c")):
+        with pytest.raises(NotFound):
+            await state.apply(Put(record("i", "item", owner, parent=parent)))
+    with pytest.raises(NotFound):
+        await state.apply(Delete("conversation", "c", "me"), Put(record("i", "item", parent="c")))
+    assert await ids(state, kind="conversation") == ["c"]
+
+
+async def test_what_was_read_is_put_over_itself_alone(state: SqliteState) -> None:
+    read = record("r")
+    with pytest.raises(Conflict):
+        await state.apply(Put(replace(read, body={"n": 1}), over=read))
+    await state.apply(Put(read))
+    await state.apply(Put(replace(read, body={"n": 1}), over=read))
+    with pytest.raises(Conflict):
+        await state.apply(Put(replace(read, body={"n": 2}), over=read))
+
+    async def found() -> Record:
+        one = await state.get("response", "r", "me")
+        if one is None:
+            raise NotFound("gone")
+        return one
+
+    def more(one: Record) -> Record:
+        return replace(one, body={"n": int(str(one.body["n"])) + 1})
+
+    await asyncio.gather(*(change(state, found, more) for _ in range(10)))
+    assert (await found()).body == {"n": 11}
+    with pytest.raises(NotFound):
+        await asyncio.gather(state.apply(Delete("response", "r", "me")), change(state, found, more))
+    assert await state.get("response", "r", "me") is None
 
 
 async def test_too_large_damaged_and_broken_off_contents(state: SqliteState, tmp_path: Path) -> None:

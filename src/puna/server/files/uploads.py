@@ -14,7 +14,7 @@ from typing import BinaryIO
 from starlette.requests import Request
 from starlette.responses import Response
 
-from puna.errors import InvalidRequest, NotFound, PayloadTooLarge
+from puna.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 from puna.lane import in_uploads
 from puna.server.body import JsonReply
 from puna.server.files.bodies import CompleteBody, PartForm, UploadBody
@@ -107,7 +107,11 @@ class Uploads:
                 param="part_ids",
             )
         md5 = hashlib.md5(usedforsecurity=False)
-        stored = await self._state.contents.add(self._joined(parts, md5.update), most=size)
+        try:
+            stored = await self._state.contents.add(self._joined(parts, md5.update), most=size)
+        except NotFound:
+            await self._pending(request)  # they went because another request ended it
+            raise
         try:
             if body.md5 is not None and md5.hexdigest() != body.md5.lower():
                 raise InvalidRequest(
@@ -124,17 +128,28 @@ class Uploads:
                 # One for an upload, however often and however many at once ask for it.
                 id=f"file-{upload.id.removeprefix('upload_')}",
             )
-            done = _with(await self._pending(request), status="completed", file=file_json(file))
-            await self._state.apply(Put(file, new=True), *_ended(done))
+            done = _with(upload, status="completed", file=file_json(file))
+            await self._end(request, upload, done, Put(file, new=True))
         except BaseException:
             await self._state.discard(stored.digest)
             raise
         return JsonReply(_shown(done))
 
     async def cancel(self, request: Request) -> Response:
-        cancelled = _with(await self._pending(request), status="cancelled")
-        await self._state.apply(*_ended(cancelled))
+        upload = await self._pending(request)
+        cancelled = _with(upload, status="cancelled")
+        await self._end(request, upload, cancelled)
         return JsonReply(_shown(cancelled))
+
+    async def _end(self, request: Request, upload: Record, ended: Record, *others: Put) -> None:
+        """Its parts go, it stays. InvalidRequest where another request ended it meanwhile."""
+        try:
+            await self._state.apply(
+                Put(ended, over=upload), Delete("upload", upload.id, upload.owner), Put(ended, new=True), *others
+            )
+        except Conflict:
+            await self._pending(request)
+            raise
 
     async def _pending(self, request: Request) -> Record:
         upload = await find_kept(self._services, request, "upload", "Upload")
@@ -158,9 +173,13 @@ class Uploads:
     async def _joined(self, parts: Sequence[Record], note: Callable[[bytes], None]) -> AsyncIterator[bytes]:
         for part in parts:
             path = None if part.content is None else self._state.contents.path(part.content)
-            if path is None:
+            try:
+                file = None if path is None else await in_uploads(partial(_opened, path))
+            except FileNotFoundError:
+                file = None
+            if file is None:
                 raise NotFound(f"The content of {part.id} is gone.", param="part_ids")
-            with await in_uploads(partial(_opened, path)) as file:
+            with file:
                 while piece := await in_uploads(partial(_read, file, note)):
                     yield piece
 
@@ -177,11 +196,6 @@ def _read(file: BinaryIO, note: Callable[[bytes], None]) -> bytes:
 
 def _with(upload: Record, *, status: str, file: JsonObject | None = None) -> Record:
     return replace(upload, body={**upload.body, "status": status, "file": file})
-
-
-def _ended(upload: Record) -> tuple[Delete, Put]:
-    """Its parts go, it stays."""
-    return Delete("upload", upload.id, upload.owner), Put(upload, new=True)
 
 
 def _shown(upload: Record) -> JsonObject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -12,6 +14,7 @@ from puna.server.contract.report import Report
 from puna.state.records import Page, Query, Record
 from puna.types import JsonObject, JsonValue
 
+_INTEGER = re.compile(r"-?[0-9]+")
 _PAGING = ("limit", "order", "after", "before")
 
 
@@ -21,6 +24,9 @@ def read_query(request: Request, *, default: int = 20, most: int = 100, others: 
     `others`: what else this URL may say, and its route reads. All other parameters are reported.
     """
     said = request.query_params
+    for name, times in Counter(name for name, _ in said.multi_items()).items():
+        if times > 1 and (name in _PAGING or name in others):
+            raise InvalidRequest(f"Invalid '{name[:100]}': it is there more than once.", param=name)
     Report(request.state, [name for name in said if name not in _PAGING and name not in others])
     query = Query(limit=_limit(said.get("limit"), default, most), newest_first=_newest_first(said.get("order")))
     return replace(query, after=said.get("after") or None, before=said.get("before") or None)
@@ -66,14 +72,14 @@ def items_json(items: Sequence[JsonObject], query: Query) -> JsonObject:
 def _limit(text: str | None, default: int, most: int) -> int:
     if text is None:
         return default
-    try:
-        limit = int(text)
-    except ValueError:
+    if not _INTEGER.fullmatch(text):
         raise InvalidRequest(
             f"Invalid type for 'limit': expected an integer, but got '{text[:100]}' instead.",
             param="limit",
             code="invalid_type",
-        ) from None
+        )
+    # One of more digits is over every limit.
+    limit = int(text[:20])
     if not 1 <= limit <= most:
         raise InvalidRequest(
             f"Invalid 'limit': expected a value from 1 to {most}, but got {text[:30]} instead.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from puna.errors import NotFound
+from puna.errors import InvalidRequest, NotFound
 from puna.server.body import JsonReply
 from puna.server.contract.reading import read_request
 from puna.server.openai.bodies import ChatCompletionBody, StoredChatBody
@@ -22,8 +22,11 @@ from puna.server.openai.wording import WORDING
 from puna.server.owner import owner_of
 from puna.server.services import Services
 from puna.state.records import Delete, Page, Put, Record
-from puna.state.state import State
+from puna.state.state import State, change
 from puna.types import Answer, Done, Event, JsonObject, JsonValue
+
+MAX_PAIRS = 16
+"""As many as an object's metadata may have."""
 
 _METADATA = re.compile(r"metadata\[([^\]]*)\]")
 _SHOWN = ("tool_choice", "seed", "top_p", "temperature", "presence_penalty", "frequency_penalty", "tools")
@@ -127,6 +130,8 @@ class StoredChats:
         pairs = {
             match[1]: value for name, value in request.query_params.items() if (match := _METADATA.fullmatch(name))
         }
+        if len(pairs) > MAX_PAIRS:
+            raise InvalidRequest(f"'metadata': a chat has at most {MAX_PAIRS} pairs to be found by.", param="metadata")
         others = [*(f"metadata[{key}]" for key in pairs), "model"]
         query = read_query(request, others=others)
         model = request.query_params.get("model")
@@ -145,12 +150,13 @@ class StoredChats:
     async def update(self, request: Request) -> Response:
         """Only its metadata."""
         body, _ = await read_request(request, StoredChatBody, WORDING, strict=self._strict)
-        record = await self._record(request)
         metadata: JsonObject = {**(body.metadata or {})}
-        completion = {**_completion(record), "metadata": metadata}
-        changed = replace(record, body={**record.body, "metadata": metadata, "completion": completion})
-        await self._state.apply(Put(changed))
-        return JsonReply(completion)
+
+        def changed(record: Record) -> Record:
+            completion = {**_completion(record), "metadata": metadata}
+            return replace(record, body={**record.body, "metadata": metadata, "completion": completion})
+
+        return JsonReply(_completion(await change(self._state, lambda: self._record(request), changed)))
 
     async def delete(self, request: Request) -> Response:
         record = await self._record(request)

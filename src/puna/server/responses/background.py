@@ -170,7 +170,7 @@ class BackgroundResponses:
             previous=record.previous,
             expires=record.expires,
         )
-        await self._state.apply(Put(ended), Put(_events_record(record.id, record.owner, len(events), [last])))
+        await self._state.apply(Put(ended, over=now), Put(_events_record(record.id, record.owner, len(events), [last])))
         return ended
 
     async def events(self, record: Record) -> list[ResponseEvent]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import cast
 
 from starlette.requests import Request
@@ -26,6 +27,7 @@ from puna.server.responses.past import expect_conversation, with_input
 from puna.server.routing import dialect_route
 from puna.server.services import Services
 from puna.state.records import Delete, Page, Put, Query, Record
+from puna.state.state import change
 from puna.types import JsonObject
 
 
@@ -63,16 +65,10 @@ class _Conversations:
 
     async def update(self, request: Request) -> Response:
         body, _ = await self._read(request, ConversationUpdateBody)
-        record = await self._conversation(request)
-        changed = Record(
-            kind="conversation",
-            id=record.id,
-            owner=record.owner,
-            body={"metadata": cast("JsonObject", body.metadata)},
-            created=record.created,
-            expires=record.expires,
+        said: JsonObject = {"metadata": cast("JsonObject", body.metadata)}
+        changed = await change(
+            self._state, lambda: self._conversation(request), lambda record: replace(record, body=said)
         )
-        await self._state.apply(Put(changed))
         return JsonReply(conversation_json(changed))
 
     async def delete(self, request: Request) -> Response:
