@@ -26,9 +26,17 @@ def ponderer(settings: Any) -> Iterator[Any]:
         yield running
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+DIALECTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {},
+    "/v1/responses": {"messages": None, "input": "PONDER"},
+    "/v1/messages": {"max_tokens": 4000},
+    "/api/chat": {},
+}
+
+
+@pytest.mark.parametrize("path", DIALECTS)
 def test_the_thought_ends_and_the_answer_goes_on(ponderer: Any, path: str) -> None:
-    with ponderer.open("POST", path, ASKS) as stream:
+    with ponderer.open("POST", path, ASKS | DIALECTS[path]) as stream:
         id_ = stream.getheader("x-request-id")
         lines = iter(stream.readline, b"")
         seen = next(line for line in lines if b"on and on" in line or b"and" in line)
