@@ -77,7 +77,10 @@ as_brought = Lane("brought", 4)
 """The same of one that came with a request."""
 
 in_uploads = Lane("uploads", 4)
-"""Blocks of uploads on their way to a disk."""
+"""Blocks of uploads on their way to a disk, or from there to a registry."""
+
+while_asking = Lane("asking", 4)
+"""Programs that keep credentials, which may ask their user."""
 
 in_downloads = Lane("downloads", 6)
 """Blocks of downloads, written or hashed."""

@@ -21,6 +21,7 @@ from yarl import URL
 
 from puna.addresses import Reach
 from puna.errors import AccessDenied, SourceError
+from puna.lane import while_asking
 from puna.model.name import DEFAULT_HOST
 from puna.sources.net import Net
 from puna.sources.registry.challenge import Challenge, parse_challenge
@@ -145,7 +146,7 @@ class Access:
             yield token
 
     async def _login(self) -> Login | None:
-        return await asyncio.to_thread(self._credentials.find, self.endpoint.host)
+        return await while_asking(lambda: self._credentials.find(self.endpoint.host))
 
     def _check_realm(self, realm: URL) -> None:
         """A registry may keep its tokens elsewhere, as Docker's does; over https, or on its own host."""

@@ -6,11 +6,13 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 
 import aiohttp
 from yarl import URL
 
 from puna.errors import InvalidName, ModelDamaged, PunaError, SourceAnswer, SourceError, SourceUnreachable
+from puna.lane import in_uploads
 from puna.model.digest import Digest
 from puna.model.manifest import Layer, Manifest
 from puna.model.name import Name
@@ -222,9 +224,9 @@ class _Upload:
 
     async def _bytes(self, at: int, end: int) -> AsyncIterator[bytes]:
         with self._path.open("rb") as file:
-            await asyncio.to_thread(file.seek, at)
+            await in_uploads(partial(file.seek, at))
             while at < end:
-                block = await asyncio.to_thread(file.read, min(_BLOCK, end - at))
+                block = await in_uploads(partial(file.read, min(_BLOCK, end - at)))
                 if not block:
                     raise ModelDamaged(f"the blob {self._layer.digest} became shorter while it was sent")
                 at += len(block)
