@@ -21,7 +21,7 @@ from puna.engine.engine import ModelFacts
 from puna.engine.llama.engine import LlamaEngine
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
 from puna.model.gguf import Header, read_header
-from puna.scheduler.facts import layout
+from puna.scheduler.facts import encoded, layout
 from puna.settings import Settings
 
 ENGINES = {"cpu": CpuEngine, "llama": LlamaEngine}
@@ -86,7 +86,7 @@ async def compare(name: str, file: Path, header: Header, load: LoadOptions, proj
         architecture=header.architecture,
         types=frozenset(tensor.type.name for tensor in header.tensors),
         metadata=header.metadata,
-        layout=layout(header, sum(sizes(projectors))),
+        layout=layout(header, sum(sizes(projectors)), max(map(encoded, projectors), default=0)),
         projectors=len(projectors),
     )
     reckoned = engine.memory(facts, load)

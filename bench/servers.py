@@ -136,7 +136,13 @@ def first_token(target: Target, prompt: str) -> float:
 def puna(name: str, model: str, models: Path, settings: dict[str, str]) -> Iterator[Server]:
     """`puna serve` over the store `models`, every setting but these at its default."""
     port = free_port()
-    environment = {**clean(), "PUNA_HOST": f"127.0.0.1:{port}", "PUNA_MODELS": str(models), **settings}
+    environment = {
+        **clean(),
+        "PUNA_HOST": f"127.0.0.1:{port}",
+        "PUNA_MODELS": str(models),
+        "PUNA_CACHE_DISK": "0",
+        **settings,
+    }
     command = [sys.executable, "-m", "puna", "serve"]
     log = (models / f"{name}.log").open("wb")
     with log, stopped_at_end(subprocess.Popen(command, env=environment, stdout=log, stderr=log)) as process:

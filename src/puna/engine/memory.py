@@ -43,6 +43,7 @@ class ModelLayout:
     """The numbers of a header that decide. `numbers`: of keys and values a place, in all layers; `keyless`: layers that
     have none. `channels`: numbers that a layer without keys may keep of each token; `state`: that it has of each
     sequence, in 32 bits. `windowed`: of `numbers`, those of layers that look back over `window` places.
+    `media`: bytes that an image or a sound takes while it is encoded (see `encoding`).
     """
 
     weights: int
@@ -54,6 +55,7 @@ class ModelLayout:
     state: int
     windowed: int = 0
     window: int = 0
+    media: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def shape(
     shared: int = 0,
     window: int | None = None,
     period: int | None = None,
+    media: int = 0,
 ) -> ModelLayout:
     """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too.
 
@@ -120,7 +123,15 @@ def shape(
         state=state,
         windowed=sum(numbers for numbers, is_short in zip(held, short, strict=False) if is_short) if window else 0,
         window=window or 0,
+        media=media,
     )
+
+
+def encoding(places: int, width: int, between: int) -> int:
+    """Bytes that a projector takes for what it sees or hears at once: `places`, each of `width` numbers in 32 bits, and
+    of `between` in the middle of a block. As measured: three of these, and two of those.
+    """
+    return places * (3 * width + 2 * between) * 4
 
 
 @lru_cache(maxsize=256)
@@ -134,5 +145,5 @@ def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs, most: int = 0)
     keyless = shape.channels * load.num_ctx * costs.keyless + shape.state * 4
     one = places * each + shape.keyless * keyless
     cache = one * load.slots if not most else max(min(one * load.slots, most), one)
-    compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4
+    compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4 + shape.media
     return Estimate(int(shape.weights * costs.weights), int(cache), costs.base + compute)

@@ -1,13 +1,17 @@
-"""What engines are told of a Model: facts, and its files, which their errors name by it. Pure but for file sizes."""
+"""What engines are told of a Model: facts, and its files, which their errors name by it. Of files only their sizes are
+looked at, and the headers of projectors.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from puna.engine import memory
 from puna.engine.engine import ModelFacts
 from puna.engine.runner import ModelFiles
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, PunaError
+from puna.model.gguf import read_header
 from puna.types import MOST_CONTEXT
 
 if TYPE_CHECKING:
@@ -22,7 +26,11 @@ def facts_of(model: Model) -> ModelFacts:
         architecture=model.header.architecture,
         types=frozenset(tensor.type.name for tensor in model.header.tensors),
         metadata=model.header.metadata,
-        layout=layout(model.header, sum(path.stat().st_size for path in (*model.projectors, *model.adapters))),
+        layout=layout(
+            model.header,
+            sum(path.stat().st_size for path in (*model.projectors, *model.adapters)),
+            max(map(encoded, model.projectors), default=0),
+        ),
         projectors=len(model.projectors),
         adapters=len(model.adapters),
         mixed=model.header.holds_projector,
@@ -72,8 +80,30 @@ WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4}
 """Families whose layers, but for each so manieth, look back over a window, where their files do not say it."""
 
 
-def layout(header: Header, beside: int) -> memory.ModelLayout:
-    """What decides of a model's memory. `beside`: bytes of its projectors and adapters."""
+SOUND = 1500
+"""Places that an encoder of Whisper's kind hears at once."""
+
+
+def encoded(projector: Path) -> int:
+    """Bytes that this projector takes to encode an image or a sound of its size; 0 where its file does not tell."""
+    try:
+        header = read_header(projector)
+    except (PunaError, OSError):
+        return 0
+
+    def number(name: str) -> int:
+        return max(header.number(f"clip.{name}") or 0, 0)
+
+    side = number("vision.image_size") // (number("vision.patch_size") or 1)
+    seen, heard = (
+        memory.encoding(places, number(f"{what}.embedding_length"), number(f"{what}.feed_forward_length"))
+        for what, places in (("vision", side * side), ("audio", SOUND))
+    )
+    return max(seen, heard)
+
+
+def layout(header: Header, beside: int, media: int = 0) -> memory.ModelLayout:
+    """What decides of a model's memory. `beside`: bytes of its projectors and adapters; `media`: as of `encoded`."""
     lengths = {name: header.metadata.get(f"{header.architecture}.attention.{name}_length") for name in ("key", "value")}
     inner, size, groups = (
         max(header.number(f"{header.architecture}.ssm.{name}") or 0, 0)
@@ -97,4 +127,5 @@ def layout(header: Header, beside: int) -> memory.ModelLayout:
         window=header.number(f"{header.architecture}.attention.sliding_window"),
         period=header.number(f"{header.architecture}.attention.sliding_window_pattern")
         or WINDOW_PERIODS.get(header.architecture),
+        media=media,
     )
