@@ -37,7 +37,7 @@ FORMS = [(path, stream) for path in (OPENAI, OLLAMA, ANTHROPIC) for stream in (T
 def tight(store, settings) -> Iterator[Any]:
     """A server with room for one model, and one slot of it."""
     policies = (ModelPolicy("vision", max_ctx=1000),)
-    changed = replace(settings, num_parallel=1, max_loaded_models=1, model_policies=policies)
+    changed = replace(settings, num_parallel=1, max_loaded_models=1, max_queue=3, model_policies=policies)
     with run_server(changed, SCRIPT) as server:
         yield server
 
@@ -171,6 +171,23 @@ def test_who_waits_is_listed_with_model_state_and_position(tight):
         }
         assert all(one["request"].startswith("req_") and one["waited"] >= 0 for one in queue)
         assert counted(tight, "puna_requests_waiting") == 2
+    until(lambda: free(tight), 20, "nothing to be left")
+
+
+def test_who_finds_the_queue_full_is_told_when_to_come_back(tight):
+    with ExitStack() as stack:
+        stack.enter_context(sent(tight, OPENAI, "tiny", "FOREVER", stream=True))
+        until(lambda: tight.busy() == 1, 20, "the first to be at work")
+        for model in ("tiny", "tiny", "tools"):
+            stack.enter_context(sent(tight, OPENAI, model, "Hi", stream=True))
+        until(lambda: len(_waiters(tight)) == 3, 20, "all to wait")
+        for path, stream in FORMS:
+            for model in ("tiny", "thinker"):
+                asked = {"model": model, "stream": stream, "max_tokens": 9}
+                answer = tight.post(path, {**asked, "messages": [{"role": "user", "content": "Hi"}]})
+                assert answer.status == (529 if path == ANTHROPIC else 503)
+                assert 1 <= int(answer.headers["retry-after"]) <= 60
+                assert b"PUNA_MAX_QUEUE" in answer.body
     until(lambda: free(tight), 20, "nothing to be left")
 
 
