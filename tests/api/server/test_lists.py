@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api.conftest import MODELS, SCRIPT, run_server
 from puna.model.name import Name
 from puna.store.library import Library
 from puna.store.manifests import Manifests
@@ -19,10 +21,6 @@ BROWSER = {"accept": "text/html"}
 @pytest.fixture(scope="module")
 def own(store: Path, settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Its store was listed by a server before."""
-    from dataclasses import replace
-
-    from api.conftest import SCRIPT, run_server
-
     models = tmp_path_factory.mktemp("lists") / "models"
     shutil.copytree(store, models)
     Library.open(models).listed()
@@ -55,7 +53,7 @@ def test_no_model_is_read(own: Any, monkeypatch: pytest.MonkeyPatch, asked: tupl
 def test_a_list_says_what_a_look_at_the_model_says(own: Any) -> None:
     """`/v1/models/NAME` reads the model itself."""
     listed = {one["id"]: one for one in own.get("/v1/models").json["data"]}
-    assert len(listed) == 6
+    assert len(listed) == len(MODELS)
     for id_, one in listed.items():
         assert own.get(f"/v1/models/{id_}").json == one
 

@@ -25,7 +25,7 @@ import pytest
 
 from fakes.gguf_files import write_tiny_llama
 from fakes.shelf import Shelf
-from puna.errors import ModelNotFound, StoreError
+from puna.errors import StoreError
 from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, SYSTEM_TYPE, Config, Layer, Manifest, parse_manifest
 from puna.model.name import Name
 from puna.sources.mend import verify
@@ -247,13 +247,50 @@ def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path, full: Callable[
     assert json.dumps(state(Library.open(home / "models"))) != json.dumps(before)
 
 
-def test_a_repair_that_is_killed_can_be_done_again(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+# --------------------------------------------------------------------------------------------------------------- repair
+
+
+def damage(home: Path) -> None:
+    """A model from the shelf whose weights are zeros, and all else whole. Without a thread here: it is to be forked."""
     prepare(home)
+    trial(home, WORKS["pull"], None)
     library = Library.open(home / "models")
-    asyncio.run(pull(library, home / "stock"))
-    library.resolve(FAR).weights.write_bytes(b"x")
-    with pytest.raises(ModelNotFound):
-        library.delete(NEW)
-    asyncio.run(repair(library, home / "stock"))
-    library.verify(library.resolve(FAR))
+    weights = library.resolve(FAR).weights
+    weights.write_bytes(bytes(weights.stat().st_size))
+
+
+def kill_repairs(home: Path, kills: int) -> None:
+    source = Random(9)
+    damage(home)
+    before = state(Library.open(home / "models"))
+    total = trial(home, REPAIR, None)
+    check(home / "models", before, before)
+    killed = 0
+    for number in range(kills):
+        damage(home)
+        at = 1 + total * number // kills + source.randrange(max(1, total // kills))
+        killed += not trial(home, REPAIR, at)
+        library = Library.open(home / "models")
+        assert state(library) == before, "no model became another, and none is gone"
+        for name in (ONE, TWO):
+            library.verify(library.resolve(name))
+        trial(home, REPAIR, None)
+        check(home / "models", before, before)
+    assert killed > kills // 2
+
+
+REPAIR: Work = lambda library, home: asyncio.run(repair(library, home / "stock"))  # noqa: E731
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.timeout(600)
+def test_a_repair_that_is_killed_can_be_done_again(tmp_path: Path) -> None:
+    """At any line of the store's, in a process of its own."""
+    (tmp_path / "unit_store_kills.py").write_text(Path(__file__).read_text("utf-8"), "utf-8")
+    script = SCRIPT.replace("kill_again_and_again(Path(sys.argv[2]), sys.argv[3], ", "kill_repairs(Path(sys.argv[2]), ")
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{script}".replace(
+        "import kill_again_and_again", "import kill_repairs"
+    )
+    arguments = [str(tmp_path), str(tmp_path / "home"), "repair", str(KILLS)]
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=550)
+    assert (ended.returncode, ended.stderr[-3000:]) == (0, "")
