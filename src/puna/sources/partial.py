@@ -58,7 +58,8 @@ class Partial:
         """Take up what is there, or begin. False while another process has it. StoreError: the disk."""
         with write_errors("making room for a download"):
             self.directory.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.directory / "lock", mode=0o644)
+            # Taken in one thread and let go of in another: by default a lock knows only of the thread that took it.
+            lock = FileLock(self.directory / "lock", mode=0o644, thread_local=False)
             try:
                 lock.acquire(timeout=0)
             except Timeout:

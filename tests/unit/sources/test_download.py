@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,3 +312,19 @@ async def test_killed_at_any_instant(tmp_path: Path) -> None:
             assert [name for name in files(library) if "verified" not in name] == [f"blobs/{server.digest.filename}"]
             assert not library.partials.exists()
     assert kills >= RUNS // 3
+
+
+def test_a_part_is_let_go_of_from_another_thread(library: Library) -> None:
+    """Threads write, and the event loop closes: who tries again in the same process must not wait for himself."""
+    digest = BlobServer(BLOB).digest
+    first, again = (Partial(library.partials, digest, len(BLOB), 64 * KB) for _ in range(2))
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(first.try_open).result()
+        assert not again.try_open()
+        held = first._held  # as the traceback of an error does
+        first.close()
+        assert held is not None
+        assert again.try_open()
+        threads.submit(again.remove).result()
+    assert first.try_open()
+    first.remove()

@@ -34,7 +34,7 @@ class UploadSession:
     def __enter__(self) -> UploadSession:
         with suppress(OSError, Timeout):
             self._directory.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._directory / "lock", mode=0o600)
+            lock = FileLock(self._directory / "lock", mode=0o600, thread_local=False)
             lock.acquire(timeout=0)
             self._lock = lock
         return self
