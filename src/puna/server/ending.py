@@ -7,7 +7,8 @@ sent yet. It is never a connection that is cut.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,6 +27,7 @@ class Ending:
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], MutableMapping[str, Any]] = {}
+        self._resting: set[asyncio.Task[Any]] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()
         self.now = False
@@ -34,7 +36,7 @@ class Ending:
     @property
     def running(self) -> int:
         """How many requests are under way."""
-        return len(self._tasks)
+        return len(self._tasks) - len(self._resting)
 
     async def idle(self) -> None:
         """Returns when no request is under way."""
@@ -43,6 +45,8 @@ class Ending:
     def end_all(self) -> None:
         """Interrupt every request; each ends soon, with an error that its client can read."""
         self.now = True
+        self._resting.clear()
+        self._count()
         for task, state in self._tasks.items():
             interrupt(state, task, ServerStopping())
 
@@ -51,11 +55,28 @@ class Ending:
         if self.now:
             raise ServerStopping
         self._tasks[_current()] = state
-        self._none_left.clear()
+        self._count()
 
     def leave(self) -> None:
         self._tasks.pop(_current(), None)
-        if not self._tasks:
+        self._count()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """The current task's request waits for its client: nobody waits for that, but it is interrupted at the end."""
+        task = _current()
+        self._resting.add(task)
+        self._count()
+        try:
+            yield
+        finally:
+            self._resting.discard(task)
+            self._count()
+
+    def _count(self) -> None:
+        if self.running:
+            self._none_left.clear()
+        else:
             self._none_left.set()
 
 

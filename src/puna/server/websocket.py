@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from puna.errors import Cancelled, InvalidRequest
+from puna.server.ending import Ending
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
@@ -39,12 +40,13 @@ def offers_websocket(headers: Headers) -> bool:
 class WebSocket:
     """Entered once the handshake is right (InvalidRequest else); left, it is closed. `most`: bytes of one message."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, most: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, ending: Ending, *, most: int) -> None:
         self._headers = Headers(scope=scope)
         self._path: str = scope["path"]
         self._state: dict[str, Any] = scope["state"]
         self._receive = receive
         self._send = send
+        self._ending = ending
         self._most = most
         self._waiting: deque[str] = deque()
         self._pieces: list[bytes] = []
@@ -97,7 +99,8 @@ class WebSocket:
                 return
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), IDLE_SECONDS)
+                with self._ending.resting():
+                    await asyncio.wait_for(self._news.wait(), IDLE_SECONDS)
             except asyncio.TimeoutError:
                 return
 

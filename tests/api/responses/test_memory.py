@@ -354,6 +354,12 @@ def test_deleting_ends_it(server):
 def test_a_server_that_stops_says_so(serving, tmp_path):
     with serving(state=tmp_path / "state") as own:
         id_ = made(own, "FOREVER", background=True)["id"]
+        stream = own.open("POST", "/v1/responses", {"model": "tiny", "input": "FOREVER", "stream": True})
+        answer = stream.__enter__()
+    events = read_events(answer.read())
+    stream.__exit__(None, None, None)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert (events[-1]["type"], events[-1]["code"]) == ("error", "server_stopping")
     with serving(state=tmp_path / "state") as own:
         response = own.get(f"/v1/responses/{id_}").json
         assert response["status"] == "failed"

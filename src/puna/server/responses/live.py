@@ -41,7 +41,7 @@ class LiveResponses:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._services.settings
-        async with WebSocket(scope, receive, send, most=settings.max_body) as socket:
+        async with WebSocket(scope, receive, send, self._services.ending, most=settings.max_body) as socket:
             session = _Session(self._services, self._maker, scope, socket)
             try:
                 async for message in socket.messages():
