@@ -75,7 +75,7 @@ const results = {
     return failure(client.messages.create(ask("Hi", { model: "nope" })));
   },
   async invalid() {
-    return failure(client.messages.create(ask("Hi", { max_tokens: 0 })));
+    return failure(client.messages.create(ask("Hi", { max_tokens: -1 })));
   },
   async broken() {
     return failure(client.messages.stream(ask("DIE LATE")).finalMessage());

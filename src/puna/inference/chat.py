@@ -215,7 +215,8 @@ class ChatRun:
                 cut=thought is not None,
             )
             choice = self._choice(index, options.stop or (), controls, built)
-            jobs.append(Job(choice, built.prompt, settings if limit else None, constraint, thought=thought))
+            asked = settings if limit else None
+            jobs.append(Job(choice, built.prompt, asked, constraint, computed=not index, thought=thought))
         return jobs
 
     def _thought(self) -> ThoughtLimit | None:

@@ -32,6 +32,8 @@ class ChoiceCost:
 class Job:
     """One choice to be generated. `sampling` None: no token of it. `opening`: events that come before its own.
 
+    `computed`: with no token, the prompt is computed all the same, so that it is cached for others that begin with it.
+
     `thought`: when its thought is closed before the model does so; its `sampling` then lets `prefilled` be told.
     """
 
@@ -40,6 +42,7 @@ class Job:
     sampling: Sampling | None
     constraint: Constraint | None = None
     opening: tuple[ChoiceEvent, ...] = ()
+    computed: bool = False
     thought: ThoughtLimit | None = None
     tally: ChoiceCost = field(default_factory=lambda: ChoiceCost(0))
 
@@ -49,7 +52,10 @@ async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEven
     choice, tally = job.choice, job.tally
     tally.prompt = len(job.prompt.tokens)
     if job.sampling is None:
-        tally.prompt = await prompt_size(runner, job.prompt)
+        if job.computed:
+            await _compute(runner, job.prompt, tally)
+        else:
+            tally.prompt = await prompt_size(runner, job.prompt)
         yield [*job.opening, *choice.finish("length")]
         return
     reason: FinishReason = "stop"
@@ -137,6 +143,14 @@ def _settle(tally: ChoiceCost, step: Prefilled | End, given: int) -> None:
     tally.prompt_ns = step.prompt_ns
     if isinstance(step, End):
         tally.decode_ns = step.decode_ns
+
+
+async def _compute(runner: Runner, prompt: Prompt, tally: ChoiceCost) -> None:
+    """Let the engine read the prompt; the token that it has to make for that is nobody's."""
+    async with _closing(runner.generate(prompt, Sampling(max_tokens=1, seed=0))) as steps:
+        async for step in steps:
+            if not isinstance(step, Token):
+                _settle(tally, step, 0)
 
 
 async def prompt_size(runner: Runner, prompt: Prompt) -> int:

@@ -583,7 +583,7 @@ def test_every_row_has_a_mark_and_a_proof() -> None:
     ("change", "words"),
     [
         ({"max_tokens": None}, "Missing required parameter: 'max_tokens'"),
-        ({"max_tokens": 0}, "'max_tokens': integer below minimum"),
+        ({"max_tokens": -1}, "'max_tokens': integer below minimum"),
         ({"temperature": 1.5}, "'temperature': decimal above maximum"),
         ({"messages": []}, "'messages': empty array"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "'user', 'assistant', and 'system'"),

@@ -145,6 +145,16 @@ def test_what_was_cached_is_told(client: Anthropic) -> None:
     assert unmarked.input_tokens > 0
 
 
+def test_a_prompt_that_is_only_computed(client: Anthropic) -> None:
+    marked: Any = [{"type": "text", "text": "Another text to keep. " * 5, "cache_control": {"type": "ephemeral"}}]
+    warmed = ask(client, "Warm?", "begins", system=marked, max_tokens=0)
+    assert (warmed.content, warmed.stop_reason, warmed.usage.output_tokens) == ([], "max_tokens", 0)
+    assert warmed.usage.cache_creation_input_tokens
+    usage = ask(client, "Warm?", "begins", system=marked).usage
+    assert usage.cache_read_input_tokens
+    assert usage.cache_read_input_tokens > 100
+
+
 def test_models_are_paged_both_ways(client: Anthropic, openai: OpenAI) -> None:
     pages = client.models.list(limit=2)
     ids = [model.id for model in pages]

@@ -48,7 +48,11 @@ class Conversing(WithTools, ThinkingAndForm, Extras):
 class MessagesBody(Conversing):
     """POST /v1/messages"""
 
-    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), Honoured("How many tokens at most, thinking included.")]
+    max_tokens: Annotated[
+        int,
+        Field(ge=0, le=2**31 - 1),
+        Honoured("How many tokens at most, thinking included. 0: the prompt is only computed, for the cache."),
+    ]
     stream: Annotated[bool | None, Honoured("Server-sent events.")] = None
     temperature: Annotated[
         float | None,
