@@ -483,7 +483,7 @@ class Scheduler:
 
     async def _watch(self, place: Place, runner: Runner) -> None:
         limit = self._settings.stall_timeout
-        why = await watch(runner, limit, lambda: bool(place.users)) if limit > 0 else None
+        why = await watch(runner, limit, lambda: bool(place.users), lambda: place.used) if limit > 0 else None
         if why is not None:
             _log.warning("ending a runner", model=place.model.name.short, cause=why)
             runner.kill(why)

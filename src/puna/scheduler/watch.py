@@ -12,17 +12,20 @@ LOOK_SECONDS = 5.0
 """Between two looks, at most."""
 
 
-async def watch(runner: Runner, limit: float, wanted: Callable[[], bool]) -> str | None:
+async def watch(runner: Runner, limit: float, wanted: Callable[[], bool], used: Callable[[], float]) -> str | None:
     """Why the runner has to be ended; None once it has ended by itself.
 
     `limit`: seconds that it may have work and give no sign of life, or go on with work that nobody waits for.
-    `wanted`: whether somebody waits for it.
+    `wanted`: whether somebody waits for it. `used`: when somebody last went; who came and went between two looks may
+    have left it work that it hangs over.
     """
-    pause, busy, unwanted = min(limit / 4, LOOK_SECONDS), 0, 0.0
+    pause, busy, unwanted, before = min(limit / 4, LOOK_SECONDS), 0, 0.0, used()
     while not runner.died.done():
         await asyncio.sleep(pause)
-        if not wanted() and not busy:
+        now = used()
+        if not wanted() and not busy and now == before:
             continue
+        before = now
         try:
             busy = await asyncio.wait_for(runner.busy(), limit)
         except asyncio.TimeoutError:

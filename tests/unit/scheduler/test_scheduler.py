@@ -543,6 +543,19 @@ async def test_a_runner_that_hangs_is_ended(kind: type[ScriptedRunner], cause: s
         assert not (await touch(scheduler, "a")).died.done()
 
 
+async def test_a_runner_that_hangs_over_what_was_left_between_two_looks_is_ended() -> None:
+    class Engine(Counting):
+        async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+            made = await super().start(files, load, reason=reason)
+            assert isinstance(made, ScriptedRunner)
+            return Deaf(files.name, self.script, ScriptedVocabulary(), made.info)
+
+    async with open_scheduler(Engine(), stall_timeout=0.2) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING) as lease:
+            runner = lease.runner  # and its client goes away at once
+        assert "gave no sign of life" in await gone(runner)
+
+
 async def test_closing_ends_every_runner_and_refuses_the_line() -> None:
     async with open_scheduler(Counting(), max_loaded_models=1) as scheduler:
         lease = scheduler.lease(model("a"), NOTHING)
