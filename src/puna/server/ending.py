@@ -50,15 +50,15 @@ class Ending:
         for task, state in self._tasks.items():
             interrupt(state, task, ServerStopping())
 
-    def enter(self, state: MutableMapping[str, Any]) -> None:
-        """The current task serves a request, of this state. ServerStopping when it is too late for one."""
+    def enter(self, state: MutableMapping[str, Any], task: asyncio.Task[Any] | None = None) -> None:
+        """A task (None: the current one) serves a request, of this state. ServerStopping when it is too late."""
         if self.now:
             raise ServerStopping
-        self._tasks[_current()] = state
+        self._tasks[task or _current()] = state
         self._count()
 
-    def leave(self) -> None:
-        self._tasks.pop(_current(), None)
+    def leave(self, task: asyncio.Task[Any] | None = None) -> None:
+        self._tasks.pop(task or _current(), None)
         self._count()
 
     @contextmanager

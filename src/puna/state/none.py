@@ -47,6 +47,9 @@ class NoState:
     async def claim(self, work: str) -> bool:
         return False
 
+    async def claimed(self, work: str) -> bool:
+        return False
+
     async def apply(self, *changes: Change) -> None:
         raise _off()
 

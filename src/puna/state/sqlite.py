@@ -161,17 +161,34 @@ class SqliteState:
 
     def _claim(self, work: str) -> bool:
         """The system lets go of a lock whose process ends."""
-        from filelock import FileLock, Timeout
+        if work not in self._claims:
+            lock = self._lock(work)
+            if lock is None:
+                return False
+            self._claims[work] = lock
+        return True
 
+    async def claimed(self, work: str) -> bool:
+        return work in self._claims or await self._do(lambda _: self._is_claimed(work))
+
+    def _is_claimed(self, work: str) -> bool:
+        path = self._directory / f"{work}.lock"
         if work in self._claims:
             return True
+        if not path.exists() or (lock := self._lock(work)) is None:
+            return path.exists()
+        lock.release()
+        return False
+
+    def _lock(self, work: str) -> BaseFileLock | None:
+        from filelock import FileLock, Timeout
+
         lock = FileLock(self._directory / f"{work}.lock", thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            return False
-        self._claims[work] = lock
-        return True
+            return None
+        return lock
 
     # ------------------------------------------------------------------------------------------------------ changing
 

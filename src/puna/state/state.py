@@ -95,6 +95,10 @@ class State(Protocol):
         until it ends, however it ends."""
         ...
 
+    async def claimed(self, work: str) -> bool:
+        """Whether some server, this one or another, has that work by now."""
+        ...
+
     async def apply(self, *changes: Change) -> None:
         """All of them or none. Conflict for a `new` one that is there, and one to be put over what is no more; NotFound
         for a part of what is gone; StateFull when there is no room.

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -349,6 +350,41 @@ def test_deleting_ends_it(server):
     assert server.request("DELETE", f"/v1/responses/{id_}").json["deleted"]
     assert server.get(f"/v1/responses/{id_}").status == 404
     assert server.busy() == 0
+
+
+def test_however_often_it_is_ended_it_ends_once(server):
+    """By many at once, at every moment: before it has begun, and while its end is kept."""
+
+    def race(moment: int) -> None:
+        id_ = made(server, ("FOREVER", "SLOW", "Hi")[moment % 3], background=True)["id"]
+        moments = ["POST /cancel", "DELETE ", "POST /cancel", "DELETE ", "POST /cancel"]
+        with ThreadPoolExecutor(len(moments)) as pool:
+            asked = [one.split(" ") for one in moments[moment % 2 :]]
+            for answer in pool.map(lambda one: server.request(one[0], f"/v1/responses/{id_}{one[1]}"), asked):
+                assert answer.status in {200, 404}
+        assert server.get(f"/v1/responses/{id_}").status == 404
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(race, range(40)))
+    assert server.busy() == 0
+    assert do(server, under_way(server)) == 0
+
+
+async def under_way(server: Any) -> int:
+    running: int = server.services.ending.running
+    return running
+
+
+def test_what_another_server_works_on_is_not_failed(serving, tmp_path):
+    with serving(state=tmp_path / "state") as one, serving(state=tmp_path / "state") as other:
+        id_ = made(one, "FOREVER", background=True)["id"]
+        assert other.get(f"/v1/responses/{id_}").json["status"] in {"queued", "in_progress"}
+        for method, path in (("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", "")):
+            assert other.request(method, f"/v1/responses/{id_}{path}").status == 409
+        assert one.post(f"/v1/responses/{id_}/cancel").json["status"] == "cancelled"
+        events = followed(one, id_)
+        assert followed(other, id_) == events
+        assert other.get(f"/v1/responses/{id_}").json == events[-1]["response"]
 
 
 def test_a_server_that_stops_says_so(serving, tmp_path):

@@ -7,15 +7,16 @@ interrupted is found out when somebody asks for it: it is failed then, with the 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncGenerator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, MutableMapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import structlog
 
-from puna.errors import PunaError, ServerStopping
+from puna.errors import Conflict, NotFound, PunaError, ServerStopping
 from puna.server.callers import keeping_deadline
 from puna.server.ending import Ending
 from puna.server.errors import internal_error
@@ -29,6 +30,9 @@ from puna.types import JsonObject, JsonValue
 EVENTS_AT_ONCE = 50
 """Events that are kept as one record: written one by one, they would cost more than the tokens they tell."""
 
+_WORKER = "worker"
+"""In what is kept of a response under way: the claim of the server that works on it."""
+
 INTERRUPTED = "The server ended before this response was complete."
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -36,7 +40,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(slots=True)
 class Running:
-    """A response under way. `events`: all so far; `news`: set and made anew when there are more, or none will be."""
+    """A response under way. `events`: all so far; `news`: set and made anew when there are more, or none will be.
+
+    `answering`: the part of it that may be cancelled; `task`: all of it.
+    """
 
     work: ResponseWork
     events: list[ResponseEvent] = field(default_factory=list)
@@ -44,6 +51,7 @@ class Running:
     over: bool = False
     cancelled: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    answering: asyncio.Task[None] | None = None
     task: asyncio.Task[None] | None = None
 
     def tell(self, told: ResponseEvent) -> None:
@@ -80,48 +88,59 @@ class BackgroundResponses:
         self._state = state
         self._ending = ending
         self._running: dict[str, Running] = {}
+        self._worker = f"responses-{secrets.token_hex(8)}"
 
     async def start(self, work: ResponseWork) -> Running:
         """Begin it: from here on it is stored. What it begins with has been told when this returns."""
-        await self._state.apply(Put(work.memory.record(work.telling.response, work.report.told), new=True))
+        await self._state.claim(self._worker)
+        record = work.memory.record(work.telling.response, work.report.told)
+        await self._state.apply(Put(replace(record, body={**record.body, _WORKER: self._worker}), new=True))
         running = Running(work)
-        id_ = str(work.telling.response["id"])
-        self._running[id_] = running
-        running.task = asyncio.create_task(self._run(id_, running))
+        self._running[record.id] = running
+        state: dict[str, Any] = {}
+        running.answering = asyncio.create_task(self._answer(record.id, running, state))
+        running.task = asyncio.create_task(self._run(record.id, running, running.answering, state))
         return running
 
     def running(self, id: str, owner: str) -> Running | None:
         found = self._running.get(id)
         return found if found is not None and found.work.memory.owner == owner else None
 
-    async def _run(self, id: str, running: Running) -> None:
-        work = running.work
-        entered, state = False, cast("dict[str, Any]", {})
+    async def _run(
+        self, id: str, running: Running, answering: asyncio.Task[None], state: MutableMapping[str, Any]
+    ) -> None:
+        """From its beginning to the end of what is kept of it. Only the answering is ever cancelled: nothing interrupts
+        what has to follow.
+        """
         try:
-            self._ending.enter(state)
-            entered = True
-            with keeping_deadline(state):
-                async for told in work.told(early=True):
+            self._ending.enter(state, answering)
+        except ServerStopping:
+            answering.cancel()
+        try:
+            await asyncio.wait({answering})
+            if answering.cancelled():
+                await self._end(running, None if running.cancelled else state.get("interrupted") or ServerStopping())
+            elif isinstance(error := answering.exception(), PunaError):
+                await self._end(running, error)
+            elif error is not None:
+                _log.error("response in the background failed", id=id, exc_info=error)
+                await self._end(running, internal_error(id))
+            with suppress(PunaError):
+                await self._keep_events(id, running)
+        finally:
+            running.over = True
+            running.wake()
+            del self._running[id]
+            self._ending.leave(answering)
+
+    async def _answer(self, id: str, running: Running, state: MutableMapping[str, Any]) -> None:
+        with keeping_deadline(state):
+            async with aclosing(running.work.told(early=True)) as events:
+                async for told in events:
                     if not isinstance(told, bytes):
                         running.tell(told)
                         if len(running.events) - running.kept >= EVENTS_AT_ONCE:
                             await self._keep_events(id, running)
-        except asyncio.CancelledError:
-            # Whoever cancels waits: nothing interrupts what follows.
-            await self._end(running, None if running.cancelled else state.get("interrupted") or ServerStopping())
-        except PunaError as error:
-            await self._end(running, error)
-        except Exception:  # noqa: BLE001 - nobody else would see it
-            _log.exception("response in the background failed", id=id)
-            await self._end(running, internal_error(id))
-        finally:
-            with suppress(PunaError):
-                await self._keep_events(id, running)
-            running.over = True
-            running.wake()
-            del self._running[id]
-            if entered:
-                self._ending.leave()
 
     async def _end(self, running: Running, error: PunaError | None) -> None:
         """It is over before its end: cancelled (None), or by a fault."""
@@ -142,21 +161,25 @@ class BackgroundResponses:
 
     async def cancel(self, running: Running) -> None:
         """Returns when it has ended, in whatever way."""
-        running.cancelled = True
+        if not running.cancelled and running.answering is not None:
+            running.cancelled = True
+            running.answering.cancel()
         if running.task is not None:
-            running.task.cancel()
             await asyncio.wait({running.task})
 
     # ---------------------------------------------------------------------------------------------------- afterwards
 
     async def settled(self, record: Record) -> Record:
-        """The record as it is; one that is under way nowhere any more becomes a failed one."""
+        """The record as it is; one that is under way nowhere any more becomes failed. NotFound when it is gone."""
         response = cast("JsonObject", record.body["response"])
         if response["status"] not in UNDER_WAY or self.running(record.id, record.owner) is not None:
             return record
+        elsewhere = await self._state.claimed(str(record.body.get(_WORKER, "")))
         now = await self._state.get("response", record.id, record.owner)
-        if now is None or cast("JsonObject", now.body["response"])["status"] not in UNDER_WAY:
-            return now or record
+        if now is None:
+            raise NotFound(f"Response with id '{record.id}' not found.")
+        if elsewhere or cast("JsonObject", now.body["response"])["status"] not in UNDER_WAY:
+            return now
         events = await self.events(record)
         failed: JsonObject = {**response, "status": "failed", "error": error_json(PunaError(INTERRUPTED))}
         number = number_of(events[-1]) + 1 if events else 0
@@ -170,8 +193,23 @@ class BackgroundResponses:
             previous=record.previous,
             expires=record.expires,
         )
-        await self._state.apply(Put(ended, over=now), Put(_events_record(record.id, record.owner, len(events), [last])))
+        try:
+            await self._state.apply(
+                Put(ended, over=now), Put(_events_record(record.id, record.owner, len(events), [last]))
+            )
+        except Conflict:
+            return await self.settled(now)  # somebody else saw it first
         return ended
+
+    async def own(self, record: Record) -> Record:
+        """As `settled`. Conflict where another server that shares the state works on it."""
+        settled = await self.settled(record)
+        response = cast("JsonObject", settled.body["response"])
+        if response["status"] in UNDER_WAY and self.running(record.id, record.owner) is None:
+            raise Conflict(
+                f"The response '{record.id}' is under way on another server that shares this one's state: ask that one."
+            )
+        return settled
 
     async def events(self, record: Record) -> list[ResponseEvent]:
         """What was kept of them; none of a response that was not in the background."""
@@ -179,12 +217,14 @@ class BackgroundResponses:
         pages = (await self._state.page("event", record.owner, query)).records
         return [told for page in pages for told in cast("list[ResponseEvent]", page.body["events"])]
 
-    async def forget(self, id: str, owner: str) -> None:
+    async def forget(self, record: Record) -> None:
         """It, and its events."""
-        running = self.running(id, owner)
+        running = self.running(record.id, record.owner)
         if running is not None:
             await self.cancel(running)
-        await self._state.apply(Delete("response", id, owner))
+        else:
+            await self.own(record)
+        await self._state.apply(Delete("response", record.id, record.owner))
 
 
 def _events_record(id: str, owner: str, first: int, events: list[ResponseEvent]) -> Record:

@@ -118,7 +118,7 @@ class _Responses:
         running = self._background.running(record.id, record.owner)
         if running is not None:
             return _stream(running.follow(after), running.work.telling.number)
-        events = await self._background.events(await self._background.settled(record))
+        events = await self._background.events(await self._background.own(record))
         if not events:
             raise Unsupported(
                 "Only a response that was made in the background can be followed: it keeps its events.", param="stream"
@@ -133,7 +133,7 @@ class _Responses:
 
     async def delete(self, request: Request) -> Response:
         record = await self._record(request)
-        await self._background.forget(record.id, record.owner)
+        await self._background.forget(record)
         return JsonReply({"id": record.id, "object": "response", "deleted": True})
 
     async def cancel(self, request: Request) -> Response:
@@ -142,7 +142,7 @@ class _Responses:
         if running is not None:
             await self._background.cancel(running)
             return JsonReply(running.work.telling.response)
-        response = cast("JsonObject", (await self._background.settled(record)).body["response"])
+        response = cast("JsonObject", (await self._background.own(record)).body["response"])
         if not response["background"]:
             raise InvalidRequest("Only a response that was made in the background can be cancelled.")
         return JsonReply(response)
