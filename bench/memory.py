@@ -19,6 +19,7 @@ from pathlib import Path
 from puna.engine.cpu.client import CpuEngine
 from puna.engine.engine import ModelFacts
 from puna.engine.llama.engine import LlamaEngine
+from puna.engine.memory import projector_kinds
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
 from puna.model.gguf import Header, read_header
 from puna.scheduler.facts import encoded, layout
@@ -82,12 +83,14 @@ def forget(pid: int) -> None:
 
 async def compare(name: str, file: Path, header: Header, load: LoadOptions, projectors: tuple[Path, ...]) -> str:
     engine = ENGINES[name](Settings(models=Path("none")))
+    heads = [read_header(projector) for projector in projectors]
     facts = ModelFacts(
         architecture=header.architecture,
         types=frozenset(tensor.type.name for tensor in header.tensors),
         metadata=header.metadata,
-        layout=layout(header, sum(sizes(projectors)), max(map(encoded, projectors), default=0)),
+        layout=layout(header, sum(sizes(projectors)), max(map(encoded, heads), default=0)),
         projectors=len(projectors),
+        encoders=frozenset(kind for head in heads for kind in projector_kinds(head)),
     )
     reckoned = engine.memory(facts, load)
     runner = await engine.start(ModelFiles(file, "", header.architecture, "", projectors=projectors), load)

@@ -44,7 +44,8 @@ class Profile:
 class ModelFacts:
     """What is known of a model before it is loaded. `types`: names of its tensors' types; `metadata`: its header's.
 
-    `projectors`, `adapters`: how many there are. `mixed`: a projector's tensors lie among the weights.
+    `projectors`, `adapters`: how many there are. `encoders`: kinds of the projectors (`clip.projector_type`).
+    `mixed`: a projector's tensors lie among the weights.
     """
 
     architecture: str
@@ -54,6 +55,7 @@ class ModelFacts:
     projectors: int = 0
     adapters: int = 0
     mixed: bool = False
+    encoders: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from puna.engine.runner import LoadOptions
+from puna.model.gguf import Header
 
 BYTES_PER_VALUE = {None: 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
@@ -23,14 +24,15 @@ WINDOW_STEP = 256
 class Costs:
     """What an engine takes for its work, as it was measured.
 
-    `base`: bytes of a runner's process without a model. `weights`: bytes it holds for each of the file's. `batch`:
-    tokens computed at once, when nothing else is said; `most`: at most. `value`: bytes of a number in the cache; None:
-    as is asked for. `keyless`: bytes of each channel of a token that a layer without keys keeps. `windows`: of layers
-    that look back over a window it keeps no more than that.
+    `base`: bytes of a runner's process without a model. `weights`: bytes it holds for each of the file's. `token`:
+    bytes for each token of the vocabulary. `batch`: tokens computed at once, when nothing else is said; `most`: at
+    most. `value`: bytes of a number in the cache; None: as is asked for. `keyless`: bytes of each channel of a token
+    that a layer without keys keeps. `windows`: of layers that look back over a window it keeps no more than that.
     """
 
     base: int
     weights: float
+    token: int
     batch: int
     value: float | None
     keyless: float = 0.0
@@ -127,6 +129,12 @@ def shape(
     )
 
 
+def projector_kinds(header: Header) -> frozenset[str]:
+    """What a projector's header says it is, for images and for sounds."""
+    found = (header.text(f"clip.{part}projector_type") for part in ("", "vision.", "audio."))
+    return frozenset(kind for kind in found if kind)
+
+
 def encoding(places: int, width: int, between: int) -> int:
     """Bytes that a projector takes for what it sees or hears at once: `places`, each of `width` numbers in 32 bits, and
     of `between` in the middle of a block. As measured: three of these, and two of those.
@@ -145,5 +153,5 @@ def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs, most: int = 0)
     keyless = shape.channels * load.num_ctx * costs.keyless + shape.state * 4
     one = places * each + shape.keyless * keyless
     cache = one * load.slots if not most else max(min(one * load.slots, most), one)
-    compute = batch * (shape.vocabulary + 12 * shape.embedding) * 4 + shape.media
+    compute = costs.token * shape.vocabulary + batch * 12 * shape.embedding * 4 + shape.media
     return Estimate(int(shape.weights * costs.weights), int(cache), costs.base + compute)

@@ -330,7 +330,7 @@ PROFILE = Profile(
 )
 """It refuses nothing: what it is asked for has no effect, since it runs no model."""
 
-COSTS = Costs(base=64 << 20, weights=1.0, batch=512, value=None)
+COSTS = Costs(base=64 << 20, weights=1.0, token=2048, batch=512, value=None)
 """As if it were llama.cpp, for tests of who gets the memory."""
 
 

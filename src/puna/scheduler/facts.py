@@ -22,6 +22,7 @@ DEFAULT_CONTEXT = 4096
 
 
 def facts_of(model: Model) -> ModelFacts:
+    projectors = [header for header in map(_header, model.projectors) if header is not None]
     return ModelFacts(
         architecture=model.header.architecture,
         types=frozenset(tensor.type.name for tensor in model.header.tensors),
@@ -29,11 +30,12 @@ def facts_of(model: Model) -> ModelFacts:
         layout=layout(
             model.header,
             sum(path.stat().st_size for path in (*model.projectors, *model.adapters)),
-            max(map(encoded, model.projectors), default=0),
+            max(map(encoded, projectors), default=0),
         ),
         projectors=len(model.projectors),
         adapters=len(model.adapters),
         mixed=model.header.holds_projector,
+        encoders=frozenset(kind for header in projectors for kind in memory.projector_kinds(header)),
     )
 
 
@@ -84,12 +86,16 @@ SOUND = 1500
 """Places that an encoder of Whisper's kind hears at once."""
 
 
-def encoded(projector: Path) -> int:
-    """Bytes that this projector takes to encode an image or a sound of its size; 0 where its file does not tell."""
+def _header(projector: Path) -> Header | None:
+    """None of a file that says nothing: what is wrong with it, its load will tell."""
     try:
-        header = read_header(projector)
+        return read_header(projector)
     except (PunaError, OSError):
-        return 0
+        return None
+
+
+def encoded(header: Header) -> int:
+    """Bytes that a projector takes to encode an image or a sound of its size; 0 where its header does not tell."""
 
     def number(name: str) -> int:
         return max(header.number(f"clip.{name}") or 0, 0)

@@ -35,15 +35,17 @@ class Disk:
 
         def read(place: int) -> None:
             nonlocal left
-            good[place] = self._deposit.read(keys[place].hex(), rooms[place])
-            if not good[place]:
-                self._known.discard(keys[place])
-            with lock:
-                left -= 1
-                last = not left
-            if last:
-                self.touch(keys)
-                done([*good, False].index(False))
+            try:
+                good[place] = self._deposit.read(keys[place].hex(), rooms[place])
+            finally:  # whatever happens: somebody waits for it
+                if not good[place]:
+                    self._known.discard(keys[place])
+                with lock:
+                    left -= 1
+                    last = not left
+                if last:
+                    self.touch(keys)
+                    done([*good, False].index(False))
 
         for place in range(len(keys)):
             self._readers.submit(read, place)
@@ -52,10 +54,13 @@ class Disk:
         """Deposit a block. `done` hears, in another thread, whether that was possible."""
 
         def write() -> None:
-            written = self._deposit.write(key.hex(), content)
-            if written:
-                self._known.add(key)
-            done(written)
+            written = False
+            try:
+                written = self._deposit.write(key.hex(), content)
+                if written:
+                    self._known.add(key)
+            finally:
+                done(written)
 
         self._writer.submit(write)
 

@@ -275,6 +275,7 @@ class LlamaRunner:
             "cache_prompt": True,
         }
         answer: Mapping[str, Any] = await self._post("/completion", body)
+        self._note(answer, before)
         return answer
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
@@ -366,7 +367,14 @@ class LlamaRunner:
             return None
         answer = await self._post("/completion", {**body, "n_predict": count, "stream": False})
         tokens = tuple(answer["tokens"])
+        prompt = body["prompt"]
+        self._note(answer, [*prompt, *tokens] if isinstance(prompt, list) else ())
         return tokens[len(known) :] if tokens[: len(known)] == tuple(known) else None
+
+    def _note(self, answer: Mapping[str, Any], tokens: Sequence[int]) -> None:
+        """The engine chose a slot for an answer of its own accord, and these tokens are in it now."""
+        if self._talks is not None:
+            self._talks.hold(answer["id_slot"], tokens)
 
     async def piece(self, token: int) -> bytes | None:
         """Its bytes, if the kind of vocabulary is known."""

@@ -26,6 +26,7 @@ from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, Unprepared,
 from puna.engine.llama.client import LlamaRunner
 from puna.engine.llama.http import EngineSocket
 from puna.engine.llama.options import (
+    WHOLE_IMAGE_BATCH,
     WHOLE_IMAGE_PROJECTORS,
     Parameters,
     batches,
@@ -36,7 +37,7 @@ from puna.engine.llama.options import (
 )
 from puna.engine.llama.profile import BINARY, COSTS, WHEEL
 from puna.engine.llama.saved import SavedSlots
-from puna.engine.memory import Estimate, estimate
+from puna.engine.memory import Estimate, estimate, projector_kinds
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
@@ -98,9 +99,9 @@ class _LlamaEngine(Unprepared, ABC):
     def memory(self, model: ModelFacts, load: LoadOptions) -> Estimate:
         """See `puna.engine.engine.Engine.memory`."""
         _, batch = batches(load, on_cpu=self.cpu_only or load.num_gpu == 0)
-        # Who embeds wants no row of the vocabulary.
-        layout = replace(model.layout, vocabulary=0) if load.embedding else model.layout
-        return estimate(layout, replace(load, num_batch=batch), COSTS)
+        if model.encoders & WHOLE_IMAGE_PROJECTORS:
+            batch = max(batch, WHOLE_IMAGE_BATCH)
+        return estimate(model.layout, replace(load, num_batch=batch), COSTS)
 
     def _slots(self, one: Estimate) -> int:
         """How many requests at once, each with a cache as of `one`: as it does well, within what caches may take."""
@@ -368,9 +369,7 @@ def _exact(header: Header) -> bool:
 
 def _whole_images(projectors: Sequence[Path]) -> bool:
     """Whether an image must be computed in one piece."""
-    headers = [read_header(path) for path in projectors]
-    kinds = {header.text(f"clip.{part}projector_type") for header in headers for part in ("", "vision.")}
-    return bool(kinds & WHOLE_IMAGE_PROJECTORS)
+    return any(projector_kinds(read_header(path)) & WHOLE_IMAGE_PROJECTORS for path in projectors)
 
 
 def _reason(reason: str, load: LoadOptions, started: Parameters, trouble: str) -> str:

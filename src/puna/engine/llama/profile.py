@@ -8,7 +8,7 @@ from puna.engine.engine import Profile
 from puna.engine.memory import Costs
 from puna.engine.runner import Feature
 
-COSTS = Costs(base=46 << 20, weights=1.0, batch=64, most=1 << 20, value=None, windows=True)
+COSTS = Costs(base=46 << 20, weights=1.0, token=256, batch=64, most=1 << 20, value=None, windows=True)
 """Measured (`bench/memory.py`), on a processor: within 5 % for seven models of 135 million weights to 8 billion."""
 
 WHEEL = Profile(
