@@ -30,7 +30,7 @@ class Reference:
         try:
             found = Digest.parse(digest.lower())
         except InvalidRequest as error:
-            what = f"{digest[:80]!r} after the @ is no digest: expected sha256: and 64 hex digits"
+            what = f"{digest[:80]!r} after the @ is no digest: expected sha256: and 64 hex digits, no revision"
             raise InvalidName(f"invalid model name {text[:400]!r}: {what}", param=param) from error
         return cls(Name.parse(name, param=param), found)
 

