@@ -257,6 +257,11 @@ class TextStream:
         return not self._half and self._splitter.open
 
     @property
+    def thought_over(self) -> bool:
+        """Whether no thinking can come any more."""
+        return self._splitter.settled
+
+    @property
     def settled(self) -> bool:
         """Whether `decode` gives all that `feed` would from now on: no stop string to look for, no thinking to come."""
         return self._matcher.settled and self._splitter.settled

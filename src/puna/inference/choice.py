@@ -62,14 +62,14 @@ class Choice:
         return self._stream.stop is not None or (self._parser is not None and self._parser.repeated)
 
     @property
-    def thinking(self) -> bool:
-        """Whether what comes next is thinking, as far as is known."""
-        return self._stream.thinking
-
-    @property
     def open(self) -> bool:
         """Whether a thought may be closed here."""
         return self._stream.open
+
+    @property
+    def thought_over(self) -> bool:
+        """Whether no thinking can come any more."""
+        return self._stream.thought_over
 
     @property
     def mean_logprob(self) -> float:

@@ -84,7 +84,10 @@ async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEven
                     first = first or time.perf_counter_ns()
                     events = choice.feed(step)
                     # After a stop string the rest comes with `finish`; closing the iterator ends the work.
-                    cut = limit is not None and not choice.stopped and limit.reached(choice)
+                    if limit is not None:
+                        cut = not choice.stopped and limit.reached(choice)
+                        if choice.thought_over:
+                            limit = None
                     yield events
                     if choice.stopped or cut:
                         break
