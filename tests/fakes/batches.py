@@ -32,7 +32,7 @@ def submit(openai: OpenAI, lines: list[Any], **fields: Any) -> Batch:
 
 def ended(openai: OpenAI, batch: Batch) -> Batch:
     """The batch, once it has ended."""
-    until(lambda: openai.batches.retrieve(batch.id).status in ENDS, 60, "the end of a batch")
+    until(lambda: openai.batches.retrieve(batch.id).status in ENDS, 150, "the end of a batch")
     return openai.batches.retrieve(batch.id)
 
 

@@ -29,6 +29,15 @@ async def turns_until(condition: Callable[[], object], seconds: float, what: str
         await turn()
 
 
+async def looks_until(condition: Callable[[], Awaitable[object]], seconds: float, what: str) -> None:
+    """The same where looking takes a while itself."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds} s for {what}")
+        await asyncio.sleep(_LOOK_AGAIN)
+
+
 async def turn() -> None:
     """Let others run once."""
     await asyncio.sleep(0)

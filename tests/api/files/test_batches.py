@@ -193,7 +193,7 @@ def test_a_batch_of_a_key_is_answered_for_it(serving, tmp_path, openai):
 def test_a_chat_goes_first(serving, tmp_path, openai):
     """On one slot, a line that takes until the context is full gives way, and is asked again."""
     with serving(state=tmp_path, num_parallel=1) as own:
-        mine = openai.with_options(base_url=f"{own.url}/v1", timeout=10)
+        mine = openai.with_options(base_url=f"{own.url}/v1", timeout=35)
         batch = submit(mine, [line("a", messages=[{"role": "user", "content": "FOREVER"}])])
         for _ in range(2):
             until(lambda: own.busy() == 1, 30, "the line to be answered")

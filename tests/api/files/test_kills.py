@@ -36,7 +36,7 @@ def served(store: Path, directory: Path) -> Iterator[tuple[subprocess.Popen[byte
     with log.open("wb") as file:
         process = subprocess.Popen([sys.executable, "-m", "puna", "serve"], env=environment, stderr=file)
         try:
-            until(lambda: process.poll() is not None or b"listens on" in log.read_bytes(), 30, "a server")
+            until(lambda: process.poll() is not None or b"listens on" in log.read_bytes(), 150, "a server")
             url = log.read_text().split("listens on ")[1].split()[0]
             with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as openai:
                 yield process, openai
@@ -58,7 +58,7 @@ def test_every_line_once_however_often_it_is_killed(store, tmp_path):
     for _ in range(KILLS):
         with served(store, tmp_path) as (_, openai):
             goal = seen + chance.randint(1, LINES // (KILLS + 1))
-            until(lambda goal=goal, openai=openai: completed(openai, batch.id) >= goal, 60, "some lines")
+            until(lambda goal=goal, openai=openai: completed(openai, batch.id) >= goal, 150, "some lines")
             seen = completed(openai, batch.id)
     with served(store, tmp_path) as (_, openai):
         assert completed(openai, batch.id) >= seen
@@ -72,7 +72,7 @@ def test_two_servers_do_not_answer_one_batch(store, tmp_path):
     names = {f"line {number}" for number in range(40)}
     with served(store, tmp_path) as (first, one), served(store, tmp_path) as (_, two):
         batch = submit(one, [line(name) for name in names])
-        until(lambda: completed(two, batch.id) > 2, 30, "some lines")
+        until(lambda: completed(two, batch.id) > 2, 150, "some lines")
         first.kill()  # the other takes over
         first.wait()
         batch = ended(two, batch)

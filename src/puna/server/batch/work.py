@@ -112,6 +112,7 @@ class _Job:
     keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     why: _Ending | Literal["turn"] | None = None
     fault: BaseException | None = None
+    answered: int = 0
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -128,6 +129,10 @@ class _Job:
         self.lines.discard(line)
         if not line.cancelled():
             self.fault = self.fault or line.exception()
+
+    def had_its_turn(self, seconds: float) -> bool:
+        """Whether it has been at work for so long, and has come further."""
+        return self.answered > 0 and time.monotonic() - self.began > seconds
 
     async def leave(self) -> None:
         """No line is under way any more."""
@@ -244,7 +249,7 @@ class BatchWork:
                 ready.append(batch)
         if self._job is None and ready:
             self._begin(min(ready, key=lambda batch: self._ran.get(batch.id, 0)))
-        elif self._job is not None and ready and time.monotonic() - self._job.began > self._turn_seconds:
+        elif self._job is not None and ready and self._job.had_its_turn(self._turn_seconds):
             self._job.stop("turn")
 
     async def _unended(self) -> list[RequestBatch]:
@@ -367,6 +372,7 @@ class BatchWork:
             batch = _with(job.batch, _Result.of(kept))
             await self._keep(Put(kept, new=True), Put(batch.record()))
             job.batch = batch
+            job.answered += 1
 
     async def _keep(self, *changes: Put | Delete) -> None:
         """As soon as it can be: an owner without room, and a disk without, are waited for."""
