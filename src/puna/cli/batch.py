@@ -132,6 +132,8 @@ def _read(text: bytes) -> AskedLine | str:
         return "'body' must be an object"
     if body.get("stream"):
         return "answers are not streamed here"
+    if body.get("background"):
+        return "answers are waited for here: none is made in the background"
     return AskedLine(custom_id, url, body)
 
 

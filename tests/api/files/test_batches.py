@@ -112,6 +112,7 @@ def test_the_input_may_go_while_it_is_answered(openai):
         ([line("a", model=None)], [("missing_required_parameter", "body.model", 1)]),
         ([line("a"), line("b", model="tools")], [("mismatched_model", "body.model", 2)]),
         ([line("a", stream=True)], [("invalid_value", "body.stream", 1)]),
+        ([line("a", background=True)], [("invalid_value", "body.background", 1)]),
         ([b"\xff\n"], [("invalid_json_line", None, 1)]),
     ],
 )

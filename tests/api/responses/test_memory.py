@@ -367,12 +367,7 @@ def test_however_often_it_is_ended_it_ends_once(server):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(race, range(40)))
     assert server.busy() == 0
-    assert do(server, under_way(server)) == 0
-
-
-async def under_way(server: Any) -> int:
-    running: int = server.services.ending.running
-    return running
+    do(server, server.services.ending.idle())
 
 
 def test_what_another_server_works_on_is_not_failed(serving, tmp_path):

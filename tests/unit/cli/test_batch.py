@@ -18,6 +18,7 @@ from puna.cli.batch import UnfitInput, kept, read_input
         ([line("a") | {"body": 1}], "'body' must be an object"),
         ([line("a") | {"custom_id": ""}], "'custom_id' must be a text"),
         ([line("a", stream=True)], "answers are not streamed"),
+        ([line("a", background=True)], "none is made in the background"),
         ([b"x\n"] * 30, "… and 10 more"),
     ],
 )

@@ -153,6 +153,8 @@ def read_line(number: int, text: bytes, endpoint: str) -> BatchLine:
         )
     if body.get("stream"):
         raise _Fault("invalid_value", "Answers of a batch are not streamed.", "body.stream")
+    if body.get("background"):
+        raise _Fault("invalid_value", "A batch waits for its answers: background is refused.", "body.background")
     return BatchLine(number, custom_id, body)
 
 

@@ -79,7 +79,7 @@ request had without effect stands beside its answer: `response.headers` has the 
 | `invalid_custom_id`, `duplicate_custom_id` | it is no text of 1 to 512 characters; another line has it |
 | `invalid_method`, `invalid_url` | it is not `POST`; not the endpoint of the batch |
 | `mismatched_model` | it is not the model of the first line |
-| `invalid_type`, `invalid_value` | `body` is no object; it asks for a stream |
+| `invalid_type`, `invalid_value` | `body` is no object; it asks for a stream, or for an answer in the background |
 """
 
 
