@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from puna import places
 from puna.settings import ROWS, ModelPolicy, SettingError, Settings, unknown
 
 
@@ -20,6 +21,14 @@ def test_what_is_named_like_a_setting_and_is_none() -> None:
 def test_settings_and_what_puna_tells_its_children_are_known() -> None:
     known = {name: "x" for row in ROWS for name in row.names}
     assert unknown(known | {"PUNA_PARENT": "1", "PUNA_TEST_GGUF": "x", "PUNA_X": ""}) == ()
+
+
+def test_the_cache_lies_with_the_users_others_unless_it_is_told(tmp_path: Path) -> None:
+    plain = Settings.from_environment({"PUNA_MODELS": "x"})
+    assert plain.cache_dir == places.cache()
+    assert plain.cache_disk == 4 << 30
+    told = Settings.from_environment({"PUNA_MODELS": "x", "PUNA_CACHE_DIR": str(tmp_path), "PUNA_CACHE_DISK": "0"})
+    assert (told.cache_dir, told.cache_disk) == (tmp_path, 0)
 
 
 def test_of_several_stores_the_first_is_written(tmp_path: Path) -> None:

@@ -48,6 +48,13 @@ def test_cpu_wherever_it_can_run_the_model() -> None:
     assert (choice.instead.engine, choice.instead.slots) == ("llama", 4)
 
 
+@pytest.mark.parametrize(("contexts", "slots"), [(0.5, 1), (2.5, 2), (100, 4)])
+def test_memory_for_caches_bounds_the_slots_of_llama(contexts: float, slots: int) -> None:
+    one = LlamaEngine(SETTINGS).memory(MODEL, LOAD).cache
+    bounded = LlamaEngine(replace(SETTINGS, cache_memory=int(contexts * one)))
+    assert bounded.opinion(MODEL, LOAD).slots == slots
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

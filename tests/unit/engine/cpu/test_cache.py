@@ -155,6 +155,12 @@ def test_a_context_that_does_not_fit_is_refused() -> None:
         capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=7_000)
 
 
+def test_it_takes_no_more_than_it_may() -> None:
+    assert capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=10**6, most=5500) == 5
+    with pytest.raises(LoadFailed, match="PUNA_CACHE_MEMORY"):
+        capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=10**6, most=3500)
+
+
 def ended(cache: Cache, text: list[int], computed: int) -> list[int]:
     """A sequence that is over; its blocks."""
     table = admitted(cache, text, answer=max(computed - len(text), 0))
