@@ -137,10 +137,10 @@ def codex() -> Node:
     return Node(SCRIPTS / "codex")
 
 
-def work(codex: Node, server: Any, home: Path, *words: str) -> list[dict[str, Any]]:
-    """What one turn of it says, as events."""
+def work(codex: Node, server: Any, home: Path, *words: str, more: str = "") -> list[dict[str, Any]]:
+    """What one turn of it says, as events. `more` of its provider's configuration."""
     (home / ".codex").mkdir(exist_ok=True)
-    (home / ".codex" / "config.toml").write_text(CONFIG.replace("{url}", server.url))
+    (home / ".codex" / "config.toml").write_text(CONFIG.replace("{url}", server.url) + more)
     done = subprocess.run(
         [codex.directory / "node_modules" / ".bin" / "codex", "exec", "--json", "--skip-git-repo-check", *words],
         cwd=home,
@@ -175,3 +175,12 @@ def test_the_coding_agent_runs_a_command(codex, server, tmp_path):
     ]
     assert (ran["aggregated_output"].strip(), ran["exit_code"]) == ("RAN-42", 0)
     assert messages(events) == ["The command has run."]
+
+
+def test_the_coding_agent_keeps_one_connection(codex, server, tmp_path):
+    """Over a WebSocket, where its first message makes the prompt ready."""
+    connections = 'method="GET",route="/v1/responses"'
+    before = server.get("/metrics").body.decode().count(connections)
+    events = work(codex, server, tmp_path, "Run it", more="supports_websockets = true\n")
+    assert messages(events) == ["The command has run."]
+    assert server.get("/metrics").body.decode().count(connections) > before

@@ -65,6 +65,16 @@ def test_the_connection_remembers_what_the_server_does_not(line):
     assert stored["error"]["param"] == "store"
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_prompt_is_read_before_it_is_needed(server, line, kept):
+    warm = check_events(told(line, input="A long beginning.", generate=False, store=kept))
+    assert (warm["status"], warm["output"], warm["usage"]["output_tokens"]) == ("completed", [], 0)
+    last = check_events(told(line, input="PROMPT", previous_response_id=warm["id"], store=kept))
+    assert "A long beginning." in text(last)
+    assert last["usage"]["input_tokens_details"]["cached_tokens"] >= warm["usage"]["input_tokens"] - 16
+    assert server.get(f"/v1/responses/{warm['id']}").status == (200 if kept else 404)
+
+
 def test_a_tool_loop(line):
     first = check_events(told(line, model="tools", input="CALL", tools=[WEATHER], store=False))
     result = [{"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "RESULT"}]
@@ -78,7 +88,6 @@ def test_a_tool_loop(line):
         ({"type": "response.steer"}, "type"),
         ({"model": "tiny"}, "type"),
         ({"type": "response.create"}, "model"),
-        ({"type": "response.create", "model": "tiny", "input": "x", "generate": False}, "generate"),
         ({"type": "response.create", "model": "tiny", "input": "x", "background": True}, "background"),
         ({"type": "response.create", "model": "nope", "input": "x"}, "model"),
         ([], None),

@@ -81,8 +81,9 @@ class _Session:
 
     async def _respond(self, asked: JsonObject, message: str, marks: JsonObject) -> None:
         request = self._request(len(message))
+        generate = asked.pop("generate", None) is not False
         body, report = self._checked(request, asked)
-        work = await self._maker.work(request, body, report, self._recent)
+        work = await self._maker.work(request, body, report, self._recent, generate=generate)
         async for told in _all(work):
             # There are no headers here.
             last = told["type"] in ENDS and bool(report.told)
@@ -96,8 +97,6 @@ class _Session:
             raise Unsupported(
                 f"Messages of type '{str(type_)[:100]}' are not understood: send '{_CREATE}'.", param="type"
             )
-        if asked.pop("generate", True) is False:
-            raise Unsupported("'generate' false: there is nothing to be made ready before.", param="generate")
         if asked.get("background"):
             raise Unsupported("'background' goes with a request of its own, not with a connection.", param="background")
         asked.pop("stream", None)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from starlette.requests import Request
@@ -30,7 +32,7 @@ from puna.server.responses.tools import namespaces
 from puna.server.responses.turns import Placed, files_of, remote_images_of, take_time
 from puna.server.responses.work import Memory, ResponseWork
 from puna.server.services import Services
-from puna.types import DEFAULT_OPTIONS, ChatRequest, Options
+from puna.types import DEFAULT_OPTIONS, Answer, ChatRequest, Done, Event, Options, Started
 
 
 class ResponseMaker:
@@ -41,9 +43,18 @@ class ResponseMaker:
         self._state = services.state
 
     async def work(
-        self, request: Request, body: ResponseBody, report: Report, recent: Recent | None = None
+        self,
+        request: Request,
+        body: ResponseBody,
+        report: Report,
+        recent: Recent | None = None,
+        *,
+        generate: bool = True,
     ) -> ResponseWork:
-        """The response to a request, about to begin. `recent`: what the connection remembers. Raises what is wrong."""
+        """The response to a request, about to begin. `recent`: what the connection remembers. Raises what is wrong.
+
+        `generate` false: the model is loaded and the prompt read, so that it is in the cache; the answer is empty.
+        """
         check_body(body)
         for name in ("store", "background"):
             if getattr(body, name) and not self._state.kept:
@@ -61,7 +72,11 @@ class ResponseMaker:
             response=stored,
             conversation=conversation_id(body.conversation),
         )
+        if not generate:
+            wanted = replace(wanted, options=replace(wanted.options, num_predict=1))
         answer = self._services.thoughts.chat(self._services.inference, request, wanted)
+        if not generate:
+            answer = _silent(answer)
         return ResponseWork(Telling(said, ids, _manner(body)), ids, answer, report, memory)
 
     async def wanted(
@@ -100,6 +115,24 @@ class ResponseMaker:
         if model is None:
             model = await asyncio.to_thread(library.resolve, reference)
         return wanted.options.over(model.options).over(DEFAULT_OPTIONS)
+
+
+@asynccontextmanager
+async def _silent(answer: Answer) -> AsyncIterator[AsyncIterator[Event]]:
+    """The answer without what it says."""
+
+    async def ends(events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
+        async for event in events:
+            match event:
+                case Started():
+                    yield event
+                case Done():
+                    yield replace(event, usage=replace(event.usage, completion=0, reasoning=0))
+                case _:
+                    pass
+
+    async with answer as events, aclosing(ends(events)) as kept:
+        yield kept
 
 
 def _manner(body: ResponseBody) -> Manner:
