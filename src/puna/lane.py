@@ -16,6 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from puna.errors import Overloaded
+
 TURN_SECONDS = 0.001
 """How long a thread may run before one that waits gets its turn."""
 
@@ -23,15 +25,26 @@ Result = TypeVar("Result")
 
 
 class Lane:
-    """Some threads. Called with work: its result, as soon as a thread was free and has done it."""
+    """Some threads. Called with work: its result, as soon as a thread was free and has done it.
 
-    def __init__(self, name: str, threads: int) -> None:
+    `most`: calls that may be under way or wait; who comes then gets Overloaded. None: as many as come.
+    """
+
+    def __init__(self, name: str, threads: int, most: int | None = None) -> None:
         self.threads = threads
+        self.most = most
+        self._calls = 0
         self._executor = ThreadPoolExecutor(threads, name)
 
     async def __call__(self, work: Callable[[], Result]) -> Result:
+        if self.most is not None and self._calls >= self.most:
+            raise Overloaded("too many requests of this kind wait for their turn: try again")
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: context.run(work))
+        self._calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: context.run(work))
+        finally:
+            self._calls -= 1
 
     def begin(self, work: Callable[[], Result]) -> Future[Result]:
         """The same without a loop: begin `work` as soon as a thread is free."""
@@ -64,16 +77,16 @@ class FileLane:
 in_lane = Lane("beside", 2)
 """Large bodies and long texts. One thread goes on when the other is at the work of a system call."""
 
-in_planning = Lane("planning", 2)
+in_planning = Lane("planning", 2, most=256)
 """Tools, schemas and grammars, which may take a second of a processor."""
 
 while_waiting = Lane("waiting", 8)
 """What waits for the cage to run a template that is known to keep its bounds."""
 
-on_trial = Lane("trial", 4)
+on_trial = Lane("trial", 4, most=64)
 """The same of one that is not known, or has broken them: it may wait long."""
 
-as_brought = Lane("brought", 4)
+as_brought = Lane("brought", 4, most=64)
 """The same of one that came with a request."""
 
 in_uploads = Lane("uploads", 4)

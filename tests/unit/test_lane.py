@@ -8,6 +8,7 @@ from contextvars import ContextVar
 import pytest
 
 from puna import lane
+from puna.errors import Overloaded
 from puna.lane import FileLane, Lane, in_hashing, in_lane
 
 where: ContextVar[str] = ContextVar("where", default="nowhere")
@@ -46,7 +47,7 @@ async def test_a_lane_that_is_full_keeps_no_other_waiting(name: str):
     def stuck(*_: object) -> None:
         assert go.wait(60)
 
-    held = [asyncio.create_task(full(stuck)) for _ in range(100)]
+    held = [asyncio.create_task(full(stuck)) for _ in range(getattr(full, "most", None) or 100)]
     try:
         for other, free in LANES.items():
             if other != name:
@@ -56,6 +57,17 @@ async def test_a_lane_that_is_full_keeps_no_other_waiting(name: str):
     finally:
         go.set()
         await asyncio.gather(*held)
+
+
+async def test_a_lane_with_a_bound_refuses_who_is_too_many():
+    go, short = threading.Event(), Lane("short", 1, most=3)
+    held = [asyncio.create_task(short(go.wait)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await short(go.wait)
+    go.set()
+    await asyncio.gather(*held)
+    assert await short(lambda: 1) == 1
 
 
 async def test_who_left_is_told_and_waited_for():
