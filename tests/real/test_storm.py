@@ -206,6 +206,7 @@ def answered(program: Program) -> bool:
     return status == 200
 
 
+@pytest.mark.timeout(300 + 2 * STUCK if LONG else 300)
 def test_none_is_lost_or_stuck(stormy: Program) -> None:
     until(lambda: answered(stormy), 90, "the model to be served")
     server = psutil.Process(stormy.process.pid)
