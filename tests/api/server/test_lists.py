@@ -53,7 +53,7 @@ def test_no_model_is_read(own: Any, monkeypatch: pytest.MonkeyPatch, asked: tupl
 def test_a_list_says_what_a_look_at_the_model_says(own: Any) -> None:
     """`/v1/models/NAME` reads the model itself."""
     listed = {one["id"]: one for one in own.get("/v1/models").json["data"]}
-    assert len(listed) == len(MODELS)
+    assert {Name.parse(model.name).short for model in MODELS} <= listed.keys()
     for id_, one in listed.items():
         assert own.get(f"/v1/models/{id_}").json == one
 
