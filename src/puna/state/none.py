@@ -44,7 +44,7 @@ class NoState:
     async def discard(self, digest: Digest) -> None:
         pass
 
-    async def claim(self, work: str) -> bool:
+    async def claim(self, work: str, *, own: bool = False) -> bool:
         return False
 
     async def claimed(self, work: str) -> bool:

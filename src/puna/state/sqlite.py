@@ -34,6 +34,9 @@ FILE_NAME = "state.sqlite"
 SWEEP_SECONDS = 60.0
 """How often what has ended is removed at most; it is not seen before that either."""
 
+_OWN = ".own"
+"""Ends the names of locks of work that one server has, and no other ever."""
+
 _WAIT_SECONDS = 10.0
 """For another process on the same file."""
 
@@ -156,39 +159,47 @@ class SqliteState:
 
         await self._do(discard)
 
-    async def claim(self, work: str) -> bool:
-        return await self._do(lambda _: self._claim(work))
+    async def claim(self, work: str, *, own: bool = False) -> bool:
+        return await self._do(lambda _: self._claim(work + _OWN * own))
 
-    def _claim(self, work: str) -> bool:
+    def _claim(self, name: str) -> bool:
         """The system lets go of a lock whose process ends."""
-        if work not in self._claims:
-            lock = self._lock(work)
+        if name not in self._claims:
+            lock = self._lock(name)
             if lock is None:
                 return False
-            self._claims[work] = lock
+            self._claims[name] = lock
         return True
 
     async def claimed(self, work: str) -> bool:
-        return work in self._claims or await self._do(lambda _: self._is_claimed(work))
+        return await self._do(lambda _: self._is_claimed(work + _OWN))
 
-    def _is_claimed(self, work: str) -> bool:
-        path = self._directory / f"{work}.lock"
-        if work in self._claims:
+    def _is_claimed(self, name: str) -> bool:
+        path = self._directory / f"{name}.lock"
+        if name in self._claims:
             return True
-        if not path.exists() or (lock := self._lock(work)) is None:
-            return path.exists()
-        lock.release()
-        return False
+        if not path.exists():
+            return False
+        lock = self._lock(name)
+        if lock is not None:
+            lock.release()
+            self._remove_lock(name)
+        return lock is None
 
-    def _lock(self, work: str) -> BaseFileLock | None:
+    def _lock(self, name: str) -> BaseFileLock | None:
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._directory / f"{work}.lock", thread_local=False)
+        lock = FileLock(self._directory / f"{name}.lock", thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
             return None
         return lock
+
+    def _remove_lock(self, name: str) -> None:
+        """Of work that nobody claims again: two could have a lock whose file was made anew."""
+        with suppress(OSError):
+            (self._directory / f"{name}.lock").unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------------------------ changing
 
@@ -334,6 +345,8 @@ class SqliteState:
                 self._sweep(connection)
             self._remove_released(connection)
             held = frozenset(text for (text,) in connection.execute("SELECT DISTINCT content FROM records"))
+            for left in self._directory.glob(f"*{_OWN}.lock"):
+                self._is_claimed(left.name.removesuffix(".lock"))  # a server's that was killed
             for digest in self.contents.unclaimed(held):
                 self.contents.remove(digest)
         except BaseException:
@@ -349,8 +362,10 @@ class SqliteState:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         def close() -> None:
-            for lock in self._claims.values():
+            for name, lock in self._claims.items():
                 lock.release()
+                if name.endswith(_OWN):
+                    self._remove_lock(name)
             if self._connection is not None:
                 self._connection.close()
 

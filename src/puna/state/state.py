@@ -90,13 +90,14 @@ class State(Protocol):
         """Let go of bytes that were added, since no record is to hold them. Where one does, they stay."""
         ...
 
-    async def claim(self, work: str) -> bool:
+    async def claim(self, work: str, *, own: bool = False) -> bool:
         """Whether a kind of work is this server's, of all that share the state: from the first time that this is true
-        until it ends, however it ends."""
+        until it ends, however it ends. `own`: work that no other server ever claims.
+        """
         ...
 
     async def claimed(self, work: str) -> bool:
-        """Whether some server, this one or another, has that work by now."""
+        """Whether some server, this one or another, has work that was its own from the beginning."""
         ...
 
     async def apply(self, *changes: Change) -> None:

@@ -333,6 +333,24 @@ async def test_one_server_of_a_state_claims_a_work(tmp_path: Path) -> None:
         assert await second.claim("work")
 
 
+async def test_what_is_one_servers_own_is_seen_by_the_others_until_it_ends(tmp_path: Path) -> None:
+    async with SqliteState(tmp_path) as second:
+        async with SqliteState(tmp_path) as first:
+            assert not await second.claimed("mine")
+            assert await first.claim("mine", own=True)
+            assert await first.claimed("mine")
+            assert await second.claimed("mine")
+            await second.apply()
+            killed = tmp_path / "theirs.own.lock"
+            killed.touch()
+        assert not await second.claimed("mine")
+        assert not await second.claimed("")
+    async with SqliteState(tmp_path) as third:
+        await third.apply()
+        assert not killed.exists()
+    assert not list(tmp_path.glob("*.own.lock"))
+
+
 async def test_looking_for_work_makes_no_file(tmp_path: Path) -> None:
     async with SqliteState(tmp_path / "state") as state:
         assert await state.everyones("batch") == ()

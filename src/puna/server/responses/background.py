@@ -92,7 +92,7 @@ class BackgroundResponses:
 
     async def start(self, work: ResponseWork) -> Running:
         """Begin it: from here on it is stored. What it begins with has been told when this returns."""
-        await self._state.claim(self._worker)
+        await self._state.claim(self._worker, own=True)
         record = work.memory.record(work.telling.response, work.report.told)
         await self._state.apply(Put(replace(record, body={**record.body, _WORKER: self._worker}), new=True))
         running = Running(work)
