@@ -489,6 +489,7 @@ OBSERVED: dict[type[Shape], dict[str, Callable[[Door], None]]] = {
 ELSEWHERE = {
     "test_tools": {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"},
     "test_logprobs": {"logprobs", "top_logprobs"},
+    "tests/api/openai/test_stored": {"store", "metadata"},
 }
 
 
