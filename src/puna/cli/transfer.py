@@ -58,7 +58,7 @@ async def pull_all(*, insecure: bool) -> None:
 async def push(model: str, *, insecure: bool) -> None:
     console = error_console()
     async with store() as server:
-        with stopping(f"Stopped before all of {model} was sent: 'puna push {model}' begins again.", console):
+        with stopping(f"Stopped before all of {model} was sent: 'puna push {model}' sends the rest.", console):
             await follow(server.push(model, insecure=insecure), console)
 
 

@@ -147,7 +147,7 @@ FETCHING = "Stopped before m was fetched: nothing half-done is listed, 'puna pul
     ("arguments", "told"),
     [
         (["pull", "m"], FETCHING),
-        (["push", "m"], "Stopped before all of m was sent: 'puna push m' begins again.\n"),
+        (["push", "m"], "Stopped before all of m was sent: 'puna push m' sends the rest.\n"),
         (["create", "m"], "Stopped before m was made: nothing was changed.\n"),
         (
             ["run", "m", "hi"],
