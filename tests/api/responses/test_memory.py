@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -212,6 +214,27 @@ def test_kept_files_are_read(server):
     assert (gone.status, gone.error["param"]) == (404, "input[0].content[0].file_id")
     both = {**file, "file_data": f"data:text/plain;base64,{base64.b64encode(b'x').decode()}"}
     assert respond(server, [{"role": "user", "content": [both]}]).error["param"] == "input[0].content[0].file_id"
+
+
+class Text(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/plain; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(b"PROMPT from afar")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_files_are_fetched(serving):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Text) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever).start()
+        url = f"http://127.0.0.1:{elsewhere.server_port}/a.txt"
+        asked = [{"role": "user", "content": [{"type": "input_file", "file_url": url}]}]
+        with serving(fetch_private=True) as own:
+            assert "a.txt:\nPROMPT from afar" in text(made(own, asked))
+        elsewhere.shutdown()
 
 
 # -------------------------------------------------------------------------------------------------------- conversations

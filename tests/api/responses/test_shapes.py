@@ -372,7 +372,8 @@ def test_images_sounds_and_files(server):
     [
         ("input", [{"type": "input_file", "file_id": "file-1"}], "input[0]"),
         ("input", [user([{"type": "input_file", "file_id": "file-1"}])], "input[0].content[0].file_id"),
-        ("input", [user([{"type": "input_file", "file_url": "http://x"}])], "input[0].content[0].file_url"),
+        ("input", [user([{"type": "input_file", "file_url": "ftp://x"}])], "input[0].content[0].file_url"),
+        ("input", [user([{"type": "input_file", "file_url": "http://127.0.0.1:1"}])], "input[0].content[0].file_url"),
         ("input", [user([{"type": "input_image"}])], "input[0].content[0].image_url"),
         ("input", [user([{"type": "nonsense"}])], "input[0].content[0].type"),
         ("input", [{"role": "user"}], "input[0].content"),

@@ -1,4 +1,4 @@
-"""Remote images, fetched within limits. Imported only when some image is remote: its HTTP client takes a while to load.
+"""Remote images and files, fetched within limits. Imported only when one is remote: its HTTP client takes time to load.
 
 A server that fetches what a stranger names can be made to call the machines around it. So: http and https only, public
 addresses only (unless the settings say otherwise), checked on the very addresses that are then connected to, at every
@@ -17,8 +17,10 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from puna.addresses import check_public
-from puna.errors import InvalidRequest
+from puna.errors import Code, InvalidRequest
 from puna.lane import in_lane
+from puna.server.documents import document_text, likely_kind
+from puna.server.kept_files import KeptText
 from puna.server.media import MAX_IMAGE, check_image
 
 FETCH_SECONDS = 15.0
@@ -27,14 +29,26 @@ MAX_REDIRECTS = 3
 
 async def fetch_image(url: str, param: str, *, private: bool = False) -> bytes:
     """The image at an http(s) URL, or InvalidRequest. `private`: addresses of the local network may be called."""
+    data, _ = await _fetch(url, param, private, what="image", code="invalid_image_url")
+    return await in_lane(lambda: check_image(data, param))
+
+
+async def fetch_text(url: str, param: str, *, private: bool = False) -> KeptText:
+    """What a model reads of the file at an http(s) URL, and its name. InvalidRequest and Unsupported name `param`."""
+    data, kind = await _fetch(url, param, private, what="file", code="invalid_value")
+    name = URL(url).name
+    return KeptText(name, await in_lane(lambda: document_text(data, likely_kind(kind, name, data), param)))
+
+
+async def _fetch(url: str, param: str, private: bool, *, what: str, code: Code) -> tuple[bytes, str]:
+    """Bytes, and the media type that their server says."""
     try:
         async with _session(private) as session:
-            data = await _follow(session, URL(url))
-        return await in_lane(lambda: check_image(data, param))
+            return await _follow(session, URL(url))
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
         cause = str(error) or type(error).__name__
         raise InvalidRequest(
-            f"Invalid '{param}': the image could not be fetched: {cause}.", param=param, code="invalid_image_url"
+            f"Invalid '{param}': the {what} could not be fetched: {cause}.", param=param, code=code
         ) from error
 
 
@@ -52,7 +66,7 @@ def _session(private: bool) -> aiohttp.ClientSession:
     )
 
 
-async def _follow(session: aiohttp.ClientSession, url: URL) -> bytes:
+async def _follow(session: aiohttp.ClientSession, url: URL) -> tuple[bytes, str]:
     for _ in range(MAX_REDIRECTS + 1):
         if url.scheme not in {"http", "https"} or not url.host:
             raise ValueError(f"it is no http(s) URL: {url}")
@@ -62,7 +76,7 @@ async def _follow(session: aiohttp.ClientSession, url: URL) -> bytes:
                 continue
             if response.status != 200:
                 raise ValueError(f"the server answered {response.status}")
-            return await _read(response)
+            return await _read(response), response.headers.get("content-type", "")
     raise ValueError(f"more than {MAX_REDIRECTS} redirects")
 
 

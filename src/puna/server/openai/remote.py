@@ -1,4 +1,4 @@
-"""The images of a request that are somewhere else: fetched before it is converted."""
+"""The images and files of a request that are somewhere else: fetched before it is converted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import import_module
 from puna.errors import InvalidRequest, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.reference import Reference
+from puna.server.kept_files import KeptText
 from puna.server.services import Services
 
 _FETCHES = 4
@@ -48,3 +49,11 @@ async def remote_media(services: Services, model: str, remote: Sequence[tuple[st
 
     fetched = await asyncio.gather(*(fetch(url, param) for url, param in wanted.items()))
     return dict(zip(wanted, fetched, strict=True))
+
+
+async def remote_text(services: Services, url: str, param: str) -> KeptText:
+    """What a model reads of a file that is somewhere else."""
+    await asyncio.to_thread(import_module, "puna.server.openai.fetch")
+    from puna.server.openai.fetch import fetch_text
+
+    return await fetch_text(url, param, private=services.settings.fetch_private)

@@ -19,7 +19,7 @@ from puna.server.contract.converted import Converted
 from puna.server.contract.report import Report
 from puna.server.kept_files import KeptText, file_bytes, file_text
 from puna.server.media import MAX_IMAGE, check_image
-from puna.server.openai.remote import remote_media
+from puna.server.openai.remote import remote_media, remote_text
 from puna.server.owner import owner_of
 from puna.server.responses.bodies import CompactBody, InputTokensBody, ResponseBody
 from puna.server.responses.convert import check_body, check_past, to_response_chat
@@ -101,11 +101,14 @@ class ResponseMaker:
         images, texts = await remote_media(self._services, model, remote), dict[str, KeptText]()
         owner = owner_of(request)
         for file in named:
-            if file.image:
-                _, data = await file_bytes(self._state, owner, file.id, file.path, most=MAX_IMAGE)
-                images[file.id] = await in_lane(partial(check_image, data, file.path))
-            else:
-                texts[file.id] = await file_text(self._state, owner, file.id, file.path)
+            match file.kind:
+                case "image":
+                    _, data = await file_bytes(self._state, owner, file.name, file.path, most=MAX_IMAGE)
+                    images[file.name] = await in_lane(partial(check_image, data, file.path))
+                case "file":
+                    texts[file.name] = await file_text(self._state, owner, file.name, file.path)
+                case "url":
+                    texts[file.name] = await remote_text(self._services, file.name, file.path)
         return Brought(images, texts)
 
     async def _effective(self, wanted: ChatRequest) -> Options:

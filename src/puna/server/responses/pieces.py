@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias, cast
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
-from puna.server.contract.shapes import UNION, Honoured, JsonValue, Refused, Reported, Shape
+from puna.server.contract.shapes import UNION, Honoured, JsonValue, Reported, Shape
 from puna.server.documents import named_text
 from puna.server.kept_files import KeptText
 from puna.server.media import check_sound
@@ -20,8 +20,8 @@ from puna.types import AudioPart, ImagePart, Part, TextPart
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What was got for a request before it is converted: images by their URL or the id of their file, and the texts of
-    kept files by their id."""
+    """What was got for a request before it is converted: images and the texts of files, by their URL or by the id of a
+    kept file."""
 
     images: Images = field(default_factory=dict)
     texts: Mapping[str, KeptText] = field(default_factory=dict)
@@ -56,7 +56,9 @@ class InputFile(ContentPart):
         Reported("The text of a file is read, whatever its pages look like.", harmless=("auto",)),
     ] = None
     file_id: Annotated[str | None, Honoured("A file of `/v1/files` whose text is read, its name before it.")] = None
-    file_url: Annotated[str | None, Refused("This server fetches no files: send file_data.")] = None
+    file_url: Annotated[
+        str | None, Honoured("An http(s) URL of text, or of a PDF: fetched within limits, its name before its text.")
+    ] = None
 
 
 class InputSound(ContentPart):
@@ -142,9 +144,10 @@ def _part(part: ItemPart, path: str, brought: Brought, media_at: str) -> Part:
                 check_sound(media.decode_base64(part.input_audio.data, param), param, part.input_audio.format)
             )
         case InputFile():
-            _one_source(path, file_data=part.file_data, file_id=part.file_id)
-            if part.file_id is not None:
-                return TextPart(brought.texts[part.file_id].named(part.filename))
+            _one_source(path, file_data=part.file_data, file_id=part.file_id, file_url=part.file_url)
+            elsewhere = part.file_id or part.file_url
+            if elsewhere is not None:
+                return TextPart(brought.texts[elsewhere].named(part.filename))
             return TextPart(named_text(part.filename, media.file_text(part.file_data or "", f"{path}.file_data")))
 
 
@@ -162,24 +165,27 @@ def _one_source(path: str, **sources: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A file that a part names by its id: where, and whether it is an image."""
+    """A file that a part names: where, by which id or URL, and what it is."""
 
     path: str
-    id: str
-    image: bool
+    name: str
+    kind: Literal["image", "file", "url"]
 
 
 def named_files(content: ItemContent | ToolOutput, path: str) -> list[Named]:
-    """The kept files that content names."""
-    return (
-        []
-        if isinstance(content, str)
-        else [
-            Named(f"{path}[{at}].file_id", part.file_id, isinstance(part, InputImage))
-            for at, part in enumerate(cast("list[ItemPart]", content))
-            if isinstance(part, InputImage | InputFile) and part.file_id is not None
-        ]
-    )
+    """The files that content names, kept here or somewhere else."""
+    found: list[Named] = []
+    for at, part in enumerate([] if isinstance(content, str) else cast("list[ItemPart]", content)):
+        match part:
+            case InputImage(file_id=str(id_)):
+                found.append(Named(f"{path}[{at}].file_id", id_, "image"))
+            case InputFile(file_id=str(id_)):
+                found.append(Named(f"{path}[{at}].file_id", id_, "file"))
+            case InputFile(file_url=str(url)):
+                found.append(Named(f"{path}[{at}].file_url", url, "url"))
+            case _:
+                pass
+    return found
 
 
 def remote_urls(content: ItemContent | ToolOutput, path: str) -> list[tuple[str, str]]:

@@ -70,7 +70,7 @@ def remote_images_of(items: Sequence[Placed]) -> list[tuple[str, str]]:
 
 
 def files_of(items: Sequence[Placed]) -> list[Named]:
-    """Files that are to be read from what is kept."""
+    """Files that are to be read from what is kept, or fetched."""
     return [found for content, path in _media_in(items) for found in named_files(content, path)]
 
 
