@@ -155,6 +155,15 @@ class RunningModel:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingRequest:
+    """One that waits for a model. `state`: `queued` or `loading`."""
+
+    model: str
+    state: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What `/api/show` tells. `info` holds the file's metadata, with None for arrays that were left out."""
 
@@ -398,8 +407,13 @@ class Client:
         return tuple(_summary(item) for item in _objects(answer, "models"))
 
     async def running(self) -> tuple[RunningModel, ...]:
+        return (await self.at_work())[0]
+
+    async def at_work(self) -> tuple[tuple[RunningModel, ...], tuple[WaitingRequest, ...]]:
+        """The models that are loaded, and the requests that wait for one."""
         answer = await self._json("GET", "/api/ps")
-        return tuple(_running(item) for item in _objects(answer, "models"))
+        waiting = _objects(answer, "queue") if "queue" in answer else ()
+        return tuple(_running(item) for item in _objects(answer, "models")), tuple(_waiting(item) for item in waiting)
 
     async def show(self, model: str, *, verbose: bool = False) -> ModelCard:
         return _card(await self._json("POST", "/api/show", {"model": model, "verbose": verbose}))
@@ -756,6 +770,12 @@ def _running(item: JsonObject) -> RunningModel:
         engine=_text(item, "engine"),
         engine_reason=_text(item, "engine_reason"),
     )
+
+
+def _waiting(item: JsonObject) -> WaitingRequest:
+    waited = item.get("waited")
+    seconds = float(waited) if isinstance(waited, int | float) else 0.0
+    return WaitingRequest(_text(item, "model"), _text(item, "state"), seconds)
 
 
 def _card(answer: JsonObject) -> ModelCard:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import puna
 from puna.cli.connect import client, is_ours, settings, store
 from puna.cli.text import processor, section, table
-from puna.client import Details, ModelCard, ModelSummary, NotPuna, RunningModel, ServerRefused, ServerUnreachable
+from puna.client import (
+    Details,
+    ModelCard,
+    ModelSummary,
+    NotPuna,
+    RunningModel,
+    ServerRefused,
+    ServerUnreachable,
+    WaitingRequest,
+)
 from puna.errors import InvalidRequest, NotFound
 from puna.human import human_bytes, human_past, human_until
 
@@ -81,8 +90,10 @@ def _models_on_disk(values: Settings) -> tuple[ModelSummary, ...]:
 
 async def list_running(prefix: str, *, verbose: bool) -> None:
     async with client() as server:
-        models = await server.running()
+        models, waiting = await server.at_work()
     print(running_table([model for model in models if model.name.startswith(prefix)], _now(), verbose=verbose))
+    if asked := [one for one in waiting if one.model.startswith(prefix)]:
+        print(waiting_lines(asked), file=sys.stderr)
 
 
 async def show(model: str, selected: Sequence[str], *, verbose: bool) -> None:
@@ -152,6 +163,17 @@ def running_table(models: Sequence[RunningModel], now: datetime, *, verbose: boo
         headers += ["ENGINE", "REASON"]
         rows = [[*row, model.engine, model.engine_reason] for row, model in zip(rows, models, strict=True)]
     return table(headers, rows)
+
+
+def waiting_lines(waiting: Sequence[WaitingRequest]) -> str:
+    """A line a model that requests wait for: how many, how long the first has, whether it is being loaded."""
+    lines = []
+    for model in dict.fromkeys(one.model for one in waiting):
+        those = [one for one in waiting if one.model == model]
+        loading = ", which is being loaded" if any(one.state == "loading" for one in those) else ""
+        count = "1 request waits" if len(those) == 1 else f"{len(those)} requests wait"
+        lines.append(f"{count} for {model}{loading}: {max(one.seconds for one in those):.0f} s so far")
+    return "\n".join(lines)
 
 
 def selection(card: ModelCard, name: str) -> str:

@@ -19,7 +19,9 @@ from structlog.testing import capture_logs
 
 from api.conftest import run_server
 from fakes.waiting import until
-from puna.settings import ModelPolicy
+from puna.cli.models import waiting_lines
+from puna.client import Client, WaitingRequest
+from puna.settings import Address, ModelPolicy
 
 SCRIPT = {
     "rules": [
@@ -170,6 +172,12 @@ def test_a_deadline_that_is_none_is_refused_and_a_long_one_is_kept_to(tight):
     assert tight.get("/api/tags", headers={"x-puna-deadline": "30s"}).status == 200
 
 
+async def waiting_at(port: int) -> tuple[WaitingRequest, ...]:
+    async with Client(Address(port=port)) as client:
+        _, waiting = await client.at_work()
+    return waiting
+
+
 def test_who_waits_is_listed_with_model_state_and_position(tight):
     assert "queue" not in tight.get("/api/ps").json
     with ExitStack() as stack:
@@ -185,6 +193,11 @@ def test_who_waits_is_listed_with_model_state_and_position(tight):
         }
         assert all(one["request"].startswith("req_") and one["waited"] >= 0 for one in queue)
         assert counted(tight, "puna_requests_waiting") == 2
+        waiting = asyncio.run(waiting_at(tight.port))
+        assert [line.rpartition(":")[0] for line in sorted(waiting_lines(waiting).splitlines())] == [
+            "1 request waits for tiny:latest",
+            "1 request waits for tools:latest",
+        ]
     until(lambda: free(tight), 20, "nothing to be left")
 
 
