@@ -137,6 +137,10 @@ def _read(text: bytes) -> AskedLine | str:
     return AskedLine(custom_id, url, body)
 
 
+_BEGINNING = b'{"id": "batch_'
+"""Of a line that is an answer."""
+
+
 def kept(output: BinaryIO) -> set[str]:
     """The custom_ids of the whole lines of a file, which then ends behind its last whole line.
 
@@ -146,16 +150,28 @@ def kept(output: BinaryIO) -> set[str]:
     done: set[str] = set()
     end = 0
     for text in output:
-        if not text.endswith(b"\n"):
+        whole = text.endswith(b"\n")
+        id_ = _answered(text) if whole else None
+        if id_ is None and (whole or not (text.startswith(_BEGINNING) or _BEGINNING.startswith(text))):
+            raise UnfitInput(f"{output.name} holds something else than answers: name another file")
+        if id_ is None:
             break
-        try:
-            done.add(str(json.loads(text)["custom_id"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UnfitInput(f"{output.name} holds something else than answers: name another file") from error
+        done.add(id_)
         end += len(text)
     output.truncate(end)
     output.seek(end)
     return done
+
+
+def _answered(text: bytes) -> str | None:
+    """The custom_id of a line that is an answer; a request is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or "response" not in value or not isinstance(value.get("custom_id"), str):
+        return None
+    return str(value["custom_id"])
 
 
 async def _answer(client: Client, line: AskedLine) -> JsonObject:

@@ -5,6 +5,8 @@ import pytest
 from fakes.batches import line, text_of
 from puna.cli.batch import UnfitInput, kept, read_input
 
+ANSWER = b'{"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 200}, "error": null}\n'
+
 
 @pytest.mark.parametrize(
     ("lines", "told"),
@@ -34,9 +36,10 @@ def test_inputs_that_are_not_fit(tmp_path, lines, told):
     ("text", "done", "left"),
     [
         (b"", set(), b""),
-        (b'{"custom_id": "a"}\n', {"a"}, b'{"custom_id": "a"}\n'),
-        (b'{"custom_id": "a"}\n{"custom_id": "b"}', {"a"}, b'{"custom_id": "a"}\n'),
-        (b'{"custom_id": "a"}\n{"cus', {"a"}, b'{"custom_id": "a"}\n'),
+        (ANSWER, {"a"}, ANSWER),
+        (ANSWER + ANSWER.rstrip(), {"a"}, ANSWER),
+        (ANSWER + b'{"i', {"a"}, ANSWER),
+        (ANSWER[:30], set(), b""),
     ],
 )
 def test_a_line_that_is_not_whole_is_asked_again(tmp_path, text, done, left):
@@ -47,7 +50,20 @@ def test_a_line_that_is_not_whole_is_asked_again(tmp_path, text, done, left):
     assert path.read_bytes() == left
 
 
-@pytest.mark.parametrize("text", [b"notes\n", b"[1]\n", b"{}\n", b"1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"notes\n",
+        b"[1]\n",
+        b"{}\n",
+        b"1\n",
+        b"notes",
+        b'{"a": 1}',
+        b"\xff",
+        ANSWER + b"notes",
+        b'{"custom_id": "a", "url": "/v1/embeddings", "body": {}}\n',
+    ],
+)
 def test_a_file_of_something_else_stays_as_it_is(tmp_path, text):
     path = tmp_path / "out.jsonl"
     path.write_bytes(text)
