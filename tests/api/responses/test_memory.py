@@ -393,6 +393,20 @@ def test_however_often_it_is_ended_it_ends_once(server):
     do(server, server.services.ending.idle())
 
 
+def test_what_goes_on_while_it_has_to_make_room_is_whole_at_its_end(serving, tmp_path):
+    script = {"rules": [{"when": {"contains": "Hi"}, "answer": {"text": "Ho"}}], "default": {
+        "tokens": [f"{n} " for n in range(200)], "delay": 0.01,
+    }}  # fmt: skip
+    with serving(state=tmp_path / "state", state_records=6, script=script) as own:
+        id_ = made(own, "count", background=True)["id"]
+        for _ in range(20):
+            made(own)
+        live = followed(own, id_)
+        assert check_events(live, background=True)["status"] == "completed"
+        assert followed(own, id_) == live
+        assert own.get(f"/v1/responses/{id_}").json == live[-1]["response"]
+
+
 def test_what_another_server_works_on_is_not_failed(serving, tmp_path):
     with serving(state=tmp_path / "state") as one, serving(state=tmp_path / "state") as other:
         id_ = made(one, "FOREVER", background=True)["id"]

@@ -93,8 +93,8 @@ class BackgroundResponses:
     async def start(self, work: ResponseWork) -> Running:
         """Begin it: from here on it is stored. What it begins with has been told when this returns."""
         await self._state.claim(self._worker, own=True)
-        record = work.memory.record(work.telling.response, work.report.told)
-        await self._state.apply(Put(replace(record, body={**record.body, _WORKER: self._worker}), new=True))
+        record = self._record(work)
+        await self._state.apply(Put(record, new=True))
         running = Running(work)
         self._running[record.id] = running
         state: dict[str, Any] = {}
@@ -105,6 +105,11 @@ class BackgroundResponses:
     def running(self, id: str, owner: str) -> Running | None:
         found = self._running.get(id)
         return found if found is not None and found.work.memory.owner == owner else None
+
+    async def found(self, id: str, owner: str) -> Record | None:
+        """What is kept of a response; of one under way, also while it had to make room for others."""
+        running = self.running(id, owner)
+        return await self._state.get("response", id, owner) if running is None else self._record(running.work)
 
     async def _run(
         self, id: str, running: Running, answering: asyncio.Task[None], state: MutableMapping[str, Any]
@@ -155,9 +160,20 @@ class BackgroundResponses:
         new = running.events[running.kept :]
         if not new:
             return
-        memory = running.work.memory
-        await self._state.apply(Put(_events_record(id, memory.owner, running.kept, new)))
-        running.kept = len(running.events)
+        owner, events = running.work.memory.owner, [*running.events]
+        try:
+            await self._state.apply(Put(_events_record(id, owner, running.kept, new)))
+        except NotFound:
+            # It went to make room for others, as the oldest that it was. What is under way is not lost by that.
+            await self._state.apply(Put(self._record(running.work)), Put(_events_record(id, owner, 0, events)))
+        running.kept = len(events)
+
+    def _record(self, work: ResponseWork) -> Record:
+        """As it is kept while it is under way."""
+        record = work.memory.record(work.telling.response, work.report.told)
+        if cast("JsonObject", record.body["response"])["status"] not in UNDER_WAY:
+            return record
+        return replace(record, body={**record.body, _WORKER: self._worker})
 
     async def cancel(self, running: Running) -> None:
         """Returns when it has ended, in whatever way."""

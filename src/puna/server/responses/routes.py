@@ -158,7 +158,7 @@ class _Responses:
 
     async def _record(self, request: Request) -> Record:
         id_: str = request.path_params["id"]
-        record = await self._state.get("response", id_, owner_of(request))
+        record = await self._background.found(id_, owner_of(request))
         if record is None:
             raise NotFound(f"Response with id '{id_[:200]}' not found.")
         return record
