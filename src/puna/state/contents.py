@@ -66,6 +66,10 @@ class BlobContents:
         with _state_errors():
             return await asyncio.to_thread(self._blobs.read, digest, limit=most)
 
+    def hold(self, digest: Digest) -> None:
+        with self._lock:
+            self._awaited[digest] += 1
+
     def held(self, digest: Digest) -> None:
         """A record holds what was added for it."""
         with self._lock:

@@ -19,6 +19,9 @@ class NoContents:
     def path(self, digest: Digest) -> Path | None:
         return None
 
+    def hold(self, digest: Digest) -> None:
+        pass
+
     async def read(self, digest: Digest, *, most: int) -> bytes:
         raise _off()
 

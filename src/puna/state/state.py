@@ -45,6 +45,10 @@ class Contents(Protocol):
         """The file that holds them; None where there is none."""
         ...
 
+    def hold(self, digest: Digest) -> None:
+        """It stays, though its records go, until it is discarded (`State.discard`), as often as it was held."""
+        ...
+
     async def read(self, digest: Digest, *, most: int) -> bytes:
         """All of them, seen to be what they were. StateError when they are damaged or missing, or over `most`."""
         ...

@@ -409,3 +409,26 @@ def test_an_upload_ends_once_however_many_ask(openai):
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(race, range(30)))
+
+
+def test_a_file_that_is_deleted_while_it_is_used(server):
+    """It is read to its end, or not there; a batch of it is made, or not."""
+    text = b'{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "tiny", "input": "a"}}\n'
+
+    def race(number):
+        data = text + b" " * number
+        body = form(("purpose", "batch"), ("file", "a.jsonl", data))
+        id_ = server.request("POST", "/v1/files", body, headers=FORM).json["id"]
+        batch = {"input_file_id": id_, "endpoint": "/v1/embeddings", "completion_window": "24h"}
+        with ThreadPoolExecutor(6) as pool:
+            reads = [pool.submit(server.get, f"/v1/files/{id_}/content") for _ in range(3)]
+            made = pool.submit(server.post, "/v1/batches", batch)
+            deleted = pool.submit(server.request, "DELETE", f"/v1/files/{id_}")
+            reads.append(pool.submit(server.get, f"/v1/files/{id_}/content"))
+        assert deleted.result().status == 200
+        assert made.result().status in {200, 404}
+        for read in reads:
+            assert read.result().status == 404 or read.result().body == data
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(race, range(60)))

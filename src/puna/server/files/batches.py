@@ -9,7 +9,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from puna.errors import Conflict, InvalidRequest, NotFound
+from puna.errors import Conflict, InvalidRequest, NotFound, StateError
 from puna.server.batch.batch import WINDOW_SECONDS, RequestBatch
 from puna.server.batch.work import BatchWork
 from puna.server.body import JsonReply
@@ -63,7 +63,11 @@ class Batches:
             seconds=body.output_expires_after.seconds if body.output_expires_after else None,
             details={"input_file_id": file.id, "metadata": metadata},
         )
-        await self._work.submit(batch)
+        try:
+            await self._work.submit(batch)
+        except StateError:
+            await find_file(self._state, owner, file.id, "input_file_id")  # it may have been deleted meanwhile
+            raise
         return JsonReply(batch_json(batch))
 
     async def list(self, request: Request) -> Response:

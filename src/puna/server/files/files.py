@@ -17,14 +17,27 @@ from puna.server.kept_files import file_json, new_file
 from puna.server.openai.paging import page_json, read_query
 from puna.server.owner import owner_of
 from puna.server.services import Services
-from puna.state.records import Delete, Put
+from puna.state.records import Delete, Put, Record
+from puna.state.state import State
 
 _PURPOSES = (*get_args(FilePurpose), "batch_output")
 _MOST_LISTED = 10_000
 
 
 class _Content(FileResponse):
-    """A file whose faults of a `Range` are told as all others are."""
+    """A file whose faults of a `Range` are told as all others are, and which stays until it is told to its end."""
+
+    def __init__(self, state: State, record: Record) -> None:
+        assert record.content is not None
+        self._state = state
+        self._record = record
+        self._digest = record.content
+        super().__init__(
+            state.contents.path(self._digest) or "",
+            media_type="application/octet-stream",
+            filename=str(record.body["filename"]),
+            headers={"etag": f'"{self._digest}"'},
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def checked(message: Message) -> None:
@@ -35,7 +48,13 @@ class _Content(FileResponse):
                     raise InvalidRequest("Invalid header 'range': expected bytes=FIRST-LAST.", param="range")
             await send(message)
 
-        await super().__call__(scope, receive, checked)
+        self._state.contents.hold(self._digest)
+        try:
+            if self._state.contents.path(self._digest) is None:
+                raise NotFound(f"The content of {self._record.id} is gone.", param="id")
+            await super().__call__(scope, receive, checked)
+        finally:
+            await self._state.discard(self._digest)
 
 
 class Files:
@@ -83,12 +102,4 @@ class Files:
     async def content(self, request: Request) -> Response:
         """The bytes; those of a `Range` alone, where one is asked for."""
         record = await find_kept(self._services, request, "file", "File")
-        path = None if record.content is None else self._state.contents.path(record.content)
-        if path is None:
-            raise NotFound(f"The content of {record.id} is gone.", param="id")
-        return _Content(
-            path,
-            media_type="application/octet-stream",
-            filename=str(record.body["filename"]),
-            headers={"etag": f'"{record.content}"'},
-        )
+        return _Content(self._state, record)
