@@ -28,7 +28,12 @@ def response(number: int) -> Record:
         kind="response",
         id=f"resp_{number:08d}",
         owner="one",
-        body={"id": f"resp_{number:08d}", "text": "x" * BODY_BYTES, "metadata": {"group": str(number % 1000)}},
+        body={
+            "id": f"resp_{number:08d}",
+            "text": "x" * BODY_BYTES,
+            "metadata": {"group": str(number % 1000)},
+            "model": "m",
+        },
         created=1_000_000.0 + number,
         expires=9e9,
         previous=f"resp_{number - 1:08d}" if number % 50 else "",
@@ -63,6 +68,7 @@ async def measure(directory: Path, records: int) -> None:
                 "response", "one", Query(limit=100, newest_first=False, after=middle)
             ),
             "a page by metadata": lambda: state.page("response", "one", Query(where={"group": "17"})),
+            "a page of a model that none has": lambda: state.page("response", "one", Query(having={"model": "n"})),
             "one": lambda: state.get("response", middle, "one"),
             "a chain of 50": lambda: state.chain("response", last, "one"),
             "keep one more": lambda: state.apply(Put(response(next(further)))),

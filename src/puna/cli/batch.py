@@ -51,9 +51,9 @@ async def run(source: Path, target: Path, parallel: int) -> None:
     """UnfitInput before anything is asked; LinesFailed at the end. What `target` has already is not asked again."""
     lines = read_input(source)
     console = error_console()
-    failed = 0
     with _opened(target) as output:
         done = kept(output)
+        failed = sum(done.get(line.custom_id, False) for line in lines)
         left = [line for line in lines if line.custom_id not in done]
         if done:
             console.print(f"{len(lines) - len(left)} of {len(lines)} lines are in {target} already", markup=False)
@@ -75,7 +75,7 @@ async def run(source: Path, target: Path, parallel: int) -> None:
         os.fsync(output.fileno())
     console.print(f"{len(lines)} lines are answered in {target}", markup=False)
     if failed:
-        raise LinesFailed(f"{failed} of {len(left)} lines failed: their answers in {target} say why")
+        raise LinesFailed(f"{failed} of {len(lines)} lines failed: their answers in {target} say why")
 
 
 def _opened(target: Path) -> BinaryIO:
@@ -141,37 +141,37 @@ _BEGINNING = b'{"id": "batch_'
 """Of a line that is an answer."""
 
 
-def kept(output: BinaryIO) -> set[str]:
-    """The custom_ids of the whole lines of a file, which then ends behind its last whole line.
+def kept(output: BinaryIO) -> dict[str, bool]:
+    """The custom_ids of the whole lines of a file, and whether they failed. It then ends behind its last whole line.
 
     UnfitInput where it is a file of something else.
     """
     output.seek(0)
-    done: set[str] = set()
+    done: dict[str, bool] = {}
     end = 0
     for text in output:
         whole = text.endswith(b"\n")
-        id_ = _answered(text) if whole else None
-        if id_ is None and (whole or not (text.startswith(_BEGINNING) or _BEGINNING.startswith(text))):
+        answer = _answered(text) if whole else None
+        if answer is None and (whole or not (text.startswith(_BEGINNING) or _BEGINNING.startswith(text))):
             raise UnfitInput(f"{output.name} holds something else than answers: name another file")
-        if id_ is None:
+        if answer is None:
             break
-        done.add(id_)
+        done[str(answer["custom_id"])] = _failed(answer)
         end += len(text)
     output.truncate(end)
     output.seek(end)
     return done
 
 
-def _answered(text: bytes) -> str | None:
-    """The custom_id of a line that is an answer; a request is none."""
+def _answered(text: bytes) -> JsonObject | None:
+    """A line that is an answer; a request is none."""
     try:
         value = json.loads(text)
     except ValueError:
         return None
     if not isinstance(value, dict) or "response" not in value or not isinstance(value.get("custom_id"), str):
         return None
-    return str(value["custom_id"])
+    return value
 
 
 async def _answer(client: Client, line: AskedLine) -> JsonObject:
@@ -190,7 +190,7 @@ async def _answer(client: Client, line: AskedLine) -> JsonObject:
 
 def _failed(answer: JsonObject) -> bool:
     response = answer["response"]
-    return isinstance(response, dict) and response["status_code"] != 200
+    return isinstance(response, dict) and response.get("status_code") != 200
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -22,6 +22,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         UNIQUE (kind, id)
     );
     CREATE INDEX listed ON records (kind, owner, parent, position);
+    CREATE INDEX of_model ON records (kind, owner, parent, json_extract(body, '$.model'), position);
     CREATE INDEX parts ON records (parent) WHERE parent <> '';
     CREATE INDEX ending ON records (expires) WHERE expires IS NOT NULL;
     CREATE INDEX holding ON records (content) WHERE content IS NOT NULL;

@@ -40,6 +40,11 @@ _OWN = ".own"
 _WAIT_SECONDS = 10.0
 """For another process on the same file."""
 
+_REMEDY = (
+    ". Move that file away (with those whose names begin so) and start the server anew: it begins with nothing kept"
+)
+"""For a file that is damaged."""
+
 _COLUMNS = "kind, id, owner, parent, previous, created, expires, content, content_size, body, position"
 _ALIVE = "(expires IS NULL OR expires > :now)"
 
@@ -323,8 +328,10 @@ class SqliteState:
             raise
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL" or "full" in str(error)
+            remedy = "" if isinstance(error, sqlite3.OperationalError) else _REMEDY
             raise StateError(
-                f"what the server keeps ({self._directory / FILE_NAME}): {error}", code="disk_full" if full else None
+                f"what the server keeps ({self._directory / FILE_NAME}): {error}{remedy}",
+                code="disk_full" if full else None,
             ) from error
         except OSError as error:
             raise StateError(f"what the server keeps: {error.strerror or error} ({self._directory})") from error
@@ -415,10 +422,11 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _having(pairs: Mapping[str, str], values: dict[str, object]) -> Iterator[str]:
-    """Conditions that a record's body holds these pairs; their `values` are added."""
-    for index, (key, value) in enumerate(pairs.items()):
-        values |= {f"field{index}": key, f"has{index}": value}
-        yield f"EXISTS (SELECT 1 FROM json_each(body) WHERE key = :field{index} AND value = :has{index})"
+    """Conditions that a record's body holds these pairs; their `values` are added. Keys are words of our own."""
+    for key, value in pairs.items():
+        values[f"has_{key}"] = value
+        # Written out: an index of the expression (`of_model`) is found by its text.
+        yield f"json_extract(body, '$.{key}') = :has_{key}"
 
 
 def _exists(database: sqlite3.Connection, condition: str, *values: object) -> bool:

@@ -174,7 +174,9 @@ def test_models_are_paged_both_ways(client: Anthropic, openai: OpenAI) -> None:
     assert vision.image_input.supported
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=1001", "after_id=nope", "after_id=a&before_id=b"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=x", "limit=1001", "after_id=nope", "after_id=a&before_id=b", "limit=1&limit=2"]
+)
 def test_pages_that_cannot_be(server: Any, query: str) -> None:
     answer = server.get(f"/v1/models?{query}", headers={"anthropic-version": "2023-06-01"})
     assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")

@@ -96,6 +96,10 @@ def test_lines_that_fail(puna, source, tmp_path):
     assert "2 of 3 lines failed" in ended.err
     found = {name: response["status_code"] for name, response in answers(tmp_path / "out.jsonl").items()}
     assert found == {"a": 200, "b": 400, "c": 404}
+    again = puna("batch", "run", "in.jsonl", "-o", "out.jsonl")
+    assert again.status == 1, "they are not asked again, and have failed"
+    assert "3 of 3 lines are in out.jsonl already" in again.err
+    assert "2 of 3 lines failed" in again.err
 
 
 def test_an_input_that_is_not_fit(puna, source, tmp_path):

@@ -281,7 +281,7 @@ async def test_a_newer_file_and_a_damaged_one_are_told(tmp_path: Path) -> None:
             await state.get("response", "r", "me")
     (tmp_path / FILE_NAME).write_bytes(b"no database" * 1000)
     async with SqliteState(tmp_path) as state:
-        with pytest.raises(StateError, match=FILE_NAME):
+        with pytest.raises(StateError, match=f"{FILE_NAME}.* Move that file away"):
             await state.get("response", "r", "me")
 
 

@@ -6,7 +6,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from puna.errors import InvalidRequest
-from puna.server.contract.report import Report
+from puna.server.contract.reading import read_parameters
 from puna.state.records import Query
 
 _PAGE = 20
@@ -15,9 +15,8 @@ _PAGING = ("limit", "after_id", "before_id")
 
 
 def read_page(request: Request) -> Query:
-    """`limit`, and either `after_id` or `before_id`, checked. Whatever else the URL says is reported."""
-    said = request.query_params
-    Report(request.state, [name for name in said if name not in _PAGING])
+    """`limit`, and either `after_id` or `before_id`, checked, each once. Whatever else the URL says is reported."""
+    said = read_parameters(request, _PAGING)
     after, before = said.get("after_id"), said.get("before_id")
     if after is not None and before is not None:
         raise InvalidRequest("Only one of 'after_id' and 'before_id' can be given.", param="before_id")

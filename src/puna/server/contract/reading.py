@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import ValidationError
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from puna.errors import InvalidRequest
@@ -41,6 +43,16 @@ async def read_request(
     refused = refuses_unknown(request, strict)
     body, ignored = await beside(request, lambda: check(shape, data, wording, strict=refused))
     return body, Report(request.state, ignored)
+
+
+def read_parameters(request: Request, known: Collection[str]) -> QueryParams:
+    """What the URL says. InvalidRequest for a known parameter that is there twice; those not `known` are reported."""
+    said = request.query_params
+    for name, times in Counter(name for name, _ in said.multi_items()).items():
+        if times > 1 and name in known:
+            raise InvalidRequest(f"Invalid '{name[:100]}': it is there more than once.", param=name)
+    Report(request.state, [name for name in said if name not in known])
+    return said
 
 
 def check(shape: type[ShapeType], data: JsonObject, wording: Wording, *, strict: bool) -> tuple[ShapeType, list[str]]:

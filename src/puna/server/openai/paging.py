@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from starlette.requests import Request
 
 from puna.errors import InvalidRequest, NotFound
-from puna.server.contract.report import Report
+from puna.server.contract.reading import read_parameters
 from puna.state.records import Page, Query, Record
 from puna.types import JsonObject, JsonValue
 
@@ -23,11 +22,7 @@ def read_query(request: Request, *, default: int = 20, most: int = 100, others: 
 
     `others`: what else this URL may say, and its route reads. All other parameters are reported.
     """
-    said = request.query_params
-    for name, times in Counter(name for name, _ in said.multi_items()).items():
-        if times > 1 and (name in _PAGING or name in others):
-            raise InvalidRequest(f"Invalid '{name[:100]}': it is there more than once.", param=name)
-    Report(request.state, [name for name in said if name not in _PAGING and name not in others])
+    said = read_parameters(request, (*_PAGING, *others))
     query = Query(limit=_limit(said.get("limit"), default, most), newest_first=_newest_first(said.get("order")))
     return replace(query, after=said.get("after") or None, before=said.get("before") or None)
 

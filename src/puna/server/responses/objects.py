@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
-from puna.errors import InvalidRequest, PunaError, TooManyRequests
+from puna.errors import InvalidRequest, NotFound, PunaError, TooManyRequests
 from puna.server.contract.shapes import Shape
 from puna.server.responses.bodies import AnyConversation, ConversationId, ResponseBody
 from puna.server.responses.ids import ResponseIds
@@ -147,7 +147,7 @@ def error_json(error: PunaError) -> JsonObject:
     match error:
         case TooManyRequests():
             code = "rate_limit_exceeded"
-        case InvalidRequest():
+        case InvalidRequest() | NotFound():
             code = "invalid_prompt"
         case _:
             code = "server_error"
