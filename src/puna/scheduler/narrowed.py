@@ -6,10 +6,25 @@ So a model is not loaded anew for each size of context that its clients ask for,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from typing import cast
 
-from puna.engine.runner import Constraint, Prompt, Ranked, Runner, RunnerInfo, Sampling, Step, Weighed
+from puna.engine.runner import (
+    Constraint,
+    End,
+    Prefilled,
+    Prompt,
+    Ranked,
+    Runner,
+    RunnerInfo,
+    Sampling,
+    Step,
+    Token,
+    Weighed,
+)
 from puna.errors import ContextLengthExceeded
 from puna.types import Candidate
 
@@ -20,7 +35,7 @@ def narrowed(runner: Runner, num_ctx: int) -> Runner:
 
 
 class Narrowed:
-    """See `puna.engine.runner.Runner`. What media come to only the engine knows: with them its own context counts."""
+    """See `puna.engine.runner.Runner`. What media come to only the engine knows: it is counted once they are read."""
 
     def __init__(self, runner: Runner, num_ctx: int) -> None:
         self._runner = runner
@@ -44,10 +59,12 @@ class Narrowed:
         num_ctx, size = self._info.num_ctx, len(prompt.tokens)
         window = num_ctx if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, num_ctx)
         sampling = replace(sampling, repeat_last_n=window)
-        if not prompt.media:
-            if size >= num_ctx:
-                raise ContextLengthExceeded(size, num_ctx, param="prompt", what="prompt")
-            sampling = replace(sampling, max_tokens=min(sampling.max_tokens, num_ctx - size))
+        if prompt.media:
+            asked = replace(sampling, prefilled=True)
+            return _within(num_ctx, self._runner.generate(prompt, asked, constraint), told=sampling.prefilled)
+        if size >= num_ctx:
+            raise ContextLengthExceeded(size, num_ctx, param="prompt", what="prompt")
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, num_ctx - size))
         return self._runner.generate(prompt, sampling, constraint)
 
     async def score(self, tokens: Sequence[int], *, top: int) -> list[tuple[float, tuple[Candidate, ...]]]:
@@ -77,3 +94,24 @@ class Narrowed:
 
     async def close(self) -> None:
         await self._runner.close()
+
+
+async def _within(num_ctx: int, steps: AsyncIterator[Step], *, told: bool) -> AsyncGenerator[Step, None]:
+    """Steps of an answer that ends where prompt and answer fill the context. ContextLengthExceeded by the prompt.
+
+    `told`: whether who asked wants to know when the prompt is read.
+    """
+    read, made, began = Prefilled(0, 0, 0), 0, time.perf_counter_ns()
+    async with aclosing(cast("AsyncGenerator[Step, None]", steps)):
+        async for step in steps:
+            if isinstance(step, Prefilled):
+                read, began = step, time.perf_counter_ns()
+                if step.prompt_tokens >= num_ctx:
+                    raise ContextLengthExceeded(step.prompt_tokens, num_ctx, param="prompt", what="prompt")
+            if told or not isinstance(step, Prefilled):
+                yield step
+            made += isinstance(step, Token)
+            if isinstance(step, Token) and read.prompt_tokens + made >= num_ctx:
+                spent = time.perf_counter_ns() - began
+                yield End("length", read.prompt_tokens, read.cached_tokens, made, read.prompt_ns, spent)
+                return

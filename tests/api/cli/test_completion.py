@@ -122,7 +122,7 @@ def test_another_program_on_the_port_is_not_believed(
 ) -> None:
     url = answering({"GET /api/tags": {"models": [{"name": "llama3:8b"}]}})
     assert by_bash(command(url, PUNA_MODELS=str(store)), "puna run ti") == ["tiny"]
-    assert by_bash(command(url, PUNA_MODELS=str(store)), "puna run l") == []
+    assert by_bash(command(url, PUNA_MODELS=str(store)), "puna run llama") == []
 
 
 def test_completing_imports_nothing_heavy(without_server: Any) -> None:

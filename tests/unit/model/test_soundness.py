@@ -23,6 +23,7 @@ from puna.engine.cpu.supported import why_not
 from puna.engine.memory import Costs, estimate, shape
 from puna.engine.runner import LoadOptions
 from puna.errors import ModelFileError
+from puna.model import gguf
 from puna.model.capabilities import capabilities
 from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
@@ -175,7 +176,9 @@ def use(path: Path) -> None:
     context = context_of(None, 0, header.context_length)
     assert context > 0
     assert (
-        estimate(layout, LoadOptions(num_ctx=context, slots=1), Costs(base=1, weights=1.3, batch=256, value=None)).total
+        estimate(
+            layout, LoadOptions(num_ctx=context, slots=1), Costs(base=1, weights=1.3, token=256, batch=256, value=None)
+        ).total
         > 0
     )
     whole = read_header(path, arrays=True)
@@ -263,10 +266,12 @@ def test_what_is_kept_of_a_header_is_small(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "model.gguf", metadata=metadata | {"x.texts": ["word " * 20] * 20_000})
     tracemalloc.start()
     header = read_header(path)
-    kept = tracemalloc.get_traced_memory()[0]
+    # What threads of other tests take meanwhile is theirs.
+    ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, f"{Path(gguf.__file__).parent}/*")])
     tracemalloc.stop()
+    kept = sum(trace.size for trace in ours.traces)
     assert path.stat().st_size > 4_000_000
-    assert kept < 1_500_000
+    assert 0 < kept < 1_500_000
     assert header.architecture == "llama"
 
 
