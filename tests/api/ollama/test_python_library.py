@@ -111,7 +111,7 @@ def test_list_show_and_ps(ollama: Client) -> None:
     assert shown.details.family == "llama"
     assert shown.capabilities == ["completion", "tools", "insert"]
     ollama.generate(model="tiny")
-    (running,) = (model for model in ollama.ps().models if model.model == "tiny:latest")
+    running = next(model for model in ollama.ps().models if model.model == "tiny:latest")
     assert running.context_length
     assert running.expires_at
 
