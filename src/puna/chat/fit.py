@@ -6,6 +6,7 @@ message before the first one kept stays, and the last message always does.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from puna.errors import ContextLengthExceeded
@@ -18,10 +19,17 @@ def check_fit(tokens: int, num_ctx: int, *, param: str = "messages", what: str =
         raise ContextLengthExceeded(tokens, num_ctx, param=param, what=what)
 
 
-def kept_from(messages: Sequence[Message], first: int) -> tuple[Message, ...]:
-    """The messages from number `first` on, after the system messages before it."""
-    head = (message for message in messages[:first] if message.role == "system")
-    return (*head, *messages[first:])
+def system_places(messages: Sequence[Message]) -> list[int]:
+    """The numbers of the system messages, in order."""
+    return [place for place, message in enumerate(messages) if message.role == "system"]
+
+
+def kept_from(messages: Sequence[Message], first: int, systems: Sequence[int]) -> tuple[Message, ...]:
+    """The messages from number `first` on, after the system messages before it.
+
+    `systems`: their `system_places`, found once: of a long conversation this is asked many times.
+    """
+    return (*(messages[place] for place in systems[: bisect_left(systems, first)]), *messages[first:])
 
 
 def room(prompt_tokens: int, num_ctx: int, wanted: int | None) -> int:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from puna.chat.calls import DEFAULT_SYNTAX
 from puna.chat.disguise import Disguise, Given, Written
-from puna.chat.fit import check_fit, kept_from
+from puna.chat.fit import check_fit, kept_from, system_places
 from puna.chat.turns import plainer
 from puna.engine.runner import Prompt, Runner
 from puna.errors import ContextLengthExceeded, InvalidRequest, ModelFileError, Unsupported
@@ -201,11 +201,12 @@ async def _shortened(
 ) -> tuple[ChatPrompt, Sequence[Message]]:
     """The most that fits, by halving: the more messages are dropped, the shorter the prompt."""
     low, high = 1, max(len(messages) - 1, 0)
-    kept = kept_from(messages, high)
+    systems = system_places(messages)
+    kept = kept_from(messages, high, systems)
     best = await build_prompt(runner, rendering, kept, request, num_ctx=runner.info.num_ctx)
     while low < high:
         middle = (low + high) // 2
-        candidate = kept_from(messages, middle)
+        candidate = kept_from(messages, middle, systems)
         built = await _fitting(runner, rendering, candidate, request)
         if built is not None:
             high, best, kept = middle, built, candidate

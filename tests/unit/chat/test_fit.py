@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from puna.chat.fit import check_fit, kept_from, room
+from puna.chat.fit import check_fit, kept_from, room, system_places
 from puna.errors import ContextLengthExceeded
 from puna.types import Message
 
@@ -21,9 +21,9 @@ def test_old_turns_go_but_system_messages_stay() -> None:
         Message.of("assistant", "2"),
         Message.of("user", "3"),
     ]
-    assert [message.text for message in kept_from(messages, 0)] == ["s", "1", "2", "3"]
-    assert [message.text for message in kept_from(messages, 2)] == ["s", "2", "3"]
-    assert [message.text for message in kept_from(messages, 3)] == ["s", "3"]
+    assert [message.text for message in kept_from(messages, 0, system_places(messages))] == ["s", "1", "2", "3"]
+    assert [message.text for message in kept_from(messages, 2, system_places(messages))] == ["s", "2", "3"]
+    assert [message.text for message in kept_from(messages, 3, system_places(messages))] == ["s", "3"]
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, 90), (-1, 90), (-2, 90), (0, 0), (5, 5), (500, 90)])

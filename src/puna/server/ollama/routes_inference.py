@@ -48,7 +48,7 @@ class InferenceRoutes:
     async def chat(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, ChatBody, strict=self._strict)
         required(body.model)
-        seen = any(message.images for message in body.messages)
+        seen = await beside(request, lambda: any(message.images for message in body.messages))
         wanted = report.take(await beside(request, lambda: to_chat(body), slow=seen))
         if not body.messages:
             return await self._idle(request, wanted, report, chat=True)
