@@ -489,11 +489,13 @@ class Client:
             tuple((_text(item, "source"), _text(item, "reason")) for item in _objects(answer, "unlisted")),
         )
 
-    async def verify(self, model: str, *, repair: bool) -> AsyncIterator[Progress | DamagedFile | VerifiedStore]:
+    async def verify(
+        self, model: str, *, repair: bool, insecure: bool = False
+    ) -> AsyncIterator[Progress | DamagedFile | VerifiedStore]:
         """`model`: '' for all. Last comes the VerifiedStore."""
         from puna.types import Progress
 
-        body: JsonObject = {"model": model, "repair": repair, "stream": True}
+        body: JsonObject = {"model": model, "repair": repair, "insecure": insecure, "stream": True}
         async with self._request("POST", "/api/verify", body) as response:
             async for item in self._lines(response):
                 status, digest = _text(item, "status"), _text(item, "digest") or None

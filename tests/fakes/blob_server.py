@@ -25,8 +25,9 @@ class BlobServer:
     [start, end) of the requests, None: of everything. `sent`: bytes of bodies that were given to the system.
 
     Faults: drop (half of it, then no connection), stall (half, then silence), trickle (a byte now and then), wrong
-    (flipped bytes), total (another size in Content-Range), shifted (another range), whole (200 with everything),
-    more (200 that never ends), early (chunked, and ends early), missing (404), or a status.
+    (flipped bytes), some (20,000 bytes at most of a range, and says so), few (ten bytes), total (another size in
+    Content-Range), shifted (another range), whole (200 with everything), more (200 that never ends), early (chunked,
+    and ends early), missing (404), or a status.
     """
 
     data: bytes
@@ -77,6 +78,8 @@ class BlobServer:
     async def _send(
         self, request: web.Request, fault: str, start: int, end: int, *, ranged: bool
     ) -> web.StreamResponse:
+        if fault in {"some", "few"}:
+            end = min(end, start + (10 if fault == "few" else 20_000))
         body, rest = self.data[start:end], self.data[end:end]
         response = web.StreamResponse(status=206 if ranged else 200)
         if ranged:

@@ -126,7 +126,9 @@ class Tokens:
 
 @contextmanager
 def serve_tokens(directory: Path, users: dict[str, str]) -> Iterator[Tokens]:
-    """Gives tokens to these users for whatever they ask, to nobody for pulling from `public/…`."""
+    """Gives tokens to these users for whatever they ask, to nobody for pulling from `public/…`, and to one called bob
+    for all that is there.
+    """
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     certificate = _certificate(key)
     path = directory / "tokens.pem"
@@ -183,7 +185,8 @@ def _granted(scopes: list[str], user: str | None) -> list[dict[str, Any]]:
     access = []
     for scope in scopes:
         kind, name, actions = scope.split(":", 2)
-        allowed = actions.split(",") if user else ["pull"] if name.startswith("public/") else []
+        public = name.startswith("public/")
+        allowed = actions.split(",") if user and (public or user != "bob") else ["pull"] if public else []
         access.append({"type": kind, "name": name, "actions": [one for one in actions.split(",") if one in allowed]})
     return access
 

@@ -30,11 +30,12 @@ async def _served(handler: web.Application) -> AsyncIterator[str]:
 class Keeper:
     """`breaks`: of each PATCH in turn, after how many bytes its connection is cut. `received`: bytes of all bodies.
 
-    `mute`: the answer to the end of an upload is lost, though it counted.
+    `mute`: the answer to the end of an upload is lost, though it counted. `elsewhere`: uploads go to another host.
     """
 
     breaks: list[int] = field(default_factory=list)
     mute: bool = False
+    elsewhere: str = ""
     received: int = 0
     begun: int = 0
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Keeper:
                 return self._put(request, last)
 
     def _told(self, status: int, session: str) -> web.Response:
-        headers = {"Location": f"/v2/x/blobs/uploads/{session}"}
+        headers = {"Location": f"{self.elsewhere}/v2/x/blobs/uploads/{session}"}
         if have := len(self.sessions[session]):
             headers["Range"] = f"0-{have - 1}"
         return web.Response(status=status, headers=headers)

@@ -382,8 +382,9 @@ def rm(models: tuple[str, ...]) -> None:
 @click.argument("model", metavar="[MODEL]", default="", shell_complete=_models)
 @click.option("--all", "every", is_flag=True, help="All models.")
 @click.option("--repair", is_flag=True, help="Bring back what is damaged from where it came.")
+@_insecure
 @addressed
-def verify(model: str, *, every: bool, repair: bool) -> None:
+def verify(model: str, *, every: bool, repair: bool, insecure: bool) -> None:
     """Read every byte of a model, and name what is damaged.
 
     Ends with status 1 when something is damaged, or stays so.
@@ -392,7 +393,7 @@ def verify(model: str, *, every: bool, repair: bool) -> None:
         raise click.UsageError("one of MODEL and --all is needed")
     from puna.cli.verify import verify as work
 
-    _call(lambda: work(model, every=every, repair=repair))
+    _call(lambda: work(model, every=every, repair=repair, insecure=insecure))
 
 
 @puna.command("batch")

@@ -13,14 +13,14 @@ class Damaged(PunaError):
     """What is stored is not what was stored."""
 
 
-async def verify(model: str, *, every: bool, repair: bool) -> None:
+async def verify(model: str, *, every: bool, repair: bool, insecure: bool) -> None:
     """Damaged when something is and stays so."""
     console = error_console()
     found: list[DamagedFile] = []
     counts = VerifiedStore(0, 0, 0)
     async with store() as server:
         with stopping("Stopped: not everything was read.", console), reporter(console) as shown:
-            async for step in server.verify(model, repair=repair):
+            async for step in server.verify(model, repair=repair, insecure=insecure):
                 match step:
                     case Progress():
                         shown.show(step)

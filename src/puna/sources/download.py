@@ -33,6 +33,7 @@ from puna.errors import (
 )
 from puna.lane import gone, in_downloads, in_hashing
 from puna.model.digest import Digest
+from puna.sources.coding import coding
 from puna.sources.net import Net, Patience
 from puna.sources.partial import Partial
 from puna.store.blobs import stop_when
@@ -51,7 +52,7 @@ _HASHED = 32 * _MB
 """Bytes that are hashed before another look at whether to stop."""
 _EVERY_SECONDS = 0.06
 _LOCKED_SECONDS = 0.25
-_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
 
 
 class Origin(Protocol):
@@ -233,11 +234,15 @@ class _Download:
             await asyncio.sleep(seconds)
 
     async def _ask(self, part: int) -> None:
-        """The rest of one part."""
-        start = part * self._partial.part_size + self._partial.done[part]
-        end = part * self._partial.part_size + self._partial.length(part)
-        if start == end:
-            return
+        """The rest of one part. A server may give less than it was asked for at once: it is asked for the next then."""
+        first = part * self._partial.part_size
+        end = first + self._partial.length(part)
+        while (start := first + self._partial.done[part]) < end:
+            await self._ask_range(start, end)
+            if self._partial.done[part] + first - start < min(self._patience.least, end - start):
+                raise SourceUnreachable(f"{self._origin.host} gives next to nothing at once")
+
+    async def _ask_range(self, start: int, end: int) -> None:
         async with self._origin.open({"Range": f"bytes={start}-{end - 1}"}) as response:
             if response.status == 200:
                 raise _RangesIgnored
@@ -246,20 +251,23 @@ class _Download:
             if response.status != 206:
                 raise await self._net.refusal(response, f"{self._digest.short}")
             given = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if given is None or int(given[1]) != start or int(given[2]) >= self._size:
+            if given is None or int(given[1]) != start or not start <= int(given[2]) < self._size:
                 raise SourceError(f"{self._origin.host} gave another range than it was asked for")
-            self._check_size(None if given[3] == "*" else int(given[3]))
-            await self._receive(response, start, end)
+            self._check_size(response, None if given[3] == "*" else int(given[3]))
+            await self._receive(response, start, min(end, int(given[2]) + 1))
 
     async def _stream(self) -> None:
         """All of it from the start on. What is there is not written again."""
         async with self._origin.open({}) as response:
             if response.status != 200:
                 raise await self._net.refusal(response, f"{self._digest.short}")
-            self._check_size(response.content_length)
+            self._check_size(response, response.content_length)
             await self._receive(response, 0, self._size, whole=True)
 
-    def _check_size(self, said: int | None) -> None:
+    def _check_size(self, response: aiohttp.ClientResponse, said: int | None) -> None:
+        if compressed := coding(response.headers.get("Content-Encoding", "")):
+            what = f"{self._origin.host} gives {self._digest.short} compressed ({compressed[:80]})"
+            raise SourceError(f"{what}, which was not asked for")
         if said is not None and said != self._size:
             what = f"{self._digest.short} has {said} bytes by {self._origin.host} and {self._size} by its manifest"
             raise SourceError(what)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from puna.errors import InvalidName, PunaError
 from puna.model.digest import Digest
 from puna.model.name import Name
+from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.sources.worker import Worker
 from puna.store.checkup import Checkup, Damage
 from puna.store.kept import manifest_fault
 from puna.store.library import Library
 from puna.types import Progress
+
+_USUAL = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,9 @@ class DamageReport:
 
 
 async def verify(
-    names: Sequence[Name], library: Library, sources: Sources, *, repair: bool
+    names: Sequence[Name], library: Library, sources: Sources, *, repair: bool, terms: Terms = _USUAL
 ) -> AsyncGenerator[Progress | DamageReport, None]:
-    """Read every byte of the models, one after the other. With `repair` what can be brought back is."""
+    """Read every byte of the models, one after the other. With `repair` what can be brought back is, on these terms."""
     checkup = Checkup(library)
     for name in names:
         checking = Worker(partial(checkup.of, name))
@@ -46,7 +49,7 @@ async def verify(
             for damage in checking.result:
                 yield DamageReport(damage)
         elif checking.result:
-            async with aclosing(_Mending(name, checking.result, library, sources).run()) as steps:
+            async with aclosing(_Mending(name, checking.result, library, sources, terms).run()) as steps:
                 async for step in steps:
                     yield step
             checkup = Checkup(library)  # what was mended for this model is so for others that share it
@@ -55,11 +58,12 @@ async def verify(
 class _Mending:
     """One model with faults."""
 
-    def __init__(self, name: Name, damages: Sequence[Damage], library: Library, sources: Sources) -> None:
+    def __init__(self, name: Name, damages: Sequence[Damage], library: Library, sources: Sources, terms: Terms) -> None:
         self._name = name
         self._left = list(damages)
         self._library = library
         self._sources = sources
+        self._asking = terms
         self._reasons: list[str] = []
 
     async def run(self) -> AsyncGenerator[Progress | DamageReport, None]:
@@ -109,20 +113,27 @@ class _Mending:
         """And leave the list of models as it was."""
         before = await asyncio.to_thread(self._manifest, name)
         try:
-            offer = await self._sources.offer(name)
+            terms = await asyncio.to_thread(self._terms, name)
+            offer = await self._sources.offer(name, terms)
             if before is not None and offer.manifest is not None and offer.manifest != Digest.of(before):
                 self._reasons.append(
                     f"{offer.source} has another '{name.short}' now: 'puna pull {name.short}' takes it"
                 )
                 return
             with self._library.holding(await asyncio.to_thread(self._library.digests, self._name)):
-                async with aclosing(self._sources.pull(name)) as steps:
+                async with aclosing(self._sources.pull(name, terms)) as steps:
                     async for progress in steps:
                         if progress.status != "success":
                             yield progress
                 await asyncio.to_thread(self._as_before, name, before)
         except PunaError as error:
             self._reasons.append(error.message)
+
+    def _terms(self, name: Name) -> Terms:
+        """As when it was pulled: two sources may have the Name, one as it is and one with its host."""
+        usual, literal = (replace(self._asking, literal=one) for one in (Name.writes_host(name.short), True))
+        pulled = self._library.pulls.of(name)
+        return literal if pulled is not None and self._sources.source(name, literal).title == pulled.source else usual
 
     def _manifest(self, name: Name) -> bytes | None:
         """Of a model that is there and can be read."""

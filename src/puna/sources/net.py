@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import os
 import platform
 import socket
@@ -31,6 +32,7 @@ from yarl import URL
 from puna import __version__
 from puna.addresses import PrivateAddress, Reach, check_reach, needed
 from puna.errors import AccessDenied, Forbidden, SourceAnswer, SourceError, SourceNotFound, SourceUnreachable
+from puna.sources.coding import decoded
 from puna.sources.source import Terms
 
 T = TypeVar("T")
@@ -177,35 +179,38 @@ class Net:
                 await asyncio.sleep(self.patience.pause(failures, error))
 
     async def read(self, response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
-        """A body of `limit` bytes at most, or SourceError. `what`: the body in words."""
+        """A body of `limit` bytes at most, its coding taken off, or SourceError. `what`: the body in words."""
         try:
             # All of it in the time that a stalled one is given: it is small.
             data = await asyncio.wait_for(_most(response, limit + 1), self.patience.stall)
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise self._broken(response.url, error) from error
+        told = f"{what} of {response.url.host}"
+        if len(data) <= limit:
+            data = decoded(data, response.headers.get("Content-Encoding", ""), limit, told)
         if len(data) > limit:
-            raise SourceError(f"{what} of {response.url.host} is larger than the {limit} bytes it may have")
+            raise SourceError(f"{told} is larger than the {limit} bytes it may have")
         return data
 
     async def refusal(self, response: aiohttp.ClientResponse, what: str) -> SourceError:
-        """An answer that is an error, as ours. `what`: what was asked for; '': the answer alone, as Ollama tells it."""
-        body = await self._start(response)
-        text = " ".join("".join(one if one.isprintable() else " " for one in body).split())[:_TOLD]
-        prefix = f"{what}: " if what else ""
+        """An answer that is an error, as ours. `what`: what was asked for, in words."""
+        text = _reason(await self._start(response))
         match response.status:
             case 404:
-                return SourceNotFound(f"{prefix}file does not exist", param="model")
+                return SourceNotFound(f"{what}: file does not exist", param="model")
             case 401 | 403:
-                return AccessDenied(f"{prefix}unauthorized: access denied by {response.url.host}")
+                told = f": {text}" if text else ""
+                return AccessDenied(f"{what}: unauthorized: access denied by {response.url.authority}{told}")
             case status:
-                said = f"{prefix}{status}: {text or response.reason or 'no reason told'}"
+                said = f"{what}: {status}: {text or response.reason or 'no reason told'}"
                 return SourceAnswer(said, status, retry_after(response.headers))
 
     async def _start(self, response: aiohttp.ClientResponse) -> str:
         try:
             data = await asyncio.wait_for(_most(response, MAX_ERROR_BYTES), self.patience.stall)
-            return data.decode("utf-8", "replace")
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+            plain = decoded(data, response.headers.get("Content-Encoding", ""), MAX_ERROR_BYTES, "the answer")
+            return plain.decode("utf-8", "replace")
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, SourceError):
             return ""
 
     @asynccontextmanager
@@ -236,6 +241,8 @@ class Net:
             host = target.authority.lower()
         except ValueError as error:
             raise SourceError(f"{response.url.host} redirects to what is no URL") from error
+        if target.scheme not in {"http", "https"} or not target.host:
+            raise SourceError(f"{response.url.host} redirects to what is no http(s) URL")
         if response.url.scheme == "https" and target.scheme != "https":
             raise SourceError(f"{response.url.host} redirects from https to {target.scheme}, which is refused")
         if target.origin() == response.url.origin():
@@ -249,13 +256,17 @@ class Net:
 
         A connection to a proxy says nothing of that.
         """
-        host = response.url.host or ""
         connection = response.connection if self.proxy(response.url) is None else None
         transport = None if connection is None else connection.transport
         peer = None if transport is None else transport.get_extra_info("peername")
-        if peer:
-            return needed(str(peer[0]))
-        return needed(host) if _is_address(host) else self._resolved.get(host, Reach.PUBLIC)
+        return needed(str(peer[0])) if peer else self.distance(response.url)
+
+    def distance(self, url: URL) -> Reach:
+        """How far away a host is that was called before, seen from here; that of one behind a proxy is not known."""
+        host = url.host or ""
+        if _is_address(host):
+            return needed(host)
+        return Reach.PUBLIC if self.proxy(url) is not None else self._resolved.get(host, Reach.PUBLIC)
 
     def proxy(self, url: URL) -> URL | None:
         """The proxy for a URL, by the environment; never for this machine itself. SourceError for one of a kind
@@ -370,6 +381,20 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that a server asks to wait; None where it does not say, or says a date."""
     value = headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() and len(value) < 8 else None
+
+
+def _reason(body: str) -> str:
+    """What the body of an error says: a registry's own errors (`{"errors": [{"message"}]}`), or all of a plain text."""
+    try:
+        shape = json.loads(body)
+    except (ValueError, RecursionError):
+        shape = None
+    errors = shape.get("errors") if isinstance(shape, dict) else None
+    texts = [one.get("message") or one.get("code") for one in errors or () if isinstance(one, dict)]
+    text = "; ".join(one for one in texts if isinstance(one, str)) if isinstance(errors, list) else ""
+    if not text and body.lstrip()[:1] == "<":
+        return ""  # a page for people, of a proxy or a login
+    return " ".join("".join(one if one.isprintable() else " " for one in text or body).split())[:_TOLD]
 
 
 async def _most(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -96,6 +96,15 @@ async def test_a_failure_costs_the_rest_of_its_part(net: Net, library: Library, 
         assert len(server.asked) == 16 + 2
 
 
+async def test_a_server_that_gives_less_than_it_is_asked_for(net: Net, library: Library) -> None:
+    """It may, and says so: the rest is asked for at once, and no failure counts."""
+    async with BlobServer(BLOB, always="some").serving() as server:
+        steps = await got(net, server, library)
+        assert stored(library, server)
+        assert server.sent == len(BLOB)
+        assert not any("trying again" in step.status for step in steps)
+
+
 @pytest.mark.parametrize("fault", ["whole", "early"])
 async def test_ranges_ignored(net: Net, library: Library, fault: str) -> None:
     async with BlobServer(BLOB, always="whole").serving() as server:
@@ -135,6 +144,7 @@ async def test_a_part_that_is_being_written_is_waited_for(
         ("416", SourceError, "fewer bytes"),
         ("more", SourceError, "sends more"),
         ("drop", SourceUnreachable, "max retries exceeded"),
+        ("few", SourceUnreachable, "max retries exceeded: .* next to nothing at once"),
         ("stall", SourceUnreachable, "max retries exceeded"),
         ("503", SourceAnswer, "max retries exceeded: .*503: not now"),
         ("418", SourceAnswer, "418"),

@@ -174,6 +174,7 @@ class VerifyBody(Shape):
 
     model: Annotated[str, Honoured("The model to check; empty: all.")] = ""
     repair: Annotated[bool, Honoured("Bring back what is damaged from where it came.")] = False
+    insecure: Annotated[bool, Honoured("Registries may be asked for it without TLS.")] = False
     stream: Annotated[bool, Honoured("Each step and finding as it comes; false: all findings in one object.")] = True
 
 

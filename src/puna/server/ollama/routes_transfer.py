@@ -64,7 +64,9 @@ class TransferRoutes:
         """Ours: Ollama has none. Each damaged file is told as it is found, and last how many there were."""
         body, _ = await read_body(request, VerifyBody, strict=self._strict)
         names = await asyncio.to_thread(self._named, body.model)
-        steps = verified(names, verify(names, self._library, self._sources, repair=body.repair))
+        terms = Terms(insecure=body.insecure, local=is_local(request))
+        found = verify(names, self._library, self._sources, repair=body.repair, terms=terms)
+        steps = verified(names, found)
         if body.stream:
             return EventStream(_dumped(steps), NDJSON)
         return JsonReply(await unless_gone(request.receive, _found(steps)))

@@ -24,7 +24,7 @@ from puna.errors import AccessDenied, SourceError
 from puna.lane import while_asking
 from puna.model.name import DEFAULT_HOST
 from puna.sources.net import Net
-from puna.sources.registry.challenge import Challenge, parse_challenge
+from puna.sources.registry.challenge import Challenge, parse_challenge, schemes
 from puna.sources.registry.credentials import Credentials, Login
 from puna.sources.registry.endpoint import Endpoint
 from puna.sources.source import Terms
@@ -83,8 +83,11 @@ class Access:
             if not challenged:
                 yield response
                 return
-            challenge = parse_challenge(", ".join(response.headers.getall("WWW-Authenticate", [])))
+            header = ", ".join(response.headers.getall("WWW-Authenticate", []))
+        challenge = parse_challenge(header)
         if challenge is None:
+            others = ", ".join(schemes(header))
+            self._hint = f": it lets in by {others}, which is not spoken here" if others else ""
             raise self._denied()
         async with self._asking:
             renewed = self._authorization
@@ -108,10 +111,11 @@ class Access:
         return Access(self.net, endpoint, self._reach, self._credentials, self._load_key)
 
     def _reach_of(self, url: URL) -> Reach:
-        """The endpoint's own on its host; elsewhere what settings say."""
-        if url.host == self.endpoint.base.host:
+        """The endpoint's own on its host; elsewhere what settings say, and nothing less public than that host is."""
+        base = self.endpoint.base
+        if url.host == base.host:
             return self._reach
-        return self.net.destinations.reach(url.authority, Terms())
+        return max(self.net.destinations.reach(url.authority, Terms()), min(self._reach, self.net.distance(base)))
 
     def _denied(self) -> AccessDenied:
         return AccessDenied(f"unauthorized: access denied by {self.endpoint.host}{self._hint}")
@@ -194,7 +198,7 @@ class Access:
             if response.status in {400, 401, 403}:
                 raise self._denied()
             if response.status != 200:
-                raise await self.net.refusal(response, "")
+                raise await self.net.refusal(response, f"asking {url.authority} for a token")
             data = await self.net.read(response, MAX_TOKEN_BYTES, "the token")
         return f"Bearer {_token_in(data, url)}"
 

@@ -10,8 +10,10 @@ from yarl import URL
 
 from puna.errors import SourceError
 
-_SCHEME = re.compile(r"\s*([A-Za-z]+)(?:\s+|$)")
-_PARAMETER = re.compile(r'\s*([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))\s*,?')
+_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
+"""Between two commas, those inside of quotes aside."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9-]*)(?:\s+(.*))?", re.DOTALL)
+_PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s"]*))')
 _MAX_HEADER = 8192
 
 
@@ -50,26 +52,38 @@ class Challenge:
 
 def parse_challenge(header: str) -> Challenge | None:
     """The one that can be answered: a bearer's before a basic one. None where there is none."""
-    found = {challenge.scheme: challenge for challenge in _challenges(header[:_MAX_HEADER])}
+    found = {challenge.scheme: challenge for challenge in _challenges(header)}
     return found.get("bearer") or found.get("basic")
 
 
+def schemes(header: str) -> list[str]:
+    """What a registry would let in by, as it spells them."""
+    return [scheme for scheme, _ in _listed(header)]
+
+
 def _challenges(header: str) -> list[Challenge]:
-    found = []
-    at = 0
-    while (scheme := _SCHEME.match(header, at)) is not None:
-        at = scheme.end()
-        parameters: dict[str, str] = {}
-        while (parameter := _PARAMETER.match(header, at)) is not None:
-            at = parameter.end()
-            quoted, plain = parameter[2], parameter[3]
-            parameters[parameter[1].lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        found.append(
-            Challenge(
-                scheme=scheme[1].lower(),
-                realm=parameters.get("realm", ""),
-                service=parameters.get("service", ""),
-                scope=parameters.get("scope", ""),
-            )
+    return [
+        Challenge(
+            scheme=scheme.lower(),
+            realm=parameters.get("realm", ""),
+            service=parameters.get("service", ""),
+            scope=parameters.get("scope", ""),
         )
+        for scheme, parameters in _listed(header)
+    ]
+
+
+def _listed(header: str) -> list[tuple[str, dict[str, str]]]:
+    """Schemes and their parameters. Of a scheme with a token in their place ('Negotiate YII=') that is passed over."""
+    found: list[tuple[str, dict[str, str]]] = []
+    for item in _ITEM.findall(header[:_MAX_HEADER]):
+        text = item.strip()
+        if _PARAMETER.fullmatch(text) is None and (scheme := _SCHEME.fullmatch(text)) is not None:
+            found.append((scheme[1], {}))
+            text = (scheme[2] or "").strip()
+        parameter = _PARAMETER.fullmatch(text)
+        if parameter is not None and found:
+            quoted, plain = parameter[2], parameter[3]
+            value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            found[-1][1].setdefault(parameter[1].lower(), value)
     return found

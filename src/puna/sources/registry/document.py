@@ -73,7 +73,9 @@ def check_config(config: Config, manifest: Manifest, name: Name) -> None:
     if config.remote_host or config.remote_model:
         where = config.remote_host or "another host"
         raise Unsupported(f"'{name.short}' has no weights to pull: it runs on {where} ({config.remote_model})")
-    if config.model_format != "gguf" or not manifest.of_type(MODEL_TYPE):
+    if not manifest.of_type(MODEL_TYPE) and config.model_format == "gguf":
+        raise Unsupported(f"'{name.short}' has no weights: its manifest lists none", param="model")
+    if config.model_format != "gguf":
         raise Unsupported(f"'{name.short}' is in the format {config.model_format}, which no engine here runs")
 
 

@@ -11,7 +11,16 @@ from functools import partial
 import aiohttp
 from yarl import URL
 
-from puna.errors import InvalidName, ModelDamaged, PunaError, SourceAnswer, SourceError, SourceUnreachable
+from puna.errors import (
+    AccessDenied,
+    InvalidName,
+    ModelDamaged,
+    PunaError,
+    SourceAnswer,
+    SourceError,
+    SourceNotFound,
+    SourceUnreachable,
+)
 from puna.lane import in_uploads
 from puna.model.digest import Digest
 from puna.model.manifest import Layer, Manifest
@@ -45,7 +54,7 @@ async def push(
         looking = Worker(lambda report, layer=layer: _intact(layer, name, library, report))  # type: ignore[misc]
         async for progress in looking.run():
             yield progress
-        uploading = _Upload(access, layer, library, _mount(layer, name))
+        uploading = _Upload(access, layer, library, name)
         async for progress in uploading.run():
             yield progress
     yield Progress("pushing manifest")
@@ -60,15 +69,22 @@ def _intact(layer: Layer, name: Name, library: Library, report: Report) -> None:
         raise ModelDamaged(f"'{name.short}' is not pushed: its blob {layer.digest} is missing or damaged")
 
 
-def _mount(layer: Layer, name: Name) -> str | None:
-    """The repository on the same host that the layer came from, by its manifest."""
-    if not layer.from_:
-        return None
-    with suppress(InvalidName):
-        origin = Name.parse(layer.from_)
-        if origin.host.lower() == name.host.lower() and repository(origin) != repository(name):
-            return repository(origin)
-    return None
+def _mount(layer: Layer, name: Name, library: Library) -> str | None:
+    """A repository on the same host that may have the blob: where the manifest says that it came from, else that of a
+    model here which has it too, one that was pulled before others. Blocking.
+    """
+
+    def elsewhere(other: Name) -> bool:
+        return other.host.lower() == name.host.lower() and repository(other) != repository(name)
+
+    if layer.from_:
+        with suppress(InvalidName):
+            origin = Name.parse(layer.from_)
+            if elsewhere(origin):
+                return repository(origin)
+    sharing = [other for other in library.names() if elsewhere(other) and layer.digest in library.digests(other)]
+    found = min(sharing, key=lambda other: library.pulls.of(other) is None, default=None)
+    return None if found is None else repository(found)
 
 
 async def _put_manifest(name: Name, data: bytes, manifest: Manifest, access: Access) -> None:
@@ -85,11 +101,11 @@ async def _put_manifest(name: Name, data: bytes, manifest: Manifest, access: Acc
 class _Upload:
     """One blob. Progress is `pushing <first 12 hex>`."""
 
-    def __init__(self, access: Access, layer: Layer, library: Library, mount: str | None) -> None:
+    def __init__(self, access: Access, layer: Layer, library: Library, name: Name) -> None:
         self._access = access
         self._layer = layer
         self._path = library.blobs.path(layer.digest)
-        self._mount = mount
+        self._mount = partial(_mount, layer, name, library)
         self._session = UploadSession(library.uploads, access.endpoint, layer.digest)
         self._mailbox = Mailbox()
         self._told = 0.0
@@ -111,14 +127,19 @@ class _Upload:
             with suppress(PunaError):  # whatever became of it, a new one can be begun
                 found = await self._access.net.patiently(lambda: self._resumed(noted), reached=False)
         if found is None:
-            found = await self._begun()
+            found = await self._begun(await asyncio.to_thread(self._mount))
         if found is not None:
             await self._fill(*found)
         self._session.forget()
 
-    async def _begun(self) -> tuple[URL, int] | None:
+    async def _begun(self, mount: str | None = None) -> tuple[URL, int] | None:
         """A new session; None when the registry has the blob by now."""
-        location = await self._access.net.patiently(self._begin)
+        try:
+            location = await self._access.net.patiently(lambda: self._begin(mount))
+        except (AccessDenied, SourceNotFound):
+            if mount is None:
+                raise
+            return await self._begun()  # who may not read there may still send it here
         return None if location is None else (location, 0)
 
     async def _there(self) -> bool:
@@ -126,17 +147,17 @@ class _Upload:
             if response.status == 200:
                 return True
             if response.status != 404:
-                raise await self._access.net.refusal(response, "")
+                raise await self._refusal(response)
             return False
 
-    async def _begin(self) -> URL | None:
+    async def _begin(self, mount: str | None) -> URL | None:
         """Where to send it; None when the registry had it in another repository, and has it here now."""
-        url = self._access.endpoint.uploads(self._layer.digest if self._mount else None, self._mount)
+        url = self._access.endpoint.uploads(self._layer.digest if mount else None, mount)
         async with self._access.open("POST", url, headers={"Content-Length": "0"}) as response:
             if response.status == 201:
                 return None
             if response.status != 202:
-                raise await self._access.net.refusal(response, "")
+                raise await self._refusal(response)
             return self._location(response)
 
     async def _fill(self, location: URL, at: int) -> None:
@@ -220,7 +241,11 @@ class _Upload:
     async def _refused(self, response: aiohttp.ClientResponse) -> SourceError:
         if response.status in {404, 416}:  # it has lost the upload, or has another part of it than it said
             return SourceUnreachable(f"{self._access.endpoint.host} has lost an upload")
-        return await self._access.net.refusal(response, "")
+        return await self._refusal(response)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> SourceError:
+        what = f"sending {self._layer.digest.short} to {self._access.endpoint.host}"
+        return await self._access.net.refusal(response, what)
 
     async def _bytes(self, at: int, end: int) -> AsyncIterator[bytes]:
         with self._path.open("rb") as file:

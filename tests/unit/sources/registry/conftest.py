@@ -20,7 +20,8 @@ from puna.sources.sources import Sources
 from puna.store.library import Library
 from puna.types import Progress
 
-USERS = {"ada": "secret word"}
+USERS = {"ada": "secret word", "bob": "word"}
+"""Ada may do all, bob what is public."""
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Registries that lie, leak and lead elsewhere."""
 
 import base64
+import gzip
 import hashlib
 import json
 import ssl
@@ -146,7 +147,7 @@ async def test_an_honest_one(pull: Puller) -> None:
         (manifest(layer(MODEL_TYPE, WEIGHTS), schemaVersion=1), Unsupported, "schemaVersion"),
         (manifest(layer("application/vnd.ollama.image.tensor", b"x")), Unsupported, "safetensors tensors"),
         (manifest(layer("application/vnd.docker.image.rootfs.diff.tar.gzip", b"x")), Unsupported, "rootfs"),
-        (manifest(), Unsupported, "is in the format gguf"),
+        (manifest(), Unsupported, "has no weights"),
         (manifest(layer(MODEL_TYPE, b"x", digest="sha256:../../../etc/passwd")), ModelFileError, "not a digest"),
         (manifest(layer(MODEL_TYPE, b"x", size=-1)), ModelFileError, "bytes"),
         (manifest(*[layer(MODEL_TYPE, b"x")] * 1001), ModelFileError, "1001 layers"),
@@ -212,7 +213,12 @@ async def test_redirects_lead_nowhere_less_public_and_end(pull: Puller) -> None:
         with pytest.raises(Forbidden) as caught:
             await pull(f"{stand.host}/a/b")
         assert caught.value.code == "private_address"
-        for target, words in (("/round", "maximum redirects"), ("ftp://x/y", "no http"), ("http://[", "no URL")):
+        for target, words in (
+            ("/round", "maximum redirects"),
+            ("ftp://x/y", "no http"),
+            ("file:///etc/passwd", "no http"),
+            ("http://[", "no URL"),
+        ):
             targets.append(target)
             with pytest.raises(SourceError, match=words):
                 await pull(f"{stand.host}/a/b")
@@ -430,13 +436,74 @@ def test_helpers(tmp_path: Path) -> None:
         ('Bearer realm="https://a/t",service="s",scope="a b"', "bearer"),
         ('Basic realm="x", Bearer realm="https://a/t"', "bearer"),
         ("Basic", "basic"),
-        ('Negotiate abc, Basic realm="a, \\"b\\""', None),
+        ('Negotiate abc, Basic realm="a, \\"b\\""', "basic"),
+        ('Negotiate, NTLM, Bearer realm="https://a/t"', "bearer"),
+        ('Negotiate YII+/w==, Basic realm="x" , Bearer realm = "https://a/t" ,error="x"', "bearer"),
+        ('Bearer realm=https://a/t, x="', "bearer"),
         ("", None),
         ("Digest x", None),
+        ('realm="https://a/t"', None),
+        ('Bearer"' * 1000, None),
     ],
 )
 def test_challenges(header: str, scheme: str | None) -> None:
     found = parse_challenge(header)
-    if scheme is not None:
-        assert found is not None
-        assert found.scheme == scheme
+    assert (None if found is None else found.scheme) == scheme
+    assert scheme != "bearer" or found is not None
+    if found is not None and scheme == "bearer":
+        assert found.realm == "https://a/t"
+
+
+# ------------------------------------------------------------------------------------- what servers do in other ways
+
+
+async def test_what_lets_nobody_in_is_named(pull: Puller) -> None:
+    headers = {"WWW-Authenticate": 'Digest realm="a", nonce="b", Negotiate'}
+    async with served(Stand(gate=lambda request: web.Response(status=401, headers=headers))) as stand:
+        with pytest.raises(AccessDenied, match="lets in by Digest, Negotiate, which is not spoken here"):
+            await pull(f"{stand.host}/a/b")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ('{"errors":[{"code":"DENIED","message":"buy it first"}]}', "{host}: buy it first"),
+        ('{"errors":[{"code":"DENIED"},7]}', "{host}: DENIED"),
+        ("<html>log in</html>", "{host}"),
+        ("no, thanks", "{host}: no, thanks"),
+    ],
+)
+async def test_why_something_is_denied_is_told(pull: Puller, body: str, told: str) -> None:
+    async with served(Stand(gate=lambda request: web.Response(status=403, text=body))) as stand:
+        with pytest.raises(AccessDenied) as caught:
+            await pull(f"{stand.host}/a/b")
+        what = f"pull model manifest: unauthorized: access denied by {told.format(host=stand.host)}"
+        assert caught.value.message == what
+
+
+async def test_a_manifest_that_a_proxy_compressed(pull: Puller) -> None:
+    plain = json.dumps(MODEL).encode()
+    headers = {"Content-Encoding": "gzip", "Docker-Content-Digest": f"sha256:{hashlib.sha256(plain).hexdigest()}"}
+    async with served(Stand(gzip.compress(plain), headers=headers)) as stand:
+        await pull(f"{stand.host}/a/b")
+        assert pull.library.manifest_bytes(Name.parse(f"{stand.host}/a/b")) == plain
+        for body, coding, words in (
+            (gzip.compress(bytes(5 * 1024 * 1024)), "gzip", "larger than"),
+            (gzip.compress(plain)[:-9], "gzip", "ends early"),
+            (plain, "gzip", "is damaged"),
+            (plain, "br", r"compressed \(br\), which was not asked for"),
+        ):
+            stand.manifest, stand.headers = body, {"Content-Encoding": coding}
+            with pytest.raises(SourceError, match=words):
+                await pull(f"{stand.host}/a/b")
+
+
+async def test_a_blob_that_a_proxy_compressed(pull: Puller) -> None:
+    def gate(request: web.Request) -> web.StreamResponse | None:
+        if "/blobs/" not in request.path:
+            return None
+        return web.Response(body=gzip.compress(WEIGHTS), headers={"Content-Encoding": "gzip"})
+
+    async with served(Stand(gate=gate)) as stand:
+        with pytest.raises(SourceError, match=r"compressed \(gzip\), which was not asked for"):
+            await pull(f"{stand.host}/a/b")

@@ -14,7 +14,7 @@ import pytest
 from fakes.gguf_files import CHATML, Tensor, gguf_bytes
 from fakes.registries import TestRegistry
 from fakes.uploads import Buffering, Keeper
-from puna.errors import SourceUnreachable
+from puna.errors import Forbidden, SourceUnreachable
 from puna.model.digest import Digest
 from puna.model.manifest import parse_manifest
 from puna.model.name import Name
@@ -71,6 +71,22 @@ async def test_a_registry_that_never_takes_more(place: Callable[..., Place]) -> 
         with pytest.raises(SourceUnreachable, match=r"^cannot push .*: max retries exceeded"):
             await here.push(name)
         assert keeper.begun == here.net.patience.tries
+
+
+async def test_uploads_that_go_to_another_host(place: Callable[..., Place]) -> None:
+    """As near as the registry is, and no nearer: a public one sends nobody to this machine."""
+    here = place("here")
+    async with Keeper().serving() as keeper:
+        keeper.elsewhere = f"http://localhost:{keeper.host.partition(':')[2]}"
+        name = Name.parse(f"{keeper.host}/a/elsewhere:1")
+        data = here.put(name, weights=weights("elsewhere"))
+        await here.push(name)
+        assert keeper.received == total(data)
+        keeper.blobs.clear()
+        keeper.elsewhere = "http://169.254.169.254"
+        with pytest.raises(Forbidden) as caught:
+            await here.push(name)
+        assert caught.value.code == "private_address"
 
 
 async def test_an_end_whose_answer_is_lost(place: Callable[..., Place]) -> None:

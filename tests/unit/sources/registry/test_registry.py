@@ -25,6 +25,7 @@ from puna.errors import (
 from puna.model.digest import Digest
 from puna.model.manifest import parse_manifest
 from puna.model.name import Name
+from puna.sources.mend import DamageReport, verify
 from puna.sources.net import Destinations
 from puna.sources.source import Terms
 from puna.sources.sources import StoredModel
@@ -96,6 +97,28 @@ async def test_a_damaged_blob_alone_is_fetched_again(registry: TestRegistry, pla
     assert all(weights.name.replace("-", ":") in line for line in fetched)
 
 
+async def test_a_damaged_model_of_a_registry_is_repaired(registry: TestRegistry, place: Callable[..., Place]) -> None:
+    """On the terms of who asks: those of a pull."""
+    here, there = place("here"), place("there")
+    name = named(registry, "some/repaired")
+    here.put(name)
+    await here.push(name)
+    await there.pull(name)
+    weights = there.library.resolve(name).weights
+
+    async def repaired(terms: Terms) -> DamageReport:
+        weights.write_bytes(MODEL[:-1])
+        steps = verify([name], there.library, there.sources, repair=True, terms=terms)
+        (report,) = [step async for step in steps if isinstance(step, DamageReport)]
+        return report
+
+    report = await repaired(Terms(local=True))
+    assert not report.mended
+    assert "use --insecure if you trust the network" in report.reason
+    assert (await repaired(NEAR)).mended
+    assert weights.read_bytes() == MODEL
+
+
 async def test_a_new_version_removes_what_the_old_one_alone_had(
     registry: TestRegistry, place: Callable[..., Place]
 ) -> None:
@@ -129,11 +152,29 @@ async def test_a_blob_is_mounted_from_the_repository_that_it_came_from(
     posts = registry.requests("POST")[begun:]
     assert len(posts) == len(shape["layers"]) + 1
     mounted = [line for line in map(unquote, posts) if "mount=sha256:" in line and "from=some/base" in line]
-    assert len(mounted) == len(shape["layers"])
+    assert mounted == posts
     assert all('" 201 ' in line for line in mounted)
     there = place("there")
     await there.pull(derived)
     assert there.library.resolve(derived).weights.read_bytes() == weights
+
+
+async def test_a_blob_is_mounted_from_where_another_model_here_has_it(
+    registry: TestRegistry, place: Callable[..., Place]
+) -> None:
+    """A model that was pulled says not where its layers came from; its copy under another name is not sent whole."""
+    here, there = place("here"), place("there")
+    pulled, never, copied = (named(registry, path) for path in ("some/pulled", "a/never-sent", "other/copied"))
+    manifest = here.put(pulled, b"Mounted, and not sent again.")
+    await here.push(pulled)
+    await there.pull(pulled)
+    for name in (never, copied):
+        there.library.copy(pulled, name)
+    begun = len(registry.requests("POST"))
+    await there.push(copied)
+    posts = registry.requests("POST")[begun:]
+    assert len(posts) == len(parse_manifest(manifest).blobs)
+    assert all("from=some/pulled" in unquote(line) and '" 201 ' in line for line in posts)
 
 
 async def test_large_blobs_go_in_chunks(
@@ -275,6 +316,21 @@ async def test_a_mount_asks_for_both_repositories(
     wanted = {("repository:team/derived", frozenset({"pull", "push"})), ("repository:team/base", frozenset({"pull"}))}
     assert any(wanted <= asked for asked in scopes)
     assert sum('" 201 ' in line for line in guarded.requests("POST", "mount=")) >= len(shape["layers"])
+
+
+async def test_who_may_not_read_where_it_came_from_sends_it(
+    guarded: TestRegistry, tokens: Tokens, place: Callable[..., Place]
+) -> None:
+    ada, bob = place("ada", login(guarded.host)), place("bob", login(guarded.host, "bob", "word"))
+    theirs, mine = named(guarded, "secret/base"), named(guarded, "public/mine")
+    ada.put(theirs, b"Not for bob.")
+    await ada.push(theirs)
+    data = bob.put(theirs, b"Not for bob.")
+    bob.library.copy(theirs, mine)
+    await bob.push(mine)
+    await bob.pull(mine)
+    assert bob.library.manifest_bytes(mine) == data
+    assert any("mount=" in line and '" 401 ' in line for line in guarded.requests("POST"))
 
 
 # ------------------------------------------------------------------------------------------------- what is not called
