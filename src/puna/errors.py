@@ -105,6 +105,7 @@ Code: TypeAlias = Literal[
     "request_cancelled",
     # models and where they come from
     "not_found",
+    "conversation_locked",
     "previous_response_not_found",
     "conflict",
     "model_not_found",

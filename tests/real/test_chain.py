@@ -20,6 +20,9 @@ from .conftest import Program, serve
 TURNS = int(os.environ.get("PUNA_TEST_CHAIN", "5"))
 """Responses of the chain. The promise is 50: `PUNA_TEST_CHAIN=50 pytest -n 0 tests/real/test_chain.py`."""
 
+ENGINE = os.environ.get("PUNA_TEST_CHAIN_ENGINE", "cpu")
+"""Which engine makes them: `llama` is the other."""
+
 SEED = int(os.environ.get("PUNA_TEST_CHAIN_SEED", "25"))
 BLOCK = 64
 """Tokens that a cache may round down by."""
@@ -45,7 +48,7 @@ class Server:
     def __init__(self, models: Path, directory: Path) -> None:
         self._models = models
         self._directory = directory
-        self._settings = {"PUNA_ENGINE": "cpu", "PUNA_STATE": str(directory / "state")}
+        self._settings = {"PUNA_ENGINE": ENGINE, "PUNA_STATE": str(directory / "state")}
         self._stack = contextlib.ExitStack()
         self.starts = 0
         self.program = self.start()

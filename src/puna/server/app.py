@@ -29,6 +29,7 @@ from puna.server.ollama.routes import routes as ollama_routes
 from puna.server.openai import absent
 from puna.server.openai.routes import routes as openai_routes
 from puna.server.responses.conversations import conversation_routes
+from puna.server.responses.holds import Holds, ServerClaim
 from puna.server.responses.routes import response_routes
 from puna.server.services import Services
 from puna.server.state import routes as state_routes
@@ -44,6 +45,8 @@ def create_app(services: Services) -> PunaApp:
         return await ask_inside(app.inside, path, body, owner, headers)
 
     work = BatchWork(services.state, ask, lambda: _slots(services), max_line=settings.max_body)
+    claim = ServerClaim(services.state)
+    holds = Holds(services.state, claim)
     app = PunaApp(
         work,
         (*own, callers, bodies),
@@ -53,8 +56,8 @@ def create_app(services: Services) -> PunaApp:
             *services.thoughts.routes(),
             *anthropic_routes(services, work),
             *openai_routes(services),
-            *response_routes(services),
-            *conversation_routes(services),
+            *response_routes(services, claim, holds),
+            *conversation_routes(services, holds),
             *files_routes(services, work),
             *ollama_routes(services),
         ],

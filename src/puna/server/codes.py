@@ -65,6 +65,7 @@ MEANINGS: Mapping[Code, str] = {
     "forbidden": "the origin or the host is not allowed",
     "request_cancelled": "the caller went away",
     "not_found": "it is not there",
+    "conversation_locked": "a response is under way in the conversation: ask again when that has ended",
     "previous_response_not_found": "the response to go on from, or one before it, is not there",
     "conflict": "something else happened to it meanwhile",
     "model_not_found": "there is no such model",

@@ -10,7 +10,7 @@ from puna.model.digest import Digest
 from puna.types import JsonObject
 
 Kind: TypeAlias = Literal[
-    "response", "conversation", "item", "chat", "file", "upload", "part", "batch", "line", "event"
+    "response", "conversation", "item", "hold", "chat", "file", "upload", "part", "batch", "line", "event"
 ]
 
 YIELDING: tuple[Kind, ...] = ("response", "conversation", "chat")

@@ -19,6 +19,7 @@ import pytest
 from api.conftest import SCRIPT, run_server
 from fakes.projectors import plain
 from fakes.response_events import check_events, read_events
+from fakes.waiting import until
 from puna.server.kept_files import new_file
 from puna.server.responses.conversations import conversation_routes
 from puna.server.responses.ids import ResponseIds, response_of
@@ -290,6 +291,90 @@ def test_a_conversation_that_is_gone(server):
     assert (failed["status"], items_of_gone(server, id_)) == ("failed", 404)
 
 
+@pytest.mark.parametrize("manner", ["stream", "background", "whole"])
+def test_one_response_at_a_time_in_a_conversation(server, manner):
+    """The second would answer without the first. What is refused is tried again by agents, and then works."""
+    id_ = server.post("/v1/conversations", {}).json["id"]
+    held = {"model": "tiny", "input": "FOREVER", "conversation": id_, "max_output_tokens": 80}
+    item = {"items": [{"role": "user", "content": "more"}]}
+    with ThreadPoolExecutor(1) as pool:
+        fields = {"stream": manner != "whole", "background": manner == "background"}
+        first = pool.submit(server.post, "/v1/responses", {**held, **fields})
+        until(lambda: server.busy() == 1, 30, "the first to begin")
+        for refused in (
+            respond(server, conversation=id_),
+            respond(server, conversation=id_, stream=True),
+            respond(server, conversation=id_, background=True),
+            server.post(f"/v1/conversations/{id_}/items", item),
+        ):
+            assert (refused.status, refused.error["code"]) == (400, "conversation_locked")
+            assert refused.error["param"] == "conversation"
+        assert respond(server).status == 200
+        assert first.result().status == 200
+    assert len(items_of(server, id_)) == 2
+    assert respond(server, conversation=id_, max_output_tokens=1).status == 200
+    assert server.post(f"/v1/conversations/{id_}/items", item).status == 200
+
+
+def test_whatever_ends_a_response_lets_others_into_its_conversation(server):
+    id_ = server.post("/v1/conversations", {}).json["id"]
+
+    def free(how: str) -> None:
+        until(lambda: respond(server, conversation=id_, max_output_tokens=1).status == 200, 30, f"room after {how}")
+
+    assert respond(server, conversation=id_, model="no/such").status == 404
+    free("a model that is not there")
+    assert respond(server, "DIE FIRST", conversation=id_).status == 500
+    free("a runner that died first")
+    check_events(read_events(respond(server, "DIE LATE", conversation=id_, stream=True).body))
+    free("a runner that died late")
+    with server.open(
+        "POST", "/v1/responses", {"model": "tiny", "input": "FOREVER", "conversation": id_, "stream": True}
+    ):
+        pass
+    free("a client that went away")
+    with server.open("POST", "/v1/responses", {"model": "tiny", "input": "SLOW", "conversation": id_, "stream": True}):
+        pass
+    free("a client that went away before the first event")
+    background = made(server, "FOREVER", conversation=id_, background=True)["id"]
+    server.post(f"/v1/responses/{background}/cancel")
+    free("a cancellation")
+    background = made(server, "FOREVER", conversation=id_, background=True)["id"]
+    server.request("DELETE", f"/v1/responses/{background}")
+    free("a deletion")
+
+
+def test_of_many_at_once_each_is_whole_and_knows_those_before(server):
+    """Those that are let in are one behind the other: none is without what came before it."""
+    id_ = server.post("/v1/conversations", {}).json["id"]
+
+    def ask(number: int) -> int:
+        answer = respond(server, f"Number {number}", conversation=id_)
+        assert answer.status == 200 or answer.error["code"] == "conversation_locked", answer.body
+        return answer.status
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(ask, range(24)))
+    roles = [item["role"] for item in server.get(f"/v1/conversations/{id_}/items?limit=100&order=asc").json["data"]]
+    assert roles == ["user", "assistant"] * statuses.count(200)
+
+
+def test_one_response_at_a_time_on_all_servers_of_a_state(serving, tmp_path):
+    with serving(state=tmp_path / "state") as other:
+        id_ = other.post("/v1/conversations", {}).json["id"]
+        with serving(state=tmp_path / "state") as one:
+            background = made(one, "FOREVER", conversation=id_, background=True)["id"]
+            refused = respond(other, conversation=id_)
+            assert (refused.status, refused.error["code"]) == (400, "conversation_locked")
+            one.post(f"/v1/responses/{background}/cancel")
+            assert respond(other, conversation=id_, max_output_tokens=1).status == 200
+        left = Record(
+            kind="hold", id=f"hold_{id_[5:]}", owner="", body={"server": "responses-gone"}, created=1, parent=id_
+        )
+        do(other, other.services.state.apply(Put(left)))
+        assert respond(other, conversation=id_).status == 200  # of a server that was killed
+
+
 def items_of_gone(server: Any, id_: str) -> int:
     status: int = server.get(f"/v1/conversations/{id_}/items").status
     return status
@@ -482,7 +567,7 @@ def routes() -> list[Any]:
     nothing: Any = SimpleNamespace(
         state=None, ending=None, settings=SimpleNamespace(strict=False), library=None, inference=None
     )
-    found = [*response_routes(nothing), *conversation_routes(nothing)]
+    found = [*response_routes(nothing, nothing, nothing), *conversation_routes(nothing, nothing)]
     return [
         pytest.param(method, route.path, id=f"{method} {route.path}")
         for route in found

@@ -7,7 +7,6 @@ interrupted is found out when somebody asks for it: it is failed then, with the 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import aclosing, suppress
@@ -20,6 +19,7 @@ from puna.errors import Conflict, NotFound, PunaError, ServerStopping
 from puna.server.callers import keeping_deadline
 from puna.server.ending import Ending
 from puna.server.errors import internal_error
+from puna.server.responses.holds import ServerClaim
 from puna.server.responses.objects import UNDER_WAY, error_json
 from puna.server.responses.telling import ResponseEvent
 from puna.server.responses.work import ResponseWork
@@ -84,15 +84,15 @@ def number_of(told: ResponseEvent) -> int:
 class BackgroundResponses:
     """All responses that this process works on. One event loop only."""
 
-    def __init__(self, state: State, ending: Ending) -> None:
+    def __init__(self, state: State, ending: Ending, claim: ServerClaim) -> None:
         self._state = state
         self._ending = ending
         self._running: dict[str, Running] = {}
-        self._worker = f"responses-{secrets.token_hex(8)}"
+        self._claim = claim
 
     async def start(self, work: ResponseWork) -> Running:
         """Begin it: from here on it is stored. What it begins with has been told when this returns."""
-        await self._state.claim(self._worker, own=True)
+        await self._claim.begin()
         record = self._record(work)
         await self._state.apply(Put(record, new=True))
         running = Running(work)
@@ -173,7 +173,7 @@ class BackgroundResponses:
         record = work.memory.record(work.telling.response, work.report.told)
         if cast("JsonObject", record.body["response"])["status"] not in UNDER_WAY:
             return record
-        return replace(record, body={**record.body, _WORKER: self._worker})
+        return replace(record, body={**record.body, _WORKER: self._claim.name})
 
     async def cancel(self, running: Running) -> None:
         """Returns when it has ended, in whatever way."""
@@ -190,7 +190,7 @@ class BackgroundResponses:
         response = cast("JsonObject", record.body["response"])
         if response["status"] not in UNDER_WAY or self.running(record.id, record.owner) is not None:
             return record
-        elsewhere = await self._state.claimed(str(record.body.get(_WORKER, "")))
+        elsewhere = await self._claim.lives(str(record.body.get(_WORKER, "")))
         now = await self._state.get("response", record.id, record.owner)
         if now is None:
             raise NotFound(f"Response with id '{record.id}' not found.")

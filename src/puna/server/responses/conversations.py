@@ -19,6 +19,7 @@ from puna.server.openai.paging import page_json, read_query
 from puna.server.openai.wording import WORDING
 from puna.server.owner import owner_of
 from puna.server.responses.bodies import ConversationBody, ConversationItemsBody, ConversationUpdateBody
+from puna.server.responses.holds import Holds
 from puna.server.responses.ids import ResponseIds
 from puna.server.responses.include import NAMES, included
 from puna.server.responses.items import InputItem
@@ -31,8 +32,8 @@ from puna.state.state import change
 from puna.types import JsonObject
 
 
-def conversation_routes(services: Services) -> list[Route]:
-    api = _Conversations(services)
+def conversation_routes(services: Services, holds: Holds) -> list[Route]:
+    api = _Conversations(services, holds)
     return [
         dialect_route("/v1/conversations", {"POST": api.create}),
         dialect_route("/v1/conversations/{id}", {"GET": api.retrieve, "POST": api.update, "DELETE": api.delete}),
@@ -42,7 +43,8 @@ def conversation_routes(services: Services) -> list[Route]:
 
 
 class _Conversations:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, holds: Holds) -> None:
+        self._holds = holds
         self._strict = services.settings.strict
         self._state = services.state
 
@@ -87,6 +89,7 @@ class _Conversations:
     async def add(self, request: Request) -> Response:
         body, _ = await self._read(request, ConversationItemsBody)
         record = await self._conversation(request)
+        await self._holds.expect_free(record.id, record.owner)
         include = included(request)
         puts = _added(await self._listed(body.items, record.owner, ResponseIds()), record)
         await self._state.apply(*puts)
@@ -101,6 +104,7 @@ class _Conversations:
 
     async def remove(self, request: Request) -> Response:
         record, item = await self._item(request)
+        await self._holds.expect_free(record.id, record.owner)
         await self._state.apply(Delete("item", item.id, item.owner))
         return JsonReply(conversation_json(record))
 

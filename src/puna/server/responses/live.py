@@ -4,7 +4,8 @@ the last response where the server does not."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
 
@@ -84,11 +85,12 @@ class _Session:
         generate = asked.pop("generate", None) is not False
         body, report = self._checked(request, asked)
         work = await self._maker.work(request, body, report, self._recent, generate=generate)
-        async for told in _all(work):
-            # There are no headers here.
-            last = told["type"] in ENDS and bool(report.told)
-            reported: JsonObject = {"report": cast("JsonObject", report.told)} if last else {}
-            await self._tell({**told, **reported, **marks})
+        async with aclosing(_all(work)) as events:
+            async for told in events:
+                # There are no headers here.
+                last = told["type"] in ENDS and bool(report.told)
+                reported: JsonObject = {"report": cast("JsonObject", report.told)} if last else {}
+                await self._tell({**told, **reported, **marks})
         await self._remember(request, body, work)
 
     def _checked(self, request: Request, asked: JsonObject) -> tuple[ResponseBody, Report]:
@@ -137,10 +139,11 @@ class _Session:
         await self._socket.send(dump_text(event))
 
 
-async def _all(work: ResponseWork) -> AsyncIterator[ResponseEvent]:
-    async for told in work.told():
-        if not isinstance(told, bytes):
-            yield told
+async def _all(work: ResponseWork) -> AsyncGenerator[ResponseEvent, None]:
+    async with aclosing(work.told()) as events:
+        async for told in events:
+            if not isinstance(told, bytes):
+                yield told
 
 
 def _object(message: str) -> JsonObject:

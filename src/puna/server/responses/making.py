@@ -23,6 +23,7 @@ from puna.server.openai.remote import remote_media, remote_text
 from puna.server.owner import owner_of
 from puna.server.responses.bodies import CompactBody, InputTokensBody, ResponseBody
 from puna.server.responses.convert import check_body, check_past, to_response_chat
+from puna.server.responses.holds import Hold, Holds
 from puna.server.responses.ids import ResponseIds
 from puna.server.responses.objects import ENCRYPTED, conversation_id, draft, listed_input
 from puna.server.responses.past import MANY, Recent, items_before, with_input
@@ -38,8 +39,9 @@ from puna.types import DEFAULT_OPTIONS, Answer, ChatRequest, Done, Event, Option
 class ResponseMaker:
     """Makes responses of requests, however these come."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, holds: Holds) -> None:
         self._services = services
+        self._holds = holds
         self._state = services.state
 
     async def work(
@@ -59,6 +61,25 @@ class ResponseMaker:
         for name in ("store", "background"):
             if getattr(body, name) and not self._state.kept:
                 raise Unsupported(f"'{name}': this server keeps nothing (PUNA_STATE=off).", param=name)
+        conversation = conversation_id(body.conversation)
+        hold = None if conversation is None else await self._holds.take(conversation, owner_of(request))
+        try:
+            return await self._begun(request, body, report, recent, hold, generate=generate)
+        except BaseException:
+            if hold is not None:
+                await hold.release()
+            raise
+
+    async def _begun(
+        self,
+        request: Request,
+        body: ResponseBody,
+        report: Report,
+        recent: Recent | None,
+        hold: Hold | None,
+        *,
+        generate: bool,
+    ) -> ResponseWork:
         wanted = await self.wanted(request, body, report, partial(to_response_chat, body), recent)
         ids, created = ResponseIds(), time.time()
         stored = self._state.kept if body.store is None else body.store
@@ -70,7 +91,7 @@ class ResponseMaker:
             input=listed_input(body.input, ids),
             previous=body.previous_response_id or "",
             response=stored,
-            conversation=conversation_id(body.conversation),
+            hold=hold,
         )
         if not generate:
             wanted = replace(wanted, options=replace(wanted.options, num_predict=1))

@@ -45,7 +45,7 @@ With `PUNA_STATE=off` nothing is kept: `store` in the answer says `false`.
 - `previous_response_id` goes on from a stored response and all before it: input and output, tools and thoughts too.
   `instructions` are not inherited. A chain that lacks one of its responses is refused (`previous_response_not_found`).
 - `conversation` puts its items first, and gains input and output when the answer is complete or cut, not when it fails.
-  Two responses at once each see what was there when they began; both are added whole.
+  While one is under way, another one, and changes of the items, are refused (`conversation_locked`).
 - An `item_reference` means an item of this request, of what it goes on from, of a conversation, or of a stored
   response.
 - A response is there when its last event has been told, and not before. `background` ones are there from the start,

@@ -23,6 +23,7 @@ from puna.server.responses.background import BackgroundResponses, number_of
 from puna.server.responses.bodies import CompactBody, InputTokensBody, ResponseBody
 from puna.server.responses.compaction import compacted
 from puna.server.responses.convert import to_compacting, to_counted
+from puna.server.responses.holds import Holds, ServerClaim
 from puna.server.responses.ids import ResponseIds
 from puna.server.responses.include import NAMES, flag, included, number
 from puna.server.responses.live import LiveResponses
@@ -38,8 +39,8 @@ from puna.state.records import Record
 from puna.types import JsonObject
 
 
-def response_routes(services: Services) -> list[Route]:
-    api = _Responses(services)
+def response_routes(services: Services, claim: ServerClaim, holds: Holds) -> list[Route]:
+    api = _Responses(services, claim, holds)
     return [
         dialect_route("/v1/responses", {"GET": api.live, "POST": api.create}),
         dialect_route("/v1/responses/input_tokens", {"POST": api.input_tokens}),
@@ -51,11 +52,11 @@ def response_routes(services: Services) -> list[Route]:
 
 
 class _Responses:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, claim: ServerClaim, holds: Holds) -> None:
         self._services = services
         self._state = services.state
-        self._maker = ResponseMaker(services)
-        self._background = BackgroundResponses(services.state, services.ending)
+        self._maker = ResponseMaker(services, holds)
+        self._background = BackgroundResponses(services.state, services.ending, claim)
 
     # ------------------------------------------------------------------------------------------------------ create
 

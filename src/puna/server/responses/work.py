@@ -9,6 +9,7 @@ from typing import cast
 
 from puna.errors import PunaError
 from puna.server.contract.report import Report
+from puna.server.responses.holds import Hold
 from puna.server.responses.ids import ResponseIds
 from puna.server.responses.objects import PREFIXES
 from puna.server.responses.past import expect_conversation
@@ -22,7 +23,7 @@ from puna.types import Answer, Done, JsonObject, JsonValue, Started
 class Memory:
     """What is kept of a response, and where.
 
-    `response`: whether the response is; `conversation`: where its items are added. `input` as it is listed.
+    `response`: whether the response is; `hold`: of the conversation where its items are added. `input` as it is listed.
     """
 
     state: State
@@ -31,7 +32,7 @@ class Memory:
     input: list[JsonObject]
     previous: str = ""
     response: bool = True
-    conversation: str | None = None
+    hold: Hold | None = None
 
     def record(self, response: JsonObject, report: dict[str, str]) -> Record:
         body: JsonObject = {
@@ -50,8 +51,9 @@ class Memory:
 
     def added(self, output: list[JsonObject], ids: ResponseIds) -> list[Put]:
         """What a conversation gains. Items that the client has from elsewhere are copies, with ids of their own."""
-        if self.conversation is None:
+        if self.hold is None:
             return []
+        conversation = self.hold.conversation
         own = [item if ids.stem in str(item["id"]) else _renamed(item, ids) for item in self.input]
         return [
             Put(
@@ -61,7 +63,7 @@ class Memory:
                     owner=self.owner,
                     body=item,
                     created=self.created,
-                    parent=self.conversation,
+                    parent=conversation,
                 )
             )
             for item in (*own, *output)
@@ -87,10 +89,10 @@ class ResponseWork:
         An error before the answer has begun is raised; a later one is told (`response.failed`). `early`: begin at once,
         and tell every error. `raising`: raise every error.
         """
-        if early:
-            for told in self._begin():
-                yield told
         try:
+            if early:
+                for told in self._begin():
+                    yield told
             async with self.report.reading(self.answer) as events:
                 async for event in events:
                     if isinstance(event, Started):
@@ -112,6 +114,9 @@ class ResponseWork:
                 await self.keep()
             for told in failed:
                 yield told
+        finally:
+            if self.memory.hold is not None:
+                await self.memory.hold.release()
 
     async def whole(self) -> JsonObject:
         """The object, when all of it is there. Raises what ends it."""
@@ -127,13 +132,17 @@ class ResponseWork:
 
     async def keep(self) -> None:
         """Everything at once: a response that is there is whole, and so is its conversation."""
-        response = self.telling.response
+        response, hold = self.telling.response, self.memory.hold
         changes: list[Change] = []
         if self.memory.response:
             changes.append(Put(self.memory.record(response, self.report.told)))
         if response["status"] in {"completed", "incomplete"}:
-            if self.memory.conversation is not None:
-                await expect_conversation(self.memory.state, self.memory.conversation, self.memory.owner)
+            if hold is not None:
+                await expect_conversation(self.memory.state, hold.conversation, self.memory.owner)
             changes += self.memory.added(self.telling.output, self.ids)
+        if hold is not None and not hold.over:
+            changes.append(hold.freed)
         if changes:
             await self.memory.state.apply(*changes)
+        if hold is not None:
+            hold.over = True
