@@ -294,7 +294,7 @@ def _change(request: CreateRequest, base: _Base, to: _Adding) -> None:
     if parameters:
         to.replace(_json(base.parameters | parameters), PARAMS_TYPE)
     if request.messages:
-        to.replace(_json(messages_to_json(request.messages)), MESSAGES_TYPE)
+        to.replace(b"[" + b",".join(map(_json, messages_to_json(request.messages))) + b"]", MESSAGES_TYPE)
 
 
 class _Adding:

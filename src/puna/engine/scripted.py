@@ -408,6 +408,7 @@ class ScriptedRunner:
         return self._died
 
     async def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        await asyncio.sleep(0)  # as one in another process would let others have their turn
         self._check_alive()
         head = [self._vocabulary.bos] if bos and self._info.add_bos else []
         if len(text) <= _LONG:
@@ -482,6 +483,7 @@ class ScriptedRunner:
         return text[begun] if begun < len(text) else None
 
     async def embed(self, tokens: Sequence[int]) -> list[float]:
+        await asyncio.sleep(0)
         self._check_alive()
         if len(tokens) > self._info.num_ctx:
             raise ContextLengthExceeded(len(tokens), self._info.num_ctx, param="input", what="input")

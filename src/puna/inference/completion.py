@@ -17,7 +17,7 @@ from puna.errors import InvalidRequest, Unsupported
 from puna.inference.choice import Choice, ChoiceEvent
 from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all
-from puna.inference.length import check_least
+from puna.inference.length import check_least_beside
 from puna.inference.literal import tokenize_prompt, tokenize_written
 from puna.inference.logprobs import entry
 from puna.inference.prompt import WAITING
@@ -110,7 +110,8 @@ class CompletionRun:
     async def _text(self, place: int) -> _Text:
         prompt = self._request.prompts[place]
         texts = [text for text in (prompt, self._request.suffix) if isinstance(text, str)]
-        check_least(texts, self._model.header, self._runner.info.num_ctx, param="prompt", what="prompt")
+        num_ctx = self._runner.info.num_ctx
+        await check_least_beside(texts, self._model.header, num_ctx, param="prompt", what="prompt")
         if self._request.suffix is not None:
             return await self._insert(prompt, self._request.suffix)
         if isinstance(prompt, str):

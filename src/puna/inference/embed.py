@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from puna.engine.runner import Feature, Runner, RunnerInfo
 from puna.errors import ContextLengthExceeded, EngineError, InvalidRequest, Unsupported
+from puna.inference.length import check_least_beside
 from puna.inference.sampling import cut_context, require
 from puna.model.model import Model
 from puna.types import Embeddings, EmbedRequest, Timings
@@ -28,8 +29,12 @@ async def embeddings(runner: Runner, model: Model, request: EmbedRequest, began:
     """One normalised vector an input. Over-long inputs are cut (`truncate`) or refused by their index."""
     require(runner.info, Feature.EMBED, "embeddings", "model")
     _check_dimensions(request.dimensions, runner.info.embedding_length)
-    inputs = [await _tokens(runner, item, place) for place, item in enumerate(request.inputs)]
     limit = runner.info.num_ctx
+    if not request.truncate:
+        for place, item in enumerate(request.inputs):
+            if isinstance(item, str):
+                await check_least_beside([item], model.header, limit, param=f"input[{place}]", what="input")
+    inputs = [await _tokens(runner, item, place) for place, item in enumerate(request.inputs)]
     cut, cut_parameters = cut_context(request.options, model, limit)
     long = tuple(place for place, tokens in enumerate(inputs) if len(tokens) > limit)
     if long and not request.truncate:

@@ -1,4 +1,4 @@
-"""How long a prompt is at least, told before it is tokenised. Pure.
+"""How long a prompt is at least, told before it is tokenised.
 
 A text of millions of characters takes seconds to tokenise, only to be refused. But no token stands for more characters
 than the longest of the vocabulary has, so a text has a least number of tokens. White space is not counted: some control
@@ -7,11 +7,12 @@ tokens swallow what stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from puna.chat.disguise import Given
 from puna.errors import ContextLengthExceeded
+from puna.lane import in_lane
 from puna.model.gguf import Header
 
 MANY_MESSAGES = 500
@@ -47,9 +48,21 @@ def check_least(
         raise ContextLengthExceeded(least, num_ctx, param=param, what=what, least=True)
 
 
+async def check_least_beside(
+    texts: Sequence[str], header: Header | None, num_ctx: int, *, param: str, what: str
+) -> None:
+    """The same, beside the event loop where one of them is long."""
+    if any(len(text) > LONG_TEXT for text in texts):
+        await in_lane(lambda: check_least(texts, header, num_ctx, param=param, what=what))
+
+
 def _written(text: str) -> int:
     """Characters but for white space. Of a text that is not long it does not matter."""
-    return len(text) - sum(map(text.count, _SPACES)) if len(text) > LONG_TEXT else 0
+    if len(text) <= LONG_TEXT:
+        return 0
+    # In pieces: nothing else runs while one is counted.
+    pieces = (text[start : start + LONG_TEXT] for start in range(0, len(text), LONG_TEXT))
+    return len(text) - sum(piece.count(space) for piece in pieces for space in _SPACES)
 
 
 def longest_token(header: Header) -> int | None:

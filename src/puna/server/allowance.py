@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from puna.errors import Overloaded, PayloadTooLarge
+from puna.lane import in_lane
 from puna.server.collector import FULL_COLLECTIONS
 
 
@@ -39,6 +40,7 @@ class Allowance:
         self._bodies = bodies
         self._held = 0
         self._large = False
+        self._kept: list[object] = []
 
     def too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The request body is larger than {self._limit} bytes (PUNA_MAX_BODY).")
@@ -63,10 +65,28 @@ class Allowance:
             self._large = True
             FULL_COLLECTIONS.stop()
 
+    def keep(self, value: object) -> None:
+        """What a large body became, until the request has been answered: `let_go` frees it beside the loop, since a
+        hundred thousand objects take as long to free as to make."""
+        if self._large:
+            self._kept.append(value)
+
+    def let_go(self) -> None:
+        """Of all that was kept. Whoever answered needs it no more."""
+        if self._kept:
+            kept, self._kept = self._kept, []
+            in_lane.begin(lambda: _free(kept))
+
     def give_back(self) -> None:
-        """All of it, when the request has ended."""
+        """All bytes, when the request has ended."""
         self._bodies.give_back(self._held)
         self._held = 0
         if self._large:
             self._large = False
             FULL_COLLECTIONS.go_on()
+
+
+def _free(kept: list[object]) -> None:
+    """One by one: nothing else runs while one is freed."""
+    while kept:
+        kept.pop()

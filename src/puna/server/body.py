@@ -99,9 +99,26 @@ def _parse(text: bytes) -> JsonValue:
     return value
 
 
+async def body_of(request: Request) -> bytes:
+    """All bytes of the body, as they came. Those of a large one are put together beside the loop."""
+    whole: bytes | None = getattr(request.state, "body", None)
+    if whole is None:
+        pieces = [piece async for piece in request.stream()]
+        large = sum(map(len, pieces)) > LARGE
+        whole = request.state.body = await in_lane(lambda: _joined(pieces)) if large else _joined(pieces)
+    return whole
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    """Takes the pieces: whoever joins many lets go of them too, which takes a while."""
+    whole = b"".join(pieces)
+    pieces.clear()
+    return whole
+
+
 async def read_object(request: Request) -> JsonObject:
     """The JSON object in the body of `request`, whatever its content type says (curl's default is a form)."""
-    body, encoding = await request.body(), request.headers.get("content-encoding", "")
+    body, encoding = await body_of(request), request.headers.get("content-encoding", "")
     allowance: Allowance = request.state.allowance
     if encoding:
         coded = body
@@ -109,7 +126,7 @@ async def read_object(request: Request) -> JsonObject:
     request.state.body_size = len(body)
     if len(body) > LARGE:
         allowance.grow_large()
-    value = await beside(request, lambda: parse_json(body))
+    value = await in_lane(lambda: parse_json(body)) if len(body) > LARGE else parse_json(body)
     if not isinstance(value, dict):
         raise _unreadable(f"expected an object, but got {kind(value)}")
     return value
@@ -127,9 +144,22 @@ def json_object(text: str, param: str, expected: str) -> JsonObject:
 
 
 async def beside(request: Request, work: Callable[[], Result], *, slow: bool = False) -> Result:
-    """The result of `work` on the body of `request`: in a thread, while others are served, if it is large or `slow`."""
+    """The result of `work` on the body of `request`: in a thread, while others are served, if it is large or `slow`.
+
+    What comes of a large one is there until the request has ended (see `Allowance.keep`).
+    """
     size: int = request.state.body_size
-    return await in_lane(work) if slow or size > LARGE else work()
+    if size <= LARGE:
+        return await in_lane(work) if slow else work()
+    result = await in_lane(work)
+    keep(request, result)
+    return result
+
+
+def keep(request: Request, value: object) -> None:
+    """Something that came of the body, to be let go of beside the loop when the request is answered."""
+    allowance: Allowance = request.state.allowance
+    allowance.keep(value)
 
 
 def kind(value: object) -> str:

@@ -113,6 +113,9 @@ class Identify:
                 **tally.fields,
             )
             structlog.contextvars.unbind_contextvars("request_id")
+            allowance: Allowance | None = state.get("allowance")
+            if allowance is not None:
+                allowance.let_go()
 
 
 def tidy_path(path: str) -> str:
@@ -304,5 +307,8 @@ class BodyLimit:
         scope["state"]["allowance"] = allowance
         try:
             await self._app(scope, limited, send)
+        except Exception as error:
+            allowance.keep(error)  # whose frames hold all that there was
+            raise
         finally:
             allowance.give_back()

@@ -1,4 +1,5 @@
-"""Attacks on a server in a process of its own, one after the other: a signal, an end, a 5xx or lost memory fails them.
+"""Attacks on a server in a process of its own, one after the other: a signal, an end, a 5xx, lost memory or a long turn
+of its event loop fails them.
 
 Each is a request, or a few bytes. While it is answered, somebody else asks for the version again and again.
 """
@@ -27,7 +28,9 @@ from typing import Any
 import psutil
 import pytest
 
+import fakes.turns
 from fakes.gguf_files import CHATML, gguf_bytes, write_tiny_llama
+from fakes.turns import Longest
 from fakes.waiting import until
 
 ROOM = 300 << 20
@@ -35,6 +38,9 @@ ROOM = 300 << 20
 
 CELL_ROOM = 512 << 20
 """The same of any child: one that runs templates has 256 MB beyond what it begins with."""
+
+TURN = 0.1
+"""Seconds of a processor that the event loop may use at a time: for so long nobody else is answered."""
 
 SCRIPT = {"default": {"text": "Hello there, friend."}}
 
@@ -47,6 +53,7 @@ class Attacked:
     port: int
     before: int
     log: Path
+    longest: Longest
 
     def post(self, path: str, body: object, **headers: str) -> tuple[int, bytes]:
         """The status, and what came with it; 0 where the server closed without an answer."""
@@ -90,11 +97,12 @@ class Attacked:
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     home = tmp_path_factory.mktemp("attacked")
-    script, log = home / "script.json", home / "log"
+    script, log, turns = home / "script.json", home / "log", home / "turns"
     script.write_text(json.dumps(SCRIPT))
+    longest = Longest(turns, new=True)
     with log.open("wb") as told:
         process = subprocess.Popen(
-            [sys.executable, "-m", "puna", "serve"],
+            [sys.executable, fakes.turns.__file__, str(turns)],
             env={
                 "HOME": str(home), "PUNA_MODELS": str(home / "models"), "PUNA_ENGINE": "scripted",
                 "PUNA_SCRIPT": str(script), "PUNA_HOST": "127.0.0.1:0",
@@ -104,12 +112,12 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     try:
         until(lambda: b"listens on http" in log.read_bytes() or process.poll() is not None, 30, "the server")
         port = int(log.read_text().split("listens on http://127.0.0.1:")[1].split()[0])
-        server = Attacked(process, port, 0, log)
+        server = Attacked(process, port, 0, log, longest)
         weights = write_tiny_llama(home / "tiny.gguf", chat_template=CHATML).read_bytes()
         body = {"model": "tiny", "files": {"tiny.gguf": server.upload(weights)}, "stream": False}
         assert server.post("/api/create", body)[0] == 200
         assert server.post("/api/chat", CHAT)[0] == 200
-        yield Attacked(process, port, server.memory(), log)
+        yield Attacked(process, port, server.memory(), log, longest)
     finally:
         process.kill()
         process.wait()
@@ -283,7 +291,10 @@ BODIES: dict[str, tuple[str, object]] = {
     "a system of megabytes": ("/api/create",
         {"model": "x", "from": "tiny", "system": "s" * (20 << 20), "stream": False}),
     "messages by the thousand": ("/api/create", {"model": "x", "from": "tiny", "stream": False,
-        "messages": [{"role": "user", "content": "x"}] * 100_000}),
+        "messages": [{"role": "user", "content": "x"}] * 30_000}),
+    "a response's messages": ("/v1/responses",
+        {"model": "tiny", "input": [{"role": "user", "content": "Hello there"}] * 40_000}),
+    "a text of megabytes to embed": ("/v1/embeddings", {"model": "tiny", "input": "ten bytes " * 1_000_000}),
 }  # fmt: skip
 
 
@@ -340,6 +351,7 @@ def fine(server: Attacked, attack: Callable[[], tuple[int, bytes]]) -> tuple[int
                 return
 
     asking = threading.Thread(target=ask)
+    server.longest.note(0.0)
     asking.start()
     try:
         status, body = attack()
@@ -350,6 +362,7 @@ def fine(server: Attacked, attack: Callable[[], tuple[int, bytes]]) -> tuple[int
     assert others
     assert all(others)
     assert status < 500 or status == 503, body[:1000]
+    assert server.longest() < TURN
     assert largest[0] < CELL_ROOM
     assert server.memory() - server.before < ROOM
     return status, body
@@ -358,7 +371,8 @@ def fine(server: Attacked, attack: Callable[[], tuple[int, bytes]]) -> tuple[int
 @pytest.mark.parametrize("name", BODIES)
 def test_a_hostile_body(attacked: Attacked, name: str) -> None:
     path, body = BODIES[name]
-    fine(attacked, lambda: attacked.post(path, body))
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    fine(attacked, lambda: attacked.post(path, data))
     assert attacked.post("/api/chat", CHAT)[0] == 200
 
 

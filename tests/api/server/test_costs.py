@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import gzip
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
+from fakes.turns import Turns
 from puna.server.body import LARGE
 
 MULTIPLE = 64
@@ -27,10 +27,7 @@ STALL = 1.0
 
 @dataclass
 class Cost:
-    """`turn`: seconds of a processor that the loop used between two looks, at most: others waited so long at least.
-
-    `lag`: seconds that it was late, at worst, and in which this process did something. `memory`: bytes more, at most.
-    """
+    """`turn`, `lag`: of the loop (see `Turns`). `memory`: bytes more, at most."""
 
     turn: float = 0.0
     lag: float = 0.0
@@ -44,16 +41,10 @@ def measured(server) -> Iterator[Cost]:
     Other processes may keep this one waiting, and so may the clients, which are in it. So it is not the clock that is
     held to a tenth of a second, but what the loop's own thread did. What earlier tests left is no work of the server's.
     """
-    cost, over, loop, process = Cost(), threading.Event(), server.loop, psutil.Process()
+    cost, over, turns, process = Cost(), threading.Event(), Turns(), psutil.Process()
     gc.collect()
     gc.freeze()
     before = process.memory_info().rss
-
-    def look(due: float, used: float, turned: float) -> None:
-        cost.turn = max(cost.turn, time.thread_time() - turned)
-        cost.lag = max(cost.lag, min(loop.time() - due, time.process_time() - used))
-        if not over.is_set():
-            loop.call_later(0.005, look, loop.time() + 0.005, time.process_time(), time.thread_time())
 
     def watch() -> None:
         while not over.wait(0.01):
@@ -61,12 +52,14 @@ def measured(server) -> Iterator[Cost]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    loop.call_soon_threadsafe(lambda: look(loop.time(), time.process_time(), time.thread_time()))
+    server.loop.call_soon_threadsafe(turns.begin)
     try:
         yield cost
     finally:
+        turns.end()
         over.set()
         watcher.join()
+        cost.turn, cost.lag = turns.turn, turns.lag
         gc.unfreeze()
 
 

@@ -33,7 +33,7 @@ from puna.server.anthropic.blocks import (
 )
 from puna.server.contract.shapes import Honoured, Shape
 from puna.server.media import check_together
-from puna.types import ImagePart, Message, TextPart
+from puna.types import ImagePart, Message, Part, TextPart, ToolCall
 
 
 class UserTurn(Shape):
@@ -121,33 +121,54 @@ def to_turns(
                 turns.add(Message("user"), path, [FromBlock(TextPart(text), f"{path}.content")])
             case UserTurn(content=list(blocks)):
                 _add_user(turns, blocks, path, fetched, calls)
-    check_together(turns.messages, "messages")
-    return HouseTurns(tuple(turns.messages), turns.names)
+    messages = turns.messages()
+    check_together(messages, "messages")
+    return HouseTurns(messages, turns.names)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A message under way, and all that is together in it. `last`: what it is besides, as the last one said."""
+
+    last: Message
+    parts: list[Part] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+
+    def whole(self) -> Message:
+        return replace(
+            self.last,
+            content=tuple(self.parts),
+            thinking="\n".join(self.thoughts) or None,
+            tool_calls=tuple(self.calls),
+        )
 
 
 @dataclass(slots=True)
 class _Turns:
-    messages: list[Message] = field(default_factory=list)
+    turns: list[_Turn] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
+
+    def messages(self) -> tuple[Message, ...]:
+        return tuple(turn.whole() for turn in self.turns)
 
     def add(self, message: Message, path: str, parts: Sequence[FromBlock]) -> None:
         """`message`, which has no parts yet, with these; one with the message before it, if both are of one speaker."""
-        last = self.messages[-1] if self.messages else None
-        together = last is not None and last.role == message.role and message.role in {"user", "assistant"}
-        at = len(self.messages) - 1 if together else len(self.messages)
-        before = last.content if last is not None and together else ()
-        for place, part in enumerate(parts, len(before)):
+        before = self.turns[-1] if self.turns else None
+        if before is not None and before.last.role == message.role and message.role in {"user", "assistant"}:
+            turn = before
+            turn.last = message
+        else:
+            turn = _Turn(message)
+            self.turns.append(turn)
+        at = len(self.turns) - 1
+        for place, part in enumerate(parts, len(turn.parts)):
             self.names[f"messages[{at}].content[{place}]"] = part.path
         self.names[f"messages[{at}]"] = path
         self.names[f"messages[{at}].content"] = path if path == "system" else f"{path}.content"
-        message = replace(message, content=(*before, *(part.part for part in parts)))
-        if last is None or not together:
-            self.messages.append(message)
-            return
-        thoughts = [thought for thought in (last.thinking, message.thinking) if thought]
-        self.messages[-1] = replace(
-            message, thinking="\n".join(thoughts) or None, tool_calls=(*last.tool_calls, *message.tool_calls)
-        )
+        turn.parts += (part.part for part in parts)
+        turn.thoughts += [message.thinking] if message.thinking else []
+        turn.calls += message.tool_calls
 
 
 def _texts(content: SystemBlocks, path: str) -> list[FromBlock]:

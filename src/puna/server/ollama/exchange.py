@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from starlette.requests import Request
 
 from puna.errors import InvalidRequest, ModelNotFound, NotFound
+from puna.server.body import body_of
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.middleware import is_loopback
@@ -17,7 +18,7 @@ from puna.server.ollama.wording import WORDING
 async def read_body(request: Request, shape: type[ShapeType], *, strict: bool) -> tuple[ShapeType, Report]:
     """The checked body, and what its answer has to report. Its content type does not matter. `strict`: the setting."""
     # Of a body of white space alone a look at its beginning is enough: a long one is refused all the same.
-    if not (await request.body())[:1000].strip():
+    if not (await body_of(request))[:1000].strip():
         raise InvalidRequest("missing request body", code="missing_body")
     return await read_request(request, shape, WORDING, strict=strict)
 

@@ -48,15 +48,11 @@ class InferenceRoutes:
     async def chat(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, ChatBody, strict=self._strict)
         required(body.model)
-        name, stream, empty = body.model, body.stream, not body.messages
-        # Taken out by the thread that converts it, which lets go of it too.
-        read = [body]
-        del body
-        seen = await beside(request, lambda: any(message.images for message in read[0].messages))
-        wanted = report.take(await beside(request, lambda: to_chat(read.pop()), slow=seen))
-        if empty:
+        seen = await beside(request, lambda: any(message.images for message in body.messages))
+        wanted = report.take(await beside(request, lambda: to_chat(body), slow=seen))
+        if not body.messages:
             return await self._idle(request, wanted, report, chat=True)
-        return await self._answer(request, wanted, Turn(name, chat=True), report, stream=stream)
+        return await self._answer(request, wanted, Turn(body.model, chat=True), report, stream=body.stream)
 
     async def embed(self, request: Request) -> Response:
         body, report = await read_body(request, EmbedBody, strict=self._strict)

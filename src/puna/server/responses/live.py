@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from puna.errors import InvalidRequest, PunaError, ServerStopping, Unsupported
+from puna.lane import in_lane
 from puna.server.allowance import Allowance
-from puna.server.body import dump_text, parse_json
+from puna.server.body import LARGE, beside, dump_text, parse_json
 from puna.server.contract.reading import check, refuses_unknown
 from puna.server.contract.report import Report
 from puna.server.errors import openai_error
@@ -71,7 +72,8 @@ class _Session:
         marks: JsonObject = {}
         try:
             allowance.meter()(len(message))
-            asked = _object(message)
+            large = len(message) > LARGE
+            asked = await in_lane(lambda: _object(message)) if large else _object(message)
             if isinstance(asked.get("stream_id"), str):
                 marks["stream_id"] = asked.pop("stream_id")
             await self._respond(asked, message, marks)
@@ -79,11 +81,12 @@ class _Session:
             await self._tell({**_fault(error, marks)})
         finally:
             allowance.give_back()
+            allowance.let_go()
 
     async def _respond(self, asked: JsonObject, message: str, marks: JsonObject) -> None:
         request = self._request(len(message))
         generate = asked.pop("generate", None) is not False
-        body, report = self._checked(request, asked)
+        body, report = await self._checked(request, asked)
         work = await self._maker.work(request, body, report, self._recent, generate=generate)
         async with aclosing(_all(work)) as events:
             async for told in events:
@@ -93,7 +96,7 @@ class _Session:
                 await self._tell({**told, **reported, **marks})
         await self._remember(request, body, work)
 
-    def _checked(self, request: Request, asked: JsonObject) -> tuple[ResponseBody, Report]:
+    async def _checked(self, request: Request, asked: JsonObject) -> tuple[ResponseBody, Report]:
         type_ = asked.pop("type", None)
         if type_ != _CREATE:
             raise Unsupported(
@@ -103,7 +106,8 @@ class _Session:
             raise Unsupported("'background' goes with a request of its own, not with a connection.", param="background")
         asked.pop("stream", None)
         strict = refuses_unknown(request, self._services.settings.strict)
-        body, ignored = check(ResponseBody, {**asked, "stream": True}, WORDING, strict=strict)
+        asked = {**asked, "stream": True}
+        body, ignored = await beside(request, lambda: check(ResponseBody, asked, WORDING, strict=strict))
         recent = self._recent
         if recent is not None and body.previous_response_id == recent.id and body.store is not False:
             raise InvalidRequest(

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from puna.errors import Unsupported
 from puna.lane import in_lane
 from puna.model.reference import Reference
-from puna.server.body import beside
+from puna.server.body import beside, keep
 from puna.server.contract.converted import Converted
 from puna.server.contract.report import Report
 from puna.server.kept_files import KeptText, file_bytes, file_text
@@ -83,12 +83,13 @@ class ResponseMaker:
         wanted = await self.wanted(request, body, report, partial(to_response_chat, body), recent)
         ids, created = ResponseIds(), time.time()
         stored = self._state.kept if body.store is None else body.store
-        said = draft(body, ids, int(created), await self._effective(wanted), stored=stored)
+        effective = await self._effective(wanted)
+        said = await beside(request, lambda: draft(body, ids, int(created), effective, stored=stored))
         memory = Memory(
             state=self._state,
             owner=owner_of(request),
             created=created,
-            input=listed_input(body.input, ids),
+            input=await beside(request, lambda: listed_input(body.input, ids)),
             previous=body.previous_response_id or "",
             response=stored,
             hold=hold,
@@ -112,6 +113,7 @@ class ResponseMaker:
         check_past(body)
         owner = owner_of(request)
         items = await with_input(self._state, body.input, await items_before(self._state, body, owner, recent), owner)
+        keep(request, items)
         brought = await self._brought(request, body.model, items)
         slow = len(items) > MANY or await beside(request, lambda: take_time(items))
         return report.take(await beside(request, lambda: convert(items, brought), slow=slow))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -20,6 +21,9 @@ from puna.types import JsonObject
 
 MANY = 100
 """Stored items over which they are read beside the loop."""
+
+_STRETCH = 1000
+"""Items after which others have their turn."""
 
 
 class _Kept(Shape):
@@ -119,6 +123,8 @@ async def with_input(state: State, given: Input | None, before: Iterable[Placed]
     known = {placed.item.id: placed.item for placed in items if placed.item.id is not None}
     for index, item in enumerate(given):
         path = f"input[{index}]"
+        if index % _STRETCH == _STRETCH - 1:
+            await asyncio.sleep(0)
         if isinstance(item, ItemReference):
             found = known.get(item.id) or await _referred(state, item.id, owner)
             if found is None:
