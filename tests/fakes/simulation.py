@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -102,6 +102,9 @@ class FaultyRunner(ScriptedRunner):
         if self._hung:
             await asyncio.shield(self.died)
         return await super().busy() + self._disobeyed
+
+    async def strays(self) -> frozenset[Hashable]:
+        return frozenset(range(self._disobeyed))
 
 
 class FaultyEngine(ScriptedEngine):

@@ -8,7 +8,7 @@ refuses or reports it; an engine never weakens a request in silence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -300,6 +300,13 @@ class Runner(Protocol):
         """How many slots work now, as the engine itself sees it.
 
         It is whoever computes that answers, between two steps: an answer is a sign of life.
+        """
+        ...
+
+    async def strays(self) -> frozenset[Hashable]:
+        """Work of these slots that nobody waits for any more, each by a mark that stays: cancels that are not obeyed.
+
+        What may be somebody's is left out.
         """
         ...
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -503,6 +503,10 @@ class ScriptedRunner:
     async def busy(self) -> int:
         self._check_alive()
         return sum(slot.working for slot in self._slots)
+
+    async def strays(self) -> frozenset[Hashable]:
+        self._check_alive()
+        return frozenset()
 
     def kill(self, why: str) -> None:
         if not self._died.done():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
@@ -88,6 +88,9 @@ class Narrowed:
 
     async def busy(self) -> int:
         return await self._runner.busy()
+
+    async def strays(self) -> frozenset[Hashable]:
+        return await self._runner.strays()
 
     def kill(self, why: str) -> None:
         self._runner.kill(why)

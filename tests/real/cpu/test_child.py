@@ -14,7 +14,8 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from puna.engine.cpu.client import CpuEngine
+from puna.engine.cpu.client import CpuEngine, CpuRunner
+from puna.engine.cpu.protocol import AskCancel, AskGenerate
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Prefilled, Prompt, Runner, Sampling, Token
 from puna.errors import (
     ContextLengthExceeded,
@@ -141,6 +142,23 @@ async def test_who_goes_away_is_gone_within_a_step(model: Path, tmp_path: Path) 
         assert await runner.busy() == 1
         await steps.aclose()  # type: ignore[attr-defined]
         assert await runner.busy() == 0
+
+
+async def test_work_that_nobody_waits_for_is_told_beside_what_somebody_does(model: Path, tmp_path: Path) -> None:
+    """As a cancel leaves it that is not obeyed: the child works on what this side knows nothing of."""
+    endless = Sampling(max_tokens=16000, seed=1, ignore_eos=True)
+    async with started(model, tmp_path, num_ctx=16384) as runner:
+        steps = runner.generate(Prompt(PROMPT), endless)
+        assert isinstance(runner, CpuRunner)
+        assert isinstance(await anext(steps), Prefilled)
+        assert not await runner.strays()
+        runner._link.send(AskGenerate(10**6, PROMPT, endless, None))
+        assert await runner.strays() == {10**6}
+        assert await runner.strays() == {10**6}
+        runner._link.send(AskCancel(10**6))
+        assert not await runner.strays()
+        assert await runner.busy() == 1
+        await steps.aclose()  # type: ignore[attr-defined]
 
 
 async def test_over_the_slots_requests_wait(runner: Runner) -> None:

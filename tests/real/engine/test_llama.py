@@ -18,6 +18,7 @@ from fakes.gguf_files import FOREIGN_TEMPLATES, write_tiny_llama
 from fakes.runners import Start, starting
 from fakes.waiting import idle_within
 from puna.chat.text import TextStream
+from puna.engine.llama.client import LlamaRunner
 from puna.engine.llama.options import WAITING
 from puna.engine.runner import Constraint, End, Feature, Prefilled, Prompt, Runner, Sampling, Step, Token
 from puna.errors import ContextLengthExceeded, InvalidRequest
@@ -251,6 +252,31 @@ async def test_leaving_a_stream_frees_the_slot(runner: Runner) -> None:
         before = worked(runner)
     assert await idle_within(runner.busy, 30)
     assert worked(runner) - before < 2.0, "the answer would take longer"
+
+
+async def test_work_that_nobody_waits_for_is_told_beside_what_somebody_does(runner: Runner) -> None:
+    """As a cancel leaves it that is not obeyed: the engine works on what this side knows nothing of."""
+    assert isinstance(runner, LlamaRunner)
+    forever = Sampling(max_tokens=900, seed=1, ignore_eos=True)
+    asked = await prompt(runner, "Once")
+    async with aclosing(steps(runner, asked, forever)) as stream:
+        await anext(stream)
+        assert not await runner.strays()
+        body = {"prompt": list(asked.tokens), "n_predict": 900, "ignore_eos": True, "stream": True}
+        async with runner._socket.open("POST", "/completion", body) as exchange:
+            assert await exchange.read()
+            (stray,) = await runner.strays()
+            assert await runner.strays() == {stray}
+            # Whoever comes meanwhile is not taken for it, nor does he hide it.
+            async with aclosing(steps(runner, asked, forever)) as another:
+                await anext(another)
+                assert await runner.strays() == {stray}
+
+        async def strays() -> int:
+            return len(await runner.strays())
+
+        assert await idle_within(strays, 30)
+        assert await runner.busy() == 1
 
 
 async def test_leaving_during_the_prompt_frees_the_slot(start: Start) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -243,9 +243,15 @@ class CpuRunner:
     async def busy(self) -> int:
         return (await self._count())[0]
 
+    async def strays(self) -> frozenset[Hashable]:
+        # The child has read every cancel before the count that follows it, and obeyed it before it answers.
+        wanted = self._link.open_numbers()
+        _, _, _, _, *numbers = await self._count()
+        return frozenset(numbers) - wanted
+
     async def room(self) -> tuple[int, int]:
         """Blocks of its cache that are free to promise, and all. Equal when nothing runs: else some were lost."""
-        _, _, free, capacity = await self._count()
+        _, _, free, capacity, *_ = await self._count()
         return free, capacity
 
     async def _count(self) -> list[int]:

@@ -115,6 +115,10 @@ class Link(asyncio.Protocol):
         """Nobody reads that mailbox any more."""
         del self._mailboxes[number]
 
+    def open_numbers(self) -> frozenset[int]:
+        """Of the asks that somebody waits for."""
+        return frozenset(self._mailboxes)
+
     def send(self, ask: AskMessage) -> None:
         """Without effect once the child has gone."""
         if self._transport is not None and not self.gone.done():

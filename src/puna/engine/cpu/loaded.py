@@ -71,8 +71,8 @@ class ModelParts:
                 return Token(token, self._shown(token), logprob, self._candidates(top))
             case Scored(tokens):
                 return [(drawn.logprob or 0.0, self._candidates(drawn.top)) for drawn in tokens]
-            case Census(running, waiting, open_, capacity):
-                return [running, waiting, open_, capacity]
+            case Census(running, waiting, open_, capacity, numbers):
+                return [running, waiting, open_, capacity, *numbers]
             case Settled():
                 return []
             case _:

@@ -79,12 +79,14 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Streams that run and that wait; blocks of the cache that could be promised now, of all there are."""
+    """Streams that run and that wait, and the numbers of both; blocks of the cache that could be promised now, of all
+    there are."""
 
     running: int
     waiting: int
     open: int
     capacity: int
+    numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +277,9 @@ class Loop:
                 self._settling.append(order.number)
         elif isinstance(order, Count):
             cache = self._cache
-            census = Census(len(self._running) + len(self._fetching), len(self._waiting), cache.open, cache.capacity)
+            running = [*self._running, *self._fetching]
+            numbers = tuple(stream.number for stream in (*running, *self._waiting))
+            census = Census(len(running), len(self._waiting), cache.open, cache.capacity, numbers)
             self._told.append((order.number, census))
         else:
             try:

@@ -131,7 +131,8 @@ class AskDetokenize:
 
 @dataclass(frozen=True, slots=True)
 class AskCount:
-    """Answered with four numbers: requests that run, and that wait; blocks of the cache free to promise, and all."""
+    """Answered with four numbers: requests that run, and that wait; blocks of the cache free to promise, and all. Then
+    the number of each of these requests."""
 
     number: int
 

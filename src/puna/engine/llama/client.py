@@ -13,7 +13,7 @@ import contextlib
 import math
 import re
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from puna.engine.llama.errands import Errands
 from puna.engine.llama.http import EngineSocket, Exchange, Method
 from puna.engine.llama.options import WAITING
 from puna.engine.llama.pieces import Pieces, ends_inside, vocabulary
@@ -81,6 +82,9 @@ _LEAST = 2.0**-24
 _TOO_LONG = re.compile(r"input \((\d+) tokens\) is too large to process.*batch size: (\d+)")
 """What the engine says of an input that does not fit, as if the fault were its own."""
 
+_WORK = frozenset({"/completion", "/embedding", "/rerank"})
+"""What takes a slot."""
+
 SETTLING = 2.0
 """Seconds, at most, that slots may be saved before a runner ends: others may wait for its memory."""
 
@@ -115,6 +119,7 @@ class LlamaRunner:
         self._room = asyncio.Semaphore(info.slots + WAITING)
         self._keys = SlotKeys(info.slots)
         self._taken: set[int] = set()
+        self._errands = Errands()
         self._talks = None if saved is None else Talks(info.slots, *saved, self._post, self._working)
         self._one_embedding = asyncio.Lock()
         self._pieces: asyncio.Future[Pieces | None] | None = None
@@ -166,22 +171,23 @@ class LlamaRunner:
         async with self._room, self._placed(prompt) as slot, self._followed(), self._explained(prompt.media):
             asked = {**body, **_STREAMED, "return_progress": sampling.prefilled, "id_slot": slot}
             # No generator of events between this one and the connection: each costs every token its way through it.
-            async with self._open("POST", "/completion", asked) as exchange:
-                events = _Events()
-                while data := await exchange.read():
-                    for event in events.feed(data):
-                        if "prompt_progress" in event:
-                            progress = event["prompt_progress"]
-                            continue
-                        if progress is not None:
-                            yield _prefilled(progress)
-                            progress = None
-                        token = reader.plain(event)
-                        if token is not None:
-                            yield token
-                            continue
-                        for token in await reader.take(event):
-                            yield token
+            with self._errands.one():
+                async with self._open("POST", "/completion", asked) as exchange:
+                    events = _Events()
+                    while data := await exchange.read():
+                        for event in events.feed(data):
+                            if "prompt_progress" in event:
+                                progress = event["prompt_progress"]
+                                continue
+                            if progress is not None:
+                                yield _prefilled(progress)
+                                progress = None
+                            token = reader.plain(event)
+                            if token is not None:
+                                yield token
+                                continue
+                            for token in await reader.take(event):
+                                yield token
             end = reader.end()
             self._keys.used(reader.slot, prompt.cache_key)
             if self._talks is not None:
@@ -297,6 +303,10 @@ class LlamaRunner:
     async def busy(self) -> int:
         return len(await self._working())
 
+    async def strays(self) -> frozenset[Hashable]:
+        slots = await self._get("/slots")
+        return self._errands.strays((slot["id"], slot["id_task"]) for slot in slots if slot["is_processing"])
+
     async def _working(self) -> set[int]:
         """The slots that work now."""
         return {slot["id"] for slot in await self._get("/slots") if slot["is_processing"]}
@@ -405,8 +415,9 @@ class LlamaRunner:
             raise InvalidRequest(f"token ids go from 0 to {self._info.vocabulary - 1}", param=param)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> Any:
-        async with self._open("POST", path, body) as exchange:
-            return await exchange.json()
+        with self._errands.one() if path in _WORK else contextlib.nullcontext():
+            async with self._open("POST", path, body) as exchange:
+                return await exchange.json()
 
     async def _get(self, path: str) -> Any:
         async with self._open("GET", path, None) as exchange:
