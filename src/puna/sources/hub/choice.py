@@ -27,9 +27,11 @@ ORDER = (
 PROJECTORS = ("F16", "BF16", "Q8_0", "F32")
 """Of several projectors, the first of these that is there."""
 
+_KIND = r"[0-9A-Z]|K[A-Z]{0,2}|X{0,3}[SML]|NL|R[0-9]"
+"""What may follow on Q4: of Q4_K_M, IQ3_XXS, IQ4_KSS, Q4_0_R8; no other word, as of 'Q4_K_M_fixed' or 'Q4_K_M_v2'."""
 _LABEL = re.compile(
-    r"(?:^|[-._])(?P<label>(?:UD[-_])?(?:I?Q[0-9](?:_[A-Z0-9]+)*|TQ[0-9]_[0-9]|B?F16|FP16|F32|FP32|MXFP4(?:_MOE)?|NVFP4))"
-    r"(?=$|[-._])",
+    rf"(?:^|[-._])(?P<label>(?:UD[-_])?(?:I?Q[0-9](?:_(?:{_KIND})(?=$|[-._]))*|TQ[0-9]_[0-9]|B?F16|FP16|F32|FP32|"
+    r"MXFP4(?:_MOE)?|NVFP4))(?=$|[-._])",
     re.IGNORECASE,
 )
 _SAME = {"FP16": "F16", "FP32": "F32"}
@@ -37,10 +39,14 @@ _SAME = {"FP16": "F16", "FP32": "F32"}
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model's weights in one quantisation. `files`: all shards, in order. `label`: '' where no name tells one."""
+    """A model's weights in one quantisation. `files`: all shards, in order. `label`: '' where no name tells one.
+
+    `missing`: names of shards that the repository lacks.
+    """
 
     label: str
     files: tuple[RepoFile, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def plain(self) -> str:
@@ -72,7 +78,7 @@ def choose(files: Sequence[RepoFile], tag: str, title: str) -> Chosen:
     SourceNotFound: it has no GGUF, or none that the tag could mean: those that are there are named. Unsupported: it
     could mean several, or shards are missing.
     """
-    found = all_weights(files, title)
+    found = all_weights(files)
     if not found:
         kinds = "safetensors, which cannot be pulled" if any(".safetensors" in one.path for one in files) else "others"
         raise SourceNotFound(f"{title} has no GGUF files (it has {kinds})", param="model")
@@ -80,8 +86,8 @@ def choose(files: Sequence[RepoFile], tag: str, title: str) -> Chosen:
     return Chosen(weights, _projector(files, weights))
 
 
-def all_weights(files: Sequence[RepoFile], title: str) -> list[Weights]:
-    """All models' weights in the repository. Unsupported when one lacks shards."""
+def all_weights(files: Sequence[RepoFile]) -> list[Weights]:
+    """All models' weights in the repository, in the order of preference."""
     alone: list[Weights] = []
     shards: dict[tuple[str, ShardName], dict[int, RepoFile]] = {}
     for file in sorted(files, key=lambda one: one.path):
@@ -95,10 +101,8 @@ def all_weights(files: Sequence[RepoFile], title: str) -> list[Weights]:
             shards.setdefault(key, {})[shard.number] = file
     for (directory, first), held in shards.items():
         label = _label(first.stem, directory)
-        missing = [name for number, name in enumerate(first.all, 1) if number not in held]
-        if missing:
-            raise Unsupported(f"{title} lacks {', '.join(missing[:3])} of {first.count} shards", param="model")
-        alone.append(Weights(label, tuple(held[number] for number in sorted(held))))
+        missing = tuple(name for number, name in enumerate(first.all, 1) if number not in held)
+        alone.append(Weights(label, tuple(held[number] for number in sorted(held)), missing))
     return sorted(alone, key=_rank)
 
 
@@ -113,6 +117,7 @@ def _meant(found: Sequence[Weights], tag: str, title: str) -> Weights:
     else:
         wanted = _SAME.get(tag.upper(), tag).lower()
         best = [one for one in found if wanted in one.names] or [one for one in found if one.plain.lower() == wanted]
+    best = [one for one in best if not one.missing] or best
     if not best:
         there = ", ".join(quantisations(found))
         raise SourceNotFound(
@@ -120,8 +125,12 @@ def _meant(found: Sequence[Weights], tag: str, title: str) -> Weights:
         )
     if len(best) > 1:
         several = ", ".join(one.files[0].path for one in best[:8])
-        what = f"{title}: '{tag}' may mean {len(best)} models ({several}); name a file as the tag"
-        raise Unsupported(what, param="model")
+        asked = "without a tag it" if tag.lower() == DEFAULT_TAG else f"'{tag}'"
+        example = f"name a file as the tag, as in '{title}:{best[0].files[0].filename}'"
+        raise Unsupported(f"{title}: {asked} may mean {len(best)} models ({several}); {example}", param="model")
+    if lacking := best[0].missing:
+        several, shards = ", ".join(lacking[:3]), len(best[0].files) + len(lacking)
+        raise Unsupported(f"{title} lacks {several} of {shards} shards", param="model")
     return best[0]
 
 
@@ -159,6 +168,6 @@ def _label(stem: str, directory: str) -> str:
     return ""
 
 
-def _rank(weights: Weights) -> tuple[int, bool, str]:
+def _rank(weights: Weights) -> tuple[bool, int, bool, str]:
     place = ORDER.index(weights.plain) if weights.plain in ORDER else len(ORDER)
-    return place, weights.label != weights.plain, weights.files[0].path
+    return bool(weights.missing), place, weights.label != weights.plain, weights.files[0].path

@@ -47,6 +47,16 @@ def test_shards_come_in_order_and_whole() -> None:
         chosen(big[:2], "bf16")
 
 
+def test_shards_that_are_missing_keep_nobody_from_others() -> None:
+    torn = ["Big-Q4_K_M-00002-of-00002.gguf", "Small-Q8_0.gguf", "Small-Q6_K.gguf"]
+    assert chosen(torn) == ["Small-Q6_K.gguf"]
+    assert chosen(torn, "q8_0") == ["Small-Q8_0.gguf"]
+    assert chosen([*torn, "Whole-Q4_K_M.gguf"], "Q4_K_M") == ["Whole-Q4_K_M.gguf"]
+    for paths, tag in ((torn, "Q4_K_M"), (torn[:1], "latest")):
+        with pytest.raises(Unsupported, match="lacks Big-Q4_K_M-00001-of-00002.gguf of 2 shards"):
+            chosen(paths, tag)
+
+
 def test_a_projector_comes_along_in_half_precision() -> None:
     several = ["m-Q4_K_M.gguf", "mmproj-m-f32.gguf", "mmproj-m-Q8_0.gguf", "mmproj-m-BF16.gguf"]
     assert chosen(several) == ["m-Q4_K_M.gguf", "mmproj-m-BF16.gguf"]
@@ -62,6 +72,8 @@ def test_what_is_not_there_is_answered_with_what_is() -> None:
         chosen(["model.safetensors", "config.json"])
     with pytest.raises(Unsupported, match="may mean 2 models \\(a-Q4_0.gguf, b-Q4_0.gguf\\); name a file"):
         chosen(["a-Q4_0.gguf", "b-Q4_0.gguf"], "q4_0")
+    with pytest.raises(Unsupported, match="without a tag it may mean 2 models .*, as in 'hf.co/o/r:a-Q4_0.gguf'"):
+        chosen(["a-Q4_0.gguf", "b-Q4_0.gguf"])
     assert chosen(["a-Q4_0.gguf", "b-Q4_0.gguf"], "b-Q4_0.gguf") == ["b-Q4_0.gguf"]
 
 
@@ -73,8 +85,17 @@ def test_labels() -> None:
         "x-UD-IQ1_S.gguf": "UD-IQ1_S",
         "imatrix_Q4.gguf": None,
         "Q8-model.gguf": "Q8",
+        "Odd-Q4_K_M_fixed.gguf": "Q4_K_M",
+        "Odd_Q5_K_M_v2-of-mine.gguf": "Q5_K_M",
+        "odd.i1-IQ3_XXS_imat.gguf": "IQ3_XXS",
+        "Odd-Q4_0_4_4.gguf": "Q4_0_4_4",
+        "Odd-Q6_K_L.gguf": "Q6_K_L",
+        "odd-iq4_kss.gguf": "IQ4_KSS",
+        "odd-Q8_0_R8.GGUF": "Q8_0_R8",
+        "Odd-UD-Q8_K_XL.gguf": "UD-Q8_K_XL",
+        "Odd-2507-MXFP4_MOE.gguf": "MXFP4_MOE",
         "model.gguf": "model.gguf",
     }
     for name, label in names.items():
-        assert quantisations(all_weights(files(name), "r")) == ([] if label is None else [label])
-    assert all_weights([RepoFile("m-Q4_0.gguf", 1)], "r") == [], "a file whose digest nobody tells"
+        assert quantisations(all_weights(files(name))) == ([] if label is None else [label])
+    assert all_weights([RepoFile("m-Q4_0.gguf", 1)]) == [], "a file whose digest nobody tells"
