@@ -72,6 +72,16 @@ COUNTS: Mapping[str, WholeRange] = {
     "audio.block_count": WholeRange(0, MAX_LAYERS),
     "audio.embedding_length": WholeRange(1, 1 << 20),
     "audio.attention.head_count": WholeRange(0, 1 << 14),
+    "attention.kv_lora_rank": WholeRange(0, 1 << 20),
+    "attention.q_lora_rank": WholeRange(0, 1 << 20),
+    "expert_group_count": WholeRange(0, 1 << 14),
+    "expert_group_used_count": WholeRange(0, 1 << 14),
+    "expert_gating_func": WholeRange(0, 1 << 8),
+    "ssm.conv_kernel": WholeRange(0, 1 << 16),
+    "ssm.inner_size": WholeRange(0, 1 << 22),
+    "ssm.state_size": WholeRange(0, 1 << 20),
+    "ssm.time_step_rank": WholeRange(0, 1 << 20),
+    "ssm.group_count": WholeRange(0, 1 << 20),
 }
 """By what follows the architecture."""
 
@@ -84,12 +94,42 @@ REALS: Mapping[str, RealRange] = {
     "attention.layer_norm_rms_epsilon": RealRange(0.0, 1.0),
     "attn_logit_softcapping": RealRange(0.0, 1e9),
     "final_logit_softcapping": RealRange(0.0, 1e9),
+    "rope.scaling.attn_factor": RealRange(0.0, 1e9),
+    "attention.scale": RealRange(-1e9, 1e9),
+    "attention.clamp_kqv": RealRange(-1e9, 1e9),
+    "attention.max_alibi_bias": RealRange(-1e9, 1e9),
+    "attention.group_norm_epsilon": RealRange(0.0, 1.0),
+    "logit_scale": RealRange(-1e9, 1e9),
+    "residual_scale": RealRange(-1e9, 1e9),
+    "embedding_scale": RealRange(-1e9, 1e9),
+    "expert_weights_scale": RealRange(-1e9, 1e9),
 }
 """The same, of numbers that need not be whole."""
+
+FLAGS = frozenset({"attention.causal", "use_parallel_residual", "expert_weights_norm", "rope.scaling.finetuned"})
+"""The same, of what is true or false. So is what is added to texts: `tokenizer.ggml.add_…`, `…_whitespaces`."""
+
+WORDS: Mapping[str, frozenset[str]] = {"rope.scaling.type": frozenset({"none", "linear", "yarn", "longrope"})}
+"""The same, of texts that are one of a few."""
+
+WHOLE: Mapping[str, WholeRange] = {
+    "general.file_type": WholeRange(0, (1 << 32) - 1),
+    "general.quantization_version": WholeRange(0, (1 << 32) - 1),
+    "split.no": WholeRange(0, (1 << 16) - 1),
+    "split.count": WholeRange(0, (1 << 16) - 1),
+    "split.tensors.count": WholeRange(0, (1 << 31) - 1),
+    "tokenizer.ggml.token_type_count": WholeRange(0, 1 << 22),
+}
+"""By the whole key."""
+
+_TOKEN_ID = WholeRange(-1, (1 << 32) - 1)
+"""An id of no token means that there is none."""
 
 TEXTS = ("general.name", "tokenizer.chat_template", "tokenizer.ggml.model", "tokenizer.ggml.pre")
 
 _OTHER_PARTS = frozenset({"adapter", "projector", "mmproj", "imatrix"})
+_FLAG = re.compile(r"tokenizer\.ggml\.(?:add_[a-z_]+|[a-z_]+_whitespaces)")
+_ID = re.compile(r"tokenizer\.ggml\.[a-z_]+_token_id")
 _BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
 _PADDED = 2
 """So many times the tokens that it names, at most, an embedding has rows."""
@@ -123,8 +163,14 @@ def _check_value(key: str, of_architecture: str, value: MetadataValue) -> None:
         raise Unsound(f"{key} is {value}, which is no number")
     if key in TEXTS and not isinstance(value, str):
         raise Unsound(f"{key} is {in_words(value)}, not a text")
+    if (_FLAG.fullmatch(key) or (key != of_architecture and of_architecture in FLAGS)) and not isinstance(value, bool):
+        raise Unsound(f"{key} is {in_words(value)}, not true or false")
+    if (whole := _TOKEN_ID if _ID.fullmatch(key) else WHOLE.get(key)) is not None:
+        _check_count(key, whole, value)
     if key == of_architecture:
         return
+    if (words := WORDS.get(of_architecture)) is not None and value not in words:
+        raise Unsound(f"{key} is {in_words(value)}, not one of {', '.join(sorted(words))}")
     items = value.values or () if isinstance(value, ArrayInfo) else value if isinstance(value, tuple) else None
     if items is not None and any(isinstance(item, float) and not math.isfinite(item) for item in items):
         raise Unsound(f"{key} holds what is no number")
@@ -188,6 +234,9 @@ class _Facts:
         hidden, heads = self._count("embedding_length"), self._count("attention.head_count")
         if hidden is not None and heads is not None and heads > hidden:
             raise Unsound(f"{self._key('attention.head_count')} is {heads}, for embeddings of {hidden}")
+        key_heads = self._count("attention.head_count_kv")
+        if key_heads is not None and heads is not None and key_heads > heads:
+            raise Unsound(f"{self._key('attention.head_count_kv')} is {key_heads}, of {heads} heads")
         rotary, head = self._count("rope.dimension_count"), self._count("attention.key_length")
         if head is None and hidden and heads:
             head = hidden // heads
@@ -223,6 +272,7 @@ class _Facts:
         numbers = {int(match[1]) for match in map(_BLOCK.match, self._shapes) if match}
         if numbers and blocks is not None and blocks > max(numbers) + 1:
             raise Unsound(f"{self._key('block_count')} is {blocks}, and there are tensors of {max(numbers) + 1} layers")
+        self._forward()
         embedding = self._shapes.get("token_embd.weight")
         if embedding is None or len(embedding) != 2:
             return
@@ -233,6 +283,12 @@ class _Facts:
         tokens = texts_of(self._metadata.get("tokenizer.ggml.tokens"))
         if tokens is not None and not tokens <= rows <= _PADDED * tokens:
             raise Unsound(f"tokenizer.ggml.tokens has {tokens} texts, and there are embeddings of {rows} tokens")
+
+    def _forward(self) -> None:
+        """The layers' first product is as wide as is said, or twice that where two are one tensor."""
+        wide, up = self._count("feed_forward_length"), self._shapes.get("blk.0.ffn_up.weight")
+        if wide is not None and up is not None and len(up) == 2 and up[1] not in {wide, 2 * wide}:
+            raise Unsound(f"{self._key('feed_forward_length')} is {wide}, and there are tensors of {up[1]}")
 
     def _count(self, name: str) -> int | None:
         value = self._metadata.get(self._key(name))

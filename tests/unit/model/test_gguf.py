@@ -132,8 +132,8 @@ def test_layers_may_differ(tmp_path: Path) -> None:
 
 def test_wrong_kinds_count_as_absent(tmp_path: Path) -> None:
     """Of what nothing is computed from: all that is, is refused (test_soundness)."""
-    header = read(tmp_path, gguf_bytes(metadata={"general.type": 5, "general.file_type": "x", "split.count": "x"}))
-    assert (header.kind, header.number("split.count")) == ("model", None)
+    header = read(tmp_path, gguf_bytes(metadata={"general.type": 5, "other.file_type": "x"}))
+    assert (header.kind, header.number("other.file_type")) == ("model", None)
     assert (header.quantization, header.head_count, header.vocabulary_size) == ("unknown", None, None)
 
 

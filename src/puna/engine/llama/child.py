@@ -12,6 +12,8 @@ from typing import Any
 
 from puna.engine import leash
 
+_NO_REASON = "Failed to init server"
+
 
 def main(arguments: str) -> None:
     """Serve until stdin ends. Native code holds the interpreter while it loads, so the kernel's leash comes first."""
@@ -27,8 +29,9 @@ def main(arguments: str) -> None:
     try:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
-        # The reason is in the engine's log, which a thread of its own writes out in an orderly end.
-        sys.exit(str(error))
+        # The reason is in the engine's log, which a thread of its own writes out in an orderly end, in pieces: a line
+        # from here could come into the middle of it, and would be taken for the reason.
+        sys.exit(1 if str(error).startswith(_NO_REASON) else str(error))
     watcher.join()
     del server
 
