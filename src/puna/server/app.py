@@ -28,8 +28,10 @@ from puna.server.middleware import BodyLimit, Hosts, Identify, Origins
 from puna.server.ollama.routes import routes as ollama_routes
 from puna.server.openai import absent
 from puna.server.openai.routes import routes as openai_routes
+from puna.server.responses.background import BackgroundResponses
 from puna.server.responses.conversations import conversation_routes
 from puna.server.responses.holds import Holds, ServerClaim
+from puna.server.responses.renewal import Left
 from puna.server.responses.routes import response_routes
 from puna.server.services import Services
 from puna.server.state import routes as state_routes
@@ -47,8 +49,14 @@ def create_app(services: Services) -> PunaApp:
     work = BatchWork(services.state, ask, lambda: _slots(services), max_line=settings.max_body)
     claim = ServerClaim(services.state)
     holds = Holds(services.state, claim)
+
+    async def ask_again(body: bytes, owner: str, headers: Mapping[str, str], left: Left) -> InsideAnswer:
+        return await ask_inside(app.inside, "/v1/responses", body, owner, headers, {"left": left})
+
+    background = BackgroundResponses(services.state, services.ending, claim, ask_again)
     app = PunaApp(
         work,
+        background,
         (*own, callers, bodies),
         routes=[
             Route("/", Home(services).root, methods=["GET"]),
@@ -56,7 +64,7 @@ def create_app(services: Services) -> PunaApp:
             *services.thoughts.routes(),
             *anthropic_routes(services, work),
             *openai_routes(services),
-            *response_routes(services, claim, holds),
+            *response_routes(services, holds, background),
             *conversation_routes(services, holds),
             *files_routes(services, work),
             *ollama_routes(services),
@@ -77,13 +85,14 @@ def create_app(services: Services) -> PunaApp:
 class PunaApp(Starlette):
     """Without Starlette's outermost layer, whose work is Identify's: every token would pass it.
 
-    `work`: what goes on between requests. `inside`: the same routes for the server's own requests, which nobody has to
-    let in.
+    `work`, `background`: what goes on between requests. `inside`: the same routes for the server's own requests, which
+    nobody has to let in.
     """
 
     def __init__(
         self,
         work: BatchWork,
+        background: BackgroundResponses,
         inside: Sequence[Middleware],
         *,
         routes: Sequence[BaseRoute],
@@ -92,6 +101,7 @@ class PunaApp(Starlette):
     ) -> None:
         super().__init__(routes=routes, middleware=middleware, exception_handlers=exception_handlers)
         self.work = work
+        self.background = background
         self.inside = self._behind(inside)
 
     def build_middleware_stack(self) -> ASGIApp:

@@ -19,9 +19,17 @@ class InsideAnswer:
 
 
 async def ask_inside(
-    app: ASGIApp, path: str, body: bytes, owner: str, headers: Mapping[str, str] | None = None
+    app: ASGIApp,
+    path: str,
+    body: bytes,
+    owner: str,
+    headers: Mapping[str, str] | None = None,
+    state: Mapping[str, object] | None = None,
 ) -> InsideAnswer:
-    """POST a JSON body to a path of `app`, in the name of `owner`. Nobody goes away while it is answered."""
+    """POST a JSON body to a path of `app`, in the name of `owner`. Nobody goes away while it is answered.
+
+    `state`: what its route is told besides.
+    """
     sent = {"host": "localhost", "content-type": "application/json", **(headers or {})}
     answer = InsideAnswer()
     pieces: list[bytes] = []
@@ -56,7 +64,7 @@ async def ask_inside(
             "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()],
             "client": None,
             "server": None,
-            "state": {"owner": owner},
+            "state": {"owner": owner, **(state or {})},
         },
         receive,
         send,

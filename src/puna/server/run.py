@@ -189,7 +189,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, services: Services, *, on_ready: Callable[[], None], works: bool = True) -> None:
-        """`works`: batches go on that are kept."""
+        """`works`: batches and responses in the background go on that are kept."""
         settings = services.settings
         limits = Limits(settings.max_connections, settings.read_timeout, settings.write_timeout)
         app = create_app(services)
@@ -209,6 +209,7 @@ class Server(uvicorn.Server):
         )
         self._on_ready = on_ready
         self._work = app.work
+        self._background = app.background
         self._works = works
         self._ending = services.ending
         self._asked_to_stop = asyncio.Event()
@@ -220,6 +221,7 @@ class Server(uvicorn.Server):
         self.server_state.default_headers = self.config.encoded_headers
         if self._works:
             self._work.start()
+            self._background.begin()
         self._on_ready()
 
     @contextlib.contextmanager
@@ -246,6 +248,7 @@ class Server(uvicorn.Server):
             listener.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()  # at once where it is idle, else after its answer
+        await self._background.stop()
         await self._work.stop()  # what it did goes on at the next start
         await self._drain()
         await super().shutdown(sockets)

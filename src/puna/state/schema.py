@@ -64,6 +64,10 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         DELETE FROM labels WHERE position = old.position;
     END;
     """,
+    """
+    CREATE INDEX left_work ON records (kind, json_extract(body, '$.work'))
+        WHERE json_extract(body, '$.work') IS NOT NULL;
+    """,
 )
 """What an owner has is counted by the database itself, so that no way of ending leaves a wrong count.
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from puna.engine.process import child_environment, python
-from puna.errors import ModelFileError, Overloaded, TemplateTooCostly
+from puna.errors import ModelFileError, Overloaded, ServerStopping, TemplateTooCostly
 from puna.template.cell import CPU_SECONDS, ROOM
 from puna.template.facts import TemplateFacts, Trust
 from puna.template.languages import TemplateKey
@@ -64,7 +64,7 @@ class Cage:
 
     def close(self) -> None:
         for cell in self._cells:
-            cell.end()
+            cell.close()
 
     def known(self, key: TemplateKey) -> CagedTemplate | None:
         """What `open` gave before; no waiting. None: open it. ModelFileError as before, if that was the outcome."""
@@ -220,9 +220,11 @@ class _Cell:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
+        self._closed = False
+        self._changing = threading.Lock()
 
     def ask(self, order: bytes) -> CellAnswer:
-        """_Broken when the process ended over it, or had to be ended."""
+        """_Broken when the process ended over it, or had to be ended. ServerStopping when the cage is closed."""
         # One that ended while it was idle, or was ended by somebody else, says nothing of the template.
         for _ in range(2):
             self.start()
@@ -238,10 +240,15 @@ class _Cell:
         raise _Broken("could not be run: the process that runs it was ended twice")
 
     def start(self) -> None:
-        """Nothing when it runs."""
-        if self.process is not None and self.process.poll() is None:
-            return
-        self.end()
+        """Nothing when it runs. ServerStopping when it was closed: the thread of a request may be late."""
+        with self._changing:
+            if self._closed:
+                raise ServerStopping
+            if self.process is None or self.process.poll() is not None:
+                self._end()
+                self._begin()
+
+    def _begin(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -259,8 +266,18 @@ class _Cell:
                 self.process.stdin.flush()
         self._connection = ours
 
+    def close(self) -> None:
+        """It ends, and is not started again."""
+        with self._changing:
+            self._closed = True
+            self._end()
+
     def end(self) -> int:
         """Its return code; what it was at is lost."""
+        with self._changing:
+            return self._end()
+
+    def _end(self) -> int:
         process, connection = self.process, self._connection
         self.process = self._connection = None
         if connection is not None:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,7 +21,7 @@ from fakes.response_events import check_events, read_events
 from fakes.waiting import until
 from puna.server.kept_files import new_file
 from puna.server.responses.conversations import conversation_routes
-from puna.server.responses.ids import ResponseIds, response_of
+from puna.server.responses.ids import response_of
 from puna.server.responses.routes import response_routes
 from puna.settings import Settings
 from puna.state.records import Put, Record
@@ -506,43 +505,12 @@ def test_what_another_server_works_on_is_not_failed(serving, tmp_path):
 
 def test_a_server_that_stops_says_so(serving, tmp_path):
     with serving(state=tmp_path / "state") as own:
-        id_ = made(own, "FOREVER", background=True)["id"]
         stream = own.open("POST", "/v1/responses", {"model": "tiny", "input": "FOREVER", "stream": True})
         answer = stream.__enter__()
     events = read_events(answer.read())
     stream.__exit__(None, None, None)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert (events[-1]["type"], events[-1]["code"]) == ("error", "server_stopping")
-    with serving(state=tmp_path / "state") as own:
-        response = own.get(f"/v1/responses/{id_}").json
-        assert response["status"] == "failed"
-        assert "stopping" in response["error"]["message"]
-        assert check_events(followed(own, id_), background=True) == response
-
-
-def test_what_a_kill_left_is_found_failed(server):
-    """As a server that was killed leaves it: under way, with the first of its events."""
-    response = made(server, background=True)
-    events = followed(server, response["id"])
-    ids = ResponseIds()
-    id_ = ids.whole("resp")
-    left = {**response, "id": id_, "status": "in_progress"}
-    kept = [
-        {**event, "response": left} if "response" in event else event for event in json.loads(json.dumps(events[:5]))
-    ]
-
-    def record(kind: Any, name: str, body: Any, parent: str = "") -> Put:
-        return Put(Record(kind=kind, id=name, owner="", body=body, created=time.time(), parent=parent))
-
-    body = {"response": left, "input": [], "report": {}}
-    changes = record("response", id_, body), record("event", f"evt_{ids.stem}_0", {"events": kept}, id_)
-    do(server, server.services.state.apply(*changes))
-    found = server.get(f"/v1/responses/{id_}").json
-    assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
-    last = followed(server, id_)[-1]
-    assert (last["type"], last["sequence_number"], last["response"]) == ("response.failed", 5, found)
-    assert followed(server, id_, starting_after=4) == [last]
-    assert server.post(f"/v1/responses/{id_}/cancel").json == found
 
 
 # ---------------------------------------------------------------------------------------------------------- whose it is

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from fakes.gguf_files import CHATML
-from puna.errors import InvalidRequest, ModelFileError, TemplateTooCostly
+from puna.errors import InvalidRequest, ModelFileError, ServerStopping, TemplateTooCostly
 from puna.template.cage import Cage
 from puna.template.cell import ROOM
 from puna.template.gotemplate import GoTemplate
@@ -224,3 +224,13 @@ def test_closed_it_leaves_nothing():
         mine = {cell.process.pid for cell in cage._cells if cell.process}
     assert len(mine) == 2
     assert not mine & {cell.pid for cell in cells()}
+
+
+def test_a_cage_that_is_closed_starts_no_process_again():
+    """A request that was ended may still have a thread at it."""
+    cage = Cage()
+    cage.start()
+    cage.close()
+    with pytest.raises(ServerStopping):
+        cage.open(GOOD)
+    assert all(cell.process is None for cell in cage._cells)

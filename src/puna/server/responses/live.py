@@ -23,15 +23,13 @@ from puna.server.openai.wording import WORDING
 from puna.server.responses.bodies import ResponseBody
 from puna.server.responses.making import ResponseMaker
 from puna.server.responses.past import Recent, items_before, placed_items, with_input
-from puna.server.responses.telling import ResponseEvent
+from puna.server.responses.telling import ENDS, ResponseEvent
 from puna.server.responses.work import ResponseWork
 from puna.server.services import Services
 from puna.server.websocket import GOING_AWAY, WebSocket
 from puna.types import JsonObject
 
 _CREATE = "response.create"
-ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
-"""Events after which a response has no other."""
 
 
 class LiveResponses:

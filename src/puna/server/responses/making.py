@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -28,6 +29,7 @@ from puna.server.responses.ids import ResponseIds
 from puna.server.responses.objects import ENCRYPTED, conversation_id, draft, listed_input
 from puna.server.responses.past import MANY, Recent, items_before, with_input
 from puna.server.responses.pieces import Brought
+from puna.server.responses.renewal import Left
 from puna.server.responses.telling import Manner, Telling
 from puna.server.responses.tools import namespaces
 from puna.server.responses.turns import Placed, files_of, remote_images_of, take_time
@@ -52,10 +54,12 @@ class ResponseMaker:
         recent: Recent | None = None,
         *,
         generate: bool = True,
+        left: Left | None = None,
     ) -> ResponseWork:
         """The response to a request, about to begin. `recent`: what the connection remembers. Raises what is wrong.
 
         `generate` false: the model is loaded and the prompt read, so that it is in the cache; the answer is empty.
+        `left`: what it is to be made anew of.
         """
         check_body(body)
         for name in ("store", "background"):
@@ -64,7 +68,7 @@ class ResponseMaker:
         conversation = conversation_id(body.conversation)
         hold = None if conversation is None else await self._holds.take(conversation, owner_of(request))
         try:
-            return await self._begun(request, body, report, recent, hold, generate=generate)
+            return await self._begun(request, body, report, recent, hold, left, generate=generate)
         except BaseException:
             if hold is not None:
                 await hold.release()
@@ -77,14 +81,18 @@ class ResponseMaker:
         report: Report,
         recent: Recent | None,
         hold: Hold | None,
+        left: Left | None,
         *,
         generate: bool,
     ) -> ResponseWork:
         wanted = await self.wanted(request, body, report, partial(to_response_chat, body), recent)
         ids, created = ResponseIds(), time.time()
+        if left is not None:
+            ids, created = ResponseIds(left.record.id.removeprefix("resp_")), left.record.created
+        options = await self._effective(wanted)
+        seed = _seed(options, left)
         stored = self._state.kept if body.store is None else body.store
-        effective = await self._effective(wanted)
-        said = await beside(request, lambda: draft(body, ids, int(created), effective, stored=stored))
+        said = await beside(request, lambda: draft(body, ids, int(created), options, stored=stored))
         memory = Memory(
             state=self._state,
             owner=owner_of(request),
@@ -94,12 +102,14 @@ class ResponseMaker:
             response=stored,
             hold=hold,
         )
+        if body.background:
+            wanted = replace(wanted, options=replace(wanted.options, seed=seed))
         if not generate:
             wanted = replace(wanted, options=replace(wanted.options, num_predict=1))
         answer = self._services.thoughts.chat(self._services.inference, request, wanted)
         if not generate:
             answer = _silent(answer)
-        return ResponseWork(Telling(said, ids, _manner(body)), ids, answer, report, memory)
+        return ResponseWork(Telling(said, ids, _manner(body)), ids, answer, report, memory, seed)
 
     async def wanted(
         self,
@@ -141,6 +151,12 @@ class ResponseMaker:
         if model is None:
             model = await asyncio.to_thread(library.resolve, reference)
         return wanted.options.over(model.options).over(DEFAULT_OPTIONS)
+
+
+def _seed(options: Options, left: Left | None) -> int:
+    if left is not None:
+        return left.renewal.seed
+    return secrets.randbits(32) if options.seed is None or options.seed == -1 else options.seed
 
 
 @asynccontextmanager

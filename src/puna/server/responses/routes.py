@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, Unsupported
-from puna.server.body import JsonReply
+from puna.errors import InvalidRequest, MethodNotAllowed, NotFound, PunaError, Unsupported
+from puna.server.body import JsonReply, beside
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.openai.paging import items_json, read_query
@@ -23,13 +23,14 @@ from puna.server.responses.background import BackgroundResponses, number_of
 from puna.server.responses.bodies import CompactBody, InputTokensBody, ResponseBody
 from puna.server.responses.compaction import compacted
 from puna.server.responses.convert import to_compacting, to_counted
-from puna.server.responses.holds import Holds, ServerClaim
+from puna.server.responses.holds import Holds
 from puna.server.responses.ids import ResponseIds
 from puna.server.responses.include import NAMES, flag, included, number
 from puna.server.responses.live import LiveResponses
 from puna.server.responses.making import ResponseMaker
 from puna.server.responses.objects import with_included
 from puna.server.responses.past import response_input
+from puna.server.responses.renewal import Left, Renewal, as_sent
 from puna.server.responses.telling import ResponseEvent, error_told, sse
 from puna.server.routing import dialect_route
 from puna.server.services import Services
@@ -39,8 +40,8 @@ from puna.state.records import Record
 from puna.types import JsonObject
 
 
-def response_routes(services: Services, claim: ServerClaim, holds: Holds) -> list[Route]:
-    api = _Responses(services, claim, holds)
+def response_routes(services: Services, holds: Holds, background: BackgroundResponses) -> list[Route]:
+    api = _Responses(services, holds, background)
     return [
         dialect_route("/v1/responses", {"GET": api.live, "POST": api.create}),
         dialect_route("/v1/responses/input_tokens", {"POST": api.input_tokens}),
@@ -52,21 +53,27 @@ def response_routes(services: Services, claim: ServerClaim, holds: Holds) -> lis
 
 
 class _Responses:
-    def __init__(self, services: Services, claim: ServerClaim, holds: Holds) -> None:
+    def __init__(self, services: Services, holds: Holds, background: BackgroundResponses) -> None:
         self._services = services
         self._state = services.state
         self._maker = ResponseMaker(services, holds)
-        self._background = BackgroundResponses(services.state, services.ending, claim)
+        self._background = background
 
     # ------------------------------------------------------------------------------------------------------ create
 
     async def create(self, request: Request) -> Response | EventStream:
         body, report = await self._read(request, ResponseBody)
-        work = await self._maker.work(request, body, report)
+        left: Left | None = getattr(request.state, "left", None)
+        work = await self._maker.work(request, body, report, left=left)
         if body.background:
-            running = await self._background.start(work)
-            if body.stream:
-                return _stream(running.follow(-1), work.telling.number)
+            if left is None:
+                sent = await beside(request, lambda: as_sent(body))
+                renewal = Renewal.of(request, sent, work.seed)
+            else:
+                renewal = left.renewal
+            running = await self._background.start(work, renewal, left)
+            if body.stream and left is None:
+                return _stream(running.follow(-1))
             return JsonReply(work.telling.response)
         if body.stream:
             return _stream(work.told(), work.telling.number)
@@ -118,8 +125,12 @@ class _Responses:
     async def _follow(self, record: Record, after: int) -> EventStream:
         running = self._background.running(record.id, record.owner)
         if running is not None:
-            return _stream(running.follow(after), running.work.telling.number)
-        events = await self._background.events(await self._background.own(record))
+            return _stream(running.follow(after))
+        record = await self._background.own(record)
+        running = self._background.running(record.id, record.owner)  # made anew just now
+        if running is not None:
+            return _stream(running.follow(after))
+        events = await self._background.events(record)
         if not events:
             raise Unsupported(
                 "Only a response that was made in the background can be followed: it keeps its events.", param="stream"
@@ -130,7 +141,7 @@ class _Responses:
                 if number_of(told) > after:
                     yield told
 
-        return _stream(again(), lambda: number_of(events[-1]) + 1)
+        return _stream(again())
 
     async def delete(self, request: Request) -> Response:
         record = await self._record(request)
@@ -144,6 +155,10 @@ class _Responses:
             await self._background.cancel(running)
             return JsonReply(running.work.telling.response)
         response = cast("JsonObject", (await self._background.own(record)).body["response"])
+        running = self._background.running(record.id, record.owner)
+        if running is not None:  # made anew just now
+            await self._background.cancel(running)
+            return JsonReply(running.work.telling.response)
         if not response["background"]:
             raise InvalidRequest("Only a response that was made in the background can be cancelled.")
         return JsonReply(response)
@@ -166,13 +181,25 @@ class _Responses:
 
 
 def _stream(
-    events: AsyncGenerator[ResponseEvent | bytes, None] | AsyncGenerator[ResponseEvent, None], number: Callable[[], int]
+    events: AsyncGenerator[ResponseEvent | bytes, None] | AsyncGenerator[ResponseEvent, None],
+    number: Callable[[], int] | None = None,
 ) -> EventStream:
-    """`number`: of the event that an error beside the response would be."""
+    """`number`: of the event that an error beside the response would be. Where none is given, the last event's: it goes
+    on elsewhere, behind that.
+    """
+    last = -1
 
     async def frames() -> AsyncGenerator[bytes, None]:
+        nonlocal last
         async with aclosing(events):
             async for told in events:
-                yield told if isinstance(told, bytes) else sse(told)
+                if isinstance(told, bytes):
+                    yield told
+                else:
+                    last = number_of(told)
+                    yield sse(told)
 
-    return EventStream(frames(), replace(SSE, error=lambda error: sse(error_told(error, number()))))
+    def fault(error: PunaError) -> bytes:
+        return sse(error_told(error, max(last, 0) if number is None else number()))
+
+    return EventStream(frames(), replace(SSE, error=fault))

@@ -34,6 +34,9 @@ from puna.types import (
 ResponseEvent: TypeAlias = JsonObject
 """One event of a response, with its `type` and `sequence_number`."""
 
+ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+"""Events after which a response has no other."""
+
 _PAD = 32
 """Obfuscated deltas differ in length by multiples of this."""
 
@@ -274,7 +277,8 @@ class Telling:
         kind = "custom_tool_call" if event.kind == "custom" else "function_call"
         space, name = self._manner.namespaces.get(event.name, ("", event.name))
         within: JsonObject = {"namespace": space} if space else {}
-        item, told = self._open(kind, call_id=event.id, name=name, **within)
+        # An id of our own: the same one when the response is made anew.
+        item, told = self._open(kind, call_id=self._ids.next("call"), name=name, **within)
         self._calls[event.call] = item
         return told
 

@@ -76,11 +76,14 @@ def _renamed(item: JsonObject, ids: ResponseIds) -> JsonObject:
 
 @dataclass(slots=True)
 class ResponseWork:
+    """`seed`: what chance begins with, where a response in the background may have to be made anew."""
+
     telling: Telling
     ids: ResponseIds
     answer: Answer
     report: Report
     memory: Memory
+    seed: int
     begun: bool = field(default=False, init=False)
 
     async def told(self, *, early: bool = False, raising: bool = False) -> AsyncGenerator[ResponseEvent | bytes, None]:
