@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from puna.carry.layout import INDEX, MARK, Carried, blob_member, blob_of, parse_index
+from puna.carry.layout import INDEX, MARK, Carried, blob_member, blob_of, check_layout, parse_index
 from puna.carry.outgoing import Told
 from puna.carry.tar import TarFile, shown, tar_files
 from puna.errors import DigestMismatch, InvalidRequest, ModelFileError, Unsupported
@@ -24,6 +24,9 @@ from puna.model.name import Name
 from puna.store.files import check_room, write_errors
 from puna.store.library import Library
 from puna.types import Progress
+
+_MOST_TOLD = 20
+"""Members of no model that are told by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def _unpack(stream: BinaryIO, directory: Path, told: Told) -> tuple[tuple[Carrie
     """What the index names, and where the blobs are, each with the digest that it has."""
     index: tuple[Carried, ...] | None = None
     blobs: dict[Digest, Path] = {}
+    strange = 0
     for member in tar_files(stream):
         digest = blob_of(member.name)
         if digest is not None:
@@ -77,8 +81,14 @@ def _unpack(stream: BinaryIO, directory: Path, told: Told) -> tuple[tuple[Carrie
             if index is not None:
                 raise ModelFileError(f"the archive has {shown(member.name)} twice")
             index = parse_index(member.read(MAX_MANIFEST_BYTES))
-        elif member.name.removeprefix("./") != MARK:
-            told(Progress(f"passing over {shown(member.name)}"))
+        elif member.name.removeprefix("./") == MARK:
+            check_layout(member.read(MAX_MANIFEST_BYTES))
+        else:
+            strange += 1
+            if strange <= _MOST_TOLD:
+                told(Progress(f"passing over {shown(member.name)}"))
+    if strange > _MOST_TOLD:
+        told(Progress(f"passing over {strange - _MOST_TOLD} more that are no part of a model"))
     if index is None:
         raise ModelFileError(f"this is no archive of models: it has no {INDEX}")
     return index, blobs

@@ -52,6 +52,16 @@ def mark() -> bytes:
     return json.dumps({"imageLayoutVersion": VERSION}, separators=(",", ":")).encode()
 
 
+def check_layout(data: bytes) -> None:
+    """Of what `mark` writes, as others wrote it. Unsupported: a version that is to be read in another way."""
+    try:
+        version = json.loads(data)["imageLayoutVersion"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{MARK} of the archive is damaged: {type(error).__name__} {error}") from error
+    if not isinstance(version, str) or version.partition(".")[0] != VERSION.partition(".")[0]:
+        raise Unsupported(f"the archive's layout has the version {str(version)[:20]!r}, and {VERSION} is what is read")
+
+
 def dump_index(models: Sequence[Carried]) -> bytes:
     """In the order given."""
     manifests: list[JsonValue] = []

@@ -150,6 +150,34 @@ def test_archives_of_others(origin: Library, library: Library, tmp_path: Path, f
     assert library.manifest_bytes(TWO) == origin.manifest_bytes(TWO)
 
 
+def test_members_of_no_model_are_counted_where_they_are_many(origin: Library, library: Library, tmp_path: Path) -> None:
+    found = members(exported(origin, tmp_path, ONE))
+    steps: list[Progress] = []
+    strange = {f"\x1b[2J{number}": b"" for number in range(3000)}
+    read_archive(io.BytesIO(tar(found | strange)), library, steps.append)
+    told = [step.status for step in steps if step.status.startswith("passing over")]
+    assert len(told) == 21
+    assert told[-1] == "passing over 2980 more that are no part of a model"
+    assert "\x1b" not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [
+        (b'{"imageLayoutVersion":"2.0"}', Unsupported),
+        (b"1", ModelFileError),
+        (b'{"imageLayoutVersion":1}', Unsupported),
+    ],
+)
+def test_a_layout_of_another_version(
+    origin: Library, library: Library, tmp_path: Path, mark: bytes, kind: type[PunaError]
+) -> None:
+    found = members(exported(origin, tmp_path, ONE)) | {"oci-layout": mark}
+    with pytest.raises(kind):
+        read_archive(io.BytesIO(tar(found)), library, quiet)
+    assert library.names() == []
+
+
 def test_a_name_for_one_that_has_none(origin: Library, library: Library, tmp_path: Path) -> None:
     found = members(exported(origin, tmp_path, ONE))
     index = json.loads(found["index.json"])
