@@ -177,6 +177,8 @@ def _check_value(key: str, of_architecture: str, value: MetadataValue) -> None:
     if (count := COUNTS.get(of_architecture)) is not None:
         if items is not None and not count.each:
             raise Unsound(f"{key} is a list, not a whole number")
+        if numbers_of(value) is None and items is not None:
+            raise Unsound(f"{key} is a list of what is no number")
         for item in (value,) if items is None else items:
             _check_count(key, count, item)
     if (real := REALS.get(of_architecture)) is not None:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from puna.errors import InvalidName, PunaError
+from puna.errors import InvalidName, ModelNotFound, PunaError
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.sources.source import Terms
@@ -43,8 +43,14 @@ async def verify(
     for name in names:
         checking = Worker(partial(checkup.of, name))
         yield Progress(f"verifying {name.short}")
-        async for progress in checking.run():
-            yield progress
+        try:
+            async for progress in checking.run():
+                yield progress
+        except ModelNotFound:
+            if len(names) == 1:
+                raise
+            yield Progress(f"passing over {name.short}: it is not there any more")
+            continue
         if not repair:
             for damage in checking.result:
                 yield DamageReport(damage)

@@ -226,10 +226,10 @@ class Library:
         return [known.short for known in nearest(name, dict.fromkeys((*others, *stored)))]
 
     def names(self) -> list[Name]:
-        """Of all models, usable or not, sorted."""
+        """Of all models, usable or not, sorted. What lies there and is no file (a pipe, a link to nowhere) is none."""
         found: dict[tuple[str, str, str, str], Name] = {}
         for store in self._stores:
-            for name in store.manifests.names():
+            for name, _ in store.manifests.stamped():
                 found.setdefault(name.folded, name)
         return sorted(found.values(), key=lambda name: name.folded)
 

@@ -95,6 +95,7 @@ REFUSED: dict[str, tuple[Mapping[str, Value], str]] = {
     "a flag": ({"llama.attention.causal": "yes"}, "llama.attention.causal is the text 'yes', not true or false"),
     "a scaling": ({"llama.rope.scaling.type": "su"}, "rope.scaling.type is the text 'su', not one of linear, longrope"),
     "scalings": ({"llama.rope.scaling.type": ["yarn"]}, "llama.rope.scaling.type is a list, not one of"),
+    "texts for numbers": ({"llama.feed_forward_length": ["a", "b"]}, "length is a list of what is no number"),
     "a scale": ({"llama.attention.scale": "x"}, "llama.attention.scale is the text 'x', not a number"),
     "a state": ({"llama.ssm.conv_kernel": 1 << 31}, "llama.ssm.conv_kernel is 2147483648"),
     "heads of keys": ({"llama.attention.head_count_kv": 8}, "llama.attention.head_count_kv is 8, of 4 heads"),

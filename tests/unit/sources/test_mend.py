@@ -30,6 +30,7 @@ from puna.model.name import Name
 from puna.sources.mend import DamageReport, verify
 from puna.sources.sources import Sources
 from puna.store.library import Library
+from puna.types import Progress
 
 NAME, OTHER, OWN = Name.parse("library/model"), Name.parse("other/model"), Name.parse("my-own")
 TYPES = (MODEL_TYPE, TEMPLATE_TYPE, PARAMS_TYPE, SYSTEM_TYPE, MESSAGES_TYPE, LICENSE_TYPE, CONFIG_TYPE)
@@ -200,6 +201,18 @@ def library_blobs(data: bytes) -> tuple[Layer, ...]:
     from puna.model.manifest import parse_manifest
 
     return parse_manifest(data).blobs
+
+
+async def test_what_is_no_model_ends_no_checkup(library: Library, shelf: Shelf) -> None:
+    """A pipe and a link to nowhere beside the manifests; and a model that is deleted while others are read."""
+    tags = library.root.joinpath("manifests", *NAME.parts).parent
+    os.mkfifo(tags / "pipe")
+    (tags / "link").symlink_to(tags / "nowhere")
+    assert library.names() == [NAME, OTHER]
+    steps = verify([NAME, Name.parse("gone"), OTHER], library, Sources(library, [shelf]), repair=True)
+    told = [step.status for step in [step async for step in steps] if isinstance(step, Progress)]
+    assert "passing over gone:latest: it is not there any more" in told
+    assert told.index("verifying other/model:latest") > told.index("verifying gone:latest")
 
 
 async def test_a_manifest_that_another_program_wrote_is_no_damage(library: Library, shelf: Shelf) -> None:

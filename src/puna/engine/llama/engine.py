@@ -292,7 +292,7 @@ async def _ready(process: ChildProcess, socket: EngineSocket, timeout: float) ->
 
 
 _OF_THE_FILE = re.compile(
-    r"error loading model: (?P<told>.+)"
+    r"(?:error loading model|failed to apply lora adapter): (?P<told>.+)"
     r"|(?:^|: )(?P<assertion>(?:llama-(?:model|vocab|hparams|arch)[\w-]*|gguf)\.cpp:\d+: .+)"
 )
 """What llama.cpp says when it can make nothing of a file that it could read."""
