@@ -1,4 +1,5 @@
-"""Whether a text can be read in ever more ways the longer it grows, as `a` … by `(a*)*` or `a*a*`. Pure.
+"""Whether a text can be read in ever more ways the longer it grows, as `a` … by `(a*)*` or `a*a*`; or in very many
+within a token, as by `a?a?a?` …. Pure.
 
 What checks a text against a grammar follows all of its readings at once: such a grammar makes each token dearer than
 the last. Judged by the places of a pattern where a character stands, and which of them may follow each other: two
@@ -16,14 +17,26 @@ from itertools import product
 from typing import TypeVar
 
 from puna.grammar import pattern
-from puna.grammar.gbnf import Rules, intersection
+from puna.grammar.gbnf import Rules, contains, intersection
 from puna.grammar.pattern import Concatenation, Either, One, PatternNode, Times
 
 FEW = 64
-"""Texts whose lengths differ by no more cannot be read in very many ways."""
+"""Texts whose lengths differ by no more cannot be read in ever more ways."""
+
+TOKEN = 12
+"""Characters of a long token."""
+
+MOST_WAYS = 20_000
+"""In which a token may be read. llama.cpp goes each of them for each token that it tries: some milliseconds."""
 
 LONG_RUN = 1_000
 """Characters of a run of one length that count as one of any length."""
+
+_FEW_CHOICES = 14
+"""So many, each taken or not, make no more ways than MOST_WAYS."""
+
+_TRIED = 4
+"""Characters that are tried at a place."""
 
 _SMALL = 4
 """A count up to which it is taken for what it is."""
@@ -37,24 +50,50 @@ _T = TypeVar("_T")
 
 def many(node: PatternNode, rules: Rules) -> bool:
     """Whether some text of a tree without edges and look-ahead may have more than one reading, and there is no near end
-    to how many. True also where that takes too much work to find out. Counts its work with that of `rules`.
+    to how many; or a token has very many. True also where that takes too much work to find out. Counts its work with
+    that of `rules`.
     """
-    answer, work = _found_out(node)
-    rules.spend(work // _WORK)
-    return answer
+    found = _found_out(node)
+    rules.spend(found.work // _WORK)
+    return found.grow or found.spread
+
+
+def spread(node: PatternNode) -> bool:
+    """Whether a token may have very many readings, or it takes too much work to find out."""
+    return _found_out(node).spread
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """`grow`: the longer a text, the more readings. `spread`: a token may have very many. `work`: the steps taken."""
+
+    grow: bool
+    spread: bool
+    work: int
 
 
 @lru_cache(maxsize=512)
-def _found_out(node: PatternNode) -> tuple[bool, int]:
-    """The answer, and the steps that it took. Kept: the same tools come again and again."""
+def _found_out(node: PatternNode) -> _Found:
+    """Kept: the same tools come again and again."""
     shortest, longest = pattern.lengths(node)
-    if (longest is not None and longest - shortest <= FEW) or _repetitions(node) < 2:
-        return False, 0
+    calm = (longest is not None and longest - shortest <= FEW) or _repetitions(node) < 2
     places = _Places()
     try:
-        return places.read(node).grow(), places.work
+        spread = places.read(node).spread()
+        return _Found(not calm and places.grow(), spread, places.work)
     except _TooMuchWork:
-        return True, places.work
+        return _Found(not calm, _loose(node) > _FEW_CHOICES, places.work)
+
+
+def _loose(node: PatternNode) -> int:
+    """How often something may be there or not, or go on or not."""
+    match node:
+        case Concatenation(parts) | Either(parts):
+            return sum(map(_loose, parts))
+        case Times(item, low, high):
+            return _loose(item) * (1 if high == 1 else 2) + (high != low)
+        case _:
+            return 0
 
 
 def breadth(node: PatternNode) -> int | None:
@@ -178,6 +217,39 @@ class _Places:
         self._spend(len(left) * len(right))
         for (place, ways), (following, more) in product(left.items(), right.items()):
             self.after[place][following] += ways * more
+
+    def spread(self) -> bool:
+        """Whether the characters of a token can be read from some place on in more than MOST_WAYS ways: followed are
+        those that are most in number, at each place.
+        """
+        begins = Counter(low for ranges in self.characters for low, _ in ranges)
+        for code, _ in begins.most_common(_TRIED):
+            ways = {place: 1 for place, ranges in enumerate(self.characters) if contains(ranges, code)}
+            for _ in range(TOKEN - 1):
+                following: Counter[int] = Counter()
+                for place, number in ways.items():
+                    for to, more in self.after[place].items():
+                        following[to] += number * more
+                self._spend(sum(len(self.after[place]) for place in ways))
+                ways = self._most(following)
+                if sum(ways.values()) > MOST_WAYS:
+                    return True
+                if len(ways) == sum(ways.values()) <= 1:
+                    break
+        return False
+
+    def _most(self, ways: Mapping[int, int]) -> dict[int, int]:
+        """Of these places those where one character stands that most ways have."""
+        by_code: Counter[int] = Counter()
+        for place, number in ways.items():
+            for low, _ in self.characters[place]:
+                by_code[low] += number
+        found: dict[int, int] = {}
+        for code, _ in by_code.most_common(_TRIED):
+            held = {place: number for place, number in ways.items() if contains(self.characters[place], code)}
+            if sum(held.values()) > sum(found.values()):
+                found = held
+        return found
 
     def grow(self) -> bool:
         """Whether a text can be read on both from a place that comes again, and from another one that does, in ever

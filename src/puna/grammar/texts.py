@@ -147,7 +147,7 @@ def _alone(rules: Rules, node: PatternNode, written: _Write) -> Expression | Non
         if machine is not None:
             return machine.expression(rules, written)
         open_at_once = readings.breadth(node)
-        if open_at_once is None or open_at_once > MOST_READINGS:
+        if open_at_once is None or open_at_once > MOST_READINGS or readings.spread(node):
             return None
     return pattern.expression(node, rules, written)
 
@@ -164,7 +164,7 @@ def _machine(nodes: tuple[PatternNode, ...], low: int, high: int | None) -> tupl
         if (low, high) != (0, None):
             wanted.append(languages.times(languages.one(((0, 0x10FFFF),)), low, high))
         return languages.machine(languages.both(wanted), most=MAX_STATES), languages.work
-    except TooManyStates:
+    except (TooManyStates, RecursionError):  # a long row of parts that may be nothing is looked through in one go
         return None, languages.work
 
 

@@ -77,6 +77,24 @@ def test_no_format_can(name: str) -> None:
     assert not readings.many(pattern.whole(pattern.parse(STRING_FORMATS[name])), Rules())
 
 
+@pytest.mark.parametrize("text", ["^" + "a?" * 30 + "b$", "^" + "a?b?" * 16 + "c$", "^" + "([ab]|[bc]|b)" * 40 + "$"])
+def test_what_can_be_read_in_very_many_ways_within_a_token(text: str) -> None:
+    assert many(text)
+    assert readings.spread(pattern.whole(pattern.parse(text.strip("^$"))))
+
+
+@pytest.mark.parametrize(
+    "text", ["a?" * 8 + "b", "a?b?c?d?" * 2, "(" + "|".join(f"aaaa-{n}" for n in range(400)) + ")"]
+)
+def test_what_is_read_in_few_ways_within_a_token(text: str) -> None:
+    assert not readings.spread(pattern.whole(pattern.parse(text)))
+
+
+def test_a_long_row_of_what_may_be_nothing_is_refused_in_words() -> None:
+    with pytest.raises(InvalidRequest, match="too large"):
+        schema_to_gbnf({"type": "string", "pattern": "^" + "a?" * 600 + "a*a*$"})
+
+
 def follow(gbnf: str, text: str, monkeypatch: pytest.MonkeyPatch, *, rows: int = FEW_ROWS) -> None:
     """The library takes all of `text` with at most `rows` parts open at each character; InvalidRequest if not."""
     limits = llguidance.LLParserLimits(max_items_in_row=rows, step_max_items=2_000_000, verbose_errors=False)
