@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import mimetypes
+import os
+import subprocess
+from importlib.util import find_spec
 
+from puna.engine.confines import OVER_TIME
+from puna.engine.process import child_environment, python
 from puna.errors import InvalidRequest, Unsupported
+from puna.server import pdf
+
+PDF_SECONDS = 30.0
+"""A PDF that is not read by then is refused, however little it computes."""
 
 _TEXTS = frozenset(
     {"", "application/json", "application/xml", "application/yaml", "application/x-yaml", "application/jsonl",
@@ -42,17 +50,40 @@ def named_text(name: str | None, text: str) -> str:
 
 
 def _pdf_text(data: bytes, param: str) -> str:
-    try:
-        from pypdf import PdfReader
-        from pypdf.errors import PyPdfError
-    except ImportError as error:
+    """Read in a process of its own, within bounds."""
+    if not _reads_pdf():
         raise Unsupported(
             f"Invalid '{param}': reading PDF files needs the extra 'pdf': pip install 'puna[pdf]'.", param=param
-        ) from error
+        )
     try:
-        text = "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(data)).pages)
-    except (PyPdfError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidRequest(f"Invalid '{param}': the PDF cannot be read: {error}.", param=param) from error
+        done = subprocess.run(
+            python("puna.server.pdf", str(pdf.CPU_SECONDS), str(pdf.ROOM)),
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=child_environment(os.environ),
+            timeout=PDF_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise InvalidRequest(f"Invalid '{param}': the PDF takes too long to read.", param=param) from None
+    text = done.stdout.decode("utf-8", "replace")
+    if done.returncode == pdf.BROKEN:
+        raise InvalidRequest(f"Invalid '{param}': the PDF cannot be read: {text}.", param=param)
+    if done.returncode != pdf.READ:
+        takes = (
+            f"takes more than {pdf.CPU_SECONDS:g} s of a processor"
+            if done.returncode == OVER_TIME
+            else f"takes more than {pdf.ROOM >> 20} MB of memory, or has more than {pdf.MAX_TEXT >> 20} MB of text"
+        )
+        raise InvalidRequest(f"Invalid '{param}': to read the PDF {takes}.", param=param)
     if not text.strip():
         raise InvalidRequest(f"Invalid '{param}': the PDF holds no text, only pictures perhaps.", param=param)
     return text
+
+
+def _reads_pdf() -> bool:
+    try:
+        return find_spec("pypdf") is not None
+    except ValueError:  # a module without one stands in its place
+        return False

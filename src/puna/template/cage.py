@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from puna.engine.confines import OVER_TIME
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, Overloaded, ServerStopping, TemplateTooCostly
 from puna.template.cell import CPU_SECONDS, ROOM
@@ -321,6 +322,6 @@ _FROM_OUTSIDE = frozenset(
 
 
 def _cause(code: int) -> str:
-    if code == -getattr(signal, "SIGPROF", 0):
+    if code == OVER_TIME:
         return f"takes more than {CPU_SECONDS:g} s of a processor"
     return f"is nested too deep, or takes more than {ROOM >> 20} MB of memory"

@@ -7,16 +7,15 @@ it needs too much time or memory the process ends, and its cage takes another.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pydantic_core  # noqa: F401  what a first order needs is there before it comes
 
 from puna.engine import leash
+from puna.engine.confines import bound_memory, bound_time
 from puna.errors import InvalidRequest, ModelFileError, TemplateTooCostly
 from puna.template.gotemplate import GoTemplate
 from puna.template.jinja import JinjaTemplate
@@ -64,25 +63,6 @@ def _done(template: GoTemplate | JinjaTemplate, job: Errand, arguments: Any) -> 
             return template.insert(arguments["prompt"], arguments["suffix"])
 
 
-def _bound() -> None:
-    """For this process, from now on. A system may have no such bounds: then its cage's clock is all there is."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform.startswith("linux"):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        room = pages * resource.getpagesize() + ROOM
-        resource.setrlimit(resource.RLIMIT_AS, (room, room))
-
-
-def _clock(seconds: float) -> None:
-    """End this process when it has used so much of a processor; 0: no more."""
-    if sys.platform != "win32":
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
 def _connection() -> socket.socket:
     if sys.platform == "win32":
         return socket.fromshare(sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "little")))
@@ -106,12 +86,12 @@ def serve(connection: socket.socket) -> None:
         order = _receive(connection, HEAD.unpack(head)[0])
         if not order:
             return
-        _clock(CPU_SECONDS)
+        bound_time(CPU_SECONDS)
         try:
             answer = pack_answer(work(*read_order(order)))
         except MemoryError:
             answer = pack_answer(TemplateTooCostly(_TOO_LARGE))
-        _clock(0)
+        bound_time(0)
         connection.sendall(HEAD.pack(len(answer)) + answer)
         del order, answer
 
@@ -119,7 +99,7 @@ def serve(connection: socket.socket) -> None:
 def main() -> None:
     leash.ignore_interrupt()
     connection = _connection()
-    _bound()
+    bound_memory(ROOM)
     serve(connection)
 
 
