@@ -25,7 +25,7 @@ from puna.server.errors import internal_error
 from puna.server.inside import InsideAnswer
 from puna.server.responses.holds import ServerClaim
 from puna.server.responses.objects import UNDER_WAY, error_json
-from puna.server.responses.renewal import TRIES, Left, Renewal, same_event
+from puna.server.responses.renewal import TRIES, Left, ResponseRenewal, same_event
 from puna.server.responses.telling import ENDS, ResponseEvent
 from puna.server.responses.work import ResponseWork
 from puna.state.records import Delete, Put, Query, Record
@@ -67,7 +67,7 @@ class Running:
     """
 
     work: ResponseWork
-    renewal: Renewal
+    renewal: ResponseRenewal
     before: list[ResponseEvent] = field(default_factory=list)
     events: list[ResponseEvent] = field(default_factory=list)
     kept: int = 0
@@ -141,7 +141,7 @@ class BackgroundResponses:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def start(self, work: ResponseWork, renewal: Renewal, left: Left | None = None) -> Running:
+    async def start(self, work: ResponseWork, renewal: ResponseRenewal, left: Left | None = None) -> Running:
         """Begin it: from here on it is stored. What it begins with has been told when this returns.
 
         `left`: what was left of it. Conflict where that is another by now, or gone.
@@ -306,7 +306,7 @@ class BackgroundResponses:
         if _RENEWAL not in kept.body:  # of a version that could not
             await self._fail(kept, PunaError(f"{INTERRUPTED}."))
             return
-        renewal = Renewal.read(cast("JsonObject", kept.body[_RENEWAL]))
+        renewal = ResponseRenewal.read(cast("JsonObject", kept.body[_RENEWAL]))
         again = replace(renewal, tries=renewal.tries + 1)
         taken = replace(kept, body={**kept.body, _SERVER: self._claim.name, _RENEWAL: again.json()})
         await self._state.apply(Put(taken, over=kept))

@@ -29,7 +29,7 @@ _CHANCE = frozenset({"obfuscation"})
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class ResponseRenewal:
     """`request`: as it was sent. `until`: when its time is over, in seconds since 1970. `tries`: how often it began."""
 
     request: JsonObject
@@ -39,7 +39,7 @@ class Renewal:
     tries: int = 1
 
     @classmethod
-    def of(cls, request: Request, sent: JsonObject, seed: int) -> Renewal:
+    def of(cls, request: Request, sent: JsonObject, seed: int) -> ResponseRenewal:
         """Of a request that is about to be answered by the current task."""
         deadline = current_caller().deadline
         return cls(
@@ -50,7 +50,7 @@ class Renewal:
         )
 
     @classmethod
-    def read(cls, kept: JsonObject) -> Renewal:
+    def read(cls, kept: JsonObject) -> ResponseRenewal:
         return cls(**kept)  # type: ignore[arg-type]
 
     def json(self) -> JsonObject:
@@ -84,7 +84,7 @@ class Left:
     """A response that is to be made anew: as it is kept, with the events that were told of it."""
 
     record: Record
-    renewal: Renewal
+    renewal: ResponseRenewal
     events: list[ResponseEvent]
 
 

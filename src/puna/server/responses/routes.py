@@ -30,7 +30,7 @@ from puna.server.responses.live import LiveResponses
 from puna.server.responses.making import ResponseMaker
 from puna.server.responses.objects import with_included
 from puna.server.responses.past import response_input
-from puna.server.responses.renewal import Left, Renewal, as_sent
+from puna.server.responses.renewal import Left, ResponseRenewal, as_sent
 from puna.server.responses.telling import ResponseEvent, error_told, sse
 from puna.server.routing import dialect_route
 from puna.server.services import Services
@@ -68,7 +68,7 @@ class _Responses:
         if body.background:
             if left is None:
                 sent = await beside(request, lambda: as_sent(body))
-                renewal = Renewal.of(request, sent, work.seed)
+                renewal = ResponseRenewal.of(request, sent, work.seed)
             else:
                 renewal = left.renewal
             running = await self._background.start(work, renewal, left)
