@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from puna.errors import InvalidRequest, NotFound, StateError
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from puna.errors import InvalidRequest, NotFound, StateError, UnsatisfiableRange
 from puna.lane import in_lane
+from puna.server.contract.faults import Wording
+from puna.server.contract.forms import read_form
+from puna.server.contract.reading import ShapeType
 from puna.server.documents import document_text, likely_kind, named_text
+from puna.server.multipart import FilePart, FormBounds
+from puna.server.services import Services
 from puna.state.records import Record
 from puna.state.state import State, Stored
 from puna.types import JsonObject
@@ -103,3 +114,71 @@ async def file_text(state: State, owner: str, id: str, param: str) -> KeptText:
         return document_text(data, likely_kind(str(record.body["media_type"]), filename, data), param)
 
     return KeptText(filename, await in_lane(text))
+
+
+@asynccontextmanager
+async def read_kept(
+    services: Services,
+    request: Request,
+    shape: type[ShapeType],
+    field: str,
+    most: int,
+    setting: str,
+    wording: Wording,
+) -> AsyncIterator[tuple[ShapeType, Stored, FilePart]]:
+    """A form with one file, whose bytes are kept; InvalidRequest where it has none. They go when this is left with an
+    error: nobody would find them."""
+    state = services.state
+    kept: list[tuple[Stored, FilePart]] = []
+
+    async def keep(part: FilePart) -> None:
+        kept.append((await state.contents.add(part.chunks, most=most), part))
+
+    bounds = FormBounds(files=(field,), file=most, fields=16, field=4096, setting=setting)
+    try:
+        strict = services.settings.strict
+        body, _, _ = await read_form(request, shape, wording, strict=strict, bounds=bounds, keep=keep)
+        if not kept:
+            raise InvalidRequest(
+                f"Missing required parameter: '{field}'.", param=field, code="missing_required_parameter"
+            )
+        yield body, *kept[0]
+    except BaseException:
+        for stored, _ in kept:
+            await state.discard(stored.digest)
+        raise
+
+
+class KeptContent(FileResponse):
+    """A file's bytes, or those of a `Range`, whose faults are told as all others are. It stays until it is told to its
+    end.
+    """
+
+    def __init__(self, state: State, record: Record) -> None:
+        assert record.content is not None
+        self._state = state
+        self._record = record
+        self._digest = record.content
+        super().__init__(
+            state.contents.path(self._digest) or "",
+            media_type="application/octet-stream",
+            filename=str(record.body["filename"]),
+            headers={"etag": f'"{self._digest}"'},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def checked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if message["status"] == UnsatisfiableRange.status:
+                    raise UnsatisfiableRange(int(self.headers["content-length"]))
+                if message["status"] == InvalidRequest.status:
+                    raise InvalidRequest("Invalid header 'range': expected bytes=FIRST-LAST.", param="range")
+            await send(message)
+
+        self._state.contents.hold(self._digest)
+        try:
+            if self._state.contents.path(self._digest) is None:
+                raise NotFound(f"The content of {self._record.id} is gone.", param="id")
+            await super().__call__(scope, receive, checked)
+        finally:
+            await self._state.discard(self._digest)

@@ -17,6 +17,7 @@ from puna.server.anthropic.bodies import (
     BODIES,
     BatchedMessage,
     CountBody,
+    FileUploadForm,
     MessageBatchBody,
     MessagesBody,
     RequestMetadata,
@@ -346,6 +347,13 @@ EFFECTS: dict[Row, Effect] = {
         asks({"type": "document", "source": {"type": "file", "file_id": "file-1"}}),
         lambda a: a.status == 404 and "file-1" in a.error["message"],
     ),
+    (blocks.DocumentAtUrl, "url"): Effect(
+        asks({"type": "document", "source": {"type": "url", "url": "http://127.0.0.1:9/a.txt"}}),
+        lambda a: a.status == 400 and "messages[0].content[1].source.url" in a.error["message"],
+    ),
+    (FileUploadForm, "expires_in_seconds"): Effect(
+        {"expires_in_seconds": 7200}, lambda a: a.json["expires_at"] > a.json["created_at"]
+    ),
     (blocks.DocumentText, "data"): Effect(
         asks({"type": "document", "source": {"type": "text", "data": "It says so", "media_type": "text/plain"}}),
         shows("It says so"),
@@ -510,10 +518,6 @@ REFUSED: dict[Row, tuple[dict[str, Any], str]] = {
         {"tools": [TOOL | {"allowed_callers": ["code_execution_20250825"]}]},
         "tools[0].allowed_callers",
     ),
-    (blocks.DocumentUrl, "url"): (
-        asks({"type": "document", "source": {"type": "url", "url": "https://x.example/a.pdf"}}),
-        "messages[0].content[1].source.url",
-    ),
     (blocks.Citations, "enabled"): (
         asks({"type": "document", "source": DOCUMENT, "citations": {"enabled": True}}),
         "messages[0].content[1].citations.enabled",
@@ -523,12 +527,22 @@ REFUSED: dict[Row, tuple[dict[str, Any], str]] = {
 ROWS = [(shape, row) for shape in (*BODIES, *nested_shapes(BODIES)) for row in shape_fields(shape)]
 
 
+def upload(server: Any, fields: dict[str, Any]) -> Any:
+    parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
+    parts.append('Content-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nsome text')
+    body = "".join(f"--limit\r\n{part}\r\n" for part in parts) + "--limit--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=limit", "anthropic-version": "2023-06-01"}
+    return server.post("/v1/files", body.encode(), headers=headers)
+
+
 def send(server: Any, shape: type[Shape], change: dict[str, Any], **headers: str) -> Any:
     body = {"model": "tiny", "max_tokens": 2000, **said("SAMPLING"), **change}
     path = PATHS.get(shape, "/v1/messages")
     if shape in {MessageBatchBody, BatchedMessage}:
         path = "/v1/messages/batches"
         body = {"requests": [{"custom_id": "a", "params": {"model": "tiny"}}], **change}
+    if shape is FileUploadForm:
+        return upload(server, change)
     if shape is CountBody:
         body.pop("max_tokens")
     return server.post(path, body, headers=headers)

@@ -134,9 +134,11 @@ class DocumentContent(Shape):
     ]
 
 
-class DocumentUrl(Shape):
+class DocumentAtUrl(Shape):
     type: Literal["url"]
-    url: Annotated[str, Refused("Only images are fetched: send the document as base64.")]
+    url: Annotated[
+        str, Honoured("http(s): text, or a PDF (with the extra `pdf`), fetched within limits, as images are.")
+    ]
 
 
 class Citations(Shape):
@@ -147,7 +149,7 @@ class DocumentBlock(CachedBlock):
     type: Literal["document"]
     source: Annotated[
         Annotated[
-            DocumentBase64 | DocumentText | DocumentContent | DocumentUrl | FileSource, Field(discriminator="type")
+            DocumentBase64 | DocumentText | DocumentContent | DocumentAtUrl | FileSource, Field(discriminator="type")
         ],
         Honoured("The document, whose text becomes part of the message."),
     ]
@@ -262,7 +264,7 @@ AssistantBlocks: TypeAlias = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class HeldElsewhere:
-    """What blocks speak of and others hold. `images`: by URL, and by the ids of files; `texts`: by ids of files."""
+    """What blocks speak of and others hold. `images`: by URL, and by the ids of files; `texts`: likewise."""
 
     images: Mapping[str, bytes] = field(default_factory=dict)
     texts: Mapping[str, KeptText] = field(default_factory=dict)
@@ -290,7 +292,7 @@ def readable_parts(block: Readable, path: str, fetched: HeldElsewhere) -> list[F
             text = "\n".join(inner.text for inner in block.content)
             return [FromBlock(TextPart(f"{block.title}\n{block.source}\n{text}"), path)]
         case DocumentBlock():
-            title = None if isinstance(block.source, FileSource) else block.title
+            title = None if isinstance(block.source, FileSource | DocumentAtUrl) else block.title
             head = "\n".join(text for text in (title, block.context) if text)
             return [*([FromBlock(TextPart(head), path)] if head else []), *_document(block, f"{path}.source", fetched)]
 
@@ -315,8 +317,10 @@ def _document(block: DocumentBlock, path: str, fetched: HeldElsewhere) -> Iterat
         case DocumentBase64(data=data):
             param = f"{path}.data"
             yield FromBlock(TextPart(document_text(decode_base64(data, param), "application/pdf", param)), path)
-        case FileSource(file_id=id_):
-            yield FromBlock(TextPart(fetched.texts[id_].named(block.title)), path)
+        case FileSource(file_id=held) | DocumentAtUrl(url=held) if held in fetched.texts:
+            yield FromBlock(TextPart(fetched.texts[held].named(block.title)), path)
+        case DocumentAtUrl():
+            raise InvalidRequest(f"Invalid '{path}.url': expected an http(s) URL.", param=f"{path}.url")
         case DocumentContent(content=str(text)):
             yield FromBlock(TextPart(text), path)
         case DocumentContent(content=list(blocks)):
@@ -344,7 +348,7 @@ def held_elsewhere(
         match block:
             case ImageBlock():
                 yield here, block
-            case DocumentBlock(source=FileSource()):
+            case DocumentBlock(source=FileSource() | DocumentAtUrl()):
                 yield here, block
             case DocumentBlock(source=DocumentContent(content=list(inner))):
                 for place, one in enumerate(inner):
@@ -362,7 +366,8 @@ def takes_long(block: UserBlock) -> bool:
 
 
 def remote_url(block: ImageBlock | DocumentBlock) -> str | None:
-    return block.source.url if isinstance(block.source, ImageAtUrl) and is_remote(block.source.url) else None
+    source = block.source
+    return source.url if isinstance(source, ImageAtUrl | DocumentAtUrl) and is_remote(source.url) else None
 
 
 def file_id(block: ImageBlock | DocumentBlock) -> str | None:

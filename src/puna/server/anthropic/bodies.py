@@ -11,6 +11,7 @@ from puna.server.anthropic.messages import ConversationTurn
 from puna.server.anthropic.thinking import ThinkingAndForm
 from puna.server.anthropic.tools import WithTools
 from puna.server.batch.lines import MAX_LINES
+from puna.server.contract.forms import FormInteger
 from puna.server.contract.options import within
 from puna.server.contract.shapes import Honoured, JsonObject, JsonValue, Refused, Reported, Shape
 from puna.server.openai.options import USER_MEANING, Extras, StopString
@@ -105,4 +106,14 @@ class MessageBatchBody(Shape):
     workspace_id: Annotated[str | None, Reported("There are no workspaces.")] = None
 
 
-BODIES: tuple[type[Shape], ...] = (MessagesBody, CountBody, MessageBatchBody)
+class FileUploadForm(Shape):
+    """POST /v1/files, with `anthropic-version`"""
+
+    expires_in_seconds: Annotated[
+        FormInteger | None,
+        Field(ge=3600, le=90 * 24 * 3600),
+        Honoured("When it goes. Without it, it stays until it is deleted."),
+    ] = None
+
+
+BODIES: tuple[type[Shape], ...] = (MessagesBody, CountBody, MessageBatchBody, FileUploadForm)

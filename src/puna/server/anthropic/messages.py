@@ -61,11 +61,12 @@ ConversationTurn: TypeAlias = Annotated[UserTurn | AssistantTurn | SystemTurn, F
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Paths of blocks, and the URL of an image, or the id of a file that is an image or a text."""
+    """Paths of blocks, and the URL of an image or a document, or the id of a file that is an image or a text."""
 
     images: list[tuple[str, str]] = field(default_factory=list)
     image_files: list[tuple[str, str]] = field(default_factory=list)
     text_files: list[tuple[str, str]] = field(default_factory=list)
+    documents: list[tuple[str, str]] = field(default_factory=list)
 
 
 def elsewhere(conversation: Sequence[ConversationTurn]) -> Elsewhere:
@@ -75,7 +76,8 @@ def elsewhere(conversation: Sequence[ConversationTurn]) -> Elsewhere:
         if isinstance(message, UserTurn) and isinstance(message.content, list):
             for path, block in held_elsewhere(message.content, f"messages[{index}].content"):
                 if (url := remote_url(block)) is not None:
-                    found.images.append((f"{path}.source.url", url))
+                    places = found.images if isinstance(block, ImageBlock) else found.documents
+                    places.append((f"{path}.source.url", url))
                 elif (id_ := file_id(block)) is not None:
                     files = found.image_files if isinstance(block, ImageBlock) else found.text_files
                     files.append((f"{path}.source.file_id", id_))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
@@ -14,9 +16,10 @@ _MOST = 1000
 _PAGING = ("limit", "after_id", "before_id")
 
 
-def read_page(request: Request) -> Query:
-    """`limit`, and either `after_id` or `before_id`, checked, each once. Whatever else the URL says is reported."""
-    said = read_parameters(request, _PAGING)
+def read_page(request: Request, others: Sequence[str] = (), lists: Sequence[str] = ()) -> Query:
+    """`limit`, and either `after_id` or `before_id`, checked, each once. Whatever else the URL says is reported, but
+    for `others`, and for `lists`, which may be there several times."""
+    said = read_parameters(request, (*_PAGING, *others), lists)
     after, before = said.get("after_id"), said.get("before_id")
     if after is not None and before is not None:
         raise InvalidRequest("Only one of 'after_id' and 'before_id' can be given.", param="before_id")

@@ -84,6 +84,8 @@ reference of errors](errors.md) and the `param` at fault; in a stream that has b
 | `GET`, `DELETE /v1/messages/batches/{id}` | one; it can be deleted once it has ended |
 | `POST /v1/messages/batches/{id}/cancel` | lets it end soon |
 | `GET /v1/messages/batches/{id}/results` | once it has ended: a line of JSON for each request |
+| `GET`, `POST /v1/files` | with `anthropic-version`: OpenAI's files in Anthropic's form, in pages by `page` |
+| `GET`, `DELETE /v1/files/{id}`, `GET /v1/files/{id}/content` | with `anthropic-version`: one, gone, its bytes |
 | `GET /v1/models` | with `anthropic-version`: pages by `limit`, `after_id` and `before_id` |
 | `GET /v1/models/{id}` | with `anthropic-version`: one; `id` may hold `/` and `:` |
 """

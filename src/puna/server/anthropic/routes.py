@@ -17,6 +17,7 @@ from puna.server.anthropic import answer, convert, models
 from puna.server.anthropic.batches import MessageBatches
 from puna.server.anthropic.blocks import HeldElsewhere
 from puna.server.anthropic.bodies import CountBody, MessagesBody
+from puna.server.anthropic.files import MessageFiles
 from puna.server.anthropic.messages import ConversationTurn, elsewhere, has_media
 from puna.server.anthropic.paging import read_page
 from puna.server.anthropic.wording import WORDING
@@ -27,7 +28,7 @@ from puna.server.contract.report import Report
 from puna.server.errors import speaks_anthropic
 from puna.server.kept_files import file_bytes, file_text
 from puna.server.media import MAX_IMAGE
-from puna.server.openai.remote import remote_media
+from puna.server.openai.remote import remote_media, remote_text
 from puna.server.owner import owner_of
 from puna.server.routing import dialect_route
 from puna.server.services import Services
@@ -36,7 +37,7 @@ from puna.server.streaming import EventStream, unless_gone
 
 def routes(services: Services, work: BatchWork) -> list[Route]:
     """Those of paths that OpenAI has too take only what Anthropic's clients ask: they stand before OpenAI's."""
-    api, batches = _Api(services), MessageBatches(services, work)
+    api, batches, files = _Api(services), MessageBatches(services, work), MessageFiles(services)
     return [
         dialect_route("/v1/messages/batches", {"GET": batches.list, "POST": batches.create}),
         dialect_route("/v1/messages/batches/{id}", {"GET": batches.retrieve, "DELETE": batches.delete}),
@@ -44,6 +45,11 @@ def routes(services: Services, work: BatchWork) -> list[Route]:
         dialect_route("/v1/messages/batches/{id}/results", {"GET": batches.results}),
         Route("/v1/messages", api.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", api.count, methods=["POST"]),
+        _Asked("/v1/files", files.list, methods=["GET"]),
+        _Asked("/v1/files", files.upload, methods=["POST"]),
+        _Asked("/v1/files/{id}", files.retrieve, methods=["GET"]),
+        _Asked("/v1/files/{id}", files.delete, methods=["DELETE"]),
+        _Asked("/v1/files/{id}/content", files.download, methods=["GET"]),
         _Asked("/v1/models", api.models, methods=["GET"]),
         _Asked("/v1/models/{id:path}", api.model, methods=["GET"]),
     ]
@@ -113,4 +119,6 @@ class _Api:
         for path, id_ in wanted.image_files:
             _, images[id_] = await file_bytes(state, owner, id_, path, most=MAX_IMAGE)
         texts = {id_: await file_text(state, owner, id_, path) for path, id_ in wanted.text_files}
+        for url, path in {url: path for path, url in wanted.documents}.items():
+            texts[url] = await remote_text(self._services, url, path)
         return HeldElsewhere(images, texts)

@@ -46,13 +46,15 @@ async def read_request(
     return body, Report(request.state, ignored)
 
 
-def read_parameters(request: Request, known: Collection[str]) -> QueryParams:
-    """What the URL says. InvalidRequest for a known parameter that is there twice; those not `known` are reported."""
+def read_parameters(request: Request, known: Collection[str], lists: Collection[str] = ()) -> QueryParams:
+    """What the URL says. InvalidRequest for a known parameter that is there twice, if it is none of `lists`; those that
+    are neither are reported.
+    """
     said = request.query_params
     for name, times in Counter(name for name, _ in said.multi_items()).items():
         if times > 1 and name in known:
             raise InvalidRequest(f"Invalid '{name[:100]}': it is there more than once.", param=name)
-    Report(request.state, [name for name in said if name not in known])
+    Report(request.state, [name for name in said if name not in known and name not in lists])
     return said
 
 

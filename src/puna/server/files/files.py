@@ -6,55 +6,21 @@ from dataclasses import replace
 from typing import get_args
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response
 
-from puna.errors import InvalidRequest, NotFound, UnsatisfiableRange
+from puna.errors import InvalidRequest
 from puna.server.body import JsonReply
 from puna.server.files.bodies import FileForm, FilePurpose
-from puna.server.files.reading import find_kept, read_kept, stay
-from puna.server.kept_files import file_json, new_file
+from puna.server.files.reading import find_kept, stay
+from puna.server.kept_files import KeptContent, file_json, new_file, read_kept
 from puna.server.openai.paging import page_json, read_query
+from puna.server.openai.wording import WORDING
 from puna.server.owner import owner_of
 from puna.server.services import Services
-from puna.state.records import Delete, Put, Record
-from puna.state.state import State
+from puna.state.records import Delete, Put
 
 _PURPOSES = (*get_args(FilePurpose), "batch_output")
 _MOST_LISTED = 10_000
-
-
-class _Content(FileResponse):
-    """A file whose faults of a `Range` are told as all others are, and which stays until it is told to its end."""
-
-    def __init__(self, state: State, record: Record) -> None:
-        assert record.content is not None
-        self._state = state
-        self._record = record
-        self._digest = record.content
-        super().__init__(
-            state.contents.path(self._digest) or "",
-            media_type="application/octet-stream",
-            filename=str(record.body["filename"]),
-            headers={"etag": f'"{self._digest}"'},
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def checked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if message["status"] == UnsatisfiableRange.status:
-                    raise UnsatisfiableRange(int(self.headers["content-length"]))
-                if message["status"] == InvalidRequest.status:
-                    raise InvalidRequest("Invalid header 'range': expected bytes=FIRST-LAST.", param="range")
-            await send(message)
-
-        self._state.contents.hold(self._digest)
-        try:
-            if self._state.contents.path(self._digest) is None:
-                raise NotFound(f"The content of {self._record.id} is gone.", param="id")
-            await super().__call__(scope, receive, checked)
-        finally:
-            await self._state.discard(self._digest)
 
 
 class Files:
@@ -64,7 +30,8 @@ class Files:
 
     async def create(self, request: Request) -> Response:
         most = self._services.settings.max_file
-        async with read_kept(self._services, request, FileForm, "file", most, "PUNA_MAX_FILE") as (form, stored, part):
+        kept = read_kept(self._services, request, FileForm, "file", most, "PUNA_MAX_FILE", WORDING)
+        async with kept as (form, stored, part):
             if not stored.size:
                 raise InvalidRequest("Invalid 'file': the file is empty.", param="file")
             said = form.expires_after.seconds if form.expires_after else None
@@ -102,4 +69,4 @@ class Files:
     async def content(self, request: Request) -> Response:
         """The bytes; those of a `Range` alone, where one is asked for."""
         record = await find_kept(self._services, request, "file", "File")
-        return _Content(self._state, record)
+        return KeptContent(self._state, record)

@@ -18,8 +18,9 @@ from puna.errors import Conflict, InvalidRequest, NotFound, PayloadTooLarge
 from puna.lane import in_uploads
 from puna.server.body import JsonReply
 from puna.server.files.bodies import CompleteBody, PartForm, UploadBody
-from puna.server.files.reading import find_kept, now, read_body, read_kept, stay
-from puna.server.kept_files import file_json, new_file
+from puna.server.files.reading import find_kept, now, read_body, stay
+from puna.server.kept_files import file_json, new_file, read_kept
+from puna.server.openai.wording import WORDING
 from puna.server.owner import owner_of
 from puna.server.services import Services
 from puna.state.records import Delete, Put, Query, Record
@@ -69,7 +70,8 @@ class Uploads:
 
     async def add_part(self, request: Request) -> Response:
         await self._pending(request)
-        async with read_kept(self._services, request, PartForm, "data", MAX_PART, "") as (_, stored, _):
+        async with read_kept(self._services, request, PartForm, "data", MAX_PART, "", WORDING) as kept:
+            _, stored, _ = kept
             if not stored.size:
                 raise InvalidRequest("Invalid 'data': the part is empty.", param="data")
             upload = await self._pending(request)  # a part takes a while
