@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -57,6 +58,9 @@ _METHOD = re.compile(rb"[A-Za-z_-]{0,32}")
 _UPGRADE = re.compile(rb"(?im)^upgrade[ \t]*:")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBES = (0.1, 0.1, 0.3)
+_STATUS_LINE = b"HTTP/1.1 "
+"""What every answer begins with, so that a byte of it can go ahead of the rest."""
+_KEEP_ALIVE_SECONDS = 5
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -153,11 +157,22 @@ class _Channel:
         self._transport = transport
         self._end = end
         self._loop = loop
+        self._ahead = 0
         self._waiting: list[bytes] = []
         self._size = 0
         self.is_closing = transport.is_closing
 
+    def write_ahead(self) -> bool:
+        """One byte more of the beginning that the next answer will have. False: there is none left."""
+        if self._ahead == len(_STATUS_LINE):
+            return False
+        self._transport.write(_STATUS_LINE[self._ahead : self._ahead + 1])
+        self._ahead += 1
+        return True
+
     def write(self, data: bytes) -> None:
+        if self._ahead:
+            data, self._ahead = data[self._ahead :], 0
         if not self._waiting:
             self._loop.call_soon(self.flush)
         self._waiting.append(data)
@@ -177,6 +192,17 @@ class _Channel:
     def close(self) -> None:
         self.flush()
         self._end()
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
+    """Let the system ask now and then whether the other end is there: what was closed answers so after a minute."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family == getattr(socket, "AF_UNIX", None):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), _KEEP_ALIVE_SECONDS)
 
 
 class Protocol(HttpToolsProtocol):
@@ -278,14 +304,25 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def _probe(self) -> None:
-        """Find out whether a client that sends no more has gone: writing to it fails then, the second time."""
+        """Find out whether a client that sends no more has gone: writing to it fails then, the second time.
+
+        One of HTTP/1.0 knows no interim answers: it gets its answer's first bytes ahead, which are few: more and more
+        seldom. After these it is the system that looks.
+        """
         cycle = self._cycle
         if cycle is None or cycle.response_complete or self._ending or self.transport.is_closing():
             return
-        if not cycle.response_started and cycle.scope["http_version"] == "1.1":
-            self.transport.write(_CONTINUE)
+        pause = _PROBES[min(self._probed, len(_PROBES) - 1)]
+        if not cycle.response_started:
+            if cycle.scope["http_version"] == "1.1":
+                self.transport.write(_CONTINUE)
+            elif self._channel.write_ahead():
+                pause *= 2**self._probed
+            else:
+                _keep_alive(self.transport)
+                return
         self._probed += 1
-        self.loop.call_later(_PROBES[min(self._probed, len(_PROBES) - 1)], self._probe)
+        self.loop.call_later(pause, self._probe)
 
     @property
     def _cycle(self) -> _Cycle | None:

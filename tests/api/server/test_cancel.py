@@ -72,14 +72,17 @@ STAGES = [
 
 
 @contextmanager
-def sent(server: Any, path: str, model: str, text: str, *, stream: bool, **headers: str) -> Iterator[socket.socket]:
+def sent(
+    server: Any, path: str, model: str, text: str, *, stream: bool, version: str = "1.1", **headers: str
+) -> Iterator[socket.socket]:
     """A request whose answer is not read; leaving closes the connection."""
     asked = {"model": model, "stream": stream, "messages": [{"role": "user", "content": text}], "max_tokens": 4000}
     body = json.dumps(asked).encode()
     told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n{told}\r\n"
+            f"POST {path} HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
+            f"Content-Length: {len(body)}\r\n{told}\r\n"
         )
         connection.sendall(head.encode() + body)
         yield connection
@@ -126,6 +129,22 @@ def test_whose_client_goes_away_is_ended_and_counted(tight, stage, path, stream)
         until(lambda: counted(tight, route) == before + 1, 20, "it to be counted")
         assert counted(tight, 'puna_errors_total{code="cancelled"}') == errors + 1
         assert [one["path"] for one in log if one["event"] == "request" and one["status"] == 499] == [path]
+    until(lambda: free(tight), 20, "nothing to be left")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_so_is_one_of_http_1_0(tight, stage, stream):
+    """Which cannot be asked by an interim answer whether it is still there."""
+    with ExitStack() as others:
+        if stage.held:
+            others.enter_context(sent(tight, OPENAI, "tiny", "FOREVER", stream=True))
+            until(lambda: tight.busy() == 1, 20, "the other one to be at work")
+        others_uses = uses(tight)
+        with sent(tight, OPENAI, stage.model, stage.text, stream=stream, version="1.0"):
+            until(lambda: stage.reached(tight), 20, stage.name)
+        until(lambda: uses(tight) == others_uses, 20, "its end")
+        until(lambda: tight.busy() == (1 if stage.held else 0), 20, "its slot to be free")
     until(lambda: free(tight), 20, "nothing to be left")
 
 

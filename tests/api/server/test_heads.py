@@ -196,9 +196,10 @@ def test_http_1_0_streams_end_with_the_connection(server):
 # ------------------------------------------------------------------------------------------------------------- ends
 
 
-def test_a_client_that_closes_its_sending_side_gets_its_answer(server):
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_client_that_closes_its_sending_side_gets_its_answer(server, version):
     slow = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "SLOW"}]}).encode()
-    head = POST + b"content-length: %d\r\n\r\n" % len(slow)
+    head = POST.replace(b"HTTP/1.1", b"HTTP/" + version) + b"content-length: %d\r\n\r\n" % len(slow)
     answer = exchange(server.port, head + slow, close=True)
     assert answer.json["choices"][0]["message"]["content"] == "at last"
     assert exchange(server.port, get(b"/api/version"), close=True).status == 200
