@@ -44,8 +44,15 @@ class Conversion:
 
 
 def convert(directory: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[dict[str, MetadataEntry], list[Made]]:
-    """What is to be written. Unsupported: a model of another kind, or with a tensor that nothing here knows."""
+    """What is to be written. Unsupported: a model of another kind, or with a tensor that nothing here knows.
+
+    ModelFileError: its config.json is not there, or says no kind.
+    """
     config = settings(directory, "config.json")
+    if not config.text("model_type"):
+        there = (directory / "config.json").exists()
+        said = "does not say of what kind the model is (model_type)" if there else "is missing beside the safetensors"
+        raise ModelFileError(f"config.json {said}")
     kind = config.text("model_type") or ""
     family = FAMILIES.get(kind)
     if family is None:
