@@ -101,13 +101,16 @@ def nearest(name: Name, stored: Iterable[Name], *, limit: int = 3) -> tuple[Name
     """What may have been meant: other tags of the same model first, then models that are written alike."""
     by_model: dict[str, list[Name]] = {}
     for other in islice(stored, NEAREST_AMONG):
-        by_model.setdefault(_untagged(other), []).append(other)
-    close = get_close_matches(_untagged(name), by_model, n=limit, cutoff=0.7)
+        if other.folded != name.folded:
+            by_model.setdefault(_path(other), []).append(other)
+    close = get_close_matches(_path(name), by_model, n=limit, cutoff=0.7)
     return tuple(other for text in close for other in sorted(by_model[text], key=str))[:limit]
 
 
-def _untagged(name: Name) -> str:
-    return name.short.lower().rpartition(":")[0]
+def _path(name: Name) -> str:
+    """Without its host, which is long and would make all that is on one host alike, and without its tag."""
+    _, namespace, model, _ = name.folded
+    return model if namespace == DEFAULT_NAMESPACE else f"{namespace}/{model}"
 
 
 def _cut_tag(text: str) -> tuple[str, str | None]:

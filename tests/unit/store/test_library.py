@@ -346,7 +346,8 @@ def test_errors_are_ours(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_answered_with_what_is_near(tmp_path: Path) -> None:
-    for stored in ("llama3/8b", "llama3/70b", "llama2/latest", "mistral/latest"):
+    there = ("llama3/8b", "llama3/70b", "llama2/latest", "mistral/latest")
+    for stored in (*there, "registry.example:5001/team/writers/latest"):
         put_model(tmp_path, stored, WEIGHTS)
     library = Library.open(tmp_path)
 
@@ -360,6 +361,8 @@ def test_what_is_not_there_is_answered_with_what_is_near(tmp_path: Path) -> None
     assert near("mistrl") == ("mistral:latest",)
     assert near("MISTRAL:7b") == ("mistral:latest",)
     assert near("qwen") == ()
+    assert near("registry.example:5000/team/writer") == ("registry.example:5001/team/writers:latest",)
+    assert near("registry.example:5001/nobody/else") == ()
 
 
 def test_many_models_are_not_all_compared() -> None:
