@@ -92,7 +92,7 @@ def test_what_is_not_converted_is_refused_by_name(published: Path, tmp_path: Pat
     cases: list[tuple[Callable[[], object], type[PunaError], str]] = [
         (lambda: rewritten(published, "config.json", model_type="mamba"), Unsupported, "kind 'mamba' are not"),
         (lambda: rewritten(published, "config.json", model_type=""), ModelFileError, "does not say of what kind"),
-        (lambda: (published / "config.json").unlink(), ModelFileError, "config.json is missing beside"),
+        ((published / "config.json").unlink, ModelFileError, "config.json is missing beside"),
         (lambda: rewritten(published, "config.json", rope_scaling={"type": "yarn"}), Unsupported, "'yarn'"),
         (lambda: rewritten(published, "config.json", hidden_size="x"), ModelFileError, 'hidden_size is no count: "x"'),
         (lambda: (published / "config.json").write_text("{"), ModelFileError, "config.json is not JSON"),
