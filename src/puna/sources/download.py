@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import shutil
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -37,14 +36,13 @@ from puna.sources.coding import coding
 from puna.sources.net import Net, Patience
 from puna.sources.partial import Partial
 from puna.store.blobs import stop_when
+from puna.store.files import check_room
 from puna.store.library import Library
 from puna.store.transfers import Mailbox, following
 from puna.types import Progress
 
 T = TypeVar("T")
 
-SPARE_BYTES = 64 * 1024 * 1024
-"""Left free on the disk when sizes are known before the work."""
 _MB = 1 << 20
 _BLOCK = 1 * _MB
 """Bytes that are written at once."""
@@ -345,9 +343,7 @@ class _Download:
 
     def _check_space(self, needed: int) -> None:
         root = self._library.root
-        free = shutil.disk_usage(next(path for path in (root, *root.absolute().parents) if path.exists())).free
-        if free < needed + SPARE_BYTES:
-            raise StoreError(f"no space left on the disk: {needed} bytes are needed, {free} are free", code="disk_full")
+        check_room(next(path for path in (root, *root.absolute().parents) if path.exists()), max(0, needed))
 
     def _tell(self, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -337,6 +337,8 @@ class Net:
     def _broken(url: URL, error: BaseException, proxy: URL | None = None) -> SourceUnreachable:
         if isinstance(error, asyncio.TimeoutError):
             return SourceUnreachable(f"{url.host} does not answer, or its answer stalled")
+        if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | ConnectionResetError):
+            return SourceUnreachable(f"{url.authority} broke off the connection")
         if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
             # Its own words hold the proxy's URL, with the password in it.
             return SourceUnreachable(

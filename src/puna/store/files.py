@@ -76,7 +76,9 @@ def check_room(directory: Path, needed: int) -> None:
     with store_errors("looking at the disk"):
         free = shutil.disk_usage(directory).free
     if needed and free < needed + SPARE_BYTES:
-        raise StoreError(f"no space left on the disk: {needed} bytes are needed, {free} are free", code="disk_full")
+        kept = f", and {SPARE_BYTES} of them are kept free" if free >= needed else ""
+        told = f"no space left on the disk: {needed} bytes are needed, {free} are free{kept}"
+        raise StoreError(told, code="disk_full")
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:

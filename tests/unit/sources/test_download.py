@@ -143,7 +143,7 @@ async def test_a_part_that_is_being_written_is_waited_for(
         ("shifted", SourceError, "another range"),
         ("416", SourceError, "fewer bytes"),
         ("more", SourceError, "sends more"),
-        ("drop", SourceUnreachable, "max retries exceeded"),
+        ("drop", SourceUnreachable, "max retries exceeded: 127.0.0.1:[0-9]+ broke off the connection"),
         ("few", SourceUnreachable, "max retries exceeded: .* next to nothing at once"),
         ("stall", SourceUnreachable, "max retries exceeded"),
         ("503", SourceAnswer, "max retries exceeded: .*503: not now"),
@@ -200,6 +200,9 @@ async def test_a_full_disk(net: Net, library: Library, monkeypatch: pytest.Monke
                 await got(net, server, library)
             assert caught.value.code == "disk_full"
             assert server.asked == []
+            patched.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=len(BLOB)))
+            with pytest.raises(StoreError, match="are needed, .* are free, and 67108864 of them are kept free"):
+                await got(net, server, library)
         with monkeypatch.context() as patched:
             # As the system says it, in the place where blocks of a sparse file are wanted.
             def full(*_: object) -> int:

@@ -39,11 +39,10 @@ def leave(disk: Path, free: int) -> None:
 
 def run_out(disk: Path, kind: str, sizes: int) -> None:
     """In the process that has the small file system."""
-    from puna.sources import download
     from puna.store import files
 
     # What is known before the work would refuse all of it: the disk is smaller than what is left free of one.
-    files.SPARE_BYTES = download.SPARE_BYTES = -(1 << 40)  # type: ignore[misc]
+    files.SPARE_BYTES = -(1 << 40)  # type: ignore[misc]
     if kind == "download":
         asyncio.run(download_runs_out(disk, sizes))
         return
