@@ -4,6 +4,7 @@ looked at, and the headers of projectors.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,21 @@ WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4}
 SOUND = 1500
 """Places that an encoder of Whisper's kind hears at once."""
 
+ANY_SIZE: Mapping[str, tuple[int, int]] = {
+    "qwen2vl_merger": (4096, 2),
+    "qwen2.5vl_merger": (4096, 2),
+    "qwen3vl_merger": (4096, 2),
+    "glm4v": (4096, 2),
+    "pixtral": (1024, 1),
+    "lightonocr": (1024, 1),
+    "kimivl": (1024, 2),
+    "gemma4v": (280, 3),
+    "gemma4uv": (280, 3),
+    "lfm2": (256, 2),
+}
+"""Kinds of projectors that see a picture in its own size, by llama.cpp's bounds: tokens of one at most, and places of a
+side that become one token where the header does not say how many."""
+
 
 def _header(projector: Path) -> Header | None:
     """None of a file that says nothing: what is wrong with it, its load will tell."""
@@ -95,17 +111,24 @@ def _header(projector: Path) -> Header | None:
 
 
 def encoded(header: Header) -> int:
-    """Bytes that a projector takes to encode an image or a sound of its size; 0 where its header does not tell."""
+    """Bytes that a projector takes to encode a sound, or the largest image that it sees at once; 0 where its header
+    does not tell.
+    """
 
     def number(name: str) -> int:
         return max(header.number(f"clip.{name}") or 0, 0)
 
-    side = number("vision.image_size") // (number("vision.patch_size") or 1)
-    seen, heard = (
+    patch = number("vision.patch_size") or 1
+    side = number("vision.image_size") // patch
+    seen = side * side
+    for kind in memory.projector_kinds(header) & ANY_SIZE.keys():
+        tokens, merged = ANY_SIZE[kind]
+        pixels = number("vision.image_max_pixels")
+        seen = pixels // patch**2 if pixels else tokens * (number("vision.spatial_merge_size") or merged) ** 2
+    return max(
         memory.encoding(places, number(f"{what}.embedding_length"), number(f"{what}.feed_forward_length"))
-        for what, places in (("vision", side * side), ("audio", SOUND))
+        for what, places in (("vision", seen), ("audio", SOUND))
     )
-    return max(seen, heard)
 
 
 def layout(header: Header, beside: int, media: int = 0) -> memory.ModelLayout:
