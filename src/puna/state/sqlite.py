@@ -158,9 +158,11 @@ class SqliteState:
 
     async def discard(self, digest: Digest) -> None:
         def discard(database: sqlite3.Connection) -> None:
-            self.contents.held(digest)
-            if database.execute("SELECT 1 FROM records WHERE content = ? LIMIT 1", (str(digest),)).fetchone() is None:
-                self.contents.remove(digest)
+            # Nothing is removed that another server is just about to hold.
+            with _transaction(database):
+                self.contents.held(digest)
+                if not _exists(database, "content = ?", str(digest)):
+                    self.contents.remove(digest)
 
         await self._do(discard)
 
@@ -303,13 +305,17 @@ class SqliteState:
         database.execute("DELETE FROM records WHERE expires <= :now", {"now": now})
 
     def _remove_released(self, database: sqlite3.Connection) -> None:
-        """After the transaction: a file that is gone does not come back when a change is taken back."""
-        for (text,) in database.execute("SELECT content FROM released").fetchall():
-            held = database.execute("SELECT 1 FROM records WHERE content = ? LIMIT 1", (text,)).fetchone()
-            if held is None:
-                with suppress(StateError):  # it is looked for again at the next start
-                    self.contents.remove(Digest.parse(text))
-            database.execute("DELETE FROM released WHERE content = ?", (text,))
+        """After the transaction: a file that is gone does not come back when a change is taken back. In one of its own:
+        nothing is removed that another server is just about to hold.
+        """
+        if database.execute("SELECT 1 FROM released LIMIT 1").fetchone() is None:
+            return
+        with _transaction(database):
+            for (text,) in database.execute("SELECT content FROM released").fetchall():
+                if not _exists(database, "content = ?", text):
+                    with suppress(StateError):  # it is looked for again at the next start
+                        self.contents.remove(Digest.parse(text))
+                database.execute("DELETE FROM released WHERE content = ?", (text,))
 
     # ---------------------------------------------------------------------------------------------------- connection
 
@@ -373,6 +379,7 @@ class SqliteState:
                 lock.release()
                 if name.endswith(_OWN):
                     self._remove_lock(name)
+            self.contents.close()
             if self._connection is not None:
                 self._connection.close()
 

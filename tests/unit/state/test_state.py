@@ -272,6 +272,53 @@ async def test_contents_that_nobody_claimed_go_at_a_start(tmp_path: Path) -> Non
         assert state.contents.path(new.digest) is not None
 
 
+async def test_what_one_server_adds_another_does_not_remove(tmp_path: Path) -> None:
+    """At every moment between the bytes and their record."""
+    async with SqliteState(tmp_path) as one, SqliteState(tmp_path) as other:
+        kept = await other.contents.add(pieces(b"same"), most=8)
+        await other.apply(Put(file_of("theirs", kept)))
+        again = await one.contents.add(pieces(b"same"), most=8)
+        await other.apply(Delete("file", "theirs", "me"))
+        await one.apply(Put(file_of("ours", again)))
+        assert await other.contents.read(again.digest, most=8) == b"same"
+        await other.apply(Delete("file", "ours", "me"))
+        assert one.contents.path(again.digest) is None
+
+        left = await one.contents.add(pieces(b"left"), most=8)
+        await other.discard(left.digest)
+        assert one.contents.path(left.digest) is not None
+        await one.discard(left.digest)
+        assert other.contents.path(left.digest) is None
+
+
+async def test_servers_that_add_and_delete_the_same_bytes_at_once(tmp_path: Path) -> None:
+    async def again_and_again(state: SqliteState, name: str) -> None:
+        for number in range(40):
+            stored = await state.contents.add(pieces(b"the same"), most=8)
+            await state.apply(Put(file_of(f"{name}{number}", stored)))
+            assert await state.contents.read(stored.digest, most=8) == b"the same"
+            await state.apply(Delete("file", f"{name}{number}", "me"))
+
+    async with SqliteState(tmp_path) as one, SqliteState(tmp_path) as two, SqliteState(tmp_path) as three:
+        await asyncio.gather(*(again_and_again(state, name) for state, name in ((one, "a"), (two, "b"), (three, "c"))))
+        assert [path.name for path in (tmp_path / "contents").glob("sha256-*")] == []
+
+
+async def test_what_a_killed_server_marked_goes_in_time(tmp_path: Path) -> None:
+    async with SqliteState(tmp_path) as state:
+        stored = await state.contents.add(pieces(b"killed"), most=8)
+        path = state.contents.path(stored.digest)
+        assert path is not None
+        (mark,) = (tmp_path / "contents").glob("*.awaited-*")
+        theirs = mark.with_name(f"{stored.digest.filename}.awaited-theirs")
+        mark.rename(theirs)
+    for one in (path, theirs):
+        os.utime(one, (0, 0))
+    async with SqliteState(tmp_path) as state:
+        await state.apply()
+        assert list((tmp_path / "contents").glob("sha256-*")) == []
+
+
 async def test_a_newer_file_and_a_damaged_one_are_told(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / FILE_NAME)
     database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
