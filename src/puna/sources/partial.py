@@ -177,12 +177,26 @@ class Partial:
         if held is not None:
             held.data.close()
             held.counts.close()
-            # While it is held: nobody else may take up what is about to go.
-            shutil.rmtree(self.directory, ignore_errors=True)
-            held.lock.release()
-            shutil.rmtree(self.directory, ignore_errors=True)  # where a file that is open cannot be removed
-            with suppress(OSError):
-                self.directory.parent.rmdir()
+            _remove(self.directory, held.lock)
+
+
+def remove_leftover(directory: Path, digest: Digest) -> None:
+    """What a kill at the very end of a download left beside the blob, which is whole. Another process keeps its own."""
+    left = directory / digest.hex.lower()
+    if left.is_dir():
+        lock = FileLock(left / "lock", mode=0o644, thread_local=False)
+        with suppress(Timeout, OSError):
+            lock.acquire(timeout=0)
+            _remove(left, lock)
+
+
+def _remove(directory: Path, lock: FileLock) -> None:
+    # While it is held: nobody else may take up what is about to go.
+    shutil.rmtree(directory, ignore_errors=True)
+    lock.release()
+    shutil.rmtree(directory, ignore_errors=True)  # where a file that is open cannot be removed
+    with suppress(OSError):
+        directory.parent.rmdir()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from puna.sources.hub.cache import Cached
 from puna.sources.hub.choice import Chosen, choose
 from puna.sources.hub.repository import RepoFile, Repository
 from puna.sources.net import Net
+from puna.sources.partial import remove_leftover
 from puna.sources.quota import Quota
 from puna.sources.source import Found, Offer, Searched, Terms
 from puna.sources.worker import Report, Worker
@@ -230,6 +231,7 @@ def _have(file: RepoFile, cached: Cached | None, library: Library, report: Repor
         except SourceError:
             return False  # damaged there: it is downloaded
         report(Progress(f"using {file.path} of the hub's cache"))
+    remove_leftover(library.partials, digest)
     library.blobs.claim(digest)
     report(Progress(f"pulling {digest.hex[:12]}", str(digest), file.size, file.size))
     return True

@@ -22,6 +22,7 @@ from puna.model.digest import Digest
 from puna.model.manifest import MAX_MANIFEST_BYTES, Layer, Manifest, parse_config
 from puna.model.name import Name
 from puna.sources.download import Parts, download
+from puna.sources.partial import remove_leftover
 from puna.sources.quota import Quota
 from puna.sources.registry.access import Access
 from puna.sources.registry.document import ACCEPTED, check_config, is_file, read_document
@@ -136,7 +137,10 @@ def _have(layer: Layer, library: Library, report: Report) -> bool:
         report(Progress("verifying sha256 digest", str(layer.digest), layer.size, done))
 
     library.blobs.claim(layer.digest)
-    return library.blobs.intact(layer.digest, layer.size, on_bytes)
+    whole = library.blobs.intact(layer.digest, layer.size, on_bytes)
+    if whole:
+        remove_leftover(library.partials, layer.digest)
+    return whole
 
 
 def _check_files(name: Name, manifest: Manifest, library: Library) -> None:

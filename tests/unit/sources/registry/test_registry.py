@@ -27,6 +27,7 @@ from puna.model.manifest import parse_manifest
 from puna.model.name import Name
 from puna.sources.mend import DamageReport, verify
 from puna.sources.net import Destinations
+from puna.sources.partial import Partial
 from puna.sources.source import Terms
 from puna.sources.sources import StoredModel
 from puna.types import Progress
@@ -79,6 +80,26 @@ async def test_there_and_back(registry: TestRegistry, place: Callable[..., Place
     assert (offer.source, offer.size) == (registry.host, sum(layer.size for layer in blobs))
     assert offer.manifest is not None
     assert offer.manifest.hex == there.library.resolve(name).digest
+
+
+async def test_what_a_kill_at_the_end_of_a_download_left_goes(
+    registry: TestRegistry, place: Callable[..., Place]
+) -> None:
+    """The blob is in its place, and what was noted of its parts there still. Another process keeps what it works on."""
+    here, there = place("here"), place("there")
+    name = named(registry, "some/leftover")
+    here.put(name)
+    await here.push(name)
+    await there.pull(name)
+    digest = there.library.resolve(name).weights_digest
+    assert digest is not None
+    left = Partial(there.library.partials, digest, len(MODEL), 1 << 20)
+    assert left.try_open()
+    await there.pull(name)
+    assert left.directory.exists()
+    left.close()
+    await there.pull(name)
+    assert not there.library.partials.exists()
 
 
 async def test_a_damaged_blob_alone_is_fetched_again(registry: TestRegistry, place: Callable[..., Place]) -> None:
