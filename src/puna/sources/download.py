@@ -46,6 +46,8 @@ T = TypeVar("T")
 _MB = 1 << 20
 _BLOCK = 1 * _MB
 """Bytes that are written at once."""
+_BLOCK_SECONDS = 1.0
+"""After which fewer are: what a kill costs on a slow link."""
 _HASHED = 32 * _MB
 """Bytes that are hashed before another look at whether to stop."""
 _EVERY_SECONDS = 0.06
@@ -274,19 +276,20 @@ class _Download:
         """The body up to `end`. A server that sends more is not listened to any longer; one that trickles neither."""
         block = bytearray()
         since, brought = time.monotonic(), 0
+        written = since
         try:
             async for chunk in response.content.iter_any():
+                now = time.monotonic()
                 room = end - at - len(block)
                 if whole and len(chunk) > room:
                     raise SourceError(f"{self._origin.host} sends more than the {self._size} bytes of its manifest")
                 block += chunk if len(chunk) <= room else chunk[:room]
                 brought += len(chunk)
-                if len(block) >= _BLOCK or len(block) == end - at:
-                    full, block = block, bytearray()
+                if len(block) >= _BLOCK or len(block) == end - at or now - written >= _BLOCK_SECONDS:
+                    full, block, written = block, bytearray(), now
                     at = await self._write(at, full)
                     if at == end and not whole:
                         return
-                now = time.monotonic()
                 if now - since >= self._patience.stall:
                     if brought < self._patience.least:
                         raise SourceUnreachable(f"{self._origin.host} sends next to nothing")

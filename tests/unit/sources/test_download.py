@@ -105,6 +105,25 @@ async def test_a_server_that_gives_less_than_it_is_asked_for(net: Net, library: 
         assert not any("trying again" in step.status for step in steps)
 
 
+async def test_what_comes_slowly_is_kept_and_told_meanwhile(net: Net, library: Library) -> None:
+    """Not only where a block of it is full: a slow link takes long for one, and a kill would cost all of it."""
+    blob = BLOB[: 200 * KB]
+    async with BlobServer(blob, per_second=100 * KB).serving() as server:
+        steps = download(
+            net, BlobOrigin(net, server.url), server.digest, len(blob), library, parts=Parts(least=1 << 20)
+        )
+        async with aclosing(steps):
+            async for step in steps:
+                if step.completed:
+                    break
+    assert 0 < (step.completed or 0) < len(blob)
+    assert step.completed is not None
+    partial = Partial(library.partials, server.digest, len(blob), 1 << 20)
+    assert partial.try_open()
+    assert partial.completed >= step.completed
+    partial.close()
+
+
 @pytest.mark.parametrize("fault", ["whole", "early"])
 async def test_ranges_ignored(net: Net, library: Library, fault: str) -> None:
     async with BlobServer(BLOB, always="whole").serving() as server:
