@@ -20,7 +20,7 @@ import pytest
 from fakes.node import Node
 from fakes.waiting import until
 
-from .conftest import Program, serve
+from .conftest import RUNS, Program, serve
 
 ASK = [{"role": "user", "content": "Say hello in one short sentence."}]
 
@@ -136,7 +136,7 @@ def test_stop_never_shows_even_over_two_tokens(program: Program, stream: bool) -
 
 
 @pytest.mark.timeout(600)
-def test_json_mode_parses_20_of_20(program: Program) -> None:
+def test_json_mode_parses_every_time(program: Program) -> None:
     def ends(seed: int) -> bool:
         answer = client(program).chat.completions.create(
             model="smollm2",
@@ -152,8 +152,8 @@ def test_json_mode_parses_20_of_20(program: Program) -> None:
         return bool(choice.finish_reason == "stop")
 
     with ThreadPoolExecutor(16) as pool:
-        ended = sum(pool.map(ends, range(20)))
-    assert ended >= 10, "most answers should end by themselves"
+        ended = sum(pool.map(ends, range(RUNS)))
+    assert ended >= RUNS / 2, "most answers should end by themselves"
 
 
 def test_prompt_tokens_equal_the_tokenisation_cached_or_not(program: Program) -> None:
@@ -191,7 +191,7 @@ def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -
     """Over HTTP; in larger company each engine by itself (engine/test_seeds, cpu/test_seeds)."""
     fields = {"seed": 42, "temperature": 0.8, "max_tokens": 24}
     first = text_of(program, **fields)
-    answers = [text_of(program, stream=i % 2 == 1, **fields) for i in range(6)]
+    answers = [text_of(program, stream=i % 2 == 1, **fields) for i in range(2)]
     over = threading.Event()
     # Where there is not room for many, one more than there is: nobody stands in line for longer than that takes.
     others = min(8, loaded(program, "smollm2")["slots"] + 1)
@@ -206,12 +206,12 @@ def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -
     with ThreadPoolExecutor(others) as pool:
         company = [pool.submit(noise, i) for i in range(others)]
         try:
-            answers += [text_of(program, stream=i % 2 == 1, **fields) for i in range(14)]
+            answers += [text_of(program, stream=i % 2 == 1, **fields) for i in range(RUNS)]
         finally:
             over.set()
         for other in company:
             other.result()
-    assert answers == [first] * 20
+    assert answers == [first] * (2 + RUNS)
     header = client(program).chat.completions.with_raw_response.create(model="smollm2", messages=ASK, **fields)
     assert header.headers["x-puna-seed"] == "exact"
 
