@@ -11,9 +11,11 @@ import random
 import struct
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from fakes.gguf_files import Tensor, Value, write_gguf
 
@@ -175,14 +177,11 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 def wav(seconds: float, hertz: float, *, rate: int = 16000) -> bytes:
     """A tone."""
-    data = array("h", _tone(int(seconds * rate), hertz / rate)).tobytes()
+    turns = np.arange(int(seconds * rate)) * (hertz / rate)
+    data = (12000 * np.sin(2 * np.pi * turns)).astype("<i2").tobytes()
     form = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate, 2, 16)
     parts = b"WAVE" + b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
     return b"RIFF" + struct.pack("<I", len(parts)) + parts
-
-
-def _tone(samples: int, turns: float) -> Iterator[int]:
-    return (int(12000 * math.sin(2 * math.pi * turns * place)) for place in range(samples))
 
 
 def mp3(frames: int, *, head: bytes = b"\xff\xfb\x90\xc4", size: int = 417) -> bytes:

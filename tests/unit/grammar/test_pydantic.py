@@ -24,7 +24,9 @@ def made(code: str) -> Any:
         return {"refused": str(error)}
 
 
-SERVED = [code for code in KINDS if outcome(made(code)) == "served"]
+DOCUMENTED = documented("pydantic")
+SERVED = [code for code in KINDS if DOCUMENTED[cell(code)].startswith("served")]
+"""By the table in the docs, which is held against what is done below."""
 
 
 def test_most_are_served() -> None:
@@ -57,4 +59,4 @@ def test_the_table_in_the_docs_says_so() -> None:
     for code in KINDS:
         found = outcome(made(code), by="pydantic")
         rows[cell(code)] = f"{found}; pydantic checks more than it writes" if code in MORE_THAN_IT_WRITES else found
-    assert documented("pydantic") == rows
+    assert rows == DOCUMENTED
