@@ -15,7 +15,7 @@ from puna.engine.cpu.sampler import Sampler, check, draw, log_normaliser
 from puna.engine.runner import Sampling
 from puna.errors import EngineError, InvalidRequest
 
-DRAWS = 20_000
+DRAWS = 8_000
 PLAIN: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
@@ -115,7 +115,7 @@ def test_draws_from_a_whole_vocabulary_follow_the_closed_form() -> None:
 def test_a_large_vocabulary_keeps_the_same_tokens(said: dict[str, Any]) -> None:
     row = logits(5_000, spread=1.0)
     expected = closed_form(row, (), sampling(**said))
-    drawn = {Sampler(sampling(seed, **said))(row, ()).token for seed in range(4_000)}
+    drawn = {Sampler(sampling(seed, **said))(row, ()).token for seed in range(2_000)}
     assert all(expected[token] > 0 for token in drawn)
     assert np.isin(np.argsort(-expected)[:100], list(drawn)).mean() > 0.5
 
