@@ -24,7 +24,7 @@ from real.cpu.models import Floats, agreement, forward_logits, log_probabilities
 from real.cpu.reference import Reference
 from real.cpu.running import files, started
 
-SCORED = int(os.environ.get("PUNA_TEST_SCORED", "400"))
+SCORED = int(os.environ.get("PUNA_TEST_SCORED", "800"))
 """Tokens whose distributions are compared; the promise is about 1,500."""
 LEAD = 36
 """Tokens at the start that are read and not scored."""
