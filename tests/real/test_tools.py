@@ -92,8 +92,9 @@ def ask(program: Program, number: int, **fields: Any) -> ChatCompletion:
     )
 
 
-def at_once(work: Callable[[int], Any], count: int) -> list[Any]:
-    with ThreadPoolExecutor(16) as pool:
+def all_of(work: Callable[[int], Any], count: int, clients: int = 1) -> list[Any]:
+    """One after another a place keeps the tools' long prompt: at once each place reads it anew."""
+    with ThreadPoolExecutor(clients) as pool:
         return list(pool.map(work, range(count)))
 
 
@@ -116,7 +117,7 @@ def fits(name: str, arguments: str) -> None:
 @pytest.mark.timeout(1200)
 def test_a_named_tool_is_called_every_time(program: Program) -> None:
     names = [NAMES[number % 3] for number in range(RUNS)]
-    answers = at_once(lambda number: ask(program, number, tool_choice=named(names[number])), RUNS)
+    answers = all_of(lambda number: ask(program, number, tool_choice=named(names[number])), RUNS, 16)
     assert [called(answer) for answer in answers] == [[name] for name in names]
     assert {answer.choices[0].finish_reason for answer in answers} == {"stop"}, "as OpenAI ends a named call"
     assert {answer.choices[0].message.content for answer in answers} == {None}
@@ -124,7 +125,7 @@ def test_a_named_tool_is_called_every_time(program: Program) -> None:
 
 @pytest.mark.timeout(1200)
 def test_required_calls_every_time(program: Program) -> None:
-    answers = at_once(lambda number: ask(program, number, tool_choice="required", parallel_tool_calls=False), RUNS)
+    answers = all_of(lambda number: ask(program, number, tool_choice="required", parallel_tool_calls=False), RUNS)
     calls = [called(answer) for answer in answers]
     assert [len(made) for made in calls] == [1] * RUNS
     assert {name for [name] in calls} <= set(NAMES)
@@ -152,7 +153,7 @@ def test_an_allowed_tool_is_called_every_time(program: Program) -> None:
             case _:
                 assert streamed(program, number, tool_choice=named(name)) == [name]
 
-    at_once(run, RUNS)
+    all_of(run, RUNS)
 
 
 def streamed(program: Program, number: int, **fields: Any) -> list[str]:
@@ -181,7 +182,7 @@ def streamed(program: Program, number: int, **fields: Any) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_none_never_calls(program: Program) -> None:
-    answers = at_once(lambda number: ask(program, number, tool_choice="none", max_tokens=16), RUNS)
+    answers = all_of(lambda number: ask(program, number, tool_choice="none", max_tokens=16), RUNS)
     assert [answer.choices[0].message.tool_calls for answer in answers] == [None] * RUNS
     assert all(answer.choices[0].message.content for answer in answers)
 
@@ -201,7 +202,7 @@ def test_calls_side_by_side_or_one(program: Program) -> None:
         assert len({call.id for call in calls}) == len(calls)
         return len(calls)
 
-    assert max(at_once(run, 4)) > 1
+    assert max(all_of(run, 4)) > 1
 
 
 def test_a_call_that_is_cut_is_told(program: Program) -> None:
@@ -233,9 +234,9 @@ def test_tools_beside_a_response_format_allow_either(program: Program) -> None:
         jsonschema.validate(json.loads(answer.choices[0].message.content or ""), schema)
         return "answer"
 
-    assert set(at_once(lambda number: run(None, number), 6)) <= {"call", "answer"}
-    assert at_once(lambda number: run("none", number), 2) == ["answer"] * 2
-    assert at_once(lambda number: run("required", number), 2) == ["call"] * 2
+    assert set(all_of(lambda number: run(None, number), 6)) <= {"call", "answer"}
+    assert all_of(lambda number: run("none", number), 2) == ["answer"] * 2
+    assert all_of(lambda number: run("required", number), 2) == ["call"] * 2
 
 
 @pytest.mark.timeout(600)

@@ -61,11 +61,11 @@ async def answer(runner: Runner, prompt: Prompt, sampling: Sampling = SEEDED) ->
     raise AssertionError("no end")
 
 
-async def noise(runner: Runner, seed: int) -> None:
-    """A client that asks for ever, at random lengths, and now and then goes away."""
+async def noise(runner: Runner, seed: int, over: asyncio.Event) -> None:
+    """A client that asks until it is `over`, at random lengths, and now and then goes away."""
     source = random.Random(seed)
-    while True:
-        asked = await prompt(runner, words(source, source.randint(1, 60)))
+    while not over.is_set():
+        asked = await prompt(runner, words(source, source.randint(1, 30)))
         sampling = Sampling(max_tokens=source.randint(1, 24), seed=source.randint(0, 999), temperature=1.0)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(answer(runner, asked, sampling), source.choice([0.1, 30, 30]))
@@ -73,13 +73,15 @@ async def noise(runner: Runner, seed: int) -> None:
 
 @contextlib.asynccontextmanager
 async def company(runner: Runner, clients: int) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(noise(runner, seed)) for seed in range(clients)]
+    over = asyncio.Event()
+    tasks = [asyncio.create_task(noise(runner, seed, over)) for seed in range(clients)]
     try:
         yield
     finally:
         assert not any(task.done() for task in tasks), "a client failed"
+        over.set()
         for task in tasks:
-            task.cancel()
+            task.cancel()  # which `wait_for` may lose, before Python 3.12
         await asyncio.wait(tasks)
 
 
