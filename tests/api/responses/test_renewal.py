@@ -15,7 +15,7 @@ from puna.state.sqlite import SqliteState
 
 from .test_memory import do, followed, items_of, made
 
-TOKENS = 300
+TOKENS = 180
 COUNTING: Any = {
     "rules": [
         {
