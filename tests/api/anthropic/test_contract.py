@@ -638,6 +638,13 @@ def test_unknown_fields_are_reported_or_refused(server: Any) -> None:
     assert (refused.status, refused.error["message"]) == (400, "Unknown parameter: 'frobnicate'.")
 
 
+def test_another_version_is_reported(server: Any) -> None:
+    for shape in ANSWERED:
+        assert "x-puna-ignored" not in send(server, shape, {}, **{"anthropic-version": "2023-06-01"}).headers
+        other = send(server, shape, {}, **{"anthropic-version": "2099-01-01"})
+        assert (other.status, other.headers["x-puna-ignored"]) == (200, "anthropic-version")
+
+
 def test_places_are_named_as_the_request_has_them(server: Any) -> None:
     """The house has a system message, results of calls and merged turns where the request has others."""
     image = {"type": "image", "source": {"type": "base64", "data": png(), "media_type": "image/png"}}

@@ -146,6 +146,8 @@ def test_what_had_no_effect_is_told_again(server):
     first = respond(server, user="me", frobnicate=1)
     again = server.get(f"/v1/responses/{first.json['id']}")
     assert again.headers["x-puna-ignored"] == first.headers["x-puna-ignored"] == "user, frobnicate"
+    more = server.get(f"/v1/responses/{first.json['id']}?odd=1&include_obfuscation=true")
+    assert more.headers["x-puna-ignored"] == "odd, include_obfuscation, user, frobnicate"
 
 
 def test_input_items_in_pages(server):

@@ -36,7 +36,7 @@ server's defaults.
 | header of the request | |
 |---|---|
 | `x-api-key`, or `authorization: Bearer` | one of the server's keys, where it has some |
-| `anthropic-version` | need not be there. On `/v1/models` it asks for Anthropic's form |
+| `anthropic-version` | any but `2023-06-01` is reported; with one, models and files are shown in Anthropic's form |
 | `anthropic-beta` | need not be there: what a beta adds is a field of the body, of one of the three kinds above |
 | `x-puna-deadline` | a duration such as `30s`, or seconds: how long all of it may take. Then `timeout_error` |
 

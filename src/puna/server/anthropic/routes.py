@@ -34,6 +34,9 @@ from puna.server.routing import dialect_route
 from puna.server.services import Services
 from puna.server.streaming import EventStream, unless_gone
 
+_VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
+"""The one that is spoken here."""
+
 
 def routes(services: Services, work: BatchWork) -> list[Route]:
     """Those of paths that OpenAI has too take only what Anthropic's clients ask: they stand before OpenAI's."""
@@ -109,7 +112,10 @@ class _Api:
     # ------------------------------------------------------------------------------------------------------ shared
 
     async def _read(self, request: Request, shape: type[ShapeType]) -> tuple[ShapeType, Report]:
-        return await read_request(request, shape, WORDING, strict=self._settings.strict)
+        body, report = await read_request(request, shape, WORDING, strict=self._settings.strict)
+        if request.headers.get(_VERSION_HEADER, _VERSION) != _VERSION:
+            report.ignore((_VERSION_HEADER,))
+        return body, report
 
     async def _fetch(self, request: Request, model: str, conversation: Sequence[ConversationTurn]) -> HeldElsewhere:
         """What the conversation speaks of and others hold."""

@@ -6,7 +6,7 @@ This alone writes the headers of answers that report (`x-puna-version`, on every
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import quote
 
@@ -65,6 +65,13 @@ class Report:
         self._ignored += [path for path in dict.fromkeys(paths) if path not in self._ignored]
         if self._ignored:
             self._headers[IGNORED] = listed(self._ignored)
+
+    def repeat(self, told: Mapping[str, str]) -> None:
+        """What was told of an earlier answer (`told`), which this one gives again."""
+        own = self._headers.get(IGNORED)
+        self._headers.update(told)
+        if own is not None and IGNORED in told:
+            self._headers[IGNORED] = f"{own}, {told[IGNORED]}"
 
     def take(self, converted: Converted[Request_co]) -> Request_co:
         """The request; what it had without effect is reported, and from here its fields have its own names."""

@@ -105,9 +105,8 @@ class _Responses:
         record = await self._record(request)
         include, after = included(request), number(request, "starting_after")
         known = {*NAMES, "stream", "starting_after", "include_obfuscation"}
-        Report(request.state, [name for name in request.query_params if name not in known])
-        if flag(request, "include_obfuscation"):
-            Report(request.state, ["include_obfuscation"])
+        ignored = [name for name in request.query_params if name not in known]
+        report = Report(request.state, [*ignored, *["include_obfuscation"] * flag(request, "include_obfuscation")])
         if flag(request, "stream"):
             return await self._follow(record, -1 if after is None else after)
         if after is not None:
@@ -119,7 +118,7 @@ class _Responses:
         )
         response["output"] = with_included(cast("list[JsonObject]", response["output"]), include)
         told = cast("dict[str, str]", record.body["report"]) if running is None else running.work.report.told
-        request.state.response_headers.update(told)
+        report.repeat(told)
         return JsonReply(response)
 
     async def _follow(self, record: Record, after: int) -> EventStream:
