@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ import psutil
 from puna.engine.deposit import DEPOSIT, Deposit, DepositError, kind_of
 from puna.engine.endings import CANDIDATES, ROLES, ending_tokens
 from puna.engine.engine import Engine, ModelFacts, Opinion, Profile, Unprepared, lacking
+from puna.engine.llama.blame import not_loaded
 from puna.engine.llama.client import LlamaRunner
 from puna.engine.llama.http import EngineSocket
 from puna.engine.llama.options import (
@@ -41,7 +41,7 @@ from puna.engine.llama.saved import SavedSlots
 from puna.engine.memory import Estimate, estimate, projector_kinds
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
-from puna.errors import LoadFailed, LoadTimeout, ModelFileError, Unsupported
+from puna.errors import LoadFailed, LoadTimeout, Unsupported
 from puna.model.gguf import Header, read_header
 from puna.model.markup import Markup
 from puna.model.shards import filename, read_whole
@@ -282,30 +282,13 @@ async def _ready(process: ChildProcess, socket: EngineSocket, timeout: float) ->
     while not await _healthy(socket):
         await asyncio.wait({process.died}, timeout=pause)
         if process.died.done():
-            raise _not_loaded(process.died.result())
+            raise not_loaded(process.died.result())
         pause = min(pause * 1.5, _POLL_MOST)
         if (now := process.life()) != life:
             life, since = now, clock()
         elif 0 < timeout < clock() - since:
             last = process.lines[-1] if process.lines else "it said nothing"
             raise LoadTimeout(f"the model did not load: no sign of life for {timeout:g} s; last: {last}")
-
-
-_OF_THE_FILE = re.compile(
-    r"(?:error loading model|failed to apply lora adapter): (?P<told>.+)"
-    r"|(?:^|: )(?P<assertion>(?:llama-(?:model|vocab|hparams|arch)[\w-]*|gguf)\.cpp:\d+: .+)"
-)
-"""What llama.cpp says when it can make nothing of a file that it could read."""
-_OF_THE_MACHINE = re.compile(r"alloc|memory|buffer|mmap|mlock|failed to (?:open|read)", re.IGNORECASE)
-
-
-def _not_loaded(cause: str) -> LoadFailed | ModelFileError:
-    """Whose fault it is that no model was loaded: the file's, which is the user's to change, or the machine's."""
-    found = _OF_THE_FILE.search(cause)
-    if found is None or _OF_THE_MACHINE.search(cause):
-        return LoadFailed(f"the model could not be loaded: {cause}")
-    told = found["told"] or found["assertion"]
-    return ModelFileError(f"the model could not be loaded: llama.cpp says of its file: {told}", param="model")
 
 
 async def _healthy(socket: EngineSocket) -> bool:
