@@ -51,7 +51,7 @@ With `PUNA_STATE=off` nothing is kept: `store` in the answer says `false`.
 - A response is there when its last event has been told, and not before. `background` ones are there from the start,
   with their events. One that a server left, by its end or by a kill, is begun anew by the next, with the ids and the
   seed it had: where an engine repeats a seed, its events come again as they were, and `starting_after` goes on behind
-  the last that was seen. An answer that is not the one that was told before makes it `failed`; so do three servers that
+  the last that was seen. An answer that is not the one that was told before makes it `failed`; so do ten servers that
   are killed over it.
 
 ## Thoughts

@@ -21,7 +21,7 @@ from puna.server.responses.telling import ENDS, ResponseEvent
 from puna.state.records import Record
 from puna.types import JsonObject
 
-TRIES = 3
+TRIES = 10
 """How often a response is begun whose server is killed over it each time."""
 
 _CHANCE = frozenset({"obfuscation"})
