@@ -115,7 +115,7 @@ def test_each_caller_has_its_own(own: Any, ours: Anthropic) -> None:
 class Elsewhere(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         data, kind = (pdf("PROMPT page"), "application/pdf") if self.path == "/a.pdf" else (b"PROMPT far", "text/plain")
-        self.send_response(200 if self.path in {"/a.pdf", "/a.txt"} else 404)
+        self.send_response(404 if self.path == "/none" else 200)
         self.send_header("content-type", kind)
         self.end_headers()
         self.wfile.write(data)
@@ -124,7 +124,7 @@ class Elsewhere(BaseHTTPRequestHandler):
         pass
 
 
-def test_documents_are_fetched(own: Any, ours: Anthropic) -> None:
+def test_documents_are_fetched(own: Any, ours: Anthropic, monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
         threading.Thread(target=elsewhere.serve_forever).start()
 
@@ -142,6 +142,11 @@ def test_documents_are_fetched(own: Any, ours: Anthropic) -> None:
             assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
             with pytest.raises(anthropic.BadRequestError, match="answered 404"):
                 ask(ours, document("none"))
+            many = [block for number in range(9) for block in document(f"a.txt?{number}")]
+            assert ask(ours, many).content[0].text.count("PROMPT far") == 9
+            monkeypatch.setattr("puna.server.openai.remote._FETCHED", 20)
+            with pytest.raises(anthropic.BadRequestError, match="more than 20 bytes together"):
+                ask(ours, many)
         finally:
             elsewhere.shutdown()
 

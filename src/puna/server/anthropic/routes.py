@@ -28,7 +28,7 @@ from puna.server.contract.report import Report
 from puna.server.errors import speaks_anthropic
 from puna.server.kept_files import file_bytes, file_text
 from puna.server.media import MAX_IMAGE
-from puna.server.openai.remote import remote_media, remote_text
+from puna.server.openai.remote import remote_media, remote_texts
 from puna.server.owner import owner_of
 from puna.server.routing import dialect_route
 from puna.server.services import Services
@@ -125,6 +125,5 @@ class _Api:
         for path, id_ in wanted.image_files:
             _, images[id_] = await file_bytes(state, owner, id_, path, most=MAX_IMAGE)
         texts = {id_: await file_text(state, owner, id_, path) for path, id_ in wanted.text_files}
-        for url, path in {url: path for path, url in wanted.documents}.items():
-            texts[url] = await remote_text(self._services, url, path)
+        texts |= await remote_texts(self._services, wanted.documents)
         return HeldElsewhere(images, texts)

@@ -20,7 +20,7 @@ from puna.server.contract.converted import Converted
 from puna.server.contract.report import Report
 from puna.server.kept_files import KeptText, file_bytes, file_text
 from puna.server.media import MAX_IMAGE, check_image
-from puna.server.openai.remote import remote_media, remote_text
+from puna.server.openai.remote import remote_media, remote_texts
 from puna.server.owner import owner_of
 from puna.server.responses.bodies import CompactBody, InputTokensBody, ResponseBody
 from puna.server.responses.convert import check_body, check_past, to_response_chat
@@ -140,8 +140,7 @@ class ResponseMaker:
                     images[file.name] = await in_lane(partial(check_image, data, file.path))
                 case "file":
                     texts[file.name] = await file_text(self._state, owner, file.name, file.path)
-                case "url":
-                    texts[file.name] = await remote_text(self._services, file.name, file.path)
+        texts |= await remote_texts(self._services, [(file.path, file.name) for file in named if file.kind == "url"])
         return Brought(images, texts)
 
     async def _effective(self, wanted: ChatRequest) -> Options:
