@@ -99,6 +99,11 @@ REFUSED: dict[str, tuple[Mapping[str, Value], str]] = {
     "a scale": ({"llama.attention.scale": "x"}, "llama.attention.scale is the text 'x', not a number"),
     "a state": ({"llama.ssm.conv_kernel": 1 << 31}, "llama.ssm.conv_kernel is 2147483648"),
     "heads of keys": ({"llama.attention.head_count_kv": 8}, "llama.attention.head_count_kv is 8, of 4 heads"),
+    "a projector's inner width": (
+        {"llama.vision.feed_forward_length": (1 << 32) - 1},
+        "llama.vision.feed_forward_length is 4294967295",
+    ),
+    "an image": ({"llama.vision.image_size": 1 << 16}, "llama.vision.image_size is 65536, not from 1 to 8192"),
     "inner width": ({"llama.feed_forward_length": 5}, "llama.feed_forward_length is 5, and there are tensors of 64"),
     "few scores": ({"tokenizer.ggml.scores": [0.5]}, "tokenizer.ggml.scores has 1 values for 261 tokens"),
     "scores that are whole": ({"tokenizer.ggml.scores": [1] * 261}, "tokenizer.ggml.scores is no list"),
