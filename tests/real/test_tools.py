@@ -117,7 +117,7 @@ def fits(name: str, arguments: str) -> None:
 @pytest.mark.timeout(1200)
 def test_a_named_tool_is_called_every_time(program: Program) -> None:
     names = [NAMES[number % 3] for number in range(RUNS)]
-    answers = all_of(lambda number: ask(program, number, tool_choice=named(names[number])), RUNS, 16)
+    answers = all_of(lambda number: ask(program, number, tool_choice=named(names[number])), RUNS, 2)
     assert [called(answer) for answer in answers] == [[name] for name in names]
     assert {answer.choices[0].finish_reason for answer in answers} == {"stop"}, "as OpenAI ends a named call"
     assert {answer.choices[0].message.content for answer in answers} == {None}
@@ -234,9 +234,9 @@ def test_tools_beside_a_response_format_allow_either(program: Program) -> None:
         jsonschema.validate(json.loads(answer.choices[0].message.content or ""), schema)
         return "answer"
 
-    assert set(all_of(lambda number: run(None, number), 6)) <= {"call", "answer"}
-    assert all_of(lambda number: run("none", number), 2) == ["answer"] * 2
-    assert all_of(lambda number: run("required", number), 2) == ["call"] * 2
+    assert set(all_of(lambda number: run(None, number), 4)) <= {"call", "answer"}
+    assert run("none", 0) == "answer"
+    assert run("required", 1) == "call"
 
 
 @pytest.mark.timeout(600)
@@ -251,7 +251,7 @@ def test_a_custom_tool_is_written_by_its_grammar(program: Program, syntax: str, 
     grammar = {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
     tools = [{"type": "custom", "custom": {"name": "code", "format": grammar}}, *TOOLS]
     choice = {"type": "custom", "custom": {"name": "code"}}
-    for number in range(3):
+    for number in range(2):
         [made] = ask(program, number, tools=tools, tool_choice=choice).choices[0].message.tool_calls or []
         assert (made.type, made.custom.name) == ("custom", "code")
         assert re.fullmatch(form, made.custom.input)
