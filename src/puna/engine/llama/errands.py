@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-Work: TypeAlias = tuple[int, int]
+SlotTask: TypeAlias = tuple[int, int]
 """A slot, and the number of what it works on."""
 
 
@@ -29,7 +29,7 @@ class Errands:
 
     def __init__(self) -> None:
         self._under_way: set[_Errand] = set()
-        self._seen: dict[Work, int] = {}
+        self._seen: dict[SlotTask, int] = {}
         self._looks = 0
 
     @contextmanager
@@ -42,7 +42,7 @@ class Errands:
         finally:
             self._under_way.remove(errand)
 
-    def strays(self, working: Iterable[Work]) -> frozenset[Work]:
+    def strays(self, working: Iterable[SlotTask]) -> frozenset[SlotTask]:
         """Look at what the engine works on: the oldest of it that cannot be anybody's."""
         look, self._looks = self._looks, self._looks + 1
         self._seen = {work: self._seen.get(work, look) for work in working}
