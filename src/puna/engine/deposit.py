@@ -21,6 +21,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
+from puna.plainfile import NotPlain, open_plain
+
 DEPOSIT = "prompts"
 """Its directory's name, in the one of settings: nothing else in that is touched."""
 
@@ -109,9 +111,11 @@ class Deposit:
         """
         path = self._directory / key
         try:
-            with path.open("rb", 0) as file:
+            with open_plain(path) as file:
                 told = file.read(DIGEST)
                 whole = file.readinto(room) == len(room) and not file.read(1)
+        except NotPlain:
+            told, whole = b"", False
         except OSError:
             return False
         if whole and told == self._digest(key, room):
@@ -120,12 +124,13 @@ class Deposit:
             path.unlink()
         return False
 
-    def get(self, key: str) -> bytes | None:
-        """What was deposited under `key`, of whatever length, else as `read`."""
+    def get(self, key: str, most: int) -> bytes | None:
+        """What was deposited under `key`, of whatever length up to `most`, else as `read`."""
         try:
-            room = bytearray((self._directory / key).stat().st_size - DIGEST)
-        except (OSError, ValueError):
+            size = (self._directory / key).stat().st_size - DIGEST
+        except OSError:
             return None
+        room = bytearray(min(max(size, 0), most))
         return bytes(room) if self.read(key, memoryview(room)) else None
 
     def guest(self, key: str) -> Path:

@@ -95,6 +95,27 @@ def test_a_damaged_file_is_never_read_and_is_removed(tmp_path: Path, content: by
     assert path.exists() == (damaged == whole)
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a loop", "a directory", "a terabyte"])
+def test_what_is_no_file_of_its_length_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    """To open a pipe for reading would wait for whoever writes to it."""
+    deposit = Deposit(tmp_path, KIND, LARGE)
+    path = tmp_path / KIND / KEYS[0]
+    match kind:
+        case "a pipe":
+            os.mkfifo(path)
+        case "a device":
+            path.symlink_to("/dev/zero")
+        case "a loop":
+            path.symlink_to(path)
+        case "a directory":
+            path.mkdir()
+        case _:
+            path.touch()
+            os.truncate(path, 1 << 40)
+    assert got(deposit, KEYS[0], 3) is None
+    assert deposit.get(KEYS[0], 1000) is None
+
+
 def test_it_can_be_deleted_at_any_moment(tmp_path: Path) -> None:
     root = tmp_path / "p"
     deposit = Deposit(root, KIND, LARGE)

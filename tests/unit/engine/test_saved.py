@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from pathlib import Path
 
@@ -87,3 +88,14 @@ def test_a_place_that_is_gone_is_told(tmp_path: Path) -> None:
     (tmp_path / "p").touch()
     with pytest.raises(OSError, match="p"):
         saved.part()
+
+
+def test_a_pipe_in_place_of_the_engine_s_file_is_not_given_to_it(tmp_path: Path) -> None:
+    """Which would wait for whoever writes to it."""
+    saved, name = kept(tmp_path, b"state")
+    assert name is not None
+    path = saved.file(name)
+    assert path is not None
+    path.unlink()
+    os.mkfifo(path)
+    assert saved.file(name) is None

@@ -13,11 +13,15 @@ from hashlib import blake2b, sha256
 from pathlib import Path
 
 from puna.engine.deposit import Deposit
+from puna.plainfile import open_plain
 
 _RECORD = struct.Struct("<32sQ")
 """Before the tokens: the file's digest and its size."""
 
 _PIECE = 1 << 20
+
+_MOST_RECORD = 1 << 26
+"""Bytes of a record: more tokens than any context has."""
 
 
 class SavedSlots:
@@ -33,7 +37,7 @@ class SavedSlots:
 
     def all(self) -> dict[str, array[int]]:
         """The tokens of all that is there, by name."""
-        records = {name: self._deposit.get(name) for name in self._deposit.stored()}
+        records = {name: self._deposit.get(name, _MOST_RECORD) for name in self._deposit.stored()}
         return {name: _tokens(record) for name, record in records.items() if record is not None}
 
     def part(self) -> Path:
@@ -54,9 +58,9 @@ class SavedSlots:
 
     def file(self, name: str) -> Path | None:
         """The file that the engine may read; None, and forgotten: it is not what was written."""
-        record, path = self._deposit.get(name), self._deposit.guest(name)
+        record, path = self._deposit.get(name, _MOST_RECORD), self._deposit.guest(name)
         with contextlib.suppress(OSError):
-            if record is not None and _RECORD.pack(*_measured(path)) == record[: _RECORD.size]:
+            if record is not None and _is_whole(path, *_RECORD.unpack_from(record)):
                 self._deposit.touch([name])
                 return path
         self.forget([name])
@@ -67,10 +71,14 @@ class SavedSlots:
             self._deposit.remove(name)
 
 
+def _is_whole(path: Path, digest: bytes, size: int) -> bool:
+    return path.stat().st_size == size and _measured(path) == (digest, size)
+
+
 def _measured(path: Path) -> tuple[bytes, int]:
     """Digest and size."""
     hashed, size = sha256(), 0
-    with path.open("rb", 0) as file:
+    with open_plain(path) as file:
         while piece := file.read(_PIECE):
             hashed.update(piece)
             size += len(piece)
