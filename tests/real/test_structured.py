@@ -17,7 +17,7 @@ from fakes.schemas import ENFORCED, REFUSED
 from .conftest import RUNS, Program
 
 OBJECTS = {name: schema for name, schema in ENFORCED.items() if isinstance(schema, dict)}
-SCHEMAS = dict([*OBJECTS.items()][:: 1 if RUNS >= 50 else 6])
+SCHEMAS = dict([*OBJECTS.items()][:: 1 if RUNS >= 50 else 4])
 """Grammars of all of them are held against their schemas without a model, and read by both engines (test_schemas)."""
 LONG = {"length-long": 500, "set-large": 500}
 """Answers that have to be long, or of which a small model finds no end: tokens at most. For the others 240."""

@@ -17,7 +17,7 @@ from fakes.runners import Start
 from fakes.waiting import turn, until
 from puna.engine.llama.engine import LlamaEngine
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
-from puna.errors import EngineError, LoadFailed, LoadTimeout, RunnerDied
+from puna.errors import EngineError, LoadTimeout, ModelFileError, RunnerDied
 from puna.settings import Settings
 
 LOAD = LoadOptions(num_ctx=512, slots=2)
@@ -120,7 +120,7 @@ async def test_a_failed_load_has_the_engines_reason(tmp_path: Path, smollm2_gguf
     data = smollm2_gguf.read_bytes()
     assert family + b"llama" in data
     unknown.write_bytes(data.replace(family + b"llama", family + b"lxama", 1))
-    with pytest.raises(LoadFailed, match="lxama"):
+    with pytest.raises(ModelFileError, match="lxama"):
         await LlamaEngine(Settings(models=Path("none"))).start(ModelFiles(unknown, "", "lxama", "Q4_1"), LOAD)
     assert not engines()
 
