@@ -370,7 +370,8 @@ class Loop:
             self._backlog.note(tuple(stream.table.keys[: stream.table.published]))
 
     def _budget(self) -> int:
-        return self._pace.budget(sum(stream.decoding for stream in self._running))
+        prompts = [stream.state().left for stream in self._running if not stream.decoding]
+        return self._pace.budget(len(self._running) - len(prompts), min(prompts, default=0))
 
     def _guess(self, spans: Sequence[Span]) -> list[Span]:
         """The spans, with what may come next in each answer where that is worth its rows."""

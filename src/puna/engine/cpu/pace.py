@@ -11,7 +11,8 @@ LONGEST = 0.1
 """Seconds that a step may take while answers run: so long a prompt may hold up their next token."""
 
 ALONE = 0.25
-"""Seconds that a step of prompts alone may take: so long a new request, or a cancel, may have to wait for it."""
+"""Seconds that a step of prompts alone may take, or one that ends a prompt: so long a new request, or a cancel, may
+have to wait for it. To end a short prompt in one step takes less than to read all weights for each piece of it."""
 
 MOST = 256
 """Tokens of a step at most: beyond, prompts get no faster (measured), and memory for the step grows."""
@@ -54,9 +55,13 @@ class Pace:
         self._rate: float | None = None
         self._rows = _RowCost()
 
-    def budget(self, answers: int) -> int:
-        """Tokens of the next step, with so many running answers in it."""
-        wanted = FIRST if self._rate is None else int(self._rate * (LONGEST if answers else ALONE))
+    def budget(self, answers: int, shortest: int = 0) -> int:
+        """Tokens of the next step, with so many running answers in it, and so many tokens of the shortest prompt."""
+        if self._rate is None:
+            wanted = FIRST
+        else:
+            ends = shortest and answers + shortest <= self._rate * ALONE
+            wanted = max(int(self._rate * (LONGEST if answers else ALONE)), answers + shortest if ends else 0)
         return min(max(wanted, SMALLEST + answers), self._most)
 
     def room(self, rows: int, answers: int) -> int:

@@ -31,6 +31,13 @@ def test_beside_answers_a_step_takes_about_its_goal() -> None:
     assert paced(2000).budget(4) == int(2000 * LONGEST)
 
 
+def test_beside_answers_a_prompt_is_ended_in_a_step_that_is_not_much_longer() -> None:
+    pace = paced(400)
+    assert pace.budget(15, 60) == 75 > int(400 * LONGEST)
+    assert pace.budget(15, 90) == int(400 * LONGEST)
+    assert paced(2000).budget(4, 60) == int(2000 * LONGEST)
+
+
 def test_a_slow_machine_still_moves_every_prompt() -> None:
     assert paced(1).budget(20) == SMALLEST + 20
 
