@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from fakes.gguf_files import CHATML
-from puna.errors import InvalidRequest, ModelFileError, Overloaded, ServerStopping, TemplateTooCostly
-from puna.template import cage as cage_module
+from puna.errors import InvalidRequest, ModelFileError, ServerStopping, TemplateTooCostly
 from puna.template.cage import Cage
 from puna.template.cell import ROOM
 from puna.template.gotemplate import GoTemplate
@@ -190,31 +189,6 @@ def test_a_cell_that_others_end_is_replaced(cage, number):
     for cell in cells():
         cell.send_signal(number)
         cell.wait(10)
-    assert template.render([USER]) == JinjaTemplate(CHATML).render([USER])
-
-
-def test_a_cell_that_others_stop_is_replaced(cage, monkeypatch):
-    template = cage.open(GOOD)
-    monkeypatch.setattr(cage_module, "WALL_SECONDS", 0.3)
-    for cell in cells():
-        cell.suspend()
-    assert template.render([USER]) == JinjaTemplate(CHATML).render([USER])
-
-
-def test_cells_that_are_stopped_again_and_again_are_no_fault_of_the_template(cage, monkeypatch):
-    template = cage.open(GOOD)
-    monkeypatch.setattr(cage_module, "WALL_SECONDS", 0.3)
-    start = cage_module._Cell.start
-
-    def stopped(cell):
-        start(cell)
-        psutil.Process(cell.process.pid).suspend()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(cage_module._Cell, "start", stopped)
-        with pytest.raises(Overloaded, match="not let run"):
-            template.render([USER])
-    assert template.trust == "known"
     assert template.render([USER]) == JinjaTemplate(CHATML).render([USER])
 
 
