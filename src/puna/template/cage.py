@@ -252,13 +252,14 @@ class _Cell:
     def _begin(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
+            # In this process's session: one of its own, and Linux gives it a tenth of a core that this one is busy on
+            # (autogroups). It ignores the interrupt that a terminal sends to all.
             self.process = subprocess.Popen(
                 python("puna.template.cell"),
                 stdin=subprocess.PIPE if sys.platform == "win32" else theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=child_environment(os.environ),
-                start_new_session=True,
             )
             if sys.platform == "win32":
                 shared = theirs.share(self.process.pid)
