@@ -23,7 +23,7 @@ from puna.engine.cpu.cache import Cache, WaitReason, blocks_for, nowhere
 from puna.engine.cpu.choice import Draw, Outcome, Rate
 from puna.engine.cpu.disk import Disk
 from puna.engine.cpu.pace import Pace
-from puna.engine.cpu.plan import Span, plan
+from puna.engine.cpu.plan import Advance, Span, plan
 from puna.engine.cpu.sampler import check
 from puna.engine.cpu.states import States
 from puna.engine.cpu.stream import Generation, Masks, Matcher, Scoring, Stream, StreamEvent, Weighing, masks_along
@@ -215,7 +215,8 @@ class Loop:
     def step(self) -> bool:
         """Compute one step and tell what came of it. False: there was nothing to compute."""
         self._admit()
-        planned = plan([stream.state() for stream in self._running], self._budget())
+        states = [stream.state() for stream in self._running]
+        planned = plan(states, self._budget(states))
         if not planned:
             return False
         spans = self._guess(planned)
@@ -369,9 +370,9 @@ class Loop:
         if self._disk is not None and not stream.scored:
             self._backlog.note(tuple(stream.table.keys[: stream.table.published]))
 
-    def _budget(self) -> int:
-        prompts = [stream.state().left for stream in self._running if not stream.decoding]
-        return self._pace.budget(len(self._running) - len(prompts), min(prompts, default=0))
+    def _budget(self, states: Sequence[Advance]) -> int:
+        prompts = [state.left for state in states if not state.decoding]
+        return self._pace.budget(len(states) - len(prompts), min(prompts, default=0))
 
     def _guess(self, spans: Sequence[Span]) -> list[Span]:
         """The spans, with what may come next in each answer where that is worth its rows."""
