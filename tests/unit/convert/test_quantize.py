@@ -9,8 +9,9 @@ import pytest
 
 from fakes.gguf_files import Tensor, gguf_bytes, write_tiny_llama
 from fakes.stores import put_blob, put_model
+from puna.convert import quantize
 from puna.create import CreateRequest, create
-from puna.errors import InvalidRequest, ModelFileError, PunaError, Unsupported
+from puna.errors import InvalidRequest, ModelFileError, Overloaded, PunaError, Unsupported
 from puna.model.ggml import TensorType
 from puna.model.name import Name
 from puna.sources.sources import Sources
@@ -71,6 +72,16 @@ async def test_what_cannot_be_is_refused(library: Library, tmp_path: Path) -> No
     for arguments, kind, words in cases:
         with pytest.raises(kind, match=words):
             await made(library, **arguments)
+    assert not library.has(NEW)
+
+
+async def test_a_program_that_is_stopped_ends_its_request(
+    library: Library, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "LOCAL_SECONDS", 0.3)
+    program.write_text("#!/bin/sh\nkill -STOP $$\n")
+    with pytest.raises(Overloaded, match="did not let llama-quantize run"):
+        await made(library, from_="base", quantize="Q4_K_M")
     assert not library.has(NEW)
 
 

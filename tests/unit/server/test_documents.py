@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from fakes.documents import pdf as one_page
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, Overloaded
 from puna.server import documents, pdf
 from puna.server.documents import document_text
 
@@ -66,8 +66,16 @@ def test_what_takes_too_much_is_refused(monkeypatch, bound, value, told):
         text_of(packed(b"BT /F1 12 Tf " + b"(aaaaaaaaaa) Tj " * 20_000 + b"ET", 400))
 
 
-def test_what_waits_for_ever_is_refused(monkeypatch):
+def test_a_reader_that_the_system_does_not_let_run_is_no_fault_of_the_pdf(monkeypatch):
     monkeypatch.setattr(documents, "PDF_SECONDS", 0.01)
+    with pytest.raises(Overloaded, match="too little"):
+        text_of(one_page("x"))
+
+
+def test_what_computes_for_ever_is_refused(monkeypatch):
+    """As on a system that bounds no process's time."""
+    monkeypatch.setattr(documents, "PDF_SECONDS", 0.01)
+    monkeypatch.setattr(documents, "processor_seconds", lambda pid: 30.0)
     with pytest.raises(InvalidRequest, match="too long"):
         text_of(one_page("x"))
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from fakes.gguf_files import CHATML
-from puna.errors import InvalidRequest, ModelFileError, ServerStopping, TemplateTooCostly
+from puna.errors import InvalidRequest, ModelFileError, Overloaded, ServerStopping, TemplateTooCostly
+from puna.template import cage as cage_module
 from puna.template.cage import Cage
 from puna.template.cell import ROOM
 from puna.template.gotemplate import GoTemplate
@@ -190,6 +191,44 @@ def test_a_cell_that_others_end_is_replaced(cage, number):
         cell.send_signal(number)
         cell.wait(10)
     assert template.render([USER]) == JinjaTemplate(CHATML).render([USER])
+
+
+def test_a_cell_that_others_stop_is_replaced(cage, monkeypatch):
+    template = cage.open(GOOD)
+    monkeypatch.setattr(cage_module, "WALL_SECONDS", 1.0)
+    for cell in cells():
+        cell.suspend()
+    assert template.render([USER]) == JinjaTemplate(CHATML).render([USER])
+
+
+def test_cells_that_are_stopped_again_and_again_are_no_fault_of_the_template(cage, monkeypatch):
+    template = cage.open(GOOD)
+    start = cage_module._Cell.start
+
+    def stopped(cell):
+        start(cell)
+        psutil.Process(cell.process.pid).suspend()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cage_module, "WALL_SECONDS", 0.1)
+        patched.setattr(cage_module._Cell, "start", stopped)
+        with pytest.raises(Overloaded, match="let run too little"):
+            template.render([USER])
+    assert template.trust == "known"
+    assert template.render([USER]) == JinjaTemplate(CHATML).render([USER])
+
+
+def test_one_that_had_the_processor_and_does_not_answer_is_the_templates_fault(cage, monkeypatch):
+    """As on a system that bounds no process's time."""
+    template = cage.open(GOOD)
+    monkeypatch.setattr(cage_module, "WALL_SECONDS", 0.1)
+    taken = iter([0.0, 8.0])
+    monkeypatch.setattr(cage_module._Cell, "_used", lambda cell: next(taken))
+    for cell in cells():
+        cell.suspend()
+    with pytest.raises(TemplateTooCostly, match="not done after"):
+        template.render([USER])
+    assert template.trust == "suspect"
 
 
 def test_many_at_once(cage):

@@ -18,6 +18,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from puna.errors import SourceError, SourceNotFound, StoreError
+from puna.standstill import Standstill
 from puna.types import Progress
 
 _SAMPLE_SECONDS = 0.1
@@ -42,6 +43,10 @@ class _Turns:
 
 DOWNLOADS = 4
 """Pips that fetch at once; each takes some 50 MB of memory. Whoever asks for more waits."""
+
+SILENCE_SECONDS = 300.0
+"""For which a pip that fetches may say nothing, write nothing and compute nothing. Its own patience with an index is
+15 s a try, and it says so when it tries again."""
 
 QUESTIONS = 2
 """Pips that only ask the index."""
@@ -127,6 +132,7 @@ async def _download(
     )
     output = _Output(total)
     reading = asyncio.create_task(output.read(process.stdout))
+    standstill = Standstill(process.pid, SILENCE_SECONDS)
     try:
         told = total
         while not reading.done():
@@ -135,6 +141,10 @@ async def _download(
                 told = output.total
                 on_total(requirement, told)
             have = await asyncio.to_thread(_largest, scratch)
+            if standstill.over(have):
+                raise SourceError(
+                    f"pip made no step with {requirement} for {SILENCE_SECONDS:.0f} s", code="unreachable"
+                )
             if have:
                 yield Progress(status, digest, max(output.total or 0, have), have)
         if await process.wait() != 0:

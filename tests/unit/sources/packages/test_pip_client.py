@@ -7,6 +7,7 @@ import pytest
 
 from fakes.waiting import turns_until
 from puna.errors import SourceError, SourceNotFound, StoreError
+from puna.sources.packages import pip_client
 from puna.sources.packages.pip_client import DOWNLOADS, download, download_arguments, failure, pip_command
 
 
@@ -76,3 +77,12 @@ async def test_a_hundred_pulls_start_few_processes(tmp_path: Path) -> None:
         one.cancel()
     await asyncio.gather(*pulls, return_exceptions=True)
     assert pips() == 0
+
+
+async def test_a_pip_that_is_stopped_ends_its_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pip_client, "SILENCE_SECONDS", 0.5)
+    stops = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    with pytest.raises(SourceError, match="made no step"):
+        async for _ in download("p", tmp_path, digest="d", command=(sys.executable, "-S", "-c", stops)):
+            pass
+    assert not any(stops in child.cmdline() for child in psutil.Process().children())
