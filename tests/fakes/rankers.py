@@ -1,12 +1,14 @@
 """Small reranking models with random weights, as files, and what they compute, in NumPy.
 
-A BERT with a head for one score, as BGE's rerankers are; a Qwen 3 that says `yes` or `no`, as Qwen's are published, and
-the same with these two words' rows for a head, as llama.cpp's converter writes it.
+A BERT with a head for one score, as BGE's rerankers are, also around a published encoder; a Qwen 3 that says `yes` or
+`no`, as Qwen's are published, and the same with these two words' rows for a head, as llama.cpp's converter writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from math import erf, sqrt
 from pathlib import Path
 
@@ -14,73 +16,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakes.gguf_files import CHATML, Tensor, Value, byte_tokens, write_gguf
+from puna.convert.families import FAMILIES
+from puna.convert.vocabulary import wordpiece
 
 Numbers = NDArray[np.float32]
 
 _WHOLE = ("a", "the", "cat", "dog", "sat", "ran", "on", "of", "sea")
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"▁{word}" for word in _WHOLE))
-"""Then the letters, at the beginning of a word and inside one."""
-
-_WIDTH, _HIDDEN, _LAYERS, _HEADS, _EPSILON = 32, 64, 2, 4, 1e-12
-_PAD, _UNKNOWN, _BEGIN, _END, _MASK = range(5)
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _POOLED_AS_RANK = 4
 
 
-class TinyBert:
-    """The model. `ids` as its tokenizer makes them, between `[CLS]` and `[SEP]`."""
+class Bert:
+    """The model, and a head for ranks. `words`: its vocabulary as GGUF files have it, `▁` where a word begins.
 
-    def __init__(self, seed: int = 0, context_length: int = 64) -> None:
-        self.words = [*WORDS, *(f"▁{letter}" for letter in _LETTERS if f"▁{letter}" not in WORDS), *_LETTERS]
-        self.context_length = context_length
+    `tensors` by llama.cpp's names, rows first. It has one kind of token, as rerankers have that llama.cpp can run.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        tensors: Mapping[str, Numbers],
+        *,
+        heads: int,
+        name: str = "Tiny reranker",
+        epsilon: float = 1e-12,
+    ) -> None:
+        self.words, self.name, self.heads, self.epsilon = words, name, heads, epsilon
+        self.tensors = dict(tensors)
+        self._ids = {word: number for number, word in enumerate(words)}
+        self.pad, self.unknown, self.begin, self.end, self.mask = (self._ids[word] for word in SPECIAL)
+        self.context_length, self.width = self.tensors["position_embd.weight"].shape
+        self.layers = len([name for name in tensors if name.endswith("attn_q.weight")])
+
+    def with_head(self, seed: int, scale: float) -> Bert:
         source = np.random.default_rng(seed)
-        shapes: dict[str, tuple[int, ...]] = {
-            "token_embd.weight": (len(self.words), _WIDTH),
-            "token_types.weight": (2, _WIDTH),
-            "position_embd.weight": (context_length, _WIDTH),
-            "token_embd_norm.weight": (_WIDTH,),
-            "token_embd_norm.bias": (_WIDTH,),
-            "cls.weight": (_WIDTH, _WIDTH),
-            "cls.bias": (_WIDTH,),
-            "cls.output.weight": (1, _WIDTH),
-            "cls.output.bias": (1,),
-        }
-        for layer in range(_LAYERS):
-            for name, rows, columns in (
-                *((f"attn_{part}", _WIDTH, _WIDTH) for part in ("q", "k", "v", "output")),
-                ("ffn_up", _HIDDEN, _WIDTH),
-                ("ffn_down", _WIDTH, _HIDDEN),
-            ):
-                shapes |= {f"blk.{layer}.{name}.weight": (rows, columns), f"blk.{layer}.{name}.bias": (rows,)}
-            for name in ("attn_output_norm", "layer_output_norm"):
-                shapes |= {f"blk.{layer}.{name}.{part}": (_WIDTH,) for part in ("weight", "bias")}
-        self.tensors: dict[str, Numbers] = {
-            name: (source.normal(0, 0.3, shape) + ("norm.weight" in name)).astype(np.float32)
-            for name, shape in shapes.items()
-        }
+        width = self.width
+        shapes = {"cls.weight": (width, width), "cls.bias": (width,)}
+        shapes |= {"cls.output.weight": (1, width), "cls.output.bias": (1,)}
+        head = {name: source.normal(0, scale, shape).astype(np.float32) for name, shape in shapes.items()}
+        return Bert(self.words, self.tensors | head, heads=self.heads, name=self.name, epsilon=self.epsilon)
 
     def write(self, path: Path, **more: Value) -> Path:
         metadata: dict[str, Value] = {
-            "general.name": "Tiny reranker",
+            "general.name": self.name,
             "bert.context_length": self.context_length,
-            "bert.embedding_length": _WIDTH,
-            "bert.feed_forward_length": _HIDDEN,
-            "bert.block_count": _LAYERS,
-            "bert.attention.head_count": _HEADS,
-            "bert.attention.layer_norm_epsilon": _EPSILON,
+            "bert.embedding_length": self.width,
+            "bert.feed_forward_length": len(self.tensors["blk.0.ffn_up.weight"]),
+            "bert.block_count": self.layers,
+            "bert.attention.head_count": self.heads,
+            "bert.attention.layer_norm_epsilon": self.epsilon,
             "bert.attention.causal": False,
             "bert.pooling_type": _POOLED_AS_RANK,
             "tokenizer.ggml.model": "bert",
             "tokenizer.ggml.pre": "default",
-            "tokenizer.ggml.token_type": [3] * 5 + [1] * (len(self.words) - 5),
-            "tokenizer.ggml.token_type_count": 2,
-            "tokenizer.ggml.bos_token_id": _BEGIN,
-            "tokenizer.ggml.eos_token_id": _END,
-            "tokenizer.ggml.unknown_token_id": _UNKNOWN,
-            "tokenizer.ggml.seperator_token_id": _END,
-            "tokenizer.ggml.padding_token_id": _PAD,
-            "tokenizer.ggml.cls_token_id": _BEGIN,
-            "tokenizer.ggml.mask_token_id": _MASK,
+            "tokenizer.ggml.token_type": [3 if word in SPECIAL else 1 for word in self.words],
+            "tokenizer.ggml.token_type_count": len(self.tensors["token_types.weight"]),
+            "tokenizer.ggml.bos_token_id": self.begin,
+            "tokenizer.ggml.eos_token_id": self.end,
+            "tokenizer.ggml.unknown_token_id": self.unknown,
+            "tokenizer.ggml.seperator_token_id": self.end,
+            "tokenizer.ggml.padding_token_id": self.pad,
+            "tokenizer.ggml.cls_token_id": self.begin,
+            "tokenizer.ggml.mask_token_id": self.mask,
             "tokenizer.ggml.add_bos_token": True,
             "tokenizer.ggml.add_eos_token": True,
             "tokenizer.ggml.add_sep_token": False,
@@ -89,35 +87,51 @@ class TinyBert:
         return write_gguf(path, architecture="bert", metadata=metadata | more, tokens=self.words, tensors=tensors)
 
     def ids(self, text: str) -> list[int]:
+        """Of lower-case ASCII, the longest piece first."""
         found: list[int] = []
-        for word in text.lower().split():
-            if f"▁{word}" in self.words:
-                found.append(self.words.index(f"▁{word}"))
-            else:
-                found += [self.words.index(f"▁{word[0]}"), *(self.words.index(letter) for letter in word[1:])]
+        for word in re.findall(r"\w+|[^\w\s]", text.lower()):
+            rest = f"▁{word}"
+            while rest:
+                end = next(size for size in range(len(rest), 0, -1) if rest[:size] in self._ids)
+                found.append(self._ids[rest[:end]])
+                rest = rest[end:]
         return found
 
+    def pair(self, query: str, document: str) -> list[int]:
+        """As llama.cpp lays it out."""
+        return [self.begin, *self.ids(query), self.end, *self.ids(document), self.end]
+
     def log_odds(self, query: str, document: str) -> float:
-        """Of a pair as llama.cpp lays it out."""
-        return self.of_ids([_BEGIN, *self.ids(query), _END, *self.ids(document), _END])
+        return self.of_ids(self.pair(query, document))
 
     def of_ids(self, ids: Sequence[int]) -> float:
+        first = self.rows(ids)[:1]
+        return float(self._dense(np.tanh(self._dense(first, "cls")), "cls.output")[0, 0])
+
+    def embedding(self, text: str) -> Numbers:
+        """The mean over all tokens."""
+        mean = self.rows([self.begin, *self.ids(text), self.end]).mean(axis=0)
+        return np.asarray(mean / np.linalg.norm(mean))
+
+    def rows(self, ids: Sequence[int]) -> Numbers:
+        """What the last layer says of each token."""
         tensors = self.tensors
         rows = tensors["token_embd.weight"][list(ids)] + tensors["position_embd.weight"][: len(ids)]
         rows = self._norm(rows + tensors["token_types.weight"][0], "token_embd_norm")
-        for layer in range(_LAYERS):
+        for layer in range(self.layers):
             at = f"blk.{layer}."
             rows = self._norm(rows + self._attended(rows, at), f"{at}attn_output_norm")
             wide = self._dense(rows, f"{at}ffn_up")
             wide = wide * 0.5 * (1 + np.vectorize(erf)(wide / sqrt(2)))
             rows = self._norm(rows + self._dense(wide, f"{at}ffn_down"), f"{at}layer_output_norm")
-        return float(self._dense(np.tanh(self._dense(rows[:1], "cls")), "cls.output")[0, 0])
+        return rows
 
     def _attended(self, rows: Numbers, at: str) -> Numbers:
         q, k, v = (
-            self._dense(rows, f"{at}attn_{part}").reshape(len(rows), _HEADS, -1).swapaxes(0, 1) for part in "qkv"
+            self._dense(rows, f"{at}attn_{part}").reshape(len(rows), self.heads, -1).swapaxes(0, 1) for part in "qkv"
         )
-        weights = np.exp(q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1]))
+        scores = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ v
         return self._dense(mixed.swapaxes(0, 1).reshape(len(rows), -1), f"{at}attn_output")
 
@@ -126,8 +140,55 @@ class TinyBert:
 
     def _norm(self, rows: Numbers, name: str) -> Numbers:
         centred = rows - rows.mean(axis=-1, keepdims=True)
-        scaled = centred / np.sqrt(rows.var(axis=-1, keepdims=True) + _EPSILON)
+        scaled = centred / np.sqrt(rows.var(axis=-1, keepdims=True) + self.epsilon)
         return np.asarray(scaled * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"])
+
+
+def tiny_bert(seed: int = 0, *, context_length: int = 64, kinds: int = 1) -> Bert:
+    """Two layers, over some words and the letters. `kinds` of tokens."""
+    width, hidden, layers = 32, 64, 2
+    begun = [*_WHOLE, *(letter for letter in _LETTERS if letter not in _WHOLE)]
+    words = [*SPECIAL, *(f"▁{word}" for word in begun), *_LETTERS]
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (len(words), width),
+        "token_types.weight": (kinds, width),
+        "position_embd.weight": (context_length, width),
+        "token_embd_norm.weight": (width,),
+        "token_embd_norm.bias": (width,),
+    }
+    for layer in range(layers):
+        for name, rows, columns in (
+            *((f"attn_{part}", width, width) for part in ("q", "k", "v", "output")),
+            ("ffn_up", hidden, width),
+            ("ffn_down", width, hidden),
+        ):
+            shapes |= {f"blk.{layer}.{name}.weight": (rows, columns), f"blk.{layer}.{name}.bias": (rows,)}
+        for name in ("attn_output_norm", "layer_output_norm"):
+            shapes |= {f"blk.{layer}.{name}.{part}": (width,) for part in ("weight", "bias")}
+    source = np.random.default_rng(seed)
+    tensors = {
+        name: (source.normal(0, 0.3, shape) + ("norm.weight" in name)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    return Bert(words, tensors, heads=4).with_head(seed, 0.3)
+
+
+def published_bert(directory: Path) -> Bert:
+    """The encoder that is there as safetensors, as if it had one kind of token: without a head."""
+    config = json.loads((directory / "config.json").read_text())
+    data = (directory / "model.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    tensors: dict[str, Numbers] = {}
+    for name, told in json.loads(data[8 : 8 + length]).items():
+        target = FAMILIES["bert"].target(name)
+        if target and told["dtype"] == "F32":
+            begin, end = (8 + length + offset for offset in told["data_offsets"])
+            tensors[target] = np.frombuffer(data[begin:end], np.float32).reshape(told["shape"])
+    tensors["token_types.weight"] = tensors["token_types.weight"][:1]
+    words = wordpiece(directory)["tokenizer.ggml.tokens"]
+    assert isinstance(words, list)
+    heads, epsilon = config["num_attention_heads"], config["layer_norm_eps"]
+    return Bert([str(word) for word in words], tensors, heads=heads, name="Published", epsilon=epsilon)
 
 
 def write_tiny_qwen3(path: Path, *, seed: int = 0, pooled: bool = False, context_length: int = 1024) -> Path:

@@ -133,6 +133,10 @@ def _bert(directory: Path, config: Published) -> dict[str, MetadataEntry]:
         raise Unsupported("BERT with relative positions is not converted by Puna", param="files")
     if config.text("hidden_act") not in {None, "gelu"}:
         raise Unsupported(f"BERT with {config.text('hidden_act')} is not converted by Puna", param="files")
+    architectures = config.values.get("architectures")
+    heads = [name for name in architectures if name != "BertModel"] if isinstance(architectures, list) else []
+    if heads:
+        raise Unsupported(f"{heads[0]} is not converted by Puna: of BERT, encoders without a head are", param="files")
     pooling = settings(directory, "1_Pooling/config.json")
     kinds = [
         name for name in ("mean_tokens", "cls_token", "max_tokens", "lasttoken") if pooling.said(f"pooling_mode_{name}")

@@ -45,7 +45,7 @@ class ModelFacts:
     """What is known of a model before it is loaded. `types`: names of its tensors' types; `metadata`: its header's.
 
     `projectors`, `adapters`: how many there are. `encoders`: kinds of the projectors (`clip.projector_type`).
-    `mixed`: a projector's tensors lie among the weights.
+    `mixed`: a projector's tensors lie among the weights. `kinds`: it ranks pairs of texts by two kinds of tokens.
     """
 
     architecture: str
@@ -55,6 +55,7 @@ class ModelFacts:
     projectors: int = 0
     adapters: int = 0
     mixed: bool = False
+    kinds: bool = False
     encoders: frozenset[str] = frozenset()
 
 

@@ -113,7 +113,7 @@ class _Pairs:
             limit = self.runner.info.num_ctx
             raise ContextLengthExceeded(size + over, limit, param="query", what="query")
         # What a cut text comes to may be a token more.
-        for spare in (1, 8, 32):
+        for spare in (0, 1, 8, 32):
             shortened, _ = await self._cut(document, max(size - over - spare, 0))
             try:
                 return await self._rank(request.query, shortened), True

@@ -178,6 +178,15 @@ class Header:
         return self.pooling_type == _POOLED_AS_RANK
 
     @property
+    def ranks_kinds(self) -> bool:
+        """Whether that head was trained on pairs whose second text is of another kind of token, as BERT's are.
+
+        Only BERT's own tokenizer makes two kinds; models with another may have a row for the second, and never use it.
+        """
+        kinds = next((tensor.shape[1:] for tensor in self.tensors if tensor.name == "token_types.weight"), ())
+        return self.ranks and self.text("tokenizer.ggml.model") == "bert" and math.prod(kinds) > 1
+
+    @property
     def chat_template(self) -> str | None:
         """The Jinja template."""
         return self.text("tokenizer.chat_template")

@@ -36,6 +36,7 @@ def facts_of(model: Model) -> ModelFacts:
         projectors=len(model.projectors),
         adapters=len(model.adapters),
         mixed=model.header.holds_projector,
+        kinds=model.header.ranks_kinds,
         encoders=frozenset(kind for header in projectors for kind in memory.projector_kinds(header)),
     )
 

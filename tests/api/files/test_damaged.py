@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from urllib.parse import quote
 
 import pytest
 
 from fakes.batches import ended, line, submit, text_of
+from fakes.damage import changed, damaged, rounds
 
-ROUNDS = int(os.environ.get("PUNA_TEST_DAMAGED", "40"))
+ROUNDS = rounds(40)
 BOUNDARY = "boundary"
 FORM = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
-JUNK = [
-    None, True, -1, 0, 2**63, 1e308, 0.5, "", "x", "\0", "😀" * 50, "file-1", [], [[]], ["a"], [1], {}, {"a": {}},
-    {"anchor": "created_at", "seconds": -1}, {"anchor": 1, "seconds": []}, {"a": "b" * 600}, "0" * 32, "9" * 400,
-]  # fmt: skip
 WORDS = ["", "x", "-1", "9" * 400, "\0", "a b", "😀", "..", "../..", "%", "asc", "file-1", "null", "a" * 5000]
 
 
@@ -25,36 +21,6 @@ def part(name, data, filename=None):
     named = "" if filename is None else f'; filename="{filename}"'
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'
     return head.encode("utf-8", "surrogatepass") + data + b"\r\n"
-
-
-def damaged(chance, body):
-    """The same bytes, with some of them cut, doubled, or others."""
-    data = bytearray(body)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(data)) if data else 0
-        match chance.randrange(5):
-            case 0:
-                del data[at:]
-            case 1:
-                data[at : at + 1] = bytes([chance.randrange(256)])
-            case 2:
-                del data[at : at + chance.randint(1, 20)]
-            case 3:
-                data[at:at] = data[at : at + chance.randint(1, 60)]
-            case _:
-                data[at:at] = chance.choice([b"\r\n", b"--boundary", b"\0", b'"', b"\xff\xfe", b"[", b";"])
-    return bytes(data)
-
-
-def changed(chance, body):
-    """The same object, with some of its fields gone, or something else."""
-    fields = dict(body)
-    for name in chance.sample([*fields, "other"], chance.randint(1, 2)):
-        if chance.random() < 0.2:
-            fields.pop(name, None)
-        else:
-            fields[name] = chance.choice(JUNK)
-    return fields
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.house import make_model
-from fakes.rankers import TinyBert, write_tiny_qwen3
+from fakes.rankers import tiny_bert, write_tiny_qwen3
 from puna.engine.cpu.client import CpuEngine
 from puna.engine.engine import Engine
 from puna.engine.llama.engine import LlamaEngine
@@ -48,7 +48,7 @@ def settings() -> Settings:
 
 
 async def test_a_head_ranks_as_numpy_computes_it(tmp_path: Path) -> None:
-    bert = TinyBert(seed=3)
+    bert = tiny_bert(seed=3)
     async with running(LlamaEngine(settings()), bert.write(tmp_path / "bert.gguf"), embedding=True) as (runner, model):
         assert model.capabilities == {Capability.RERANK}
         assert runner.info.features == {Feature.RANK}
@@ -62,7 +62,7 @@ async def test_a_head_ranks_as_numpy_computes_it(tmp_path: Path) -> None:
 
 
 async def test_what_does_not_fit_is_refused_by_index_or_cut(tmp_path: Path) -> None:
-    bert = TinyBert(seed=3, context_length=16)
+    bert = tiny_bert(seed=3, context_length=16)
     async with running(LlamaEngine(settings()), bert.write(tmp_path / "bert.gguf"), embedding=True) as (runner, model):
         request = RankRequest(model="m", query=QUERY, documents=("a cat", "a cat " * 20))
         with pytest.raises(ContextLengthExceeded) as refused:

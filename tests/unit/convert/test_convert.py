@@ -93,6 +93,11 @@ def test_what_is_not_converted_is_refused_by_name(published: Path, tmp_path: Pat
     tensors = write_decoder(published)
     cases: list[tuple[Callable[[], object], type[PunaError], str]] = [
         (lambda: rewritten(published, "config.json", model_type="mamba"), Unsupported, "kind 'mamba' are not"),
+        (
+            lambda: rewritten(published, "config.json", model_type="bert", architectures=["BertForMaskedLM"]),
+            Unsupported,
+            "BertForMaskedLM is not converted by Puna: of BERT, encoders without a head are",
+        ),
         (lambda: rewritten(published, "config.json", model_type=""), ModelFileError, "does not say of what kind"),
         ((published / "config.json").unlink, ModelFileError, "config.json is missing beside"),
         (lambda: rewritten(published, "config.json", rope_scaling={"type": "yarn"}), Unsupported, "'yarn'"),

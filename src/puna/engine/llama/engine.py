@@ -60,6 +60,11 @@ _MIXED = (
     "get the model where its projector is a file of its own, on hf.co for instance"
 )
 
+_KINDS = (
+    "llama.cpp has one kind of token, and this reranker, a BERT, was trained with its documents' tokens marked as of a "
+    "second kind (token_types.weight has a row for it): its ranks would be wrong. Rerankers without one, as BGE's, run"
+)
+
 
 class _LlamaEngine(Unprepared, ABC):
     """What both have in common. `cpu_only`: it computes on the processor, whatever else the machine has."""
@@ -90,7 +95,8 @@ class _LlamaEngine(Unprepared, ABC):
             engine=self.name,
             objection=self.obstacle()
             or lacking(self.profile, load, projectors=model.projectors, adapters=model.adapters)
-            or (_MIXED if model.mixed else None),
+            or (_MIXED if model.mixed else None)
+            or (_KINDS if model.kinds else None),
             need=one.total,
             merit="it computes on the GPU of this machine" if on_gpu else self.profile.merit,
             slots=self._slots(one),
