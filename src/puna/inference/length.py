@@ -69,4 +69,4 @@ def longest_token(header: Header) -> int | None:
     """Bytes of the longest token's text, which is as long as what it stands for, or longer. None: not known."""
     if header.text("tokenizer.ggml.model") not in _EXACT:
         return None
-    return header.longest_text("tokenizer.ggml.tokens") or None
+    return header.longest_token or None

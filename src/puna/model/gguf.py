@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from io import FileIO
 from itertools import groupby
 from pathlib import Path
 
 from puna.errors import ModelFileError
+from puna.model.cursor import SHORT, STRETCH, U32, U64, Cursor, Malformed
 from puna.model.ggml import FILE_TYPES, TensorType
 from puna.model.markup import is_mark
 from puna.model.metadata import ArrayInfo, MetadataValue, Scalar, ValueType
@@ -30,7 +31,6 @@ DEFAULT_ALIGNMENT = 32
 PROJECTOR_TENSORS = ("v.", "mm.", "a.")
 """How the names of a projector's tensors begin."""
 
-MAX_HEADER_BYTES = 1 << 27
 MAX_PAIRS = 1 << 13
 MAX_TENSORS = 1 << 16
 MAX_KEY_BYTES = 1 << 16
@@ -47,12 +47,12 @@ KEPT_NUMBERS = 1 << 10
 """Arrays of at most this many numbers are kept always: they hold settings of each layer."""
 MAX_KEPT_NUMBERS = 1 << 14
 """Of all such arrays together; what is beyond is walked, not kept."""
-_CHUNK = 1 << 20
-_MARK_EVERY = 1 << 10
+_POOLED_AS_RANK = 4
 _CONTROL = frozenset({2, 3})
 _USER_DEFINED = 4
-_POOLED_AS_RANK = 4
 """`tokenizer.ggml.token_type`: of tokens that are no text (unknown, control), and of those that may be."""
+_KINDS = _CONTROL | {_USER_DEFINED}
+_KIND = re.compile(b"[%b]" % bytes(sorted(_KINDS)))
 
 
 _CODES: dict[ValueType, str] = {
@@ -69,6 +69,9 @@ _CODES: dict[ValueType, str] = {
     ValueType.FLOAT64: "d",
 }
 """struct's codes of the types that have a fixed size."""
+_REALS = frozenset({ValueType.FLOAT32, ValueType.FLOAT64})
+_PLACES = [struct.Struct(f"<{dimensions}QIQ") for dimensions in range(MAX_DIMENSIONS + 1)]
+"""By the number of its dimensions: these of a tensor, its type, its offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +219,10 @@ class Header:
             case _:
                 return self.number(f"{self.architecture}.vocab_size")
 
-    def longest_text(self, key: str) -> int:
-        """Bytes of the longest of an array of texts; 0 where there is none."""
-        match self.metadata.get(key):
+    @property
+    def longest_token(self) -> int:
+        """Bytes of the longest of the vocabulary's texts; 0 where there is none."""
+        match self.metadata.get("tokenizer.ggml.tokens"):
             case ArrayInfo(longest=longest):
                 return longest
             case tuple() as texts:
@@ -264,137 +268,17 @@ def read_header(path: Path, *, arrays: bool = False, name: str = "") -> Header:
     """
     try:
         with open_plain(path) as file:
-            return _Parser(_Cursor(file, os.fstat(file.fileno()).st_size), arrays).header()
+            return _Parser(Cursor(file, os.fstat(file.fileno()).st_size), arrays).header()
     except NotPlain as error:
         raise ModelFileError(f"{name or path.name}: {error.strerror}") from error
-    except _Damaged as error:
+    except Malformed as error:
         raise ModelFileError(f"{name or path.name}: {error}") from error
-
-
-class _Damaged(Exception):
-    """What is wrong, in words; becomes a ModelFileError at the border."""
-
-
-class _Cursor:
-    """Reads forward through a window of the file. Nothing is taken or skipped beyond the file's end."""
-
-    def __init__(self, file: FileIO, size: int) -> None:
-        self.size = size
-        self._file = file
-        self._start = 0
-        self._buffer = b""
-        self._at = 0
-
-    @property
-    def position(self) -> int:
-        return self._start + self._at
-
-    def take(self, count: int) -> bytes:
-        self._need(count)
-        data = self._buffer[self._at : self._at + count]
-        self._at += count
-        return data
-
-    def number(self, form: struct.Struct) -> int:
-        self._need(form.size)
-        (value,) = form.unpack_from(self._buffer, self._at)
-        self._at += form.size
-        assert isinstance(value, int)
-        return value
-
-    def skip(self, count: int) -> None:
-        self._check(count)
-        if self._at + count <= len(self._buffer):
-            self._at += count
-        else:
-            self.seek(self.position + count)
-
-    def seek(self, position: int) -> None:
-        self._start, self._buffer, self._at = position, b"", 0
-        self._file.seek(position)
-
-    def skip_texts(self, count: int) -> tuple[list[int], int]:
-        """Walk over strings. Gives where each _MARK_EVERY-th begins, and the bytes of the longest."""
-        marks: list[int] = []
-        longest = 0
-        unpack = _U64.unpack_from
-        buffer, at = self._buffer, self._at
-        end = len(buffer)
-        for index in range(count):
-            if not index % _MARK_EVERY:
-                marks.append(self._start + at)
-            if at + 8 > end:
-                self._at = at
-                self._need(8)
-                buffer, at, end = self._buffer, self._at, len(self._buffer)
-            length = unpack(buffer, at)[0]
-            longest = max(longest, length)
-            at += 8 + length
-            if at > end:
-                self._skip_past(at)
-                buffer, at, end = self._buffer, self._at, len(self._buffer)
-        self._at = at
-        return marks, longest
-
-    def texts(self, count: int, budget: int, key: str = "") -> tuple[list[str], int]:
-        """Read strings of at most `budget` bytes together; gives what is left of it. `key`: whose they are."""
-        texts: list[str] = []
-        keep = texts.append
-        unpack = _U64.unpack_from
-        for _ in range(count):
-            at = self._at
-            if at + 8 > len(self._buffer):
-                self._need(8)
-                at = self._at
-            length = unpack(self._buffer, at)[0]
-            budget -= length
-            if budget < 0:
-                what = f"the text of {key}" if key else "its texts"
-                raise _Damaged(f"{what}: {length} bytes are larger than the bound on a header")
-            at += 8
-            self._at = at
-            if at + length > len(self._buffer):
-                self._need(length)
-                at = self._at
-            self._at = at + length
-            keep(str(self._buffer[at : self._at], "utf-8", "replace"))
-        return texts, budget
-
-    def _skip_past(self, at: int) -> None:
-        """Go to index `at` of the buffer, which lies beyond it."""
-        behind = len(self._buffer)
-        self._at, ahead = behind, at - behind
-        self.skip(ahead)
-
-    def _check(self, count: int) -> None:
-        if self.position + count > self.size:
-            raise _Damaged(f"truncated or damaged: {count} more bytes are named at byte {self.position} of {self.size}")
-        if self.position + count > MAX_HEADER_BYTES:
-            raise _Damaged(f"its header is larger than {MAX_HEADER_BYTES} bytes")
-
-    def _need(self, count: int) -> None:
-        if self._at + count <= len(self._buffer):
-            return
-        self._check(count)
-        kept = self._buffer[self._at :]
-        parts, have = [kept], len(kept)
-        while have < count:
-            part = self._file.read(max(_CHUNK, count - have))
-            if not part:
-                raise _Damaged("the file became shorter while it was read")
-            parts.append(part)
-            have += len(part)
-        self._start, self._buffer, self._at = self.position, b"".join(parts), 0
-
-
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
 
 
 class _Parser:
     """One pass over a header, holding what is left of each bound."""
 
-    def __init__(self, cursor: _Cursor, arrays: bool) -> None:
+    def __init__(self, cursor: Cursor, arrays: bool) -> None:
         self._cursor = cursor
         self._arrays = arrays
         self._elements_left = MAX_ELEMENTS
@@ -412,38 +296,39 @@ class _Parser:
         if (not isinstance(architecture, str) or not architecture) and metadata.get("split.no"):
             architecture = ""  # of several files only the first says what the model is
         elif not isinstance(architecture, str) or not architecture:
-            raise _Damaged("names no architecture")
+            raise Malformed("names no architecture")
         alignment = _alignment(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
         tensors = self._tensors(tensor_count, alignment)
         try:
             check(architecture, metadata, {tensor.name: tensor.shape for tensor in tensors})
         except Unsound as error:
-            raise _Damaged(str(error)) from error
+            raise Malformed(str(error)) from error
+        special, control = self._named_tokens(metadata)
         return Header(
             version=version,
             architecture=architecture,
             metadata=metadata,
             tensors=tensors,
-            special_tokens=self._special_tokens(metadata),
-            control_tokens=self._control_tokens(metadata),
+            special_tokens=special,
+            control_tokens=control,
             alignment=alignment,
             size=self._cursor.size,
         )
 
     def _version(self) -> int:
         if self._cursor.size < len(MAGIC) or self._cursor.take(len(MAGIC)) != MAGIC:
-            raise _Damaged("not a GGUF file")
-        version = self._cursor.number(_U32)
+            raise Malformed("not a GGUF file")
+        version = self._cursor.number(U32)
         if version in {2, 3}:
             return version
         if version & 0xFFFF == 0:
-            raise _Damaged("a big-endian GGUF file, which is not supported")
-        raise _Damaged(f"GGUF version {version} is not supported (2 and 3 are)")
+            raise Malformed("a big-endian GGUF file, which is not supported")
+        raise Malformed(f"GGUF version {version} is not supported (2 and 3 are)")
 
     def _count(self, what: str, limit: int) -> int:
-        count = self._cursor.number(_U64)
+        count = self._cursor.number(U64)
         if count > limit:
-            raise _Damaged(f"{count} {what} entries are more than the {limit} allowed")
+            raise Malformed(f"{count} {what} entries are more than the {limit} allowed")
         return count
 
     # ------------------------------------------------------------------------------------------------- metadata
@@ -453,16 +338,16 @@ class _Parser:
         for _ in range(count):
             key = self._label("metadata key", MAX_KEY_BYTES)
             if key in metadata:
-                raise _Damaged(f"has the metadata key {key!r} twice")
+                raise Malformed(f"has the metadata key {key!r} twice")
             metadata[key] = self._value(key, self._value_type())
         return metadata
 
     def _value_type(self) -> ValueType:
-        number = self._cursor.number(_U32)
+        number = self._cursor.number(U32)
         try:
             return ValueType(number)
         except ValueError as error:
-            raise _Damaged(f"metadata type {number} is unknown") from error
+            raise Malformed(f"metadata type {number} is unknown") from error
 
     def _value(self, key: str, type_: ValueType) -> MetadataValue:
         if type_ is ValueType.STRING:
@@ -474,15 +359,15 @@ class _Parser:
     def _number(self, type_: ValueType) -> bool | int | float:
         data = self._cursor.take(struct.calcsize(f"<{_CODES[type_]}"))
         if type_ is ValueType.BOOL and data not in {b"\0", b"\1"}:
-            raise _Damaged("a boolean is neither 0 nor 1")
+            raise Malformed("a boolean is neither 0 nor 1")
         value: bool | int | float = struct.unpack(f"<{_CODES[type_]}", data)[0]
         return _shortest(value, data) if type_ is ValueType.FLOAT32 else value
 
     def _array(self, key: str) -> ArrayInfo | tuple[Scalar, ...]:
         type_ = self._value_type()
         if type_ is ValueType.ARRAY:
-            raise _Damaged(f"{key!r} is an array of arrays, which is not supported")
-        count = self._cursor.number(_U64)
+            raise Malformed(f"{key!r} is an array of arrays, which is not supported")
+        count = self._cursor.number(U64)
         if type_ is ValueType.STRING:
             return self._texts(key, count)
         return self._numbers(key, type_, count)
@@ -495,11 +380,12 @@ class _Parser:
             return ArrayInfo(type_, count)
         self._spend(count)
         self._numbers_left -= min(count, self._numbers_left) if not types else 0
-        values: tuple[bool | int | float, ...] = struct.unpack(f"<{count}{_CODES[type_]}", self._cursor.take(size))
+        data = self._cursor.take(size)
         if types:
-            self._kinds = {at: int(kind) for at, kind in enumerate(values) if kind in _CONTROL or kind == _USER_DEFINED}
+            self._kinds = dict(_kinds(type_, data))
             if not self._arrays and count > KEPT_NUMBERS:
                 return ArrayInfo(type_, count)
+        values: tuple[bool | int | float, ...] = struct.unpack(f"<{count}{_CODES[type_]}", data)
         return values if self._arrays else ArrayInfo(type_, count, values)
 
     def _texts(self, key: str, count: int) -> ArrayInfo | tuple[str, ...]:
@@ -507,15 +393,16 @@ class _Parser:
         if self._arrays:
             texts, self._text_left = self._cursor.texts(count, self._text_left)
             return tuple(texts)
-        marks, longest = self._cursor.skip_texts(count)
-        if key == "tokenizer.ggml.tokens":
-            self._token_marks = marks
+        if key != "tokenizer.ggml.tokens":
+            self._cursor.walk_texts(count, SHORT)
+            return ArrayInfo(ValueType.STRING, count)
+        self._token_marks, longest = self._cursor.walk_texts(count)
         return ArrayInfo(ValueType.STRING, count, longest=longest)
 
     def _spend(self, elements: int) -> None:
         self._elements_left -= elements
         if self._elements_left < 0:
-            raise _Damaged(f"its arrays have more than {MAX_ELEMENTS} elements")
+            raise Malformed(f"its arrays have more than {MAX_ELEMENTS} elements")
 
     def _text(self, key: str = "") -> str:
         (text,), left = self._cursor.texts(1, min(self._text_left, MAX_VALUE_BYTES), key)
@@ -523,16 +410,16 @@ class _Parser:
         return text
 
     def _label(self, what: str, limit: int) -> str:
-        length = self._cursor.number(_U64)
+        length = self._cursor.number(U64)
         if not 0 < length <= limit:
-            raise _Damaged(f"a {what} of {length} bytes (1 to {limit} are allowed)")
+            raise Malformed(f"a {what} of {length} bytes (1 to {limit} are allowed)")
         self._text_left -= length
         if self._text_left < 0:
-            raise _Damaged("its names are larger than the bound on a header")
+            raise Malformed("its names are larger than the bound on a header")
         try:
             return self._cursor.take(length).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _Damaged(f"a {what} is not text") from error
+            raise Malformed(f"a {what} is not text") from error
 
     # -------------------------------------------------------------------------------------------------- tensors
 
@@ -540,93 +427,100 @@ class _Parser:
         claims = [self._tensor() for _ in range(count)]
         if len({claim.name for claim in claims}) != len(claims):
             (twice, _), *_ = Counter(claim.name for claim in claims).most_common(1)
-            raise _Damaged(f"has the tensor {twice!r} twice")
+            raise Malformed(f"has the tensor {twice!r} twice")
         data = -(-self._cursor.position // alignment) * alignment
         return _placed(claims, data, alignment, self._cursor.size)
 
     def _tensor(self) -> TensorInfo:
         """A claim: its offset is still counted from where the data begins."""
         name = self._label("tensor name", MAX_TENSOR_NAME_BYTES)
-        dimensions = self._cursor.number(_U32)
+        dimensions = self._cursor.number(U32)
         if dimensions > MAX_DIMENSIONS:
-            raise _Damaged(f"tensor {name!r} has {dimensions} dimensions ({MAX_DIMENSIONS} are allowed)")
-        shape = tuple(self._cursor.number(_U64) for _ in range(dimensions))
-        number = self._cursor.number(_U32)
+            raise Malformed(f"tensor {name!r} has {dimensions} dimensions ({MAX_DIMENSIONS} are allowed)")
+        form = _PLACES[dimensions]
+        *shape, number, offset = form.unpack(self._cursor.take(form.size))
         try:
             type_ = TensorType(number)
         except ValueError as error:
-            raise _Damaged(f"tensor {name!r} has the unknown type {number}") from error
+            raise Malformed(f"tensor {name!r} has the unknown type {number}") from error
         if 0 in shape or (shape[0] if shape else 1) % type_.block_size:
-            raise _Damaged(f"tensor {name!r} of type {type_.name} cannot have the shape {list(shape)}")
-        return TensorInfo(name, shape, type_, self._cursor.number(_U64), type_.bytes_of(math.prod(shape)))
+            raise Malformed(f"tensor {name!r} of type {type_.name} cannot have the shape {shape}")
+        return TensorInfo(name, tuple(shape), type_, offset, type_.bytes_of(math.prod(shape)))
 
     # --------------------------------------------------------------------------------------------------- tokens
 
-    def _special_tokens(self, metadata: Mapping[str, MetadataValue]) -> dict[str, SpecialToken]:
-        tokens = metadata.get("tokenizer.ggml.tokens")
-        special: dict[str, SpecialToken] = {}
+    def _named_tokens(
+        self, metadata: Mapping[str, MetadataValue]
+    ) -> tuple[dict[str, SpecialToken], tuple[SpecialToken, ...]]:
+        """The special tokens by their roles, and the control tokens."""
+        roles: dict[str, int] = {}
         for key, value in metadata.items():
             role = key.removeprefix("tokenizer.ggml.").removesuffix("_token_id")
-            if len(key) - len(role) != len("tokenizer.ggml._token_id") or not isinstance(value, int):
-                continue
-            text = self._token_text(tokens, value)
-            if text is not None:
-                special[role] = SpecialToken(value, text)
-        return special
+            if len(key) - len(role) == len("tokenizer.ggml._token_id") and isinstance(value, int):
+                roles[role] = value
+        texts = self._token_texts(metadata.get("tokenizer.ggml.tokens"), {*roles.values(), *self._kinds})
+        special = {role: SpecialToken(id_, texts[id_]) for role, id_ in roles.items() if id_ in texts}
+        control = (
+            SpecialToken(id_, texts[id_])
+            for id_, kind in self._kinds.items()
+            if id_ in texts and (kind in _CONTROL or is_mark(texts[id_]))
+        )
+        return special, tuple(control)
 
-    def _control_tokens(self, metadata: Mapping[str, MetadataValue]) -> tuple[SpecialToken, ...]:
-        tokens = metadata.get("tokenizer.ggml.tokens")
+    def _token_texts(self, tokens: MetadataValue | None, ids: Set[int]) -> dict[int, str]:
+        """Of those `ids` that there are, by id."""
         match tokens:
             case tuple():
-                found = [SpecialToken(index, str(tokens[index])) for index in self._kinds if index < len(tokens)]
+                return {id_: str(tokens[id_]) for id_ in ids if 0 <= id_ < len(tokens)}
             case ArrayInfo(type=ValueType.STRING, count=count):
-                found = self._tokens_at([index for index in self._kinds if index < count])
+                return dict(self._texts_at(sorted(id_ for id_ in ids if 0 <= id_ < count)))
             case _:
-                found = []
-        return tuple(token for token in found if self._kinds[token.id] in _CONTROL or is_mark(token.text))
+                return {}
 
-    def _tokens_at(self, indexes: Sequence[int]) -> list[SpecialToken]:
-        """The texts at `indexes`, which are in order: each stretch of _MARK_EVERY texts is read once."""
-        found: list[SpecialToken] = []
-        for stretch, group in groupby(indexes, key=lambda index: index // _MARK_EVERY):
+    def _texts_at(self, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """`ids` in order: each stretch of texts is walked once."""
+        for stretch, group in groupby(ids, key=lambda id_: id_ // STRETCH):
             members = list(group)
             self._cursor.seek(self._token_marks[stretch])
-            begin = stretch * _MARK_EVERY
-            texts, self._text_left = self._cursor.texts(members[-1] + 1 - begin, self._text_left)
-            found += [SpecialToken(index, texts[index - begin]) for index in members]
-        return found
+            places = [id_ - stretch * STRETCH for id_ in members]
+            texts, self._text_left = self._cursor.texts_at(places, self._text_left)
+            yield from zip(members, texts, strict=True)
 
-    def _token_text(self, tokens: MetadataValue | None, index: int) -> str | None:
-        match tokens:
-            case tuple() if 0 <= index < len(tokens):
-                return str(tokens[index])
-            case ArrayInfo(type=ValueType.STRING, count=count) if 0 <= index < count:
-                self._cursor.seek(self._token_marks[index // _MARK_EVERY])
-                self._cursor.skip_texts(index % _MARK_EVERY)
-                return self._text()
-            case _:
-                return None
+
+def _kinds(type_: ValueType, data: bytes) -> Iterator[tuple[int, int]]:
+    """Of `tokenizer.ggml.token_type`: the tokens that are no text, or may be none, and of which kind each is."""
+    width = struct.calcsize(f"<{_CODES[type_]}")
+    if type_ in _REALS:
+        values = struct.unpack(f"<{len(data) // width}{_CODES[type_]}", data)
+        yield from ((at, int(value)) for at, value in enumerate(values) if value in _KINDS)
+        return
+    # Numbers from 0 to 255 lie in the first of their bytes, and then in no other. Few tokens have one of these kinds.
+    rest = bytes(width - 1)
+    for match in _KIND.finditer(data[::width]):
+        at = match.start()
+        if data[at * width + 1 : (at + 1) * width] == rest:
+            yield at, match[0][0]
 
 
 def _alignment(value: MetadataValue) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _Damaged("general.alignment is not a number")
+        raise Malformed("general.alignment is not a number")
     if not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
-        raise _Damaged(f"general.alignment {value} is not a power of two up to {MAX_ALIGNMENT}")
+        raise Malformed(f"general.alignment {value} is not a power of two up to {MAX_ALIGNMENT}")
     return value
 
 
 def _placed(claims: list[TensorInfo], data: int, alignment: int, size: int) -> tuple[TensorInfo, ...]:
-    """The tensors at their offsets in the file. _Damaged if one is not aligned, ends outside or lies over another."""
+    """The tensors at their offsets in the file. Malformed if one is not aligned, ends outside or lies over another."""
     end, before = 0, ""
     for claim in sorted(claims, key=lambda tensor: tensor.offset):
         if claim.offset % alignment:
-            raise _Damaged(f"tensor {claim.name!r} is not aligned to {alignment} bytes")
+            raise Malformed(f"tensor {claim.name!r} is not aligned to {alignment} bytes")
         if claim.offset < end:
-            raise _Damaged(f"tensor {claim.name!r} overlaps {before!r}")
+            raise Malformed(f"tensor {claim.name!r} overlaps {before!r}")
         end, before = claim.offset + claim.size, claim.name
         if data + end > size:
-            raise _Damaged(f"truncated or damaged: tensor {claim.name!r} ends at byte {data + end} of {size}")
+            raise Malformed(f"truncated or damaged: tensor {claim.name!r} ends at byte {data + end} of {size}")
     return tuple(TensorInfo(claim.name, claim.shape, claim.type, data + claim.offset, claim.size) for claim in claims)
 
 

@@ -32,7 +32,7 @@ Scalar: TypeAlias = "bool | int | float | str"
 class ArrayInfo:
     """An array that was walked. `values`: its elements, if they are few numbers (KEPT_NUMBERS).
 
-    `longest`: the bytes of its longest text.
+    `longest`: the bytes of its longest text, where it is a vocabulary.
     """
 
     type: ValueType
