@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -81,6 +82,9 @@ async def _request(
 
 ADAPTER_CONFIG = "adapter_config.json"
 
+_LENGTH = 8
+"""Bytes at the start of a safetensors file, which say how many its description has."""
+
 
 def adapter_files(text: str, directory: Path) -> dict[str, Path]:
     """A GGUF file; or an adapter as PEFT writes it: its directory, or its safetensors with the settings beside them."""
@@ -108,19 +112,25 @@ def adapter_files(text: str, directory: Path) -> dict[str, Path]:
 async def _bring_all(server: Client, files: dict[str, Path], shown: Bars | Lines) -> JsonObject:
     digests: JsonObject = {}
     for name, path in files.items():
-        _check_kind(path)
+        check_kind(path)
         digests[name] = await bring(server, path, shown)
     return digests
 
 
-def _check_kind(path: Path) -> None:
+def check_kind(path: Path) -> None:
     """Before gigabytes are read and sent."""
-    if path.suffix.lower() in {".safetensors", ".json", ".jinja", ".model", ".txt"}:
+    suffix = path.suffix.lower()
+    if suffix in {".json", ".jinja", ".model", ".txt"}:
         return
     try:
         with open_plain(path) as file:
-            start = file.read(len(MAGIC))
+            start, size = file.read(_LENGTH), os.fstat(file.fileno()).st_size
     except NotPlain as error:
         raise InvalidRequest(f"{path} is {error.strerror}") from error
-    if start != MAGIC:
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
+    if suffix == ".safetensors":
+        if not 1 < int.from_bytes(start or b"", "little") <= size - _LENGTH:
+            raise Unsupported(f"{path} is not a safetensors file")
+    elif (start or b"")[: len(MAGIC)] != MAGIC:
         raise Unsupported(f"{path} is not a GGUF file")

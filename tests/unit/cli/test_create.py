@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from puna.cli.create import adapter_files, read_modelfile
+from puna.cli.create import adapter_files, check_kind, read_modelfile
 from puna.cli.files import base_files
 from puna.errors import InvalidRequest, NotFound, PunaError, Unsupported
 
@@ -103,3 +104,25 @@ def test_an_adapter_is_a_file_or_what_peft_writes(tmp_path: Path) -> None:
         adapter_files("none.gguf", tmp_path)
     (tmp_path / "lora.gguf").write_bytes(b"GGUF")
     assert adapter_files("lora.gguf", tmp_path) == {"lora.gguf": tmp_path / "lora.gguf"}
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "told"),
+    [
+        ("a.gguf", b"GGML", "not a GGUF file"),
+        ("a.safetensors", b"", "not a safetensors file"),
+        ("a.safetensors", (2**40).to_bytes(8, "little"), "not a safetensors file"),
+    ],
+)
+def test_what_a_file_is_is_seen_before_it_is_read(tmp_path: Path, name: str, start: bytes, told: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(start)
+    os.truncate(path, 1 << 40)  # a terabyte, of holes
+    with pytest.raises(Unsupported, match=told):
+        check_kind(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file of Linux")
+def test_a_file_that_the_system_does_not_let_read_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        check_kind(Path("/proc/self/mem"))

@@ -111,3 +111,14 @@ def test_what_is_printed_parses_to_the_same(system: str, message: str, stops: li
         messages=(Message.of("user", message),),
     )
     assert parse_modelfile(render_modelfile(modelfile, comment="# c\n")) == modelfile
+
+
+def test_long_files_are_read_line_by_line() -> None:
+    """Each line looked to the end of the file, and a text's began at its first: minutes, of a file of a megabyte."""
+    count = 40_000
+    text = "FROM x\n" + "".join(f"MESSAGE user {number}\nPARAMETER stop {number}\n" for number in range(count))
+    quoted = '"\n' * count
+    found = parse_modelfile(f'{text}SYSTEM """{quoted}"""\n')
+    assert [message.text for message in found.messages] == [str(number) for number in range(count)]
+    assert found.parameters["stop"] == [str(number) for number in range(count)]
+    assert found.system == quoted
