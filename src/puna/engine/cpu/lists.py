@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate, repeat
+from itertools import count as count_up
 from typing import overload
 
 import numpy as np
@@ -56,7 +57,13 @@ class Places:
         table = np.full(self._mask + 1, _EMPTY, np.int32)
         slots = np.fromiter(map(hash, texts), np.int64, count) & self._mask
         left = np.arange(count, dtype=np.int32)
-        while len(left):
+        for tries in count_up():
+            if not len(left):
+                break
+            if tries == _MANY_TRIES:
+                # Equal ones want the same slots: a list of nothing else would try as often as it is long.
+                firsts = {texts[place]: (place, slot) for place, slot in zip(left[::-1], slots[::-1], strict=True)}
+                left, slots = np.array([*firsts.values()], np.int64).T
             free = table[slots] == _EMPTY
             # Of several that want one slot the first gets it: it is written last.
             table[slots[free][::-1]] = left[free][::-1]
@@ -76,3 +83,5 @@ class Places:
 
 
 _EMPTY = -1
+_MANY_TRIES = 16
+"""Texts that differ have found their slots by then, but for a few."""

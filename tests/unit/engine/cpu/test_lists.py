@@ -49,3 +49,10 @@ def test_texts_of_one_hash_are_told_apart() -> None:
     for text in texts:
         assert places.get(text) == [*map(str, texts)].index(str(text))
     assert places.get(Alike("x")) is None
+
+
+def test_a_list_of_equal_texts_is_read_as_fast_as_another():
+    """It took a step for each, over all that were left."""
+    texts = ["a b", *(str(number) for number in range(50)), *["a b", "c"] * 250_000]
+    places = Places(texts)
+    assert (places.get("a b"), places.get("7"), places.get("c"), places.get("d")) == (0, 8, 52, None)
