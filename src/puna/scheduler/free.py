@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,22 @@ ROOT = Path("/")
 
 def free_memory() -> int:
     """Bytes."""
-    return min([int(psutil.virtual_memory().available), *left_of_groups(ROOT)])
+    return min([int(psutil.virtual_memory().available), *left_of_groups(ROOT), *left_of_processes()])
+
+
+_RUNNERS_OWN = 768 << 20
+"""Addresses that a runner takes before it has loaded anything: libraries, stacks of threads, arenas."""
+
+
+def left_of_processes() -> Iterator[int]:
+    """Bytes that one runner may have by the limit of addresses (`ulimit -v`) that it gets from this process."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY:
+        yield max(most - _RUNNERS_OWN, 0)
 
 
 def left_of_groups(root: Path) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Mapping
 
@@ -96,8 +97,24 @@ def error_response(
     return JsonReply(error_body(error, path, headers, request_id), status=status, headers=_headers(error))
 
 
-def internal_error(request_id: str) -> PunaError:
-    """For a fault of ours. Its cause is in the log under the same id, and only there."""
+_SCARCE: Mapping[int, str] = {
+    errno.EMFILE: "no more open files (ulimit -n)",
+    errno.ENFILE: "no more open files",
+    errno.EAGAIN: "no more processes or threads",
+    errno.ENOMEM: "no more memory",
+}
+"""What a system may refuse to a server for a while."""
+
+
+def internal_error(request_id: str, error: BaseException) -> PunaError:
+    """What a client is told of an error that nobody made for it: that the system has no more of something, or that the
+    fault is ours. Its cause is in the log under the same id, and only there.
+    """
+    scarce = _SCARCE.get(error.errno or 0) if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError):
+        scarce = _SCARCE[errno.ENOMEM]
+    if scarce is not None:
+        return Overloaded(f"The system gives this server {scarce}: try again (request id {request_id}).")
     return PunaError(f"The server had an error while processing your request (request id {request_id}).")
 
 

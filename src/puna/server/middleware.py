@@ -88,12 +88,12 @@ class Identify:
                 _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
             if status == 0:
                 await error_response(error, path, asked, request_id)(scope, receive, identified)
-        except Exception:  # noqa: BLE001 - the outermost border: a fault of ours is logged and answered as one
-            state["failed"] = PunaError.type
+        except Exception as error:  # noqa: BLE001 - the outermost border: a fault of ours is logged and answered as one
+            told = internal_error(request_id, error)
+            state["failed"] = told.code or told.type
             _log.exception("request failed")
             if status == 0:
-                failed = error_response(internal_error(request_id), path, asked, request_id)
-                await failed(scope, receive, identified)
+                await error_response(told, path, asked, request_id)(scope, receive, identified)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import math
 import os
@@ -66,20 +67,31 @@ def run(settings: Settings, *, on_ready: Callable[[Address], None] = lambda _: N
     """
     parse_origins(settings.origins)
     take_short_turns()
-    open_many_files()
+    settings = within_files(settings, open_many_files())
     with listening(settings.address) as listener:
         return _run_loop(_serve(settings, listener, on_ready))
 
 
-def open_many_files() -> None:
-    """As many as this process may: each connection is one, and systems give fewer than are allowed (1,024)."""
+def open_many_files() -> int | None:
+    """As many as this process may: each connection is one, and systems give fewer than are allowed (1,024). None: no
+    limit is known."""
     try:
         import resource
     except ImportError:  # Windows, which counts otherwise
-        return
+        return None
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # macOS has a limit beside this one
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    least, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if least == resource.RLIM_INFINITY else least
+
+
+def within_files(settings: Settings, files: int | None) -> Settings:
+    """With no more connections than half of the files that the process may open: what they ask for needs the others."""
+    if files is None or settings.max_connections <= files // 2:
+        return settings
+    _log.warning("fewer connections than PUNA_MAX_CONNECTIONS: few files may be open (ulimit -n)", most=files // 2)
+    return dataclasses.replace(settings, max_connections=files // 2)
 
 
 # --------------------------------------------------------------------------------------------------------- address

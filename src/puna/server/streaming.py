@@ -145,12 +145,12 @@ class EventStream:
                 raise
             _log.warning("stream failed", error=str(error), code=error.code)
             await self._send_error(send, error)
-        except Exception:
+        except Exception as error:
             self._over = True
             if not self._started:
                 raise
             _log.exception("stream failed")
-            await self._send_error(send, internal_error(request_id))
+            await self._send_error(send, internal_error(request_id, error))
         finally:
             self._over = True
             await self._frames.aclose()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import psutil
 import pytest
 
-from puna.scheduler.free import free_memory, left_of_groups
+from puna.scheduler.free import free_memory, left_of_groups, left_of_processes
 from puna.scheduler.reckoning import STEP, largest_context
 
 
@@ -62,3 +63,9 @@ def test_the_older_form_of_groups(tmp_path: Path) -> None:
 def test_without_groups_the_system_decides(tmp_path: Path) -> None:
     assert [*left_of_groups(tmp_path)] == []
     assert 0 < free_memory() <= psutil.virtual_memory().total
+
+
+def test_a_limit_of_addresses_counts_less_what_a_runner_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, left in ((resource.RLIM_INFINITY, []), (1 << 20, [0]), (4 << 30, [(4 << 30) - (768 << 20)])):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        assert [*left_of_processes()] == left

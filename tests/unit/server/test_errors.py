@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from puna.errors import LoadFailed, ModelNotFound, Overloaded, PunaError, RunnerDied, Unauthorized
@@ -37,4 +39,12 @@ def test_whether_to_try_again():
 
 
 def test_a_fault_of_ours_tells_only_its_id():
-    assert internal_error("req_1").message.count("req_1") == 1
+    assert internal_error("req_1", ValueError("secret")).message.count("req_1") == 1
+    assert "secret" not in internal_error("req_1", ValueError("secret")).message
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "x"), BlockingIOError(errno.EAGAIN, "x"), MemoryError()])
+def test_what_the_system_does_not_give_is_worth_another_try(error):
+    told = internal_error("req_1", error)
+    assert isinstance(told, Overloaded)
+    assert "no more" in told.message

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import resource
 
-from puna.server.run import open_many_files
+from puna.server.run import open_many_files, within_files
+from puna.settings import Settings
 
 
 def test_a_server_may_open_as_many_files_as_it_is_allowed() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-        open_many_files()
+        assert open_many_files() == before[1]
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_connections_leave_files_for_what_they_ask_for() -> None:
+    settings = Settings.from_environment({"PUNA_MAX_CONNECTIONS": "1000"})
+    assert within_files(settings, 64).max_connections == 32
+    assert within_files(settings, 1_000_000) is within_files(settings, None) is settings

@@ -187,7 +187,7 @@ class BackgroundResponses:
                 await self._end(running, PunaError(f"{INTERRUPTED}: the same seed gave another answer."))
             elif error is not None:
                 _log.error("response in the background failed", id=id, exc_info=error)
-                await self._end(running, internal_error(id))
+                await self._end(running, internal_error(id, error))
             with suppress(PunaError):
                 await self._keep_events(id, running)
         finally:
