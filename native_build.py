@@ -269,6 +269,8 @@ def build(
             compiled = {(each.label, source): pool.submit(compile_, each, source) for each, source in in_turn}
             _all_done(pool, compiled.values())
             _all_done(pool, [pool.submit(link, each) for each in todo])
+    # What others have built meanwhile stays.
+    known = {name: digest for name, digest in _digests(out).items() if digest.partition(" ")[0] in sources}
     write_record(out, None, {**known, **{each.label: each.digest for each in todo}})
     return [w.label for w in todo]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +34,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PUNA_STATE", "off")
     if not hasattr(config, "workerinput") and find_spec("ziglang") is not None:
         native_build.build_or_record(native_build.BUILT, every=True, keep_cache=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests stay until the end: no collection of garbage looks through them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # ---------------------------------------------------------------------------------------------------- worker processes

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,25 @@ def test_what_was_built_of_other_sources_goes_and_nothing_else(sources: Path, tm
     assert {path.stem for path in out.glob(f"*{target.suffix}")} == {other, "foreign"}
     assert build_or_record(out, by="no-such-cc") is None
     assert list(out.glob(f"*{target.suffix}")) == [foreign]
+
+
+def test_what_others_build_meanwhile_is_not_forgotten(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, out, by = TARGETS[native_build.machine_name()], tmp_path / "out", compiler()
+    usual, sanitized = (
+        plan(target, by, only=["portable"], sanitize=sanitize, sources=sources) for sanitize in (False, True)
+    )
+    checked = native_build._check_exports
+
+    def check(library: Path, sources: Iterable[Path]) -> None:
+        monkeypatch.setattr(native_build, "_check_exports", checked)
+        build(sanitized, target, out)
+        checked(library, sources)
+
+    monkeypatch.setattr(native_build, "_check_exports", check)
+    build(usual, target, out)
+    assert set(json.loads((out / native_build.RECORD).read_text())["libraries"]) == {"portable", "portable-sanitized"}
 
 
 @pytest.mark.parametrize("by", ["zig", *(name for name in ("gcc", "clang") if shutil.which(name))])
