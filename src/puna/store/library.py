@@ -337,7 +337,8 @@ class Library:
     def verify(self, model: Model, on_bytes: OnBytes | None = None) -> None:
         """Make sure that the files a runner will load hold what their digests say. ModelDamaged names what is wrong.
 
-        Hashes a file once, and again only after it changed. `on_bytes` is told of it, and may raise to stop it.
+        Hashes a file once, and again only after it changed. `on_bytes` is told of it, and may raise to stop it. What
+        another process removed because it replaced the model is no damage, but for the files.
         """
         at = {Digest.parse(path.name): path for path in (*model.files, *model.projectors, *model.adapters)}
         # A model that stands in for others lies outside of the store, and is its weights alone.
@@ -345,8 +346,18 @@ class Library:
         for layer in dict.fromkeys(model.manifest.blobs):
             if stored or layer.digest in at:
                 fault = self.blobs.fault(layer.digest, layer.size, on_bytes, path=at.get(layer.digest))
-                if fault is not None:
-                    raise damaged(fault, layer.digest, part_of(layer, model.name), model.name.short)
+                if fault is None:
+                    continue
+                if layer.digest not in at and self._has_changed(model):
+                    continue  # what it says was read before, and its runner may be others' too
+                raise damaged(fault, layer.digest, part_of(layer, model.name), model.name.short)
+
+    def _has_changed(self, model: Model) -> bool:
+        """Whether another manifest than the model's is under its Name now, or none."""
+        try:
+            return hashlib.sha256(self.manifest_bytes(model.name)).hexdigest() != model.digest
+        except PunaError:
+            return True
 
     def intact(self, layer: Layer, on_bytes: OnBytes | None = None) -> bool:
         """Whether a source need not bring this layer: it is there, and its digest was seen on this disk, or is now."""

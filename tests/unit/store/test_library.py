@@ -390,3 +390,20 @@ def test_no_damage_goes_unseen_and_the_whole_file_is_taken_again(tmp_path: Path)
             library.verify(library.resolve(name("m:t")))
     weights.write_bytes(WEIGHTS)
     library.verify(library.resolve(name("m:t")))
+
+
+def test_a_model_that_another_server_replaces_is_no_damage_to_what_was_read_of_it(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/t", WEIGHTS, {"system": b"Before."})
+    one, two = Library.open(tmp_path), Library.open(tmp_path)
+    before = one.resolve(name("m:t"))
+    put_model(tmp_path, "other/t", WEIGHTS, {"system": b"After."})
+    two.copy(name("other:t"), name("m:t"))
+    assert not (tmp_path / "blobs" / Digest.of(b"Before.").filename).exists()
+    one.verify(before)
+    after = one.resolve(name("m:t"))
+    (tmp_path / "blobs" / Digest.of(b"After.").filename).unlink()
+    with pytest.raises(ModelFileError, match="missing"):
+        one.verify(after)
+    (tmp_path / "blobs" / Digest.of(WEIGHTS).filename).unlink()
+    with pytest.raises(ModelFileError, match="weights"):
+        one.verify(before)
