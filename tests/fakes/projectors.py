@@ -175,11 +175,17 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def wav(seconds: float, hertz: float, *, rate: int = 16000) -> bytes:
-    """A tone."""
+def wav(
+    seconds: float, hertz: float, *, rate: int = 16000, channels: int = 1, samples: Literal["u1", "<i2", "<f4"] = "<i2"
+) -> bytes:
+    """A tone, the same in each of the channels."""
     turns = np.arange(int(seconds * rate)) * (hertz / rate)
-    data = (12000 * np.sin(2 * np.pi * turns)).astype("<i2").tobytes()
-    form = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate, 2, 16)
+    tone = np.repeat(np.sin(2 * np.pi * turns) * (12000 / 32768), channels)
+    middle, most = {"u1": (127.5, 127.5), "<i2": (0, 32768), "<f4": (0, 1)}[samples]
+    data = (middle + most * tone).astype(samples).tobytes()
+    size = np.dtype(samples).itemsize
+    code = 3 if samples == "<f4" else 1
+    form = struct.pack("<HHIIHH", code, channels, rate, channels * size * rate, channels * size, 8 * size)
     parts = b"WAVE" + b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
     return b"RIFF" + struct.pack("<I", len(parts)) + parts
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import ollama
 import openai
 import pytest
 from PIL import Image
 
+from fakes.damage import rounds
 from fakes.documents import pdf
 from fakes.gguf_files import CHATML, write_tiny_llama
 from fakes.projectors import IMAGE_TOKENS, mp3, plain, png, wav, write_projector
@@ -50,6 +54,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         metadata={"tokenizer.ggml.add_bos_token": True},
     )
     (directory / "Begun").write_text("FROM ./begun.gguf\nFROM ./both.gguf\n")
+    write_projector(directory / "ear.gguf", sees=None, hears=True)
+    (directory / "Ear").write_text("FROM ./tiny.gguf\nFROM ./ear.gguf\n")
     (directory / "Blind").write_text("FROM ./tiny.gguf\n")
     (directory / "Both").write_text("FROM ./tiny.gguf\nFROM ./both.gguf\n")
     (directory / "Whole").write_text("FROM ./tiny.gguf\nFROM ./whole.gguf\n")
@@ -61,7 +67,7 @@ def program(files: Path) -> Iterator[Program]:
     """A server whose operator wants many requests at once: what can go to the cpu engine, goes there."""
     settings = {"PUNA_FETCH_PRIVATE": "1", "PUNA_NUM_PARALLEL": "16", "PUNA_CONTEXT_LENGTH": str(NUM_CTX)}
     with serve(files / "models", files / "log", **settings) as running:
-        for name in ("Blind", "Both", "Whole", "Begun"):
+        for name in ("Blind", "Both", "Ear", "Whole", "Begun"):
             made = running.command("create", name.lower(), "-f", str(files / name))
             assert made.returncode == 0, made.stderr
         yield running
@@ -331,6 +337,25 @@ def test_mp3(program: Program) -> None:
     assert chances(silence) != chances(ask(program, sound(TONE)))
 
 
+@pytest.mark.parametrize(
+    "same",
+    [wav(0.5, 440, channels=2), wav(0.5, 440, samples="<f4"), wav(0.5, 440, samples="u1"), wav(0.5, 440, rate=48000)],
+    ids=["stereo", "float", "eight bits", "three times the rate"],
+)
+def test_a_tone_is_the_same_tone_in_other_waves(program: Program, same: bytes) -> None:
+    """As near as its samples are."""
+    heard, other = (np.array(chances(ask(program, sound(data)))) for data in (same, HIGH))
+    tone = np.array(chances(ask(program, sound(TONE))))
+    assert heard.shape == tone.shape
+    assert np.abs(heard - tone).max() < np.abs(other - tone).max() / 4
+
+
+def form(program: Program, path: str = "transcriptions", data: bytes = TONE, **fields: Any) -> httpx.Response:
+    sent = {"model": "ear", "num_ctx": "512"} | fields
+    files = {"file": ("a.wav", data)}
+    return httpx.post(f"{program.url}/v1/audio/{path}", files=files, data=sent, timeout=100)
+
+
 def test_a_sound_is_written_down(program: Program) -> None:
     """What a model with random weights makes of it, cut by a small context: the same whole and in a stream."""
     create = program.client.audio.transcriptions.create
@@ -345,6 +370,58 @@ def test_a_sound_is_written_down(program: Program) -> None:
     assert done.type == "transcript.text.done"
     assert "".join(event.delta for event in deltas if event.type == "transcript.text.delta") == done.text
     assert [one.logprob for one in done.logprobs or []] == [one.logprob for one in tone.logprobs]
+
+
+@pytest.mark.parametrize("path", ["transcriptions", "translations"])
+def test_a_text_comes_in_every_format(program: Program, path: str) -> None:
+    """And that the context ended it is told, though no format has a place for that."""
+    answers = {
+        kind: form(program, path, response_format=kind) for kind in ("json", "text", "srt", "vtt", "verbose_json")
+    }
+    assert {answer.status_code for answer in answers.values()} == {200}
+    assert {answer.headers["x-puna-finish-reason"] for answer in answers.values()} == {"length"}
+    text = answers["json"].json()["text"]
+    assert text
+    assert answers["text"].text == f"{text}\n"
+    assert answers["srt"].text == f"1\n00:00:00,000 --> 00:00:00,500\n{text}\n\n"
+    assert answers["vtt"].text == f"WEBVTT\n\n00:00:00.000 --> 00:00:00.500\n{text}\n\n"
+    verbose = answers["verbose_json"].json()
+    assert (verbose["text"], verbose["duration"]) == (text, 0.5)
+    assert not verbose.keys() & {"segments", "words"}, "no times are made up"
+    if path == "transcriptions":
+        assert "\n: x-puna-finish-reason: length\n" in form(program, stream="true").text
+
+
+def test_damaged_sounds_do_not_end_the_runner(program: Program) -> None:
+    """A head's bytes are others, or the end is gone: heard as what it is then, or refused."""
+    chance = random.Random(5)
+    whole = [wav(0.2, 440), wav(0.2, 440, channels=2, samples="<f4"), mp3(12), b"ID3\4\0\0\0\0\0\x0a" + mp3(12)]
+    runners = {runner.pid for runner in program.runners()}
+    found = set()
+    for _ in range(rounds(12)):
+        data = bytearray(chance.choice(whole))
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(64)] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del data[chance.randrange(len(data)) :]
+        if chance.random() < 0.5:
+            answer = form(program, data=bytes(data))
+        else:
+            body = {"model": "ear", "messages": messages(sound(bytes(data))), "max_tokens": 1, "num_ctx": 512}
+            answer = httpx.post(f"{program.url}/v1/chat/completions", json=body, timeout=100)
+        assert answer.status_code in {200, 400}, answer.text
+        found.add(answer.status_code)
+    assert 400 in found
+    assert runners <= {runner.pid for runner in program.runners()}
+
+
+@pytest.mark.parametrize(
+    ("begun", "name"), [(b"fLaC", "flac"), (b"OggS", "ogg"), (b"\0\0\0 ftyp", "m4a or mp4"), (b"\x1aE\xdf\xa3", "webm")]
+)
+def test_other_sounds_are_refused_by_name(program: Program, begun: bytes, name: str) -> None:
+    answer = form(program, data=begun + bytes(100))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
+    assert f"the sound is {name}; only wav and mp3 are read" in answer.json()["error"]["message"]
 
 
 def test_a_picture_and_a_sound_together(program: Program) -> None:

@@ -131,7 +131,7 @@ def test_a_thought_ends_at_its_budget(thinker: Program, path: str) -> None:
 @pytest.mark.parametrize("path", ASKS)
 @pytest.mark.timeout(300)
 def test_a_running_thought_is_ended(thinker: Program, path: str) -> None:
-    long = {"max_tokens": 400} if "max_tokens" in ASKS[path] else {"max_output_tokens": 400}
+    long: dict[str, Any] = {"max_tokens": 400} if "max_tokens" in ASKS[path] else {"max_output_tokens": 400}
     if "options" in ASKS[path]:
         long = {"options": GREEDY | {"num_predict": 400}}
     asks = {"model": "thinker"} | ASKS[path] | long | {"stream": True}

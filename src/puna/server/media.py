@@ -28,6 +28,12 @@ SOUND_SECONDS = (0.1, 3600.0)
 _PLAIN_WAVES = frozenset({1, 3, 6, 7, 0xFFFE})
 """Codes of forms whose samples all have the same size: integers, floats, A-law, µ-law, and the long way to say one."""
 
+_OTHER_SOUNDS = (
+    ("flac", 0, b"fLaC"), ("ogg", 0, b"OggS"), ("m4a or mp4", 4, b"ftyp"), ("webm", 0, b"\x1a\x45\xdf\xa3"),
+    ("aiff", 0, b"FORM"), ("amr", 0, b"#!AM"), ("caf", 0, b"caff"),
+)  # fmt: skip
+"""What else is called a sound, and by which four bytes, at which place, it is known."""
+
 
 def check_image(data: bytes, param: str) -> bytes:
     """`data` as engines read it, if it begins like a png, jpeg or webp of a bearable size. A webp takes a while."""
@@ -52,7 +58,9 @@ def check_sound(data: bytes, param: str, kind: str | None = None) -> bytes:
         raise _invalid(param, f"the sound has {len(data)} bytes, at most {MAX_SOUND} are allowed", "audio_too_large")
     found = sound_kind(data)
     if found is None:
-        raise _invalid(param, "the sound is neither wav nor mp3", "invalid_audio_format")
+        named = next((name for name, place, begun in _OTHER_SOUNDS if data[place : place + 4] == begun), None)
+        is_ = "is neither wav nor mp3" if named is None else f"is {named}; only wav and mp3 are read"
+        raise _invalid(param, f"the sound {is_}", "invalid_audio_format")
     if kind is not None and kind != found:
         raise _invalid(param, f"the sound is {found}, not {kind} as its format says", "invalid_audio_format")
     seconds = _LENGTHS[found](data)

@@ -31,10 +31,13 @@ TRUNCATED = "x-puna-truncated"
 SEED = "x-puna-seed"
 """On requests with a seed: `exact` (the same bytes every time) or `best-effort`."""
 
+FINISH = "x-puna-finish-reason"
+"""`length`, where an answer that has no place for it ended where the context did: its end is missing."""
+
 NONSTANDARD = "x-puna-nonstandard"
 """The paths of what the dialect's own server refuses and Puna serves: names of tools, more tools than there may be."""
 
-HEADERS = (IGNORED, PARAMETERS, TRUNCATED, SEED, NONSTANDARD)
+HEADERS = (IGNORED, PARAMETERS, TRUNCATED, SEED, FINISH, NONSTANDARD)
 
 _MOST = 100
 """Names in a header, at most; the rest is counted."""
@@ -109,8 +112,15 @@ class Report:
         self._told(started.ignored, started.ignored_parameters, started.dropped_messages)
         if self._seeded:
             self._headers[SEED] = "exact" if started.seed_exact else "best-effort"
-        if not self._state.responded:
-            return b""
+        return self._late(before) if self._state.responded else b""
+
+    def cut(self) -> bytes:
+        """The answer ended where the context did. Gives the comment that is due if the headers have gone."""
+        before = dict(self._headers)
+        self._headers[FINISH] = "length"
+        return self._late(before) if self._state.responded else b""
+
+    def _late(self, before: Mapping[str, str]) -> bytes:
         late = self._headers.items() - before.items()
         return "".join(f": {name}: {value}\n\n" for name, value in sorted(late)).encode()
 

@@ -31,6 +31,7 @@ from puna.types import (
     ChatRequest,
     Done,
     Event,
+    Finished,
     Message,
     Options,
     Started,
@@ -166,6 +167,8 @@ async def heard(answer: Answer, form: SoundForm, data: bytes, report: Report) ->
         async for event in events:
             if isinstance(event, Started):
                 report.start(event)
+            if _is_cut(event):
+                report.cut()
             told.take(event)
     text, seconds = told.text.strip(), sound_seconds(data)
     match form.response_format:
@@ -198,16 +201,19 @@ def _verbose(form: SoundForm, text: str, seconds: float) -> JsonObject:
 
 def stream(answer: Answer, form: TranscriptionForm, report: Report) -> AsyncGenerator[bytes, None]:
     """Frames of OpenAI's events."""
-    return frames(answer, lambda _: _SoundEvents(_logprobs(form)), report)
+    return frames(answer, lambda _: _SoundEvents(_logprobs(form), report), report)
 
 
 class _SoundEvents:
-    def __init__(self, logprobs: bool) -> None:
+    def __init__(self, logprobs: bool, report: Report) -> None:
         self._told = Heard()
         self._logprobs = logprobs
+        self._report = report
 
     def frame(self, event: Event) -> bytes:
         self._told.take(event)
+        if _is_cut(event):
+            return self._report.cut()
         match event:
             case TextDelta():
                 return self._event("transcript.text.delta", {"delta": event.text}, event.logprobs)
@@ -220,6 +226,11 @@ class _SoundEvents:
         if self._logprobs:
             fields |= {"logprobs": _logprobs_json(logprobs)}
         return sse_data(dump_text({"type": type_, **fields}))
+
+
+def _is_cut(event: Event) -> bool:
+    """None of OpenAI's forms of a transcription has a place for it."""
+    return isinstance(event, Finished) and event.reason == "length"
 
 
 def _logprobs_json(entries: Iterable[TokenLogprob]) -> list[JsonValue]:
