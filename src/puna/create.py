@@ -44,7 +44,8 @@ from puna.model.reference import Reference
 from puna.sources.source import Terms
 from puna.sources.sources import Sources
 from puna.sources.worker import Report, Worker
-from puna.store.library import MAX_TEXT_BYTES, Library
+from puna.store.library import Library
+from puna.store.reading import MAX_TEXT_BYTES
 from puna.template.cage import Cage
 from puna.template.facts import ChatTemplate
 from puna.template.languages import TemplateKey

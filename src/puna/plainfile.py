@@ -17,7 +17,7 @@ class NotPlain(OSError):
     """It is no regular file, or has more bytes than it may; the text says which, after the path."""
 
 
-def open_plain(path: Path) -> FileIO:
+def open_plain(path: Path | str) -> FileIO:
     """For reading, without a buffer. NotPlain if it is no regular file, else the OSError that opening raised.
 
     What would wait for somebody else gives None instead of bytes.
@@ -33,7 +33,7 @@ def open_plain(path: Path) -> FileIO:
         raise
 
 
-def read_plain(path: Path, most: int) -> bytes:
+def read_plain(path: Path | str, most: int) -> bytes:
     """All of it. NotPlain if that is more than `most` bytes, or no regular file."""
     with open_plain(path) as file:
         data = bytearray()

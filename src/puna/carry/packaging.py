@@ -23,7 +23,8 @@ from puna.model.name import DEFAULT_NAMESPACE, DEFAULT_TAG, Name
 from puna.model.reference import Reference
 from puna.store.blobs import CHUNK
 from puna.store.files import store_errors, whole_file
-from puna.store.library import MAX_TEXT_BYTES, Library
+from puna.store.library import Library
+from puna.store.reading import MAX_TEXT_BYTES
 from puna.types import Progress
 
 PART_BYTES = 90_000_000

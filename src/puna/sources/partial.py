@@ -188,6 +188,9 @@ def remove_leftover(directory: Path, digest: Digest) -> None:
         with suppress(Timeout, OSError):
             lock.acquire(timeout=0)
             _remove(left, lock)
+    else:
+        with suppress(OSError):
+            directory.rmdir()  # the kill came after the last of it was removed
 
 
 def _remove(directory: Path, lock: FileLock) -> None:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from types import TracebackType
 from weakref import WeakValueDictionary
 
@@ -50,18 +51,19 @@ class Blobs:
 
     def __init__(self, directory: Path, read_only: Sequence[Path] = (), verified: Verified | None = None) -> None:
         self.directory = directory
-        self._read_only = tuple(read_only)
+        self._directories = tuple(map(str, (directory, *read_only)))
         self._verified = verified or Verified(directory.parent / FILE_NAME)
         self._hashing: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
         self._turns = threading.Lock()
 
     def find(self, digest: Digest) -> Path | None:
         """Where the blob is: in the own store first; under either way of writing its name."""
-        for directory in (self.directory, *self._read_only):
+        for directory in self._directories:
             for name in (digest.filename, str(digest)):
-                path = directory / name
-                if path.is_file():
-                    return path
+                path = f"{directory}/{name}"  # no Path, which takes longer than to look
+                with suppress(OSError):
+                    if S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+                        return Path(path)
         return None
 
     def path(self, digest: Digest) -> Path:
@@ -99,12 +101,12 @@ class Blobs:
         with store_errors(f"reading blob {digest}"):
             return self.path(digest).stat().st_size
 
-    def read(self, digest: Digest, *, limit: int) -> bytes:
+    def read(self, digest: Digest, *, limit: int, path: Path | None = None) -> bytes:
         """A small blob, checked against its digest each time. ModelDamaged when it is missing or not what it should be.
 
-        StoreError when it is larger than `limit` bytes.
+        StoreError when it is larger than `limit` bytes. `path`: where it was found a moment ago.
         """
-        path = self.find(digest)
+        path = path or self.find(digest)
         if path is None:
             raise damaged(MISSING, digest)
         with store_errors(f"reading blob {digest}"):

@@ -11,7 +11,8 @@ from puna.model.manifest import Layer, Manifest, parse_manifest
 from puna.model.name import Name
 from puna.store.faults import Fault
 from puna.store.kept import manifest_fault
-from puna.store.library import Library, part_of
+from puna.store.library import Library
+from puna.store.reading import part_of
 from puna.types import Progress
 
 

@@ -9,7 +9,6 @@ Blocking and safe to call from several threads.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 import threading
@@ -32,51 +31,34 @@ from puna.errors import (
     StoreError,
     Unsupported,
 )
-from puna.model.capabilities import capabilities
-from puna.model.digest import Digest, listed_digest
+from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
 from puna.model.listed import Label, LeftOut, Listed
 from puna.model.manifest import (
-    ADAPTER_TYPE,
-    CONFIG_TYPE,
-    LICENSE_TYPE,
-    MAX_MANIFEST_BYTES,
-    MESSAGES_TYPE,
-    MODEL_TYPE,
-    PARAMS_TYPE,
-    PROJECTOR_TYPE,
-    PROMPT_TYPE,
-    SYSTEM_TYPE,
-    TEMPLATE_TYPE,
     Layer,
     Manifest,
-    parse_config,
     parse_manifest,
 )
-from puna.model.messages import messages_from_json
 from puna.model.model import Model
 from puna.model.name import Name, nearest
-from puna.model.parameters import stored_options
 from puna.model.reference import Reference, Wanted, reference
-from puna.model.shards import place, read_whole, together
+from puna.model.shards import read_whole
 from puna.store.blobs import Blobs, OnBytes, damaged
 from puna.store.changing import Changing
-from puna.store.faults import MISSING, wrong_size
+from puna.store.faults import Fault
 from puna.store.files import check_directories, is_temporary, remove_empty, store_errors, write_errors
 from puna.store.kept import DIRECTORY as KEPT
-from puna.store.kept import Kept, manifest_fault
+from puna.store.kept import Kept, read_manifest
 from puna.store.manifests import Manifests
 from puna.store.pulls import FILE_NAME as PULLS
 from puna.store.pulls import Pulls
+from puna.store.reading import Reading, part_of
 from puna.store.shelf import FILE_NAME as SHELF
 from puna.store.shelf import Glimpse, Shelf
 from puna.store.stamp import Stamp
 from puna.store.transfers import Transfers
 from puna.store.verified import FILE_NAME, Verified
-from puna.types import JsonValue, Message, Options
 
-MAX_TEXT_BYTES = 16 * 1024 * 1024
-"""Of a template, system, params, messages or license layer."""
 PRUNE_AGE = 3600.0
 """Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
 PARTIAL_AGE = 7 * 86_400.0
@@ -116,6 +98,38 @@ class _Known:
     def holds(self, manifest: Stamp) -> bool:
         """Whether no file of it has changed; `manifest`: its stamp now."""
         return self.manifest == manifest and tuple(map(_stamp, self.model.files)) == self.weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """`files`: all that the model is made of; None when one is missing that nobody reads. `stamp`: of its manifest, as
+    it was read.
+    """
+
+    label: Label
+    files: tuple[Path, ...] | None
+    stamp: Stamp
+
+
+class _Labels:
+    """What a list says of the models of a store. Names with the same manifest are read once."""
+
+    def __init__(self, store: _Store, header: Callable[[Path, str], Header]) -> None:
+        self._reading = Reading(store.blobs, header)
+        self._known: dict[str, tuple[Label, tuple[Path, ...] | None]] = {}
+
+    def of(self, store: _Store, name: Name, stamp: Stamp) -> _Labelled:
+        data, copies = store.manifests.read(name), store.kept.copies(name)
+        digest = hashlib.sha256(data).hexdigest()
+        known = self._known.get(digest)
+        if known is None:
+            manifest = _sound(name, data, copies)
+            modified, read_only = stamp.modified, store.read_only
+            model = self._reading.model(name, manifest, digest, modified=modified, read_only=read_only)
+            known = self._known[digest] = (Label.of(model), self._reading.files(name, manifest))
+        elif copies:
+            _sound(name, data, copies)  # under this name other bytes may have been stored
+        return _Labelled(*known, stamp)
 
 
 class Library:
@@ -267,7 +281,7 @@ class Library:
         left_out: list[LeftOut] = []
         look, places, new = Glimpse(), [], False
         for store in self._stores:
-            root = str(store.root)
+            root, labels = str(store.root), _Labels(store, self.header)
             for name, stamp in store.manifests.stamped():
                 if name.folded in found:
                     continue
@@ -276,16 +290,17 @@ class Library:
                 if label is None:
                     new = True
                     try:
-                        model = self._settled(name, self._model, [store])
+                        labelled = self._settled(name, labels.of, [store], (store, name, stamp))
                     except PunaError as error:
                         left_out.append(LeftOut(name, error.message))
                         continue
-                    if model is None:
+                    if labelled is None:
                         continue
-                    label = Label.of(model)
-                    files = [store.blobs.path(layer.digest) for layer in model.manifest.blobs]
-                    self._shelf.put(root, name, stamp, files, label, look)
-                found[name.folded] = Listed(name, stamp.modified, label)
+                    if labelled.files is not None:
+                        self._shelf.put(root, name, labelled.stamp, labelled.files, labelled.label, look)
+                    found[name.folded] = Listed(name, labelled.stamp.modified, labelled.label)
+                else:
+                    found[name.folded] = Listed(name, stamp.modified, label)
         if new:
             self._shelf.save(places)
         return sorted(found.values(), key=lambda listed: listed.modified, reverse=True), left_out
@@ -564,14 +579,19 @@ class Library:
         return known.model if known is not None and known.holds(stamp) else None
 
     def _settled(
-        self, name: Name, read: Callable[[_Store, Name, Stamp], _Value], stores: Sequence[_Store] | None = None
+        self,
+        name: Name,
+        read: Callable[[_Store, Name, Stamp], _Value],
+        stores: Sequence[_Store] | None = None,
+        at: tuple[_Store, Name, Stamp] | None = None,
     ) -> _Value | None:
         """What `read` makes of a model; again when the model was replaced meanwhile, by whichever process.
 
-        None when it is not there, or was deleted. What `read` raises, when nothing has changed: the store is damaged.
+        `at`: where it was a moment ago. None when it is not there, or was deleted. What `read` raises, when nothing has
+        changed: the store is damaged.
         """
         for _ in range(_ATTEMPTS):
-            found = self._lookup(name, stores)
+            found, at = at or self._lookup(name, stores), None
             if found is None:
                 return None
             store, spelled, stamp = found
@@ -609,111 +629,10 @@ class Library:
 
     def _read_model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
         data = store.manifests.read(name)
-        fault = manifest_fault(data, store.kept.copies(name))
-        if fault is not None:
-            raise ModelDamaged(
-                f"the manifest of model '{name.short}' {fault.words}. Mend it with: puna verify {name.short} --repair"
-            )
-        manifest = parse_manifest(data)
-        config = parse_config(self._bytes(store, name, manifest.config, MAX_MANIFEST_BYTES))
-        weights = manifest.of_type(MODEL_TYPE)
-        if not weights:
-            where = f"it runs on {config.remote_host}" if config.remote_host else f"its format is {config.model_format}"
-            raise Unsupported(f"model '{name.short}' has no GGUF weights here: {where}", param="model")
-        shards, header = self._weights(store, name, weights)
-        projectors = manifest.of_type(PROJECTOR_TYPE)
-        see = [self._header(store, name, layer) for layer in projectors]
-        go_template = self._text(store, name, manifest, TEMPLATE_TYPE, PROMPT_TYPE)
-        options, ignored = self._options(store, name, manifest)
-        return Model(
-            name=name,
-            digest=hashlib.sha256(data).hexdigest(),
-            manifest=manifest,
-            config=config,
-            header=header,
-            weights=self._file(store, name, shards[0]),
-            weights_digest=listed_digest([layer.digest for layer in shards]),
-            shards=tuple(self._file(store, name, layer) for layer in shards[1:]),
-            projectors=tuple(self._file(store, name, layer) for layer in projectors),
-            adapters=tuple(self._file(store, name, layer) for layer in manifest.of_type(ADAPTER_TYPE)),
-            go_template=go_template,
-            system=self._text(store, name, manifest, SYSTEM_TYPE),
-            options=options,
-            ignored_parameters=ignored,
-            messages=self._messages(store, name, manifest),
-            licenses=tuple(self._layer_text(store, name, layer) for layer in manifest.of_type(LICENSE_TYPE)),
-            capabilities=capabilities(header, go_template, see, config),
-            size=manifest.size,
-            modified=stamp.modified,
-            read_only=store.read_only,
-        )
-
-    def _weights(self, store: _Store, name: Name, layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Header]:
-        """The last layer's, which counts where there are several; or all of them, when it is one shard of a model."""
-        header = self._header(store, name, layers[-1])
-        if place(header) is None:
-            return (layers[-1],), header
-        try:
-            whole = together([(layer, self._header(store, name, layer)) for layer in layers])
-        except ModelDamaged:
-            raise
-        except ModelFileError as error:
-            raise ModelFileError(f"a file of model '{name.short}': {error}") from error
-        return whole.files, whole.header
-
-    def _header(self, store: _Store, name: Name, layer: Layer) -> Header:
-        """One that cannot be read was sound when it was stored, so its file is likely damaged."""
-        path = self._file(store, name, layer)
-        try:
-            return self.header(path, f"a file of model '{name.short}'")
-        except ModelFileError as error:
-            size = store.blobs.size(layer.digest)
-            if size != layer.size:
-                raise damaged(wrong_size(size, layer.size), layer.digest, part_of(layer, name), name.short) from error
-            cure = f"If it is damaged, this mends it: puna verify {name.short} --repair"
-            raise ModelFileError(f"{error.message}. {cure}") from error
-
-    def _file(self, store: _Store, name: Name, layer: Layer) -> Path:
-        path = store.blobs.find(layer.digest)
-        if path is None:
-            raise damaged(MISSING, layer.digest, part_of(layer, name), name.short)
-        return path
-
-    def _bytes(self, store: _Store, name: Name, layer: Layer, limit: int) -> bytes:
-        try:
-            return store.blobs.read(layer.digest, limit=limit)
-        except ModelDamaged:
-            fault = store.blobs.fault(layer.digest, layer.size)
-            if fault is None:
-                return store.blobs.read(layer.digest, limit=limit)  # it was stored anew in this moment
-            raise damaged(fault, layer.digest, part_of(layer, name), name.short) from None
-
-    def _text(self, store: _Store, name: Name, manifest: Manifest, *types: str) -> str | None:
-        layers = manifest.of_type(*types)
-        return self._layer_text(store, name, layers[-1]) if layers else None
-
-    def _layer_text(self, store: _Store, name: Name, layer: Layer) -> str:
-        return self._bytes(store, name, layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
-
-    def _json(self, store: _Store, name: Name, manifest: Manifest, media_type: str) -> JsonValue:
-        text = self._text(store, name, manifest, media_type)
-        try:
-            value: JsonValue = json.loads(text) if text else None
-        except (ValueError, RecursionError) as error:
-            raise ModelFileError(f"the {media_type.rpartition('.')[2]} layer is not JSON: {error}") from error
-        return value
-
-    def _options(self, store: _Store, name: Name, manifest: Manifest) -> tuple[Options, tuple[str, ...]]:
-        value = self._json(store, name, manifest, PARAMS_TYPE)
-        if value is None:
-            return Options(), ()
-        if not isinstance(value, dict):
-            raise ModelFileError("the params layer is not an object")
-        return stored_options(value)
-
-    def _messages(self, store: _Store, name: Name, manifest: Manifest) -> tuple[Message, ...]:
-        value = self._json(store, name, manifest, MESSAGES_TYPE)
-        return () if value is None else messages_from_json(value)
+        manifest = _sound(name, data, store.kept.copies(name))
+        digest = hashlib.sha256(data).hexdigest()
+        reading = Reading(store.blobs, self.header)
+        return reading.model(name, manifest, digest, modified=stamp.modified, read_only=store.read_only)
 
     def _warn(self, path: Path, name: Name, reason: str) -> None:
         stamp = _stamp(path)
@@ -736,24 +655,14 @@ def _check(wanted: Reference, digest: str) -> None:
         raise ModelNotFound(wanted.short, there=f"sha256:{digest}")
 
 
-def part_of(layer: Layer, name: Name) -> str:
-    """A layer in words: the template of model 'a:latest'."""
-    kind = _PARTS.get(layer.media_type) or f"layer '{layer.media_type.rpartition('.')[2]}'"
-    return f"the {kind} of model '{name.short}'"
-
-
-_PARTS = {
-    MODEL_TYPE: "weights file",
-    PROJECTOR_TYPE: "projector",
-    ADAPTER_TYPE: "adapter",
-    TEMPLATE_TYPE: "template",
-    PROMPT_TYPE: "template",
-    SYSTEM_TYPE: "system message",
-    PARAMS_TYPE: "parameters file",
-    MESSAGES_TYPE: "messages file",
-    LICENSE_TYPE: "licence",
-    CONFIG_TYPE: "config",
-}
+def _sound(name: Name, data: bytes, copies: Sequence[bytes]) -> Manifest:
+    """ModelDamaged when it is none, or not the one that was stored, of which there are `copies`."""
+    manifest = read_manifest(data, copies)
+    if isinstance(manifest, Fault):
+        raise ModelDamaged(
+            f"the manifest of model '{name.short}' {manifest.words}. Mend it with: puna verify {name.short} --repair"
+        )
+    return manifest
 
 
 def _readable_digests(store: _Store) -> frozenset[Digest]:

@@ -32,7 +32,7 @@ class Manifests:
         """None when there is no such manifest."""
         # Every request looks: once, and with no more than it takes.
         try:
-            status = stat("/".join((self._prefix, *name.parts)))  # noqa: PTH116 - no Path, which takes longer than this
+            status = stat(self._path(name))  # noqa: PTH116 - no Path, which takes longer than this
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -42,7 +42,7 @@ class Manifests:
     def read(self, name: Name) -> bytes:
         """StoreError when it cannot be read or is too large to be one."""
         with store_errors(f"reading the manifest of {name.short}"):
-            return read_plain(self.path(name), MAX_MANIFEST_BYTES)
+            return read_plain(self._path(name), MAX_MANIFEST_BYTES)
 
     def write(self, name: Name, data: bytes) -> None:
         """In one step."""
@@ -89,6 +89,10 @@ class Manifests:
             return same
         spellings = ({other.folded[i]: other.parts[i] for other in stored} for i in range(4))
         return Name.of(*(known.get(part.lower(), part) for part, known in zip(name.parts, spellings, strict=True)))
+
+    def _path(self, name: Name) -> str:
+        """For what is done for each of thousands: a Path takes longer than to read what is there."""
+        return "/".join((self._prefix, *name.parts))
 
     def _names(self) -> Iterator[Name]:
         # Stores of thousands are listed: texts, and no Path, which takes longer than all the rest.

@@ -26,6 +26,7 @@ from puna.errors import (
     SourceUnreachable,
     StoreError,
 )
+from puna.model.digest import Digest
 from puna.sources.download import Parts, download
 from puna.sources.net import Net, Patience
 from puna.sources.partial import Partial, remove_leftover
@@ -345,6 +346,12 @@ async def test_killed_at_any_instant(tmp_path: Path) -> None:
             assert [name for name in files(library) if "verified" not in name] == [f"blobs/{server.digest.filename}"]
             assert not library.partials.exists()
     assert kills >= RUNS // 3
+
+
+def test_a_kill_after_the_last_part_was_removed(library: Library) -> None:
+    library.partials.mkdir(parents=True)
+    remove_leftover(library.partials, Digest.of(b""))
+    assert not library.partials.exists()
 
 
 def test_a_part_is_let_go_of_from_another_thread(library: Library) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,10 @@ from fakes.gguf_files import CHATML, gguf_bytes
 from fakes.stores import put_model
 from puna.errors import StoreError
 from puna.model.digest import Digest
+from puna.model.gguf import Header, read_header
 from puna.model.listed import Listed
 from puna.model.name import Name
+from puna.store.blobs import Blobs
 from puna.store.glance import glance
 from puna.store.library import Library
 from puna.store.manifests import Manifests
@@ -68,6 +71,48 @@ def test_a_second_list_reads_no_model(tmp_path: Path, monkeypatch: pytest.Monkey
         assert glance(own, [other]) == first
         assert Library.open(own, read_only=[other]).listed() == first[0]
     assert not (other / "listed.json").exists()
+
+
+def test_a_first_list_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(24):
+        weights = gguf_bytes(architecture=("llama", "qwen2")[number % 2], chat_template=CHATML)
+        own = {"system": b"%d" % number} if number % 3 else {}
+        layers = {"template": b"{{ .Prompt }}", "license": b"MIT", "params": b'{"num_ctx": 64}', **own}
+        put_model(tmp_path, f"m{number}/latest", weights, layers, config={"model_type": f"{number % 5}B"})
+    read: list[object] = []
+
+    def read_blob(self: Blobs, digest: Digest, **how: Any) -> bytes:
+        read.append(digest)
+        return read_small(self, digest, **how)
+
+    def read_weights(path: Path, **how: Any) -> Header:
+        read.append(path)
+        return read_header(path, **how)
+
+    read_small = Blobs.read
+    with monkeypatch.context() as patched:
+        patched.setattr(Blobs, "read", read_blob)
+        patched.setattr("puna.store.library.read_header", read_weights)
+        listed, left_out = glance(tmp_path)
+    assert len(read) == len(set(read)) == 2 + 3 + 16 + 5
+    library = Library.open(tmp_path)
+    assert (sorted(listed, key=str), left_out) == (
+        sorted([Listed.of(library.resolve(name)) for name in library.names()], key=str),
+        [],
+    )
+
+
+def test_one_manifest_under_several_names(tmp_path: Path) -> None:
+    """It is damaged only where another was stored of which it is a part, whichever name is looked at first."""
+    put_model(tmp_path, "whole/latest", WEIGHTS, {"system": b"Be brief."})
+    part = put_model(tmp_path, "part/latest", WEIGHTS)
+    library = Library.open(tmp_path)
+    for name in ("a", "m", "z"):
+        library.copy(Name.parse("part" if name == "m" else "whole"), Name.parse(name))
+        library.root.joinpath("manifests/registry.ollama.ai/library", name, "latest").write_bytes(part.read_bytes())
+    listed, left_out = glance(tmp_path)
+    assert {one.name.model for one in listed} == {"whole", "part", "m"}
+    assert {one.name.model: "not the one that was stored" in one.reason for one in left_out} == {"a": True, "z": True}
 
 
 def test_what_changed_is_read_again(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from puna.sources.quota import Quota
 from puna.sources.registry.access import Access
 from puna.sources.registry.document import ACCEPTED, check_config, is_file, read_document
 from puna.sources.worker import Report, Worker
-from puna.store.library import Library, part_of
+from puna.store.library import Library
+from puna.store.reading import part_of
 from puna.types import Progress
 
 _log = structlog.get_logger(__name__)
