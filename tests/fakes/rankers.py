@@ -122,7 +122,8 @@ class Bert:
             at = f"blk.{layer}."
             rows = self._norm(rows + self._attended(rows, at), f"{at}attn_output_norm")
             wide = self._dense(rows, f"{at}ffn_up")
-            wide = wide * 0.5 * (1 + np.vectorize(erf)(wide / sqrt(2)))
+            share = np.fromiter(map(erf, (wide / sqrt(2)).flat), np.float32, wide.size).reshape(wide.shape)
+            wide = wide * 0.5 * (1 + share)
             rows = self._norm(rows + self._dense(wide, f"{at}ffn_down"), f"{at}layer_output_norm")
         return rows
 
