@@ -66,6 +66,7 @@ class Forward:
         self._threads = max(1, min(threads, MOST_THREADS))
         tensors = Tensors([files] if isinstance(files, Path) else files, header)
         self._assembly: Assembly = assemble(self._library, self._shape, tensors, num_ctx=num_ctx, threads=self._threads)
+        tensors.let_go()  # all but the rows of embeddings was packed elsewhere
         model = self._assembly.model
         model.most_rows, model.cache_type = most_rows, CACHE_TYPES[cache_type]
         self._layer_blocks = self._sizes_of_blocks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class Tensors:
     def __init__(self, files: Sequence[Path], header: Header) -> None:
         self._infos = {tensor.name: tensor for tensor in header.tensors}
         self.unread = set(self._infos)
-        self._files: list[Bytes] = [np.memmap(path, np.uint8, mode="r") for path in files]
+        self._maps = [_mapped(path) for path in files]
+        self._files: list[Bytes] = [np.frombuffer(one, np.uint8) for one in self._maps]
         if sum(file.size for file in self._files) != header.size:
             raise ModelFileError(f"{files[0].name}: changed since its header was read")
 
@@ -44,6 +46,17 @@ class Tensors:
         """All bytes of a tensor, as they lie in the file."""
         info = self.info(name)
         return self._files[info.part][info.offset : info.offset + info.size]
+
+    def let_go(self) -> None:
+        """What was read need no longer count as this process's memory. It is still there, and comes when it is read."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for one in self._maps:
+                one.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _significant(shape: tuple[int, ...]) -> tuple[int, ...]:
