@@ -46,7 +46,7 @@ from puna.engine.runner import (
     Token,
     Weighed,
 )
-from puna.errors import Code, ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
+from puna.errors import Code, ContextLengthExceeded, InvalidRequest, LoadFailed, LoadTimeout, RunnerDied
 from puna.lane import in_lane
 from puna.model.markup import Markup
 from puna.settings import Settings
@@ -340,8 +340,10 @@ class ScriptedEngine(Unprepared):
     name = "scripted"
     profile = PROFILE
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, *, load_timeout: float = 0.0) -> None:
+        """`load_timeout`: seconds for which a load may show no sign of life, 0 or less: for ever."""
         self.script = script if script is not None else Script()
+        self._load_timeout = load_timeout
         self._vocabulary = ScriptedVocabulary(piece for answer in self.script.answers() for piece in _pieces(answer))
 
     @classmethod
@@ -349,7 +351,7 @@ class ScriptedEngine(Unprepared):
         """From the roster. InvalidRequest without a script, or when it is no good."""
         if settings.script is None:
             raise InvalidRequest("The scripted engine needs a script: set PUNA_SCRIPT.")
-        return cls(Script.read(settings.script))
+        return cls(Script.read(settings.script), load_timeout=settings.load_timeout)
 
     def obstacle(self) -> str | None:
         return None
@@ -363,6 +365,9 @@ class ScriptedEngine(Unprepared):
 
     async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
         model = self.script.model(files.name)
+        if 0 < self._load_timeout < model.load_delay:
+            await asyncio.sleep(self._load_timeout)
+            raise LoadTimeout(f"the scripted engine showed no sign of life for {self._load_timeout:g} seconds")
         if model.load_delay:
             await asyncio.sleep(model.load_delay)
         if model.load_error is not None:

@@ -184,16 +184,20 @@ class Scheduler:
         """How a request stands that waits; None: it does not."""
         return next((one for one in self.waiters() if one.request == request), None)
 
-    def troubles(self) -> tuple[str, ...]:
-        """What keeps models from being served now, a sentence each: loads that do not end, models that rest."""
+    def stuck(self) -> tuple[str, ...]:
+        """Loads that do not end, a sentence each."""
         now, longest = self._now(), self._settings.load_timeout
-        stuck = [
+        return tuple(
             f"{place.model.name.short} has been loading for {now - place.since:.0f} s"
             for place in self._places.values()
             if not place.loading.done() and 0 < longest < now - place.since
-        ]
-        resting = [f"{one.model} rests for {one.seconds:.0f} s: {one.cause}" for one in self._failures.all_resting(now)]
-        return (*stuck, *resting)
+        )
+
+    def resting(self) -> tuple[str, ...]:
+        """Models that are not loaded for a while since it failed again and again, a sentence each."""
+        return tuple(
+            f"{one.model} rests for {one.seconds:.0f} s: {one.cause}" for one in self._failures.all_resting(self._now())
+        )
 
     async def unload(self, name: Name) -> bool:
         """Unload what runs under `name`: at once if idle, else when its requests are done. False: nothing did."""

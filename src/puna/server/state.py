@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,13 +28,17 @@ class _State:
         self._services = services
 
     async def health(self, _request: Request) -> Response:
-        """It answers."""
-        return JsonReply({"status": "ok"})
+        """It answers, and no load of it is stuck: what a restart would mend."""
+        return self._told(self._services.scheduler.stuck())
 
     async def ready(self, _request: Request) -> Response:
-        """Whether requests should come here. Why not is told where there are no keys: it names models."""
+        """Whether requests should come here."""
         ending = ["the server ends"] if self._services.ending.now else []
-        troubles = [*ending, *self._services.scheduler.troubles()]
+        scheduler = self._services.scheduler
+        return self._told([*ending, *scheduler.stuck(), *scheduler.resting()])
+
+    def _told(self, troubles: Sequence[str]) -> Response:
+        """503 with them, if there are any. They name models: where there are keys, they stay inside."""
         if not troubles:
             return JsonReply({"status": "ok"})
         told: list[JsonValue] = [] if self._services.settings.api_keys else [*troubles]

@@ -9,6 +9,9 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fakes.raw_http import connected, send
+from fakes.waiting import until
+
 ASK = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -32,6 +35,25 @@ def test_health_and_ready(server):
     for path in ("/health", "/ready"):
         answer = server.get(path)
         assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
+
+
+def test_both_are_red_while_a_load_is_stuck(serving):
+    loading = {"models": [{"match": "tiny*", "load_delay": 600}]}
+
+    def red(path: str) -> bool:
+        answer = own.get(path)
+        told = json.loads(answer.body)
+        return answer.status == 503 and told["troubles"][0].startswith("tiny:latest has been loading for ")
+
+    # This one's scripted engine waits for ever; the limit is what a load is expected to take.
+    body = json.dumps(ASK).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+    with serving(loading, load_timeout=0.1) as own, connected(own.port) as client:
+        send(client, head.encode() + body)
+        for path in ("/health", "/ready"):
+            until(lambda path=path: red(path), 20, f"{path} to be red")
+        client.close()
+        until(lambda: own.get("/health").status == own.get("/ready").status == 200, 20, "both to be well again")
 
 
 def test_requests_tokens_and_times_are_counted(server):

@@ -25,7 +25,7 @@ from puna.engine.runner import (
     Token,
 )
 from puna.engine.scripted import Script, ScriptedEngine, ScriptError, split_text
-from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, RunnerDied
+from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, LoadTimeout, RunnerDied
 
 PLAIN = Sampling(max_tokens=1000, seed=0)
 
@@ -260,3 +260,10 @@ def test_a_script_that_is_not_there(tmp_path: Path) -> None:
 def test_the_settings_of_an_answer_are_all_that_decides_its_tokens() -> None:
     beside = {"max_tokens", "logprobs", "prefilled"}
     assert Sampling(max_tokens=1, seed=1).settings().keys() == {field.name for field in fields(Sampling)} - beside
+
+
+async def test_a_load_without_a_sign_of_life_ends() -> None:
+    script = Script.parse(json.dumps({"models": [{"match": "m*", "load_delay": 600}]}))
+    engine = ScriptedEngine(script, load_timeout=0.01)
+    with pytest.raises(LoadTimeout, match=r"no sign of life for 0\.01 seconds"):
+        await engine.start(ModelFiles(Path("none"), "", "llama", "", name="m:latest"), LoadOptions(512, 1))

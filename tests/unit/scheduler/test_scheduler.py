@@ -500,7 +500,7 @@ async def test_a_model_whose_runners_end_again_and_again_rests() -> None:
         with pytest.raises(Overloaded, match=r"ended 3 times .* all: it is broken\. .* again in 1 s") as refused:
             await touch(scheduler, "a")
         assert 0 < refused.value.retry_after <= 1
-        assert [text.partition(" rests for ")[0] for text in scheduler.troubles()] == ["a:latest"]
+        assert [text.partition(" rests for ")[0] for text in scheduler.resting()] == ["a:latest"]
         await touch(scheduler, "b")
 
 

@@ -72,7 +72,7 @@ as an event. [Every code](errors.md).
 | `POST /v1/requests/{id}/end_thinking` | ends the thought of a running answer, in every dialect: it goes on as at its \
 budget. `id`: the `x-request-id` of that answer. 409 when it does not think |
 | `GET /tokenizer_info` | vLLM's: what the file of `model` says of its tokenizer, and its chat template |
-| `GET /health` | 200 while the server answers |
+| `GET /health` | 200 while the server answers; 503 with `troubles` while a load does not end |
 | `GET /ready` | 200 while it can serve; 503 with `troubles` while it ends, a load does not end, or a model rests |
 | `GET /metrics` | counts and times in Prometheus' text; needs a key where there are keys |
 
