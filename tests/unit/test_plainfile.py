@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fakes.gguf_files import gguf_bytes
-from puna.cli.create import _check_kind, read_modelfile
+from puna.cli.create import check_kind, read_modelfile
 from puna.cli.lock import _read as read_lock
 from puna.cli.media import attach
 from puna.cli.upload import file_digest
@@ -58,7 +58,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "read": lambda path: read_plain(path, 1000),
     "header": read_header,
     "Modelfile": read_modelfile,
-    "FROM": _check_kind,
+    "FROM": check_kind,
     "lock file": read_lock,
 }
 
