@@ -49,6 +49,9 @@ _ERROR_LINE = re.compile(
     r"[\d.]+ E +(?P<engine>.*)|(?P<other>(error|fatal|terminate called|.*Error:).*)", re.IGNORECASE
 )
 
+_FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU"})
+"""What others end a process with, in the middle of its work: nothing that it said before tells why."""
+
 _FAILED_ASSERTION = re.compile(r"(?:\S*[/\\])?(?P<told>[\w.-]+\.(?:c|cc|cpp|h|hpp|cu|m|mm):\d+: .*)")
 
 
@@ -86,6 +89,8 @@ def cause(returncode: int, lines: Sequence[str]) -> str:
     if returncode < 0:
         name = next((item.name for item in signal.Signals if item.value == -returncode), str(-returncode))
         how = f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        if name in _FROM_OUTSIDE:
+            return how
     else:
         how = f"exited with {returncode}"
     said = [line.strip() for line in lines if line.strip()]

@@ -28,7 +28,8 @@ def test_an_environment_without_secrets() -> None:
     ("returncode", "lines", "told"),
     [
         (0, [], "exited with 0"),
-        (-9, ["loading"], "killed by SIGKILL (out of memory?): loading"),
+        (-9, ["0.1 W srv init: no key", "0.2 E llama: outlived"], "killed by SIGKILL (out of memory?)"),
+        (-11, ["loading"], "killed by SIGSEGV: loading"),
         (-11, [], "killed by SIGSEGV"),
         (1, ["0.1 I srv load", "0.2 E llama: bad tensor", "0.3 E srv: failed"], "exited with 1: llama: bad tensor"),
         (1, ["Traceback", "  File x", "ValueError: no"], "exited with 1: ValueError: no"),
