@@ -12,6 +12,9 @@ import stat
 from io import FileIO
 from pathlib import Path
 
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY", "O_CLOEXEC"))
+_BLOCK = 1 << 12
+
 
 class NotPlain(OSError):
     """It is no regular file, or has more bytes than it may; the text says which, after the path."""
@@ -22,11 +25,8 @@ def open_plain(path: Path | str) -> FileIO:
 
     What would wait for somebody else gives None instead of bytes.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    descriptor, _ = _opened(path)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotPlain(errno.EINVAL, "not a regular file", str(path))
         return FileIO(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -35,13 +35,33 @@ def open_plain(path: Path | str) -> FileIO:
 
 def read_plain(path: Path | str, most: int) -> bytes:
     """All of it. NotPlain if that is more than `most` bytes, or no regular file."""
-    with open_plain(path) as file:
-        data = bytearray()
-        while len(data) <= most:
-            block = file.read(most + 1 - len(data))
-            if block is None:
-                raise NotPlain(errno.EINVAL, "not a regular file", str(path))
+    # Thousands are read for a list: without an object for each.
+    descriptor, size = _opened(path)
+    try:
+        blocks: list[bytes] = []
+        have = 0
+        while have <= most:
+            # A file of `/proc` says that it has none.
+            block = os.read(descriptor, min(most, max(size, _BLOCK)) + 1)
             if not block:
-                return bytes(data)
-            data += block
+                return b"".join(blocks)
+            blocks.append(block)
+            have += len(block)
+    except BlockingIOError:
+        raise NotPlain(errno.EINVAL, "not a regular file", str(path)) from None
+    finally:
+        os.close(descriptor)
     raise NotPlain(errno.EINVAL, f"larger than the {most} bytes that it may have", str(path))
+
+
+def _opened(path: Path | str) -> tuple[int, int]:
+    """The descriptor, and the size as the system has it."""
+    descriptor = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotPlain(errno.EINVAL, "not a regular file", str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status.st_size

@@ -117,6 +117,11 @@ class Header:
     control_tokens: tuple[SpecialToken, ...] = ()
     alignment: int = DEFAULT_ALIGNMENT
     size: int = 0
+    parameter_count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once: lists ask for it under each of thousands of names.
+        object.__setattr__(self, "parameter_count", sum(tensor.elements for tensor in self.tensors))
 
     @property
     def name(self) -> str | None:
@@ -132,10 +137,6 @@ class Header:
         """Whether a projector's tensors lie among the model's own, as older conversions of Ollama's have them."""
         mixed = self.kind == "model" and self.architecture != "clip"
         return mixed and any(tensor.name.startswith(PROJECTOR_TENSORS) for tensor in self.tensors)
-
-    @property
-    def parameter_count(self) -> int:
-        return sum(tensor.elements for tensor in self.tensors)
 
     @property
     def quantization(self) -> str:

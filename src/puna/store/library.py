@@ -107,7 +107,7 @@ class _Labelled:
     """
 
     label: Label
-    files: tuple[Path, ...] | None
+    files: tuple[str, ...] | None
     stamp: Stamp
 
 
@@ -116,7 +116,7 @@ class _Labels:
 
     def __init__(self, store: _Store, header: Callable[[Path, str], Header]) -> None:
         self._reading = Reading(store.blobs, header)
-        self._known: dict[str, tuple[Label, tuple[Path, ...] | None]] = {}
+        self._known: dict[str, tuple[Label, tuple[str, ...] | None]] = {}
 
     def of(self, store: _Store, name: Name, stamp: Stamp) -> _Labelled:
         data, copies = store.manifests.read(name), store.kept.copies(name)

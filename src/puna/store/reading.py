@@ -81,11 +81,11 @@ class Reading:
             manifest=manifest,
             config=config,
             header=weights.header,
-            weights=self._file(name, weights.layers[0]),
+            weights=self._path(name, weights.layers[0]),
             weights_digest=listed_digest([layer.digest for layer in weights.layers]),
-            shards=tuple(self._file(name, layer) for layer in weights.layers[1:]),
-            projectors=tuple(self._file(name, layer) for layer in projectors),
-            adapters=tuple(self._file(name, layer) for layer in manifest.of_type(ADAPTER_TYPE)),
+            shards=tuple(self._path(name, layer) for layer in weights.layers[1:]),
+            projectors=tuple(self._path(name, layer) for layer in projectors),
+            adapters=tuple(self._path(name, layer) for layer in manifest.of_type(ADAPTER_TYPE)),
             go_template=None if template is None else self._text(name, template),
             system=self._last_text(name, manifest, SYSTEM_TYPE),
             options=options,
@@ -107,7 +107,8 @@ class Reading:
         return known
 
     def _config(self, name: Name, layer: Layer) -> Config:
-        return self._once((Config, layer.digest), lambda: parse_config(self._bytes(name, layer, MAX_MANIFEST_BYTES)))
+        key = (Config, layer.digest.hex)
+        return self._once(key, lambda: parse_config(self._bytes(name, layer, MAX_MANIFEST_BYTES)))
 
     def _weights(self, name: Name, layers: Sequence[Layer], config: Config) -> _Weights:
         """The last layer's, which counts where there are several; or all of them, when it is one shard of a model."""
@@ -126,11 +127,11 @@ class Reading:
         return _Weights(whole.files, whole.header)
 
     def _header(self, name: Name, layer: Layer) -> Header:
-        return self._once((Header, layer.digest), lambda: self._header_of(name, layer))
+        return self._once((Header, layer.digest.hex), lambda: self._header_of(name, layer))
 
     def _header_of(self, name: Name, layer: Layer) -> Header:
         """One that cannot be read was sound when it was stored, so its file is likely damaged."""
-        path = self._file(name, layer)
+        path = self._path(name, layer)
         try:
             return self.header(path, f"a file of model '{name.short}'")
         except ModelFileError as error:
@@ -147,21 +148,25 @@ class Reading:
             go_template = None if template is None else self._text(name, template)
             return capabilities(weights.header, go_template, [self._header(name, one) for one in projectors], config)
 
-        files = tuple(layer and layer.digest for layer in (template, *weights.layers, *projectors))
+        files = tuple(layer and layer.digest.hex for layer in (template, *weights.layers, *projectors))
         return self._once((Capability, files, config.renderer, config.capabilities), told)
 
-    def files(self, name: Name, manifest: Manifest) -> tuple[Path, ...] | None:
+    def files(self, name: Name, manifest: Manifest) -> tuple[str, ...] | None:
         """Of all its blobs, those too that nobody reads; None when one is missing."""
         try:
             return tuple(self._file(name, layer) for layer in manifest.blobs)
         except ModelDamaged:
             return None
 
-    def _file(self, name: Name, layer: Layer) -> Path:
-        return self._once((Path, layer.digest), lambda: self._found(name, layer))
+    def _path(self, name: Name, layer: Layer) -> Path:
+        return self._once((Path, layer.digest.hex), lambda: Path(self._file(name, layer)))
 
-    def _found(self, name: Name, layer: Layer) -> Path:
-        path = self.blobs.find(layer.digest)
+    def _file(self, name: Name, layer: Layer) -> str:
+        """A text: of thousands, most are read once, and a Path takes longer than that."""
+        return self._once((Layer, layer.digest.hex), lambda: self._found(name, layer))
+
+    def _found(self, name: Name, layer: Layer) -> str:
+        path = self.blobs.locate(layer.digest)
         if path is None:
             raise damaged(MISSING, layer.digest, part_of(layer, name), name.short)
         return path
@@ -186,7 +191,7 @@ class Reading:
 
     def _text(self, name: Name, layer: Layer) -> str:
         return self._once(
-            (str, layer.digest), lambda: self._bytes(name, layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
+            (str, layer.digest.hex), lambda: self._bytes(name, layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
         )
 
     def _last_text(self, name: Name, manifest: Manifest, media_type: str) -> str | None:
@@ -205,7 +210,7 @@ class Reading:
         layer = _last(manifest, PARAMS_TYPE)
         if layer is None:
             return Options(), ()
-        return self._once((Options, layer.digest), lambda: _options_of(self._json(name, layer)))
+        return self._once((Options, layer.digest.hex), lambda: _options_of(self._json(name, layer)))
 
     def _messages(self, name: Name, manifest: Manifest) -> tuple[Message, ...]:
         layer = _last(manifest, MESSAGES_TYPE)

@@ -67,14 +67,14 @@ class Shelf:
         except (ValueError, TypeError, AttributeError):
             return None  # whoever wrote that, it is no entry
 
-    def put(self, root: str, name: Name, manifest: Stamp, files: Iterable[Path], label: Label, look: Glimpse) -> None:
+    def put(self, root: str, name: Name, manifest: Stamp, files: Iterable[str], label: Label, look: Glimpse) -> None:
         """`files`: all that the model is made of. Without effect when one of them is not there."""
         noted: list[JsonValue] = []
         for path in files:
-            found = look.stamp(str(path))
+            found = look.stamp(path)
             if found is None:
                 return
-            noted.append([str(path), found.inode, found.modified_ns, found.size])
+            noted.append([path, found.inode, found.modified_ns, found.size])
         entry: list[JsonValue] = [manifest.inode, manifest.modified_ns, manifest.size, noted, label.dump()]
         with self._lock:
             self._all()[_key(root, name)] = entry
