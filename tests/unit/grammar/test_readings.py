@@ -10,7 +10,7 @@ from itertools import product
 import llguidance
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fakes.gbnf_reader import Gbnf
@@ -228,17 +228,21 @@ def test_a_callers_rules_have_the_same_texts_however_they_are_written(text: str)
 
 
 @settings(max_examples=40, deadline=None)
+@example("(((cc){0,90}){1,3}|((c){0,90}){1,3})", 2**32)
 @given(pieces, st.integers(0, 2**32))
 def test_of_what_is_not_refused_no_token_is_dearer_than_the_last(text: str, seed: int) -> None:
+    """What grows with each token has more items than LONG_RUN, up to which counts may add some, before so many end."""
     gbnf = written(Grammar("regex", text))
     if gbnf is None:
         return
     chance = random.Random(seed)
-    limits = llguidance.LLParserLimits(max_items_in_row=450, step_max_items=2_000_000, verbose_errors=False)
+    limits = llguidance.LLParserLimits(
+        max_items_in_row=readings.LONG_RUN, step_max_items=2_000_000, verbose_errors=False
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constraint, "LIMITS", limits)
         matcher = Grammars(VOCABULARY).matcher(gbnf)
-        for _ in range(500):
+        for _ in range(readings.LONG_RUN + 100):
             ways = [
                 PIECES.index(letter) for letter in (b"a", b"b", b"c") if matcher.mask().allowed()[PIECES.index(letter)]
             ]
