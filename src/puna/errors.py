@@ -37,6 +37,7 @@
     │   └── DigestMismatch         502  bytes arrived that are not what their digest says
     └── EngineError                500  a runner failed
         ├── LoadFailed             500  it did not start; carries the cause from its stderr
+        │   └── LoadDied           500  its process ended before it had loaded
         ├── RunnerDied             500  it ended in the middle of work
         └── LoadTimeout            504  it made no progress in the time allowed
 
@@ -434,6 +435,10 @@ class EngineError(PunaError):
 
 class LoadFailed(EngineError):
     default_code: ClassVar[Code | None] = "model_load_failed"
+
+
+class LoadDied(LoadFailed):
+    """Its process ended on its own before it had loaded: what runs it again and again had better wait."""
 
 
 class RunnerDied(EngineError):

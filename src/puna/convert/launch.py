@@ -17,6 +17,7 @@ from typing import IO
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, Overloaded, PunaError, StoreError, Unsupported
 from puna.model.gguf import Header
+from puna.shortage import ends_first
 from puna.standstill import LOCAL_SECONDS, ended_at_standstill
 from puna.types import JsonValue, Progress
 
@@ -99,6 +100,7 @@ def _run(
         ) as process,
     ):
         assert process.stdout is not None
+        ends_first(process.pid)
         try:
             with ended_at_standstill(process.pid, LOCAL_SECONDS, process.kill) as stood:
                 error = read(process.stdout, report)

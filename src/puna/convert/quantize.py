@@ -11,6 +11,7 @@ from puna.convert.launch import Report
 from puna.engine.process import child_environment
 from puna.errors import InvalidRequest, ModelFileError, Overloaded, Unsupported
 from puna.model.gguf import Header
+from puna.shortage import ends_first
 from puna.standstill import LOCAL_SECONDS, Standstill
 from puna.types import Progress
 
@@ -63,6 +64,7 @@ def quantized(path: Path, header: Header, kind: str, scratch: Path, report: Repo
             stdout=told,
             stderr=told,
         )
+    ends_first(process.pid)
     standstill = Standstill(process.pid, LOCAL_SECONDS)
     try:
         while _running(process):

@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from puna.errors import LoadFailed
+from puna.shortage import ends_first
 
 STOP_GRACE = 5.0
 """Seconds that a child has to end after it was asked."""
@@ -132,6 +133,7 @@ class ChildProcess:
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise LoadFailed(f"{arguments[0]} cannot be run: {error.strerror or error}") from error
+        ends_first(process.pid)
         return cls(process, directory)
 
     @property

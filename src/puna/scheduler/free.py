@@ -41,8 +41,9 @@ def left_of_groups(root: Path) -> Iterator[int]:
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             number, controllers, path = line.split(":", 2)
             if number == "0":
-                files = ("memory.max", "memory.current", "inactive_file")
-                yield from _left(root / "sys/fs/cgroup", path, *files)
+                # Above the second, what the group does is slowed down until it stands still: as good as the end.
+                for limit in ("memory.max", "memory.high"):
+                    yield from _left(root / "sys/fs/cgroup", path, limit, "memory.current", "inactive_file")
             elif "memory" in controllers.split(","):
                 files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
                 yield from _left(root / "sys/fs/cgroup/memory", path, *files)

@@ -22,7 +22,7 @@ import structlog
 from puna.engine.choose import EngineChoice, choose
 from puna.engine.engine import Engine
 from puna.engine.runner import LoadOptions, Runner
-from puna.errors import DeadlineExceeded, LoadFailed, LoadTimeout, Overloaded, PunaError
+from puna.errors import DeadlineExceeded, LoadDied, LoadFailed, LoadTimeout, Overloaded, PunaError
 from puna.observer import UNOBSERVED, Observer
 from puna.scheduler import failures, policy
 from puna.scheduler.behind import Behind
@@ -378,8 +378,8 @@ class Scheduler:
         wish, largest = need.wish, self._needs.largest(need, decision.free)
         instead = f"num_ctx {largest} would fit" if largest and largest < wish.load.num_ctx else "none would fit"
         return LoadFailed(
-            f"{need.model.name.short} with num_ctx {wish.load.num_ctx} needs about {_gib(decision.need)} of memory, "
-            f"of which {_gib(decision.free)} could be had; {instead} ('puna estimate' tells more). "
+            f"{need.model.name.short} with num_ctx {wish.load.num_ctx} needs about {_memory(decision.need)} of memory, "
+            f"of which {_memory(decision.free)} could be had; {instead} ('puna estimate' tells more). "
             "Ask for a smaller num_ctx, or set PUNA_MEMORY_LIMIT",
         )
 
@@ -464,7 +464,7 @@ class Scheduler:
             error = None if place.loading.cancelled() else place.loading.exception()
             if isinstance(error, PunaError):
                 self._observer.load_failed(place.model.name.short, place.engine, error.code or error.type)
-            if isinstance(error, LoadTimeout):
+            if isinstance(error, LoadDied | LoadTimeout):
                 self._failures.note(place.key, place.model.name.short, error.message, self._now())
             self._gone(place)
             return
@@ -572,5 +572,6 @@ def _stopping() -> Overloaded:
     return Overloaded("the server is stopping", retry_after=5.0)
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+def _memory(size: int) -> str:
+    """So exact that what is short can be seen."""
+    return f"{size / 2**30:.1f} GiB" if size >= 10 << 30 else f"{size / 2**20:.0f} MiB"

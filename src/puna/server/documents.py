@@ -11,6 +11,7 @@ from puna.engine.confines import OVER_TIME
 from puna.engine.process import child_environment, python
 from puna.errors import InvalidRequest, Overloaded, Unsupported
 from puna.server import pdf
+from puna.shortage import ends_first
 from puna.standstill import processor_seconds
 
 PDF_SECONDS = 30.0
@@ -63,6 +64,7 @@ def _pdf_text(data: bytes, param: str) -> str:
         stderr=subprocess.DEVNULL,
         env=child_environment(os.environ),
     ) as done:
+        ends_first(done.pid)
         try:
             told, _ = done.communicate(data, PDF_SECONDS)
         except subprocess.TimeoutExpired:

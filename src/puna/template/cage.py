@@ -24,6 +24,7 @@ from typing import Any
 from puna.engine.confines import OVER_TIME
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, Overloaded, ServerStopping, TemplateTooCostly
+from puna.shortage import ends_first
 from puna.standstill import processor_seconds
 from puna.template.cell import CPU_SECONDS, ROOM
 from puna.template.facts import TemplateFacts, Trust
@@ -274,6 +275,7 @@ class _Cell:
                 stderr=subprocess.DEVNULL,
                 env=child_environment(os.environ),
             )
+            ends_first(self.process.pid)
             if sys.platform == "win32":
                 shared = theirs.share(self.process.pid)
                 assert self.process.stdin is not None

@@ -64,6 +64,16 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets itself be told")
+async def test_when_memory_is_gone_the_system_ends_it_before_the_server(tmp_path: Path) -> None:
+    directory = tmp_path / "own"
+    directory.mkdir()
+    child = await ChildProcess.start([sys.executable, "-c", "input()"], directory)
+    scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (os.getpid(), child.pid)]
+    await child.close()
+    assert scores[0] < scores[1] <= 1000
+
+
 async def test_its_last_words_are_kept(tmp_path: Path) -> None:
     code = "import sys; sys.stderr.write('x' * 100000 + '\\nlast words'); sys.exit(4)"
     child = await ChildProcess.start([sys.executable, "-c", code], tmp_path / "." / "")

@@ -47,6 +47,24 @@ def test_a_containers_limit_counts_and_what_it_could_give_back_is_free(tmp_path:
     assert [*left_of_groups(tmp_path)] == [400]
 
 
+def test_a_group_that_is_slowed_down_from_a_limit_on_has_no_more_than_that(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "proc/self/cgroup": "0::/box/mine\n",
+            "sys/fs/cgroup/box/mine/memory.max": "2000\n",
+            "sys/fs/cgroup/box/mine/memory.high": "1500\n",
+            "sys/fs/cgroup/box/mine/memory.current": "900\n",
+            "sys/fs/cgroup/box/mine/memory.stat": "anon 600\n",
+            "sys/fs/cgroup/box/memory.max": "max\n",
+            "sys/fs/cgroup/box/memory.high": "1000\n",
+            "sys/fs/cgroup/box/memory.current": "950\n",
+            "sys/fs/cgroup/box/memory.stat": "anon 600\n",
+        },
+    )
+    assert sorted(left_of_groups(tmp_path)) == [50, 600, 1100]
+
+
 def test_the_older_form_of_groups(tmp_path: Path) -> None:
     write(
         tmp_path,

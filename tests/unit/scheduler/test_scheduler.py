@@ -17,7 +17,7 @@ from fakes.waiting import turn, turns_until
 from puna.engine.choose import EngineChoice
 from puna.engine.runner import End, LoadOptions, ModelFiles, Prompt, Runner, Sampling
 from puna.engine.scripted import Script, ScriptedEngine, ScriptedRunner, ScriptedVocabulary
-from puna.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, Overloaded, RunnerDied, Unsupported
+from puna.errors import ContextLengthExceeded, InvalidRequest, LoadDied, LoadFailed, Overloaded, RunnerDied, Unsupported
 from puna.model.digest import Digest
 from puna.model.model import Model
 from puna.model.name import Name
@@ -502,6 +502,40 @@ async def test_a_model_whose_runners_end_again_and_again_rests() -> None:
         assert 0 < refused.value.retry_after <= 1
         assert [text.partition(" rests for ")[0] for text in scheduler.resting()] == ["a:latest"]
         await touch(scheduler, "b")
+
+
+class Dying(Counting):
+    """Its children end before they have loaded."""
+
+    async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+        await super().start(files, load, reason=reason)
+        raise LoadDied("killed by SIGKILL")
+
+
+async def test_a_model_whose_loads_die_again_and_again_rests() -> None:
+    engine = Dying()
+    async with open_scheduler(engine) as scheduler:
+        for _ in range(3):
+            with pytest.raises(LoadDied):
+                await touch(scheduler, "a")
+        with pytest.raises(Overloaded, match=r"ended 3 times .* all: killed by SIGKILL\. .* 1 s") as refused:
+            await touch(scheduler, "a")
+        assert 0 < refused.value.retry_after <= 1
+    assert len(engine.loads) == 3
+
+
+async def test_a_load_that_is_refused_is_refused_each_time_with_the_reason() -> None:
+    engine = Counting({"models": [{"match": "a*", "load_error": "no cache for that context"}]})
+    async with open_scheduler(engine) as scheduler:
+        for _ in range(5):
+            with pytest.raises(LoadFailed, match="no cache for that context"):
+                await touch(scheduler, "a")
+
+
+async def test_what_does_not_fit_is_told_in_numbers_that_differ() -> None:
+    async with open_scheduler(Counting(), free=lambda: 1 << 20) as scheduler:
+        with pytest.raises(LoadFailed, match=r"needs about \d+ MiB of memory, of which 1 MiB could be had"):
+            await touch(scheduler, "a")
 
 
 class Deaf(ScriptedRunner):

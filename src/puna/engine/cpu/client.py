@@ -49,7 +49,7 @@ from puna.engine.runner import (
     Token,
     Weighed,
 )
-from puna.errors import LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsupported
+from puna.errors import LoadDied, LoadFailed, LoadTimeout, PunaError, RunnerDied, Unsupported
 from puna.model.markup import Markup
 from puna.settings import Settings
 from puna.types import Candidate
@@ -193,7 +193,7 @@ async def _ready(child: ChildProcess, link: Link, limit: float) -> Hello:
     while not link.hello.done():
         await asyncio.wait(events, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         if child.died.done() and not link.hello.done():
-            raise LoadFailed(f"the cpu engine did not start: {child.died.result()}")
+            raise LoadDied(f"the cpu engine did not start: {child.died.result()}")
         if child.life() != life:
             life, since = child.life(), clock()
         elif 0 < limit < clock() - since:
@@ -202,7 +202,7 @@ async def _ready(child: ChildProcess, link: Link, limit: float) -> Hello:
     if isinstance(word, Failed):
         raise word.error
     if word is None:
-        raise LoadFailed(f"the cpu engine did not start: {await asyncio.shield(child.died)}")
+        raise LoadDied(f"the cpu engine did not start: {await asyncio.shield(child.died)}")
     return word
 
 

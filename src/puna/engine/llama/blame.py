@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from puna.errors import LoadFailed, ModelFileError
+from puna.errors import LoadDied, LoadFailed, ModelFileError
 
 _OF_THE_FILE = re.compile(
     r"(?:error loading model: |failed to apply lora adapter: |gguf_init_from_\w+: |(?=failed to load CLIP model)"
@@ -22,5 +22,5 @@ def not_loaded(cause: str) -> LoadFailed | ModelFileError:
     """The error of a load that ended so. `cause`: how the process ended, and what it said."""
     found = _OF_THE_FILE.search(cause)
     if found is None or _OF_THE_MACHINE.search(found["told"]):
-        return LoadFailed(f"the model could not be loaded: {cause}")
+        return LoadDied(f"the model could not be loaded: {cause}")
     return ModelFileError(f"the model could not be loaded: llama.cpp says of its file: {found['told']}", param="model")
