@@ -284,7 +284,11 @@ async def _index(settings: Settings) -> Finding:
 
 def _extras() -> list[Finding]:
     findings = []
-    for use, module, package in (("PDF files in requests", "pypdf", "pypdf"), ("WebP images", "PIL", "pillow")):
+    for use, module, package in (
+        ("PDF files in requests", "pypdf", "pypdf"),
+        ("WebP images", "PIL", "pillow"),
+        ("Sounds other than wav, mp3 and flac", "av", "av"),
+    ):
         if find_spec(module) is None:
             remedy = f"'pip install {package}' in Puna's environment"
             findings.append(Finding("extra", Verdict.LACKING, f"{use} are refused: {package} is not installed", remedy))

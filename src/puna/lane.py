@@ -89,6 +89,9 @@ on_trial = Lane("trial", 4, most=64)
 as_brought = Lane("brought", 4, most=64)
 """The same of one that came with a request."""
 
+while_decoding = Lane("decoding", 2, most=64)
+"""Sounds to be written down: a process that decodes one is waited for, many seconds for a long one."""
+
 in_uploads = Lane("uploads", 4)
 """Blocks of uploads on their way to a disk, or from there to a registry."""
 

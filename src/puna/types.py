@@ -34,7 +34,7 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True)
 class AudioPart:
-    """Encoded audio bytes (wav, mp3), as they came."""
+    """Encoded audio bytes (wav, mp3, flac)."""
 
     data: bytes
 

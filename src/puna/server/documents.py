@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import mimetypes
-import os
-import subprocess
 from importlib.util import find_spec
 
-from puna.engine.confines import OVER_TIME
-from puna.engine.process import child_environment, python
-from puna.errors import InvalidRequest, Overloaded, Unsupported
+from puna.errors import InvalidRequest, Unsupported
 from puna.server import pdf
-from puna.shortage import ends_first
-from puna.standstill import processor_seconds
-
-PDF_SECONDS = 30.0
-"""For which a PDF is waited. Its processor's time bounds it; this is for a process that the system does not let run."""
+from puna.server.strangers import Broken, TakesTooMuch, read_beside
 
 _TEXTS = frozenset(
     {"", "application/json", "application/xml", "application/yaml", "application/x-yaml", "application/jsonl",
@@ -57,34 +49,13 @@ def _pdf_text(data: bytes, param: str) -> str:
         raise Unsupported(
             f"Invalid '{param}': reading PDF files needs the extra 'pdf': pip install 'puna[pdf]'.", param=param
         )
-    with subprocess.Popen(
-        python("puna.server.pdf", str(pdf.CPU_SECONDS), str(pdf.ROOM)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=child_environment(os.environ),
-    ) as done:
-        ends_first(done.pid)
-        try:
-            told, _ = done.communicate(data, PDF_SECONDS)
-        except subprocess.TimeoutExpired:
-            if processor_seconds(done.pid) > 2 * pdf.CPU_SECONDS:  # where the system does not bound it
-                raise InvalidRequest(f"Invalid '{param}': the PDF takes too long to read.", param=param) from None
-            raise Overloaded(
-                f"the system let the process that reads a PDF run too little in {PDF_SECONDS:g} s: try again"
-            ) from None
-        finally:
-            done.kill()
-    text = told.decode("utf-8", "replace")
-    if done.returncode == pdf.BROKEN:
-        raise InvalidRequest(f"Invalid '{param}': the PDF cannot be read: {text}.", param=param)
-    if done.returncode != pdf.READ:
-        takes = (
-            f"takes more than {pdf.CPU_SECONDS:g} s of a processor"
-            if done.returncode == OVER_TIME
-            else f"takes more than {pdf.ROOM >> 20} MB of memory, or has more than {pdf.MAX_TEXT >> 20} MB of text"
-        )
-        raise InvalidRequest(f"Invalid '{param}': to read the PDF {takes}.", param=param)
+    try:
+        text = read_beside("puna.server.pdf", data, pdf.BOUNDS, "a PDF").decode("utf-8", "replace")
+    except Broken as error:
+        raise InvalidRequest(f"Invalid '{param}': the PDF cannot be read: {error}.", param=param) from error
+    except TakesTooMuch as error:
+        told = f"{error}, or has more than {pdf.MAX_TEXT >> 20} MB of text"
+        raise InvalidRequest(f"Invalid '{param}': to read the PDF takes {told}.", param=param) from error
     if not text.strip():
         raise InvalidRequest(f"Invalid '{param}': the PDF holds no text, only pictures perhaps.", param=param)
     return text

@@ -10,6 +10,7 @@ import pytest
 from openai import BadRequestError, OpenAI
 from openai.types.audio import TranscriptionCreateParams, TranslationCreateParams
 
+from fakes import sounds
 from fakes.projectors import wav
 from puna.server.contract.shapes import Honoured, Refused, Reported, shape_fields
 from puna.server.openai.audio import TranscriptionForm, TranslationForm
@@ -69,6 +70,13 @@ def test_every_format(openai: OpenAI):
     assert (verbose.segments, verbose.words) == (None, None)
     assert verbose.usage.seconds == 1.5
     assert transcribe(openai, response_format="verbose_json").language == "unknown"
+
+
+@pytest.mark.parametrize("kind", ["flac", "m4a", "mp3", "mp4", "mpeg", "mpga", "ogg", "webm"])
+def test_every_kind_that_openais_clients_send(openai: OpenAI, kind: str):
+    """Told by its bytes: the name is a lie."""
+    found = transcribe(openai, file=("sound.wav", sounds.encoded(kind, 1.5, 440)), response_format="verbose_json")
+    assert (found.text, found.duration) == (TEXT, pytest.approx(1.5, abs=0.1))
 
 
 def test_a_stream(openai: OpenAI):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import zlib
+from dataclasses import replace
 
 import pytest
 
 from fakes.documents import pdf as one_page
 from puna.errors import InvalidRequest, Overloaded
-from puna.server import documents, pdf
+from puna.server import pdf, strangers
 from puna.server.documents import document_text
 
 
@@ -57,25 +58,26 @@ def test_what_unpacks_to_too_much_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("bound", "value", "told"), [("CPU_SECONDS", 0.3, "0.3 s of a processor"), ("ROOM", 4 << 20, "4 MB of memory")]
+    ("bound", "value", "told"),
+    [("cpu_seconds", 0.3, "0.3 s of a processor"), ("room", 4 << 20, "4 MB of memory")],
 )
 def test_what_takes_too_much_is_refused(monkeypatch, bound, value, told):
     """A page that is there again and again."""
-    monkeypatch.setattr(pdf, bound, value)
+    monkeypatch.setattr(pdf, "BOUNDS", replace(pdf.BOUNDS, **{bound: value}))
     with pytest.raises(InvalidRequest, match=told):
         text_of(packed(b"BT /F1 12 Tf " + b"(aaaaaaaaaa) Tj " * 20_000 + b"ET", 400))
 
 
 def test_a_reader_that_the_system_does_not_let_run_is_no_fault_of_the_pdf(monkeypatch):
-    monkeypatch.setattr(documents, "PDF_SECONDS", 0.01)
+    monkeypatch.setattr(pdf, "BOUNDS", replace(pdf.BOUNDS, wait_seconds=0.01))
     with pytest.raises(Overloaded, match="too little"):
         text_of(one_page("x"))
 
 
 def test_what_computes_for_ever_is_refused(monkeypatch):
     """As on a system that bounds no process's time."""
-    monkeypatch.setattr(documents, "PDF_SECONDS", 0.01)
-    monkeypatch.setattr(documents, "processor_seconds", lambda pid: 30.0)
+    monkeypatch.setattr(pdf, "BOUNDS", replace(pdf.BOUNDS, wait_seconds=0.01))
+    monkeypatch.setattr(strangers, "processor_seconds", lambda pid: 30.0)
     with pytest.raises(InvalidRequest, match="too long"):
         text_of(one_page("x"))
 

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import Honoured, JsonObject, Shape
-from puna.server.media import check_image, check_sound, sound_kind
+from puna.server.media import check_image
+from puna.server.sounds import check_sound, sound_kind
 from puna.types import AudioPart, ImagePart, Message, Part, Role, TextPart, ToolCall
 
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")

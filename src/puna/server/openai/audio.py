@@ -21,9 +21,9 @@ from puna.server.contract.names import FieldNames
 from puna.server.contract.options import read_keep_alive, within
 from puna.server.contract.report import Report
 from puna.server.contract.shapes import Honoured, JsonObject, JsonValue, Refused, Reported, Shape
-from puna.server.media import check_sound, sound_seconds
 from puna.server.openai.chat import bounded, token_text
 from puna.server.openai.frames import frames
+from puna.server.sounds import sound_seconds
 from puna.server.streaming import sse_data
 from puna.types import (
     Answer,
@@ -95,9 +95,10 @@ _WRITE = "Write down what is said in this recording, word for word. Write nothin
 _TRANSLATE = "Write down in English what is said in this recording. Write nothing but the translation."
 
 
-def to_sound_chat(form: SoundForm, data: bytes) -> Converted[ChatRequest]:
+def to_sound_chat(form: SoundForm, sound: bytes) -> Converted[ChatRequest]:
+    """`sound`: as engines read it."""
     _check(form)
-    parts = (AudioPart(check_sound(data, "file")), TextPart("\n".join(_told(form))))
+    parts = (AudioPart(sound), TextPart("\n".join(_told(form))))
     request = ChatRequest(
         model=form.model,
         messages=(Message("user", parts),),

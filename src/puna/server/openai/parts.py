@@ -10,8 +10,9 @@ from pydantic import Discriminator, Field, Tag
 from puna.errors import InvalidRequest
 from puna.server.contract.shapes import UNION, Honoured, JsonObject, Reported, Shape
 from puna.server.documents import named_text
-from puna.server.media import check_image, check_sound
+from puna.server.media import check_image
 from puna.server.openai import media
+from puna.server.sounds import check_sound
 from puna.types import AudioPart, ImagePart, Part, TextPart
 
 Images = Mapping[str, bytes]
@@ -74,7 +75,10 @@ class ImageContentPart(ContentPart):
 
 class InputAudio(Shape):
     data: Annotated[str, Honoured("Base64.")]
-    format: Annotated[Literal["wav", "mp3"], Honoured("Must be what the bytes are.")]
+    format: Annotated[
+        Literal["wav", "mp3", "flac", "ogg", "m4a", "mp4", "webm", "mpga", "mpeg", "aac"],
+        Honoured("Must be what the bytes are. All but `wav`, `mp3` and `flac` need the extra `sound`."),
+    ]
 
 
 class AudioContentPart(ContentPart):

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from puna.errors import InvalidRequest, Unsupported
+from puna.lane import while_decoding
 from puna.model.capabilities import Capability
 from puna.model.listed import Listed
 from puna.model.model import Model
@@ -21,7 +22,6 @@ from puna.server.contract.forms import read_form
 from puna.server.contract.reading import ShapeType, read_request
 from puna.server.contract.report import Report
 from puna.server.kept_files import file_text
-from puna.server.media import MAX_SOUND
 from puna.server.multipart import FormBounds, whole_file
 from puna.server.openai import audio, chat, convert, legacy
 from puna.server.openai.audio import TranscriptionForm, TranslationForm
@@ -51,6 +51,7 @@ from puna.server.openai.wording import WORDING
 from puna.server.owner import owner_of
 from puna.server.routing import dialect_route
 from puna.server.services import Services
+from puna.server.sounds import MAX_SOUND, check_sound
 from puna.server.streaming import SSE, EventStream, unless_gone
 from puna.types import Embeddings, JsonObject, JsonValue, Ranking, RankRequest
 
@@ -156,11 +157,12 @@ class _Api:
                 f'"{model.name.short}" does not support audio: {model.unused or "it has no audio projector"}',
                 param="model",
             )
-        wanted = report.take(audio.to_sound_chat(form, files["file"]))
+        sound = await while_decoding(lambda: check_sound(files["file"], "file"))
+        wanted = report.take(audio.to_sound_chat(form, sound))
         answer = self._inference.chat(wanted)
         if isinstance(form, TranscriptionForm) and form.stream:
             return EventStream(audio.stream(answer, form, report), SSE)
-        return await unless_gone(request.receive, audio.heard(answer, form, files["file"], report))
+        return await unless_gone(request.receive, audio.heard(answer, form, sound, report))
 
     async def rerank(self, request: Request) -> Response:
         body, report = await self._read(request, RerankBody)

@@ -12,9 +12,9 @@ from puna.errors import InvalidRequest
 from puna.server.contract.shapes import UNION, Honoured, JsonValue, Reported, Shape
 from puna.server.documents import named_text
 from puna.server.kept_files import KeptText
-from puna.server.media import check_sound
 from puna.server.openai import media
 from puna.server.openai.parts import ContentPart, Images, InputAudio, RefusalContentPart, image_bytes
+from puna.server.sounds import check_sound
 from puna.types import AudioPart, ImagePart, Part, TextPart
 
 
