@@ -7,8 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from puna.model.digest import Digest
+from puna.model.gguf import read_header
+from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
+from puna.model.model import config_of
+from puna.model.name import Name
+from puna.store.library import Library
 
 IMAGE = "application/vnd.ollama.image."
+
+
+def add_file(models: Path, name: str, file: Path) -> Library:
+    """The model of a GGUF file, as Puna itself writes it. Gives the store."""
+    library = Library.open(models)
+    header = read_header(file)
+    weights = Layer(MODEL_TYPE, library.blobs.add_file(file), header.size)
+    config = library.blobs.add_layer(CONFIG_TYPE, config_of(header).dump())
+    library.write_manifest(Name.parse(name), Manifest(config, (weights,)))
+    return library
 
 
 def put_blob(models: Path, data: bytes, *, colon: bool = False) -> Digest:

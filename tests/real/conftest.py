@@ -19,11 +19,16 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from fakes.shallow import write_shallow
+from fakes.stores import add_file
 from fakes.waiting import until
 
 RUNS = int(os.environ.get("PUNA_TEST_RUNS", "6"))
 """How often what must hold every time is tried on a real model. The promise is 50 of 50, on each engine; that it holds
 is shown without a model, by the grammars and by the engines' arithmetic (unit/grammar, unit/engine)."""
+
+SHALLOW = "shallow"
+"""In the store of `program`: the real model's first layers, for what does not depend on what is said."""
 
 
 @dataclass
@@ -115,12 +120,32 @@ def pulled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     return models
 
 
+@pytest.fixture(scope="session")
+def shallow_gguf(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model's first layers; written once for all processes of a run."""
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shallow.gguf"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            write_shallow(smollm2_gguf, path.with_suffix(".new")).rename(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shallow_store(shallow_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds SHALLOW and nothing else."""
+    models = tmp_path_factory.mktemp("shallow") / "models"
+    add_file(models, SHALLOW, shallow_gguf)
+    return models
+
+
 @pytest.fixture(scope="session", params=["llama", "cpu"])
 def program(
-    request: pytest.FixtureRequest, pulled: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, pulled: Path, shallow_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
-    """The program over a copy of the pulled store, once with each real engine."""
+    """The program over a copy of the pulled store and SHALLOW, once with each real engine."""
     directory = tmp_path_factory.mktemp("serve")
     shutil.copytree(pulled, directory / "models")
+    add_file(directory / "models", SHALLOW, shallow_gguf)
     with serve(directory / "models", directory / "log", PUNA_ENGINE=request.param) as running:
         yield running

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fakes.stores import add_file
 from puna.model.digest import Digest
-from puna.model.gguf import read_header
-from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
-from puna.model.model import config_of
 from puna.model.name import Name
 from puna.store.library import Library
 from real.conftest import free_port
@@ -62,21 +60,11 @@ def there(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return puna
 
 
-def store_of(file: Path, root: Path) -> Library:
-    """With the model `carried:1`."""
-    library = Library.open(root)
-    header = read_header(file)
-    weights = Layer(MODEL_TYPE, library.blobs.add_file(file), header.size)
-    config = library.blobs.add_layer(CONFIG_TYPE, config_of(header).dump())
-    library.write_manifest(NAME, Manifest(config, (weights,)))
-    return library
-
-
 @pytest.mark.usefixtures("alone")
 def test_without_network(
     smollm2_gguf: Path, there: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    here = store_of(smollm2_gguf, tmp_path / "here")
+    here = add_file(tmp_path / "here", str(NAME), smollm2_gguf)
     archive = tmp_path / "carried.tar"
     done = subprocess.run(
         [sys.executable, "-m", "puna", "export", "carried:1", "-o", str(archive)],
@@ -100,7 +88,7 @@ def test_without_network(
 
 def test_in_packages(smollm2_gguf: Path, tmp_path: Path) -> None:
     """Into a folder of wheels, in two parts, and back by pip; then it answers."""
-    here = store_of(smollm2_gguf, tmp_path / "here")
+    here = add_file(tmp_path / "here", str(NAME), smollm2_gguf)
     folder = tmp_path / "wheels"
     folder.mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PUNA_"))}

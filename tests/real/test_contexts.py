@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from .conftest import Program
+from .conftest import SHALLOW, Program
 
 
 def generate(program: Program, num_ctx: int, prompt: str = "Tell a story.", **fields: Any) -> dict[str, Any]:
     options = {"num_ctx": num_ctx, "seed": 7, "temperature": 1.0, "num_predict": 12, "repeat_last_n": -1}
-    body = {"model": "smollm2", "prompt": prompt, "stream": False, "options": options, **fields}
+    body = {"model": SHALLOW, "prompt": prompt, "stream": False, "options": options, **fields}
     with urllib.request.urlopen(f"{program.url}/api/generate", json.dumps(body).encode()) as answer:
         return dict(json.load(answer))
 
 
 def test_a_smaller_context_is_served_from_a_larger_one(program: Program) -> None:
-    program.command("stop", "smollm2")
+    program.command("stop", SHALLOW)
     first = generate(program, 512)
     small = [runner.pid for runner in program.runners()]
     generate(program, 1024)

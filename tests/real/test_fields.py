@@ -17,7 +17,7 @@ from fakes.gguf_files import write_tiny_llama
 from puna.server.contract.shapes import Honoured, Shape, shape_fields
 from puna.server.openai.bodies import ChatCompletionBody, CompletionBody
 
-from .conftest import Program
+from .conftest import SHALLOW, Program
 
 HOT = {"temperature": 2, "top_p": 1, "top_k": 0, "min_p": 0}
 """With these, every seed has words of its own."""
@@ -106,9 +106,9 @@ class Door:
         found: list[int] = HTTP.post(f"{self.program.url}/tokenize", json=body).json()["tokens"]
         return found
 
-    def loaded(self) -> dict[str, Any]:
+    def loaded(self, name: str) -> dict[str, Any]:
         models = HTTP.get(f"{self.program.url}/api/ps").json()["models"]
-        [model] = [model for model in models if "smollm2" in model["name"]]
+        [model] = [model for model in models if name in model["name"]]
         return dict(model)
 
     def logprob(self, token: int) -> float:
@@ -223,20 +223,20 @@ def keep_alive(door: Door) -> None:
 
 def num_ctx(door: Door) -> None:
     """Less than is loaded is served from that, as if it were all; more is loaded."""
-    door.answer()
-    long = long_prompt(door)
+    door.answer(model=SHALLOW)
+    long = long_prompt(door) | {"model": SHALLOW}
     assert door.post(**long).status_code == 200
     refused = door.post(num_ctx=640, **long)
     assert refused.json()["error"]["code"] == "context_length_exceeded"
     assert "640" in refused.json()["error"]["message"]
-    assert door.loaded()["context_length"] == 4096
+    assert door.loaded(SHALLOW)["context_length"] == 4096
     try:
-        door.answer(num_ctx=4608)
-        assert door.loaded()["context_length"] == 4608
+        door.answer(model=SHALLOW, num_ctx=4608)
+        assert door.loaded(SHALLOW)["context_length"] == 4608
     finally:
-        door.program.command("stop", "smollm2")
-    door.answer()
-    assert door.loaded()["context_length"] == 4096
+        door.program.command("stop", SHALLOW)
+    door.answer(model=SHALLOW)
+    assert door.loaded(SHALLOW)["context_length"] == 4096
 
 
 def long_prompt(door: Door) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pytest
 from fakes.node import Node
 from fakes.waiting import until
 
-from .conftest import RUNS, Program, serve
+from .conftest import RUNS, SHALLOW, Program, serve
 
 ASK = [{"role": "user", "content": "Say hello in one short sentence."}]
 
@@ -159,9 +159,9 @@ def test_json_mode_parses_every_time(program: Program) -> None:
 def test_prompt_tokens_equal_the_tokenisation_cached_or_not(program: Program) -> None:
     for words in (3, 40, 120):
         messages = [{"role": "user", "content": " ".join(f"word{i}" for i in range(words))}]
-        count = post(program, "/tokenize", {"model": "smollm2", "messages": messages})["count"]
+        count = post(program, "/tokenize", {"model": SHALLOW, "messages": messages})["count"]
         for _ in range(2):
-            usage = client(program).chat.completions.create(model="smollm2", messages=messages, max_tokens=2).usage
+            usage = client(program).chat.completions.create(model=SHALLOW, messages=messages, max_tokens=2).usage
             assert usage.prompt_tokens == count
     assert usage.prompt_tokens_details.cached_tokens > 0, "the second time the prompt is cached"
 
@@ -189,19 +189,19 @@ def test_unknown_model_says_how_to_pull(program: Program) -> None:
 @pytest.mark.timeout(900)
 def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -> None:
     """Over HTTP; in larger company each engine by itself (engine/test_seeds, cpu/test_seeds)."""
-    fields = {"seed": 42, "temperature": 0.8, "max_tokens": 24}
+    fields = {"model": SHALLOW, "seed": 42, "temperature": 0.8, "max_tokens": 24}
     first = text_of(program, **fields)
     answers = [text_of(program, stream=i % 2 == 1, **fields) for i in range(2)]
     over = threading.Event()
     # Where there is not room for many, one more than there is: nobody stands in line for longer than that takes.
-    others = min(8, loaded(program, "smollm2")["slots"] + 1)
+    others = min(8, loaded(program, SHALLOW)["slots"] + 1)
 
     def noise(number: int) -> None:
         chance = random.Random(number)
         while not over.is_set():
             content = " ".join(f"noise{chance.randrange(999)}" for _ in range(chance.randrange(2, 20)))
             messages = [{"role": "user", "content": content}]
-            text_of(program, messages=messages, temperature=1, max_tokens=chance.randrange(2, 30))
+            text_of(program, model=SHALLOW, messages=messages, temperature=1, max_tokens=chance.randrange(2, 30))
 
     with ThreadPoolExecutor(others) as pool:
         company = [pool.submit(noise, i) for i in range(others)]
@@ -212,7 +212,7 @@ def test_same_seed_same_answer_idle_streamed_cached_and_busy(program: Program) -
         for other in company:
             other.result()
     assert answers == [first] * (2 + RUNS)
-    header = client(program).chat.completions.with_raw_response.create(model="smollm2", messages=ASK, **fields)
+    header = client(program).chat.completions.with_raw_response.create(messages=ASK, **fields)
     assert header.headers["x-puna-seed"] == "exact"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import urllib.error
 import urllib.request
@@ -17,22 +16,20 @@ import pytest
 
 from fakes.waiting import until
 
-from .conftest import Program, serve
+from .conftest import SHALLOW, Program, serve
 
 ASK = [{"role": "user", "content": "Count to a thousand."}]
 LONG = [{"role": "user", "content": "word " * 900}]
-ENDLESS = {"model": "smollm2", "max_tokens": 3000, "extra_body": {"ignore_eos": True}}
+ENDLESS = {"model": SHALLOW, "max_tokens": 3000, "extra_body": {"ignore_eos": True}}
 
 
 @pytest.fixture(scope="module", params=["llama", "cpu"])
 def watched(
-    request: pytest.FixtureRequest, pulled: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, shallow_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
     """A server that waits three seconds for a sign of life."""
-    directory = tmp_path_factory.mktemp("stalled")
-    shutil.copytree(pulled, directory / "models")
     settings = {"PUNA_ENGINE": request.param, "PUNA_STALL_TIMEOUT": "3s", "PUNA_NUM_PARALLEL": "2"}
-    with serve(directory / "models", directory / "log", **settings) as running:
+    with serve(shallow_store, tmp_path_factory.mktemp("stalled") / "log", **settings) as running:
         yield running
 
 
@@ -42,7 +39,7 @@ def answered(program: Program) -> None:
 
     def try_once() -> bool:
         try:
-            answer = program.client.chat.completions.create(model="smollm2", messages=ASK, max_tokens=2)  # type: ignore[arg-type]
+            answer = program.client.chat.completions.create(model=SHALLOW, messages=ASK, max_tokens=2)  # type: ignore[arg-type]
         except openai.InternalServerError as error:
             resting.append(error)
             return False
@@ -98,7 +95,7 @@ def test_stopped_it_keeps_no_other_route_waiting(watched: Program) -> None:
     for path in ("/api/ps", "/api/tags", "/v1/models", "/api/version"):
         with urllib.request.urlopen(f"{watched.url}{path}", timeout=10) as answer:
             assert answer.status == 200
-    body = json.dumps({"model": "smollm2", "prompt": "Hi", "options": {"num_predict": 3}}).encode()
+    body = json.dumps({"model": SHALLOW, "prompt": "Hi", "options": {"num_predict": 3}}).encode()
     with pytest.raises(urllib.error.HTTPError) as broken:
         urllib.request.urlopen(f"{watched.url}/api/generate", body, timeout=60)
     assert "no sign of life" in json.load(broken.value)["error"]

@@ -1,4 +1,4 @@
-"""The shipped model in other types, each written once for all processes of a run."""
+"""The shipped model, and its first layers alone, in other types: each written once for all processes of a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,22 @@ InType = Callable[[str], Path]
 @pytest.fixture(scope="session")
 def shipped_in(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> InType:
     """`shipped_in("BF16")`: a file that nobody changes."""
+    return _types_of(smollm2_gguf, tmp_path_factory, "types")
+
+
+@pytest.fixture(scope="session")
+def shallow_in(shallow_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> InType:
+    """The same of its first layers."""
+    return _types_of(shallow_gguf, tmp_path_factory, "shallow-types")
+
+
+def _types_of(model: Path, tmp_path_factory: pytest.TempPathFactory, name: str) -> InType:
     own = tmp_path_factory.getbasetemp()
-    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "types"
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
     directory.mkdir(exist_ok=True)
 
-    def shipped_in(kind: str) -> Path:
+    def found(kind: str) -> Path:
         with FileLock(directory / "lock"):
-            return in_type(smollm2_gguf, kind, directory)
+            return in_type(model, kind, directory)
 
-    return shipped_in
+    return found

@@ -39,17 +39,17 @@ SMALL = {
 
 @pytest.fixture(scope="module", params=[*SHIPPED, *(f"small {name}" for name in SMALL)])
 def kind(request: pytest.FixtureRequest) -> str:
-    """The shipped model in four types, and small random ones: of each kind of row, or which do not attend in every
-    layer.
+    """The shipped model's first layers in four types, and small random ones: of each kind of row, or which do not
+    attend in every layer.
     """
     found: str = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def model(kind: str, shipped_in: InType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(kind: str, shallow_in: InType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if kind in SHIPPED:
-        return shipped_in(kind)
+        return shallow_in(kind)
     path = tmp_path_factory.mktemp("model") / "small.gguf"
     write_model(path, SMALL[kind.removeprefix("small ")])
     return path
@@ -104,7 +104,7 @@ async def _other(runner: Runner, source: random.Random, shared: Sequence[int]) -
 async def test_company_and_cache_change_nothing(runner: Runner, kind: str) -> None:
     """In turn: a new prompt, cold in company and then alone; and always the same one, which is cached by then.
 
-    Of the shipped model, which takes a second for each trial, as many as of all that is tried with a real one.
+    Of the shipped model, which takes longer for each trial, as many as of all that is tried with a real one.
     """
     same = text(runner, 75, seed=9)
     expected = await exact(runner, same)

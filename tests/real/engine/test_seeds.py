@@ -1,4 +1,7 @@
-"""Same seed, same answer: cold, from the cache, over a cache that generation filled, alone and in company."""
+"""Same seed, same answer: cold, from the cache, over a cache that generation filled, alone and in company.
+
+On the first layers of a real model: in each of them a sum is made as in all others.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from fakes.runners import Start
+from fakes.runners import Start, starting
 from puna.engine.runner import End, Prompt, Runner, Sampling, Token
 from real.conftest import RUNS
 
@@ -38,7 +43,8 @@ WORDS = [
     "python",
 ]
 SLOTS = 4
-SEEDED = Sampling(max_tokens=24, seed=42, temperature=0.8)
+SEEDED = Sampling(max_tokens=24, seed=42, temperature=0.8, logprobs=5)
+"""With the log-probabilities of the likeliest: they show a difference that does not change a token."""
 
 
 def words(source: random.Random, count: int) -> str:
@@ -50,14 +56,14 @@ async def prompt(runner: Runner, text: str) -> Prompt:
     return Prompt(tuple(await runner.tokenize(chat, special=True, bos=True)))
 
 
-async def answer(runner: Runner, prompt: Prompt, sampling: Sampling = SEEDED) -> tuple[tuple[int, ...], int]:
-    """Ids, and how many tokens of the prompt came from the cache."""
-    ids: list[int] = []
+async def answer(runner: Runner, prompt: Prompt, sampling: Sampling = SEEDED) -> tuple[tuple[Token, ...], int]:
+    """Tokens, and how many of the prompt came from the cache."""
+    tokens: list[Token] = []
     async for step in runner.generate(prompt, sampling):
         if isinstance(step, End):
-            return tuple(ids), step.cached_tokens
+            return tuple(tokens), step.cached_tokens
         if isinstance(step, Token):
-            ids.append(step.id)
+            tokens.append(step)
     raise AssertionError("no end")
 
 
@@ -69,6 +75,12 @@ async def noise(runner: Runner, seed: int, over: asyncio.Event) -> None:
         sampling = Sampling(max_tokens=source.randint(1, 24), seed=source.randint(0, 999), temperature=1.0)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(answer(runner, asked, sampling), source.choice([0.1, 30, 30]))
+
+
+@pytest.fixture
+async def start(shallow_gguf: Path) -> AsyncIterator[Start]:
+    async with starting(shallow_gguf) as start:
+        yield start
 
 
 @contextlib.asynccontextmanager
@@ -96,16 +108,16 @@ async def test_every_time(start: Start, length: int) -> None:
     assert cached == 0
     answers, hits = [], []
     for _ in range(3):
-        ids, cached = await answer(runner, asked)
-        answers.append(ids)
+        told, cached = await answer(runner, asked)
+        answers.append(told)
         hits.append(cached)
     assert all(hits), "nothing came from the cache"
     # As many as there are places: the places are always full, and nobody stands in line for long.
     async with company(runner, SLOTS):
         answers += [(await answer(runner, asked))[0] for _ in range(RUNS)]
-    assert answers.count(first) == 3 + RUNS, [answers.index(ids) for ids in answers if ids != first]
-    other, _ = await answer(runner, asked, Sampling(max_tokens=24, seed=43, temperature=0.8))
-    assert other != first
+    assert answers.count(first) == 3 + RUNS, [answers.index(one) for one in answers if one != first]
+    other, _ = await answer(runner, asked, replace(SEEDED, seed=43))
+    assert [token.id for token in other] != [token.id for token in first]
 
 
 @pytest.mark.timeout(900)
@@ -115,7 +127,7 @@ async def test_a_conversation_over_its_own_cache_is_as_if_cold(start: Start) -> 
     told, _ = await answer(runner, asked)
     turn = "<|im_end|>\n<|im_start|>user\nGo on<|im_end|>\n<|im_start|>assistant\n"
     more = await runner.tokenize(turn, special=True, bos=False)
-    second = Prompt((*asked.tokens, *told, *more))
+    second = Prompt((*asked.tokens, *(token.id for token in told), *more))
     warm, cached = await answer(runner, second)
     assert cached >= len(asked.tokens)
     await answer(runner, await prompt(runner, "Something else"))
