@@ -44,7 +44,8 @@ _FLAGS = ("-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wex
 _SPEED = ("-O3", "-g0")
 """zig writes what debuggers read unless it is told not to, which takes a fifth of its time; linking drops it."""
 
-_SANITIZE = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
+_SANITIZE = ("-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
+"""Lines and functions are all that a report names; to follow variables too takes gcc as long as all the rest."""
 
 
 class BuildFailed(Exception):
