@@ -56,6 +56,9 @@ class NoState:
     async def apply(self, *changes: Change) -> None:
         raise _off()
 
+    async def check_room(self, owner: str) -> None:
+        raise _off()
+
     async def __aenter__(self) -> NoState:
         return self
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,9 @@ SWEEP_SECONDS = 60.0
 
 _OWN = ".own"
 """Ends the names of locks of work that one server has, and no other ever."""
+
+LEAST_ROOM = 1 << 20
+"""Bytes that a disk has free where something is still to be kept."""
 
 _WAIT_SECONDS = 10.0
 """For another process on the same file."""
@@ -282,22 +286,40 @@ class SqliteState:
             ).fetchall()
             victim = next((id for (id,) in oldest if id not in keep), None)
             if victim is None:
-                raise StateFull(
-                    f"There is no room: this caller keeps {self._limits.records} records or {self._limits.bytes} "
-                    "bytes, as many as the server allows. Delete some."
-                )
+                raise self._full()
             database.execute("DELETE FROM records WHERE owner = ? AND (id = ? OR parent = ?)", (owner, victim, victim))
 
-    def _over(self, database: sqlite3.Connection, owner: str) -> bool:
+    async def check_room(self, owner: str) -> None:
+        await self._do(lambda database: self._check_room(database, owner))
+
+    def _check_room(self, database: sqlite3.Connection, owner: str) -> None:
+        if shutil.disk_usage(self._directory).free < LEAST_ROOM:
+            raise StateError(
+                f"what the server keeps ({self._directory}): less than {LEAST_ROOM >> 20} MiB is left on the disk",
+                code="disk_full",
+            )
+        if self._over(database, owner, more=1) and not _exists(database, f"owner = ? AND kind IN {_KINDS}", owner):
+            raise self._full()
+
+    def _full(self) -> StateFull:
+        return StateFull(
+            f"There is no room: this caller keeps {self._limits.records} records or {self._limits.bytes} "
+            "bytes, as many as the server allows. Delete some."
+        )
+
+    def _over(self, database: sqlite3.Connection, owner: str, more: int = 0) -> bool:
+        """Whether it keeps more than it may, or would with so many records `more`, a byte each."""
         row = database.execute("SELECT records, bytes FROM owners WHERE owner = ?", (owner,)).fetchone()
         if row is None:
             return False
         limits = self._limits
-        return bool((limits.records and row[0] > limits.records) or (limits.bytes and row[1] > limits.bytes))
+        return bool(
+            (limits.records and row[0] + more > limits.records) or (limits.bytes and row[1] + more > limits.bytes)
+        )
 
     def _sweep(self, database: sqlite3.Connection) -> None:
         now = self._now()
-        if now - self._swept < SWEEP_SECONDS:
+        if 0 <= now - self._swept < SWEEP_SECONDS:  # a clock that was set back must not put it off
             return
         self._swept = now
         ended = "SELECT id FROM records WHERE expires <= :now"
@@ -410,6 +432,8 @@ def _migrate(database: sqlite3.Connection, path: Path) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
             raise StateError(f"{path} was written by a newer version of Puna")
+        if version == len(MIGRATIONS):
+            return  # nothing is written: a disk that is full can be read
         for step in MIGRATIONS[version:]:
             for statement in _statements(step):
                 database.execute(statement)

@@ -110,6 +110,12 @@ class State(Protocol):
         """
         ...
 
+    async def check_room(self, owner: str) -> None:
+        """Before work whose outcome is to be kept. StateError where it could not be: the disk is full, or (StateFull)
+        the owner keeps as much as it may, and nothing of it may go.
+        """
+        ...
+
     async def __aenter__(self) -> State: ...
 
     async def __aexit__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from api.conftest import SCRIPT, run_server
 from fakes.projectors import plain
 from fakes.response_events import check_events, read_events
 from fakes.waiting import until
+from puna.errors import StateError
 from puna.server.kept_files import new_file
 from puna.server.responses.conversations import conversation_routes
 from puna.server.responses.ids import response_of
@@ -57,6 +59,68 @@ def followed(server: Any, id_: str, **parameters: Any) -> list[dict[str, Any]]:
     answer = server.get(f"/v1/responses/{id_}?{query}")
     assert answer.status == 200, answer.body
     return read_events(answer.body)
+
+
+# ------------------------------------------------------------------------------------------------------------- the disk
+
+
+@pytest.fixture
+def full(serving, tmp_path, monkeypatch):
+    """A server on whose disk nothing more can be kept."""
+    with serving(state=tmp_path / "state") as own:
+        kept = made(own)
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+        yield own, kept
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": "Hi", "store": True}),
+        ("/v1/responses", {"input": "Hi", "store": True, "stream": True}),
+        ("/v1/responses", {"input": "Hi", "background": True}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "store": True}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "store": True, "stream": True}),
+    ],
+)
+def test_what_is_to_be_stored_on_a_full_disk_is_refused_before_it_is_made(full, path, body):
+    server, _ = full
+
+    def computed() -> list[bytes]:
+        return [line for line in server.get("/metrics").body.splitlines() if line.startswith(b"puna_tokens_total")]
+
+    before = computed()
+    refused = server.post(path, {"model": "tiny", **body})
+    assert (refused.status, refused.json["error"]["code"]) == (500, "disk_full")
+    assert computed() == before != []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nobody_asked_to_store_is_answered_on_a_full_disk_and_says_that_it_is_not_stored(full, stream):
+    server, kept = full
+    answer = respond(server, stream=stream, previous_response_id=kept["id"])
+    assert answer.status == 200, answer.body
+    response = check_events(read_events(answer.body)) if stream else answer.json
+    assert (response["status"], response["store"]) == ("completed", False)
+    assert server.get(f"/v1/responses/{response['id']}").status == 404
+    assert server.get(f"/v1/responses/{kept['id']}").json["store"] is True
+
+
+@pytest.mark.parametrize(("fields", "status"), [({}, 200), ({"store": True}, 500)])
+def test_a_disk_that_is_full_before_the_answer_ends(serving, tmp_path, monkeypatch, fields, status):
+    with serving(state=tmp_path / "state") as own:
+
+        async def fail(*_: Any) -> None:
+            raise StateError("no space left", code="disk_full")
+
+        monkeypatch.setattr(own.services.state, "apply", fail)
+        answer = respond(own, **fields)
+        assert answer.status == status
+        if status == 200:
+            assert answer.json["store"] is False
+        else:
+            assert answer.json["error"]["code"] == "disk_full"
 
 
 # --------------------------------------------------------------------------------------------------------------- chains

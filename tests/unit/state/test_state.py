@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ from puna.errors import Conflict, NotFound, PayloadTooLarge, StateError, StateFu
 from puna.state.none import NoState
 from puna.state.records import Delete, Kind, Put, Query, Record
 from puna.state.schema import MIGRATIONS
-from puna.state.sqlite import FILE_NAME, SqliteState
+from puna.state.sqlite import FILE_NAME, LEAST_ROOM, SqliteState
 from puna.state.state import DAY_SECONDS, StateLimits, Stored, change
 
 
@@ -451,3 +452,34 @@ async def test_killed_at_any_moment_nothing_half_is_there(tmp_path: Path) -> Non
         assert len(found) >= 40 * (life + 1)
         assert len(found) % 2 == 0
         assert len(set(found)) == len(found)
+
+
+async def test_what_cannot_be_kept_is_told_before_it_is_made(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteState(tmp_path, StateLimits(records=2), now=clock) as state:
+        await state.check_room("me")
+        await state.apply(Put(record("a")), Put(record("b")))
+        await state.check_room("me")  # the oldest answer would go
+        await state.apply(Delete("response", "a", "me"), Delete("response", "b", "me"))
+        await state.apply(Put(record("c", "file")), Put(record("d", "file")))
+        with pytest.raises(StateFull, match="2 records"):
+            await state.check_room("me")
+        await state.check_room("you")
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=LEAST_ROOM - 1))
+        with pytest.raises(StateError, match="is left on the disk") as full:
+            await state.check_room("you")
+        assert full.value.code == "disk_full"
+
+
+async def test_a_clock_that_is_set_back_does_not_put_off_that_what_ended_is_removed(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async with SqliteState(tmp_path, now=clock) as state:
+        await state.apply(Put(replace(record("a"), expires=clock.time - 20_000)))
+        await state.apply(Put(replace(record("b"), expires=clock.time - 20_000)))
+        clock.time -= 10_000
+        await state.apply(Put(record("c")))
+    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+        assert database.execute("SELECT id FROM records").fetchall() == [("c",)]

@@ -100,9 +100,9 @@ class _Api:
         slow = await beside(request, lambda: has_media(body.messages))
         wanted = report.take(await beside(request, lambda: convert.to_chat(body, images), slow=slow))
         style = chat.ChatStyle.of(body)
-        answer = self._services.thoughts.chat(self._inference, request, wanted)
-        keeping = Keeping.of(self._services.state, request, body)
+        keeping = await Keeping.of(self._services.state, request, body)
         report.ignore(unkept(body, keeping))
+        answer = self._services.thoughts.chat(self._inference, request, wanted)
         if body.stream and keeping is None:
             return EventStream(chat.stream(answer, style, wanted.n, report), SSE)
         gathered = chat.Gathered(style, wanted.n)

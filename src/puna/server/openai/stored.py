@@ -43,10 +43,11 @@ class Keeping:
     request_id: str
 
     @classmethod
-    def of(cls, state: State, request: Request, body: ChatCompletionBody) -> Keeping | None:
-        """None: it is not asked for, or nothing is kept here."""
+    async def of(cls, state: State, request: Request, body: ChatCompletionBody) -> Keeping | None:
+        """None: it is not asked for, or nothing is kept here. StateError when there is no room for it."""
         if not body.store or not state.kept:
             return None
+        await state.check_room(owner_of(request))
         return cls(state, owner_of(request), body, request.state.request_id)
 
     async def put(self, completion: JsonObject) -> JsonObject:

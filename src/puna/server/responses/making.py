@@ -10,9 +10,10 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
+import structlog
 from starlette.requests import Request
 
-from puna.errors import Unsupported
+from puna.errors import StateError, Unsupported
 from puna.lane import in_lane
 from puna.model.reference import Reference
 from puna.server.body import beside, keep
@@ -33,9 +34,11 @@ from puna.server.responses.renewal import Left
 from puna.server.responses.telling import Manner, Telling
 from puna.server.responses.tools import namespaces
 from puna.server.responses.turns import Placed, files_of, remote_images_of, take_time
-from puna.server.responses.work import Memory, ResponseWork
+from puna.server.responses.work import UNKEPT, Memory, ResponseWork
 from puna.server.services import Services
 from puna.types import DEFAULT_OPTIONS, Answer, ChatRequest, Done, Event, Options, Started
+
+_log = structlog.get_logger(__name__)
 
 
 class ResponseMaker:
@@ -91,7 +94,7 @@ class ResponseMaker:
             ids, created = ResponseIds(left.record.id.removeprefix("resp_")), left.record.created
         options = await self._effective(wanted)
         seed = _seed(options, left)
-        stored = self._state.kept if body.store is None else body.store
+        stored = await self._stored(request, body, hold)
         said = await beside(request, lambda: draft(body, ids, int(created), options, stored=stored))
         memory = Memory(
             state=self._state,
@@ -101,6 +104,7 @@ class ResponseMaker:
             previous=body.previous_response_id or "",
             response=stored,
             hold=hold,
+            asked=bool(body.store or body.background or hold is not None),
         )
         if body.background:
             wanted = replace(wanted, options=replace(wanted.options, seed=seed))
@@ -110,6 +114,20 @@ class ResponseMaker:
         if not generate:
             answer = _silent(answer)
         return ResponseWork(Telling(said, ids, _manner(body)), ids, answer, report, memory, seed)
+
+    async def _stored(self, request: Request, body: ResponseBody, hold: Hold | None) -> bool:
+        """Whether the response is to be kept. StateError where it cannot be, and what was asked for needs it."""
+        stored = self._state.kept if body.store is None else body.store
+        if not stored and hold is None:
+            return False
+        try:
+            await self._state.check_room(owner_of(request))
+        except StateError as error:
+            if body.store or body.background or hold is not None:
+                raise
+            _log.warning(UNKEPT, reason=error.message)
+            return False
+        return stored
 
     async def wanted(
         self,

@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
-from puna.errors import PunaError
+import structlog
+
+from puna.errors import PunaError, StateError
 from puna.server.contract.report import Report
 from puna.server.responses.holds import Hold
 from puna.server.responses.ids import ResponseIds
@@ -18,12 +20,17 @@ from puna.state.records import Change, Put, Record
 from puna.state.state import State
 from puna.types import Answer, Done, JsonObject, JsonValue, Started
 
+UNKEPT = "a response is not stored"
+
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What is kept of a response, and where.
 
     `response`: whether the response is; `hold`: of the conversation where its items are added. `input` as it is listed.
+    `asked`: the request says so, or needs it; otherwise an answer that cannot be kept is given all the same.
     """
 
     state: State
@@ -33,6 +40,7 @@ class Memory:
     previous: str = ""
     response: bool = True
     hold: Hold | None = None
+    asked: bool = True
 
     def record(self, response: JsonObject, report: dict[str, str]) -> Record:
         body: JsonObject = {
@@ -146,6 +154,15 @@ class ResponseWork:
         if hold is not None and not hold.over:
             changes.append(hold.freed)
         if changes:
-            await self.memory.state.apply(*changes)
+            await self._apply(changes)
         if hold is not None:
             hold.over = True
+
+    async def _apply(self, changes: list[Change]) -> None:
+        try:
+            await self.memory.state.apply(*changes)
+        except StateError as error:
+            if self.memory.asked:
+                raise
+            _log.warning(UNKEPT, reason=error.message)
+            self.telling.response["store"] = False
