@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import structlog
 
@@ -35,6 +35,7 @@ def configure_logging(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
             *([_untold] if quiet else []),
+            stream.tell_lost,
             *_rendering(form, colors=file is None and sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -59,16 +60,41 @@ def _rendering(form: Literal["text", "json"], *, colors: bool) -> tuple[structlo
 
 
 class LogStream:
-    """stderr, for a log that must never be why a request fails: what cannot be written is lost."""
+    """stderr, for a log that must never be why a request fails: what cannot be written is lost, and the next line that
+    can be says how many were (`lost`).
+    """
 
     descriptor = 2
 
+    lost_by_all: ClassVar[int] = 0
+    """Lines that this process has lost since it began."""
+
+    lost = 0
+    """Lines since the last one that was written."""
+
+    _torn = False
+
     def write(self, text: str) -> int:
-        data = text.encode(errors="backslashreplace")
-        with contextlib.suppress(OSError):
-            while data:
-                data = data[os.write(self.descriptor, data) :]
+        line = not text.isspace()
+        data = (b"\n" if self._torn and line else b"") + text.encode(errors="backslashreplace")
+        left = data
+        try:
+            while left:
+                left = left[os.write(self.descriptor, left) :]
+        except OSError:
+            self._torn = self._torn or len(left) < len(data)
+            if line:
+                self.lost += 1
+                LogStream.lost_by_all += 1
+        else:
+            self._torn = False
+            if line:
+                self.lost = 0
         return len(text)
+
+    def tell_lost(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Adds it to an event."""
+        return {**event, "lost": self.lost} if self.lost else event
 
     def flush(self) -> None:
         pass

@@ -88,6 +88,8 @@ class Metrics(Observer):
             registry=registry,
         )  # fmt: skip
 
+        self._lost = Gauge("puna_log_lines_lost", "Lines of the log that could not be written.", registry=registry)
+
     # ------------------------------------------------------------------------------------------------------ observer
 
     def loaded(self, model: str, engine: str, seconds: float) -> None:
@@ -119,8 +121,9 @@ class Metrics(Observer):
         """An error was told to a client, as an answer or in a stream."""
         self._errors.labels(code or OTHER).inc()
 
-    def page(self, scheduler: Scheduler) -> bytes:
-        """All of it, as it is now."""
+    def page(self, scheduler: Scheduler, *, lost: int = 0) -> bytes:
+        """All of it, as it is now. `lost`: lines of the log."""
+        self._lost.set(lost)
         self._running.clear()
         self._memory.clear()
         for one in scheduler.loaded():

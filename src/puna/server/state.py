@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from puna.server.body import JsonReply
+from puna.server.log import LogStream
 from puna.server.metrics import CONTENT_TYPE
 from puna.server.services import Services
 from puna.types import JsonValue
@@ -45,5 +46,5 @@ class _State:
         return JsonReply({"status": "unavailable", "troubles": told}, status=503, headers={"retry-after": "5"})
 
     async def metrics(self, _request: Request) -> Response:
-        page = self._services.metrics.page(self._services.scheduler)
+        page = self._services.metrics.page(self._services.scheduler, lost=LogStream.lost_by_all)
         return Response(page, media_type=None, headers={"content-type": CONTENT_TYPE, "cache-control": "no-store"})

@@ -38,3 +38,27 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     )
     with Path("/dev/full").open("w") as full:
         assert run(code, stderr=full.fileno()).returncode == 7
+
+
+def test_lines_that_were_lost_are_counted_by_the_next_one_that_is_not(tmp_path: Path) -> None:
+    """The log's file system is full for a while, from the middle of a line on."""
+    code = (
+        "import resource, signal, structlog, sys; from puna.server.log import LogStream, configure_logging\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "configure_logging(debug=False)\n"
+        "log = structlog.get_logger()\n"
+        "log.info('first')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
+        "for word in ('torn' + 99 * '.', 'second', 'third'): log.info(word)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "log.info('fourth'); log.info('fifth')\n"
+        "assert LogStream.lost_by_all == 3, LogStream.lost_by_all\n"
+    )
+    log = tmp_path / "log"
+    with log.open("wb", buffering=0) as file:
+        assert run(code, stderr=file.fileno()).returncode == 0
+    first, torn, fourth, fifth = log.read_text().splitlines()
+    assert "first" in first
+    assert "torn" in torn
+    assert fourth.endswith("fourth lost=3")
+    assert fifth.endswith("fifth")
