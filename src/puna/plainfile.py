@@ -47,6 +47,8 @@ def read_plain(path: Path | str, most: int) -> bytes:
                 return b"".join(blocks)
             blocks.append(block)
             have += len(block)
+            if have == size <= most:
+                return b"".join(blocks)  # more was asked for
     except BlockingIOError:
         raise NotPlain(errno.EINVAL, "not a regular file", str(path)) from None
     finally:

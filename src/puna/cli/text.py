@@ -47,6 +47,8 @@ def _decimal(value: int, unit: int) -> str:
 
 def width(text: str) -> int:
     """Columns that a text takes; wide East Asian characters take two."""
+    if text.isascii():  # as nearly all of a list is, which has thousands
+        return len(text)
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 

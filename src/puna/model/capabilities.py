@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from typing import Literal
 
 from puna.errors import ModelFileError
@@ -26,6 +27,12 @@ class Capability(str, Enum):
     AUDIO = "audio"
     EMBEDDING = "embedding"
     RERANK = "rerank"
+
+
+@lru_cache
+def words(found: frozenset[Capability]) -> tuple[str, ...]:
+    """As lists have them, in their order. Thousands of models have the same few."""
+    return tuple(one.value for one in Capability if one in found)
 
 
 THINKING_TAGS = (

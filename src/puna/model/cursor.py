@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from io import FileIO
 from itertools import groupby
 
 MAX_HEADER_BYTES = 1 << 27
-STRETCH = 1 << 10
-"""Texts that are walked together; where each so-many-th begins is noted."""
+STRETCH = 1 << 8
+"""Texts that are walked together, no more than a processor's caches hold; where each so-many-th begins is noted."""
 SHORT = 255
 """Bytes of the longest text that a pattern walks over."""
+_USUAL = 8
+"""Bytes that most texts have about."""
 _CHUNK = 1 << 17
-_AHEAD = 1 << 16
+_AHEAD = STRETCH * 64
 """Bytes that a stretch of short texts may have together for a pattern to walk over them."""
 _MISSES = 64
 """Stretches that a pattern may fail at: each costs as much as five that are walked one by one."""
@@ -48,12 +51,16 @@ class Cursor:
         return self._start + self._at
 
     def take(self, count: int) -> bytes:
-        at = self._need(count)
+        at = self._at
+        if at + count > len(self._buffer):
+            at = self._need(count)
         self._at = at + count
         return self._buffer[at : at + count]
 
     def number(self, form: struct.Struct) -> int:
-        at = self._need(form.size)
+        at = self._at
+        if at + form.size > len(self._buffer):
+            at = self._need(form.size)
         self._at = at + form.size
         value: int = form.unpack_from(self._buffer, at)[0]
         return value
@@ -159,12 +166,11 @@ class Cursor:
             raise Malformed(f"its header is larger than {MAX_HEADER_BYTES} bytes")
 
     def _need(self, count: int) -> int:
-        """Have the next `count` bytes in the buffer; gives where they are in it."""
-        if self._at + count > len(self._buffer):
-            self._check(count)
-            self._fill(count)
-            if len(self._buffer) < count:
-                raise Malformed("the file became shorter while it was read")
+        """Have the next `count` bytes in the buffer, which has fewer; gives where they are in it."""
+        self._check(count)
+        self._fill(count)
+        if len(self._buffer) < count:
+            raise Malformed("the file became shorter while it was read")
         return self._at
 
     def _fill(self, count: int) -> None:
@@ -184,6 +190,8 @@ class Cursor:
 @lru_cache(maxsize=SHORT)
 def _stretch(longest: int) -> re.Pattern[bytes]:
     """STRETCH texts, each behind its length, none longer than that. The lengths tell them apart, so that no text is
-    tried in two ways."""
-    one = b"|".join(re.escape(U64.pack(length)) + b".{%d}" % length for length in range(longest + 1))
-    return re.compile(b"(?:%b){%d}" % (one, STRETCH), re.DOTALL)
+    tried in two ways, and none is tried again."""
+    lengths = sorted(range(longest + 1), key=lambda length: abs(length - _USUAL))  # they are tried in turn
+    one = b"|".join(re.escape(U64.pack(length)) + b".{%d}" % length for length in lengths)
+    once = b"+" if sys.version_info >= (3, 11) else b""
+    return re.compile(b"(?:%b){%d}%b" % (one, STRETCH, once), re.DOTALL)

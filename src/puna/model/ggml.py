@@ -9,94 +9,61 @@ from enum import Enum
 
 
 class TensorType(Enum):
-    """How the numbers of a tensor are stored. `value` is the number in files."""
+    """How the numbers of a tensor are stored. `value` is the number in files.
 
-    F32 = 0
-    F16 = 1
-    Q4_0 = 2
-    Q4_1 = 3
-    Q5_0 = 6
-    Q5_1 = 7
-    Q8_0 = 8
-    Q8_1 = 9
-    Q2_K = 10
-    Q3_K = 11
-    Q4_K = 12
-    Q5_K = 13
-    Q6_K = 14
-    Q8_K = 15
-    IQ2_XXS = 16
-    IQ2_XS = 17
-    IQ3_XXS = 18
-    IQ1_S = 19
-    IQ4_NL = 20
-    IQ3_S = 21
-    IQ2_S = 22
-    IQ4_XS = 23
-    I8 = 24
-    I16 = 25
-    I32 = 26
-    I64 = 27
-    F64 = 28
-    IQ1_M = 29
-    BF16 = 30
-    TQ1_0 = 34
-    TQ2_0 = 35
-    MXFP4 = 39
-    NVFP4 = 40
-    Q1_0 = 41
+    `block_size`: elements packed together; `type_size`: bytes of a block.
+    """
 
-    @property
-    def block_size(self) -> int:
-        """Elements packed together."""
-        return _BLOCKS[self][0]
+    block_size: int
+    type_size: int
 
-    @property
-    def type_size(self) -> int:
-        """Bytes of a block."""
-        return _BLOCKS[self][1]
+    F32 = 0, 1, 4
+    F16 = 1, 1, 2
+    Q4_0 = 2, 32, 18
+    Q4_1 = 3, 32, 20
+    Q5_0 = 6, 32, 22
+    Q5_1 = 7, 32, 24
+    Q8_0 = 8, 32, 34
+    Q8_1 = 9, 32, 36
+    Q2_K = 10, 256, 84
+    Q3_K = 11, 256, 110
+    Q4_K = 12, 256, 144
+    Q5_K = 13, 256, 176
+    Q6_K = 14, 256, 210
+    Q8_K = 15, 256, 292
+    IQ2_XXS = 16, 256, 66
+    IQ2_XS = 17, 256, 74
+    IQ3_XXS = 18, 256, 98
+    IQ1_S = 19, 256, 50
+    IQ4_NL = 20, 32, 18
+    IQ3_S = 21, 256, 110
+    IQ2_S = 22, 256, 82
+    IQ4_XS = 23, 256, 136
+    I8 = 24, 1, 1
+    I16 = 25, 1, 2
+    I32 = 26, 1, 4
+    I64 = 27, 1, 8
+    F64 = 28, 1, 8
+    IQ1_M = 29, 256, 56
+    BF16 = 30, 1, 2
+    TQ1_0 = 34, 256, 54
+    TQ2_0 = 35, 256, 66
+    MXFP4 = 39, 32, 17
+    NVFP4 = 40, 64, 36
+    Q1_0 = 41, 128, 18
+
+    def __new__(cls, number: int, block_size: int, type_size: int) -> TensorType:
+        # Attributes: a header asks each of its tensors.
+        one = object.__new__(cls)
+        one._value_ = number
+        one.block_size = block_size
+        one.type_size = type_size
+        return one
 
     def bytes_of(self, elements: int) -> int:
         """Size of a row, or of a tensor, of whole blocks."""
         return elements // self.block_size * self.type_size
 
-
-_BLOCKS: dict[TensorType, tuple[int, int]] = {
-    TensorType.F32: (1, 4),
-    TensorType.F16: (1, 2),
-    TensorType.Q4_0: (32, 18),
-    TensorType.Q4_1: (32, 20),
-    TensorType.Q5_0: (32, 22),
-    TensorType.Q5_1: (32, 24),
-    TensorType.Q8_0: (32, 34),
-    TensorType.Q8_1: (32, 36),
-    TensorType.Q2_K: (256, 84),
-    TensorType.Q3_K: (256, 110),
-    TensorType.Q4_K: (256, 144),
-    TensorType.Q5_K: (256, 176),
-    TensorType.Q6_K: (256, 210),
-    TensorType.Q8_K: (256, 292),
-    TensorType.IQ2_XXS: (256, 66),
-    TensorType.IQ2_XS: (256, 74),
-    TensorType.IQ3_XXS: (256, 98),
-    TensorType.IQ1_S: (256, 50),
-    TensorType.IQ4_NL: (32, 18),
-    TensorType.IQ3_S: (256, 110),
-    TensorType.IQ2_S: (256, 82),
-    TensorType.IQ4_XS: (256, 136),
-    TensorType.I8: (1, 1),
-    TensorType.I16: (1, 2),
-    TensorType.I32: (1, 4),
-    TensorType.I64: (1, 8),
-    TensorType.F64: (1, 8),
-    TensorType.IQ1_M: (256, 56),
-    TensorType.BF16: (1, 2),
-    TensorType.TQ1_0: (256, 54),
-    TensorType.TQ2_0: (256, 66),
-    TensorType.MXFP4: (32, 17),
-    TensorType.NVFP4: (64, 36),
-    TensorType.Q1_0: (128, 18),
-}
 
 FILE_TYPES: dict[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",

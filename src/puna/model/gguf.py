@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from puna.errors import ModelFileError
 from puna.model.cursor import SHORT, STRETCH, U32, U64, Cursor, Malformed
@@ -72,6 +73,7 @@ _CODES: dict[ValueType, str] = {
 _REALS = frozenset({ValueType.FLOAT32, ValueType.FLOAT64})
 _PLACES = [struct.Struct(f"<{dimensions}QIQ") for dimensions in range(MAX_DIMENSIONS + 1)]
 """By the number of its dimensions: these of a tensor, its type, its offset."""
+_TYPES = {type_.value: type_ for type_ in TensorType}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,16 @@ class TensorInfo:
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
+
+
+class _Claim(NamedTuple):
+    """A tensor whose offset is still counted from where the data begins."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+    offset: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,21 +444,19 @@ class _Parser:
         data = -(-self._cursor.position // alignment) * alignment
         return _placed(claims, data, alignment, self._cursor.size)
 
-    def _tensor(self) -> TensorInfo:
-        """A claim: its offset is still counted from where the data begins."""
+    def _tensor(self) -> _Claim:
         name = self._label("tensor name", MAX_TENSOR_NAME_BYTES)
         dimensions = self._cursor.number(U32)
         if dimensions > MAX_DIMENSIONS:
             raise Malformed(f"tensor {name!r} has {dimensions} dimensions ({MAX_DIMENSIONS} are allowed)")
         form = _PLACES[dimensions]
         *shape, number, offset = form.unpack(self._cursor.take(form.size))
-        try:
-            type_ = TensorType(number)
-        except ValueError as error:
-            raise Malformed(f"tensor {name!r} has the unknown type {number}") from error
+        type_ = _TYPES.get(number)
+        if type_ is None:
+            raise Malformed(f"tensor {name!r} has the unknown type {number}")
         if 0 in shape or (shape[0] if shape else 1) % type_.block_size:
             raise Malformed(f"tensor {name!r} of type {type_.name} cannot have the shape {shape}")
-        return TensorInfo(name, tuple(shape), type_, offset, type_.bytes_of(math.prod(shape)))
+        return _Claim(name, tuple(shape), type_, offset, type_.bytes_of(math.prod(shape)))
 
     # --------------------------------------------------------------------------------------------------- tokens
 
@@ -511,7 +521,7 @@ def _alignment(value: MetadataValue) -> int:
     return value
 
 
-def _placed(claims: list[TensorInfo], data: int, alignment: int, size: int) -> tuple[TensorInfo, ...]:
+def _placed(claims: list[_Claim], data: int, alignment: int, size: int) -> tuple[TensorInfo, ...]:
     """The tensors at their offsets in the file. Malformed if one is not aligned, ends outside or lies over another."""
     end, before = 0, ""
     for claim in sorted(claims, key=lambda tensor: tensor.offset):

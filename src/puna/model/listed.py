@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from puna.model.capabilities import Capability
-from puna.model.model import Model, size_text
 from puna.model.name import Name
-from puna.types import JsonValue
+
+if TYPE_CHECKING:
+    from puna.model.model import Model
+    from puna.types import JsonValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,10 @@ class Label:
 
     @classmethod
     def of(cls, model: Model) -> Label:
+        # Who lists what was said before needs none of what a model is.
+        from puna.model.capabilities import words
+        from puna.model.model import size_text
+
         config, header = model.config, model.header
         family = config.model_family or header.architecture
         first = model.manifest.layers[0] if model.manifest.layers else None
@@ -49,7 +55,7 @@ class Label:
             quantization=config.file_type or header.quantization,
             context_length=header.context_length or None,
             embedding_length=header.embedding_length or None,
-            capabilities=tuple(one.value for one in Capability if one in model.capabilities),
+            capabilities=words(model.capabilities),
             weights=model.weights_digest.hex,
             num_ctx=model.options.num_ctx,
         )

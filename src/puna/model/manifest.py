@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from puna.errors import InvalidRequest, ModelFileError
 from puna.model.digest import Digest
-from puna.types import JsonObject, JsonValue
+
+if TYPE_CHECKING:
+    from puna.types import JsonObject, JsonValue
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
@@ -69,7 +73,7 @@ class Manifest:
         return sum(layer.size for layer in self.blobs)
 
     def of_type(self, *media_types: str) -> tuple[Layer, ...]:
-        return tuple(layer for layer in self.layers if layer.media_type in media_types)
+        return tuple([layer for layer in self.layers if layer.media_type in media_types])
 
     def dump(self) -> bytes:
         return _dump(
@@ -182,11 +186,17 @@ def _layer(value: JsonValue, what: str) -> Layer:
     size = shape.get("size")
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise ModelFileError(f"damaged manifest: {what}.size is not a number of bytes")
+    digest, media_type = _text(shape, "digest") or "", _text(shape, "mediaType") or ""
     try:
-        digest = Digest.parse(_text(shape, "digest") or "")
+        return _made(media_type, digest, size, _text(shape, "from"), _text(shape, "name"))
     except InvalidRequest as error:
         raise ModelFileError(f"damaged manifest: {what}.digest is not a digest") from error
-    return Layer(_text(shape, "mediaType") or "", digest, size, _text(shape, "from"), _text(shape, "name"))
+
+
+@lru_cache(maxsize=1024)
+def _made(media_type: str, digest: str, size: int, from_: str | None, name: str | None) -> Layer:
+    """Once: of thousands of manifests many have the same template, licence and parameters."""
+    return Layer(media_type, Digest.parse(digest), size, from_, name)
 
 
 def _text(shape: JsonObject, key: str) -> str | None:

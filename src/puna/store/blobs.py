@@ -25,8 +25,16 @@ from puna.model.digest import Digest
 from puna.model.manifest import Layer
 from puna.plainfile import open_plain, read_plain
 from puna.store.faults import MISSING, Fault, unreadable, wrong_bytes, wrong_size
-from puna.store.files import check_room, make_directory, store_errors, sync_directory, sync_file, write_errors
-from puna.store.stamp import Stamp
+from puna.store.files import (
+    check_room,
+    make_directory,
+    store_error,
+    store_errors,
+    sync_directory,
+    sync_file,
+    write_errors,
+)
+from puna.store.stamp import Located, Stamp
 from puna.store.verified import FILE_NAME, Verified
 
 CHUNK = 1 << 20
@@ -59,18 +67,18 @@ class Blobs:
     def find(self, digest: Digest) -> Path | None:
         """Where the blob is: in the own store first; under either way of writing its name."""
         found = self.locate(digest)
-        return None if found is None else Path(found)
+        return None if found is None else Path(found.path)
 
-    def locate(self, digest: Digest) -> str | None:
-        """As `find`, for who looks for thousands: a Path takes longer than to look."""
+    def locate(self, digest: Digest) -> Located | None:
+        """As `find`, for who looks for thousands."""
         for directory in self._directories:
-            for name in (digest.filename, str(digest)):
-                path = f"{directory}/{name}"
+            for path in (f"{directory}/sha256-{digest.hex}", f"{directory}/sha256:{digest.hex}"):
                 try:
-                    if S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-                        return path
+                    status = os.stat(path)  # noqa: PTH116
                 except OSError:
-                    pass
+                    continue
+                if S_ISREG(status.st_mode):
+                    return Located(path, Stamp.told(status))
         return None
 
     def path(self, digest: Digest) -> Path:
@@ -108,18 +116,22 @@ class Blobs:
         with store_errors(f"reading blob {digest}"):
             return self.path(digest).stat().st_size
 
-    def read(self, digest: Digest, *, limit: int, path: Path | str | None = None) -> bytes:
+    def read(self, digest: Digest, *, limit: int, path: str | None = None) -> bytes:
         """A small blob, checked against its digest each time. ModelDamaged when it is missing or not what it should be.
 
         StoreError when it is larger than `limit` bytes. `path`: where it was found a moment ago.
         """
-        path = path or self.locate(digest)
         if path is None:
-            raise damaged(MISSING, digest)
-        with store_errors(f"reading blob {digest}"):
+            found = self.locate(digest)
+            if found is None:
+                raise damaged(MISSING, digest)
+            path = found.path
+        try:
             data = read_plain(path, limit)
-            if Digest.of(data).hex != digest.hex.lower():
+            if hashlib.sha256(data).hexdigest() != digest.hex.lower():
                 raise damaged(wrong_bytes(Path(path)), digest)
+        except OSError as error:
+            raise store_error(f"reading blob {digest}", error) from error
         return data
 
     def intact(self, digest: Digest, size: int | None = None, on_bytes: OnBytes | None = None) -> bool:

@@ -1,41 +1,31 @@
 """What models directories hold, at a glance: for a list that cannot wait until the Library is imported.
 
-It lists what `Library.listed` lists, and leaves out what that leaves out: from the same shelf, and by the Library
-itself where that does not hold.
+It lists what `Library.listed` lists, by the same survey.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from puna.model.listed import LeftOut, Listed
-from puna.store.files import check_directories
-from puna.store.manifests import Manifests
-from puna.store.shelf import FILE_NAME, Glimpse, Shelf
+from puna.store.files import store_errors
+from puna.store.shelf import FILE_NAME, Shelf
+from puna.store.stores import open_stores
+from puna.store.survey import survey
+
+if TYPE_CHECKING:
+    from puna.model.gguf import Header
 
 
 def glance(models: Path, read_only: Sequence[Path] = ()) -> tuple[list[Listed], list[LeftOut]]:
     """Newest first. StoreError as `Library.open` raises it."""
-    check_directories(models, read_only)
-    known = _from_shelf(models, read_only)
-    if known is not None:
-        return known, []
-    from puna.store.library import Library
-
-    return Library.open(models, read_only=read_only).survey()
+    return survey(open_stores(models, read_only), Shelf(models / FILE_NAME), _header)
 
 
-def _from_shelf(models: Path, read_only: Sequence[Path]) -> list[Listed] | None:
-    """None when a model is not on it."""
-    shelf, look = Shelf(models / FILE_NAME), Glimpse()
-    found: dict[tuple[str, str, str, str], Listed] = {}
-    for root in (models, *read_only):
-        for name, stamp in Manifests(root / "manifests").stamped():
-            if name.folded in found:
-                continue
-            label = shelf.get(str(root), name, stamp, look)
-            if label is None:
-                return None
-            found[name.folded] = Listed(name, stamp.modified, label)
-    return sorted(found.values(), key=lambda listed: listed.modified, reverse=True)
+def _header(path: Path, what: str) -> Header:
+    from puna.model.gguf import read_header
+
+    with store_errors("reading a model file"):
+        return read_header(path, name=what)

@@ -85,8 +85,7 @@ def read_manifest(data: bytes, copies: Sequence[bytes]) -> Manifest | Fault:
         manifest = parse_manifest(data)
     except ModelFileError as error:
         return Fault("changed", f"is damaged: {error.message.removeprefix('damaged manifest: ')}")
-    named = _named(manifest)
-    if any(named <= known for known in map(_named_by, copies)):
+    if copies and any(_named(manifest) <= known for known in map(_named_by, copies)):
         return Fault("changed", "is damaged: it is not the one that was stored")
     return manifest
 

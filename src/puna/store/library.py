@@ -33,7 +33,7 @@ from puna.errors import (
 )
 from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
-from puna.model.listed import Label, LeftOut, Listed
+from puna.model.listed import LeftOut, Listed
 from puna.model.manifest import (
     Layer,
     Manifest,
@@ -43,21 +43,18 @@ from puna.model.model import Model
 from puna.model.name import Name, nearest
 from puna.model.reference import Reference, Wanted, reference
 from puna.model.shards import read_whole
-from puna.store.blobs import Blobs, OnBytes, damaged
+from puna.store.blobs import OnBytes, damaged
 from puna.store.changing import Changing
-from puna.store.faults import Fault
-from puna.store.files import check_directories, is_temporary, remove_empty, store_errors, write_errors
-from puna.store.kept import DIRECTORY as KEPT
-from puna.store.kept import Kept, read_manifest
-from puna.store.manifests import Manifests
+from puna.store.files import is_temporary, remove_empty, store_errors, write_errors
 from puna.store.pulls import FILE_NAME as PULLS
 from puna.store.pulls import Pulls
 from puna.store.reading import Reading, part_of
 from puna.store.shelf import FILE_NAME as SHELF
-from puna.store.shelf import Glimpse, Shelf
+from puna.store.shelf import Shelf
 from puna.store.stamp import Stamp
+from puna.store.stores import Found, Store, lookup, open_stores, settled, sound
+from puna.store.survey import survey
 from puna.store.transfers import Transfers
-from puna.store.verified import FILE_NAME, Verified
 
 PRUNE_AGE = 3600.0
 """Seconds for which an unused blob is left alone: another process may be about to write its manifest."""
@@ -66,7 +63,6 @@ PARTIAL_AGE = 7 * 86_400.0
 CLAIMED_SECONDS = 60.0
 """For which a blob that was stored anew is left alone when the manifest that named it before goes."""
 _REMEMBERED = 512
-_ATTEMPTS = 50
 
 StandIn: TypeAlias = Callable[[Name, Callable[[Name], "Model | None"]], "Model | None"]
 """Given a Name that is not stored, and how to look at what is: the Model that answers for it, if any.
@@ -81,15 +77,6 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Store:
-    root: Path
-    manifests: Manifests
-    blobs: Blobs
-    kept: Kept
-    read_only: bool
-
-
-@dataclass(frozen=True, slots=True)
 class _Known:
     manifest: Stamp
     weights: tuple[Stamp | None, ...]
@@ -100,38 +87,6 @@ class _Known:
         return self.manifest == manifest and tuple(map(_stamp, self.model.files)) == self.weights
 
 
-@dataclass(frozen=True, slots=True)
-class _Labelled:
-    """`files`: all that the model is made of; None when one is missing that nobody reads. `stamp`: of its manifest, as
-    it was read.
-    """
-
-    label: Label
-    files: tuple[str, ...] | None
-    stamp: Stamp
-
-
-class _Labels:
-    """What a list says of the models of a store. Names with the same manifest are read once."""
-
-    def __init__(self, store: _Store, header: Callable[[Path, str], Header]) -> None:
-        self._reading = Reading(store.blobs, header)
-        self._known: dict[str, tuple[Label, tuple[str, ...] | None]] = {}
-
-    def of(self, store: _Store, name: Name, stamp: Stamp) -> _Labelled:
-        data, copies = store.manifests.read(name), store.kept.copies(name)
-        digest = hashlib.sha256(data).hexdigest()
-        known = self._known.get(digest)
-        if known is None:
-            manifest = _sound(name, data, copies)
-            modified, read_only = stamp.modified, store.read_only
-            model = self._reading.model(name, manifest, digest, modified=modified, read_only=read_only)
-            known = self._known[digest] = (Label.of(model), self._reading.files(name, manifest))
-        elif copies:
-            _sound(name, data, copies)  # under this name other bytes may have been stored
-        return _Labelled(*known, stamp)
-
-
 class Library:
     """All models of a directory, by Name.
 
@@ -139,7 +94,7 @@ class Library:
     `pulls`: what was pulled.
     """
 
-    def __init__(self, own: _Store, others: Sequence[_Store], no_prune: bool, stand_in: StandIn) -> None:
+    def __init__(self, own: Store, others: Sequence[Store], no_prune: bool, stand_in: StandIn) -> None:
         self.blobs = own.blobs
         self._stand_in = stand_in
         self.pulls = Pulls(own.root / PULLS)
@@ -166,15 +121,8 @@ class Library:
         stand_in: StandIn = lambda name, stored: None,
     ) -> Library:
         """Makes nothing on the disk. StoreError when a path is no directory, or a read-only one is missing."""
-        check_directories(models, read_only)
-        verified = Verified(models / FILE_NAME)
-
-        def store(root: Path, others: Sequence[Path], read_only: bool) -> _Store:
-            blobs = Blobs(root / "blobs", [path / "blobs" for path in others], verified)
-            return _Store(root, Manifests(root / "manifests"), blobs, Kept(root / KEPT), read_only)
-
-        others = [store(path, (), True) for path in read_only]
-        return cls(store(models, read_only, False), others, no_prune, stand_in)
+        own, *others = open_stores(models, read_only)
+        return cls(own, others, no_prune, stand_in)
 
     @property
     def root(self) -> Path:
@@ -274,36 +222,7 @@ class Library:
         """What `listed` lists, and what it leaves out."""
         # Whoever comes while a large store is read for the first time waits, and then reads nothing.
         with self._surveying:
-            return self._survey()
-
-    def _survey(self) -> tuple[list[Listed], list[LeftOut]]:
-        found: dict[tuple[str, str, str, str], Listed] = {}
-        left_out: list[LeftOut] = []
-        look, places, new = Glimpse(), [], False
-        for store in self._stores:
-            root, labels = str(store.root), _Labels(store, self.header)
-            for name, stamp in store.manifests.stamped():
-                if name.folded in found:
-                    continue
-                places.append((root, name))
-                label = self._shelf.get(root, name, stamp, look)
-                if label is None:
-                    new = True
-                    try:
-                        labelled = self._settled(name, labels.of, [store], (store, name, stamp))
-                    except PunaError as error:
-                        left_out.append(LeftOut(name, error.message))
-                        continue
-                    if labelled is None:
-                        continue
-                    if labelled.files is not None:
-                        self._shelf.put(root, name, labelled.stamp, labelled.files, labelled.label, look)
-                    found[name.folded] = Listed(name, labelled.stamp.modified, labelled.label)
-                else:
-                    found[name.folded] = Listed(name, stamp.modified, label)
-        if new:
-            self._shelf.save(places)
-        return sorted(found.values(), key=lambda listed: listed.modified, reverse=True), left_out
+            return survey(self._stores, self._shelf, self.header)
 
     def manifest_bytes(self, wanted: Wanted) -> bytes:
         """As they came. ModelNotFound."""
@@ -547,27 +466,21 @@ class Library:
 
     # -------------------------------------------------------------------------------------------------- resolving
 
-    def _find(self, name: Name) -> tuple[_Store, Name, Stamp]:
+    def _find(self, name: Name) -> Found:
         found = self._lookup(name)
         if found is None:
             raise self._missing(name)
         return found
 
-    def _lookup(self, name: Name, stores: Sequence[_Store] | None = None) -> tuple[_Store, Name, Stamp] | None:
-        for store in self._stores if stores is None else stores:
-            if (stamp := store.manifests.stamp(name)) is not None:
-                return store, name, stamp
-            spelled = store.manifests.spelled(name)
-            if (stamp := store.manifests.stamp(spelled)) is not None:
-                return store, spelled, stamp
-        return None
+    def _lookup(self, name: Name) -> Found | None:
+        return lookup(self._stores, name)
 
     def _missing(self, name: Name) -> ModelNotFound:
         return ModelNotFound(name.short, near=self.near(name))
 
     def _stored(self, name: Name) -> Model | None:
         """None when there is no manifest under that Name."""
-        return self._settled(name, self._model)
+        return settled(self._stores, name, self._model)
 
     def _remembered(self, name: Name) -> Model | None:
         """The same without reading a file: None also when one would have to be."""
@@ -578,38 +491,14 @@ class Library:
         known = self._known.get((store.root, spelled))
         return known.model if known is not None and known.holds(stamp) else None
 
-    def _settled(
-        self,
-        name: Name,
-        read: Callable[[_Store, Name, Stamp], _Value],
-        stores: Sequence[_Store] | None = None,
-        at: tuple[_Store, Name, Stamp] | None = None,
-    ) -> _Value | None:
-        """What `read` makes of a model; again when the model was replaced meanwhile, by whichever process.
-
-        `at`: where it was a moment ago. None when it is not there, or was deleted. What `read` raises, when nothing has
-        changed: the store is damaged.
-        """
-        for _ in range(_ATTEMPTS):
-            found, at = at or self._lookup(name, stores), None
-            if found is None:
-                return None
-            store, spelled, stamp = found
-            try:
-                return read(store, spelled, stamp)
-            except (StoreError, ModelFileError):
-                if store.manifests.stamp(spelled) == stamp:
-                    raise
-        raise Conflict(f"model '{name.short}' is being changed: try again")
-
-    def _present(self, name: Name, read: Callable[[_Store, Name, Stamp], _Value]) -> _Value:
-        """The same, or ModelNotFound."""
-        value = self._settled(name, read)
+    def _present(self, name: Name, read: Callable[[Store, Name, Stamp], _Value]) -> _Value:
+        """What `read` makes of it, as `settled` has it. ModelNotFound."""
+        value = settled(self._stores, name, read)
         if value is None:
             raise self._missing(name)
         return value
 
-    def _model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
+    def _model(self, store: Store, name: Name, stamp: Stamp) -> Model:
         key = (store.root, name)
         known = self._known.get(key)
         if known is not None and known.holds(stamp):
@@ -627,9 +516,9 @@ class Library:
                 cache.pop(next(iter(cache)))
             cache[key] = value
 
-    def _read_model(self, store: _Store, name: Name, stamp: Stamp) -> Model:
+    def _read_model(self, store: Store, name: Name, stamp: Stamp) -> Model:
         data = store.manifests.read(name)
-        manifest = _sound(name, data, store.kept.copies(name))
+        manifest = sound(name, data, store.kept.copies(name))
         digest = hashlib.sha256(data).hexdigest()
         reading = Reading(store.blobs, self.header)
         return reading.model(name, manifest, digest, modified=stamp.modified, read_only=store.read_only)
@@ -655,17 +544,7 @@ def _check(wanted: Reference, digest: str) -> None:
         raise ModelNotFound(wanted.short, there=f"sha256:{digest}")
 
 
-def _sound(name: Name, data: bytes, copies: Sequence[bytes]) -> Manifest:
-    """ModelDamaged when it is none, or not the one that was stored, of which there are `copies`."""
-    manifest = read_manifest(data, copies)
-    if isinstance(manifest, Fault):
-        raise ModelDamaged(
-            f"the manifest of model '{name.short}' {manifest.words}. Mend it with: puna verify {name.short} --repair"
-        )
-    return manifest
-
-
-def _readable_digests(store: _Store) -> frozenset[Digest]:
+def _readable_digests(store: Store) -> frozenset[Digest]:
     """None, when a manifest of it cannot be read."""
     try:
         return _digests(store)
@@ -673,7 +552,7 @@ def _readable_digests(store: _Store) -> frozenset[Digest]:
         return frozenset()
 
 
-def _digests(store: _Store) -> frozenset[Digest]:
+def _digests(store: Store) -> frozenset[Digest]:
     """Every digest that a manifest of the store names. ModelFileError or StoreError when one cannot be read."""
     manifests = [parse_manifest(store.manifests.read(name)) for name in store.manifests.names()]
     return frozenset(layer.digest for manifest in manifests for layer in manifest.blobs)

@@ -12,7 +12,7 @@ from puna.errors import InvalidName
 from puna.model.manifest import MAX_MANIFEST_BYTES
 from puna.model.name import Name
 from puna.plainfile import read_plain
-from puna.store.files import is_temporary, remove_empty, store_error, store_errors, write_errors, write_file
+from puna.store.files import is_temporary, remove_empty, store_error, write_errors, write_file
 from puna.store.stamp import Stamp
 
 _DEEPEST = 8
@@ -41,8 +41,10 @@ class Manifests:
 
     def read(self, name: Name) -> bytes:
         """StoreError when it cannot be read or is too large to be one."""
-        with store_errors(f"reading the manifest of {name.short}"):
+        try:
             return read_plain(self._path(name), MAX_MANIFEST_BYTES)
+        except OSError as error:
+            raise store_error(f"reading the manifest of {name.short}", error) from error
 
     def write(self, name: Name, data: bytes) -> None:
         """In one step."""
@@ -99,9 +101,8 @@ class Manifests:
         start = len(self._prefix) + 1
         for directory, below, names in walk(self._prefix, followlinks=True):
             parts = directory[start:].replace(sep, "/").split("/") if len(directory) > start else []
-            if len(parts) >= _DEEPEST:
-                below.clear()  # a link that leads back, perhaps
             if len(parts) == 3:
+                below.clear()
                 for name in names:
                     with suppress(InvalidName):
                         yield Name.of(parts[0], parts[1], parts[2], name)

@@ -6,7 +6,7 @@ A reading lasts for one look at a store: for one model, or for all when they are
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -40,11 +40,14 @@ from puna.model.parameters import stored_options
 from puna.model.shards import place, together
 from puna.store.blobs import Blobs, damaged
 from puna.store.faults import MISSING, wrong_size
+from puna.store.stamp import Located
 from puna.types import JsonValue, Message, Options
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 """Of a template, system, params, messages or license layer."""
-_REMEMBERED = 512
+_HEADERS = 512
+_REMEMBERED = 1 << 14
+"""Of what is small."""
 _MOST_READ = 32 * 1024 * 1024
 """Bytes of texts after which what is remembered is forgotten."""
 
@@ -65,12 +68,13 @@ class Reading:
 
     blobs: Blobs
     header: Callable[[Path, str], Header]
-    _known: dict[Hashable, Any] = field(default_factory=dict)
+    _headers: dict[str, Header] = field(default_factory=dict)
+    _known: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _read: int = 0
 
     def model(self, name: Name, manifest: Manifest, digest: str, *, modified: datetime, read_only: bool) -> Model:
         """`digest`: of the manifest's bytes. ModelFileError, ModelDamaged or StoreError when a file is not usable."""
-        config = self._config(name, manifest.config)
+        config = self._once("config", self._config, name, manifest.config)
         weights = self._weights(name, manifest.of_type(MODEL_TYPE), config)
         projectors = manifest.of_type(PROJECTOR_TYPE)
         template = _last(manifest, TEMPLATE_TYPE, PROMPT_TYPE)
@@ -98,17 +102,20 @@ class Reading:
             read_only=read_only,
         )
 
-    def _once(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
-        """What `make` gives, remembered as long as it is asked for. What it raises it raises each time."""
-        known: _Value = self._known.pop(key) if key in self._known else make()
-        while len(self._known) >= _REMEMBERED:
-            self._known.pop(next(iter(self._known)))
-        self._known[key] = known  # the last, now
-        return known
+    def _once(self, what: str, make: Callable[[Name, Layer], _Value], name: Name, layer: Layer) -> _Value:
+        """What `make` makes of the layer, remembered. What it raises it raises each time."""
+        key = what, layer.digest.hex
+        known: _Value | None = self._known.get(key)
+        return self._remember(key, make(name, layer)) if known is None else known
+
+    def _remember(self, key: tuple[object, ...], value: _Value) -> _Value:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[key] = value
+        return value
 
     def _config(self, name: Name, layer: Layer) -> Config:
-        key = (Config, layer.digest.hex)
-        return self._once(key, lambda: parse_config(self._bytes(name, layer, MAX_MANIFEST_BYTES)))
+        return parse_config(self._bytes(name, layer, MAX_MANIFEST_BYTES))
 
     def _weights(self, name: Name, layers: Sequence[Layer], config: Config) -> _Weights:
         """The last layer's, which counts where there are several; or all of them, when it is one shard of a model."""
@@ -127,7 +134,13 @@ class Reading:
         return _Weights(whole.files, whole.header)
 
     def _header(self, name: Name, layer: Layer) -> Header:
-        return self._once((Header, layer.digest.hex), lambda: self._header_of(name, layer))
+        """Large, so the one that nobody asked for the longest is forgotten when there are too many."""
+        key = layer.digest.hex
+        header = self._headers.pop(key, None) or self._header_of(name, layer)
+        while len(self._headers) >= _HEADERS:
+            self._headers.pop(next(iter(self._headers)))
+        self._headers[key] = header  # the last, now
+        return header
 
     def _header_of(self, name: Name, layer: Layer) -> Header:
         """One that cannot be read was sound when it was stored, so its file is likely damaged."""
@@ -144,32 +157,36 @@ class Reading:
     def _capabilities(
         self, name: Name, weights: _Weights, template: Layer | None, projectors: Sequence[Layer], config: Config
     ) -> frozenset[Capability]:
-        def told() -> frozenset[Capability]:
-            go_template = None if template is None else self._text(name, template)
-            return capabilities(weights.header, go_template, [self._header(name, one) for one in projectors], config)
-
         files = tuple(layer and layer.digest.hex for layer in (template, *weights.layers, *projectors))
-        return self._once((Capability, files, config.renderer, config.capabilities), told)
+        key = "capabilities", files, config.renderer, config.capabilities
+        known: frozenset[Capability] | None = self._known.get(key)
+        if known is not None:
+            return known
+        go_template = None if template is None else self._text(name, template)
+        seen = [self._header(name, one) for one in projectors]
+        return self._remember(key, capabilities(weights.header, go_template, seen, config))
 
-    def files(self, name: Name, manifest: Manifest) -> tuple[str, ...] | None:
+    def files(self, name: Name, manifest: Manifest) -> tuple[Located, ...] | None:
         """Of all its blobs, those too that nobody reads; None when one is missing."""
         try:
-            return tuple(self._file(name, layer) for layer in manifest.blobs)
+            return tuple(self._located(name, layer) for layer in manifest.blobs)
         except ModelDamaged:
             return None
 
     def _path(self, name: Name, layer: Layer) -> Path:
-        return self._once((Path, layer.digest.hex), lambda: Path(self._file(name, layer)))
+        return self._once("path", self._path_of, name, layer)
 
-    def _file(self, name: Name, layer: Layer) -> str:
-        """A text: of thousands, most are read once, and a Path takes longer than that."""
-        return self._once((Layer, layer.digest.hex), lambda: self._found(name, layer))
+    def _path_of(self, name: Name, layer: Layer) -> Path:
+        return Path(self._located(name, layer).path)
 
-    def _found(self, name: Name, layer: Layer) -> str:
-        path = self.blobs.locate(layer.digest)
-        if path is None:
+    def _located(self, name: Name, layer: Layer) -> Located:
+        return self._once("file", self._found, name, layer)
+
+    def _found(self, name: Name, layer: Layer) -> Located:
+        found = self.blobs.locate(layer.digest)
+        if found is None:
             raise damaged(MISSING, layer.digest, part_of(layer, name), name.short)
-        return path
+        return found
 
     def _bytes(self, name: Name, layer: Layer, limit: int) -> bytes:
         data = self._checked(name, layer, limit)
@@ -180,7 +197,7 @@ class Reading:
         return data
 
     def _checked(self, name: Name, layer: Layer, limit: int) -> bytes:
-        path = self._file(name, layer)
+        path = self._located(name, layer).path
         try:
             return self.blobs.read(layer.digest, limit=limit, path=path)
         except ModelDamaged:
@@ -190,9 +207,10 @@ class Reading:
             raise damaged(fault, layer.digest, part_of(layer, name), name.short) from None
 
     def _text(self, name: Name, layer: Layer) -> str:
-        return self._once(
-            (str, layer.digest.hex), lambda: self._bytes(name, layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
-        )
+        return self._once("text", self._text_of, name, layer)
+
+    def _text_of(self, name: Name, layer: Layer) -> str:
+        return self._bytes(name, layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
 
     def _last_text(self, name: Name, manifest: Manifest, media_type: str) -> str | None:
         layer = _last(manifest, media_type)
@@ -208,9 +226,15 @@ class Reading:
 
     def _options(self, name: Name, manifest: Manifest) -> tuple[Options, tuple[str, ...]]:
         layer = _last(manifest, PARAMS_TYPE)
-        if layer is None:
+        return (Options(), ()) if layer is None else self._once("options", self._options_of, name, layer)
+
+    def _options_of(self, name: Name, layer: Layer) -> tuple[Options, tuple[str, ...]]:
+        value = self._json(name, layer)
+        if value is None:
             return Options(), ()
-        return self._once((Options, layer.digest.hex), lambda: _options_of(self._json(name, layer)))
+        if not isinstance(value, dict):
+            raise ModelFileError("the params layer is not an object")
+        return stored_options(value)
 
     def _messages(self, name: Name, manifest: Manifest) -> tuple[Message, ...]:
         layer = _last(manifest, MESSAGES_TYPE)
@@ -241,11 +265,3 @@ _PARTS = {
 def _last(manifest: Manifest, *media_types: str) -> Layer | None:
     """Of several layers of one type the last counts."""
     return next(reversed(manifest.of_type(*media_types)), None)
-
-
-def _options_of(value: JsonValue) -> tuple[Options, tuple[str, ...]]:
-    if value is None:
-        return Options(), ()
-    if not isinstance(value, dict):
-        raise ModelFileError("the params layer is not an object")
-    return stored_options(value)

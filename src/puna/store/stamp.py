@@ -1,15 +1,14 @@
-"""Stamp: what of a file changes when it is replaced or written to."""
+"""Stamp: what of a file changes when it is replaced or written to; Located: which file that was."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from os import stat_result
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """Changes when a file is replaced or written to."""
 
     inode: int
@@ -28,3 +27,12 @@ class Stamp:
     @property
     def modified(self) -> datetime:
         return datetime.fromtimestamp(self.modified_ns / 1e9, timezone.utc)
+
+
+class Located(NamedTuple):
+    """Where a file is, and the stamp that it had there. `path` is a text: of thousands, a Path takes longer than to
+    look.
+    """
+
+    path: str
+    stamp: Stamp

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from fakes.gguf_files import CHATML, gguf_bytes
 from fakes.stores import put_model
+from puna import __version__
 from puna.errors import StoreError
 from puna.model.digest import Digest
 from puna.model.gguf import Header, read_header
@@ -21,6 +25,7 @@ from puna.store.library import Library
 from puna.store.manifests import Manifests
 
 WEIGHTS = gguf_bytes(chat_template=CHATML)
+EMPTY = json.dumps({"version": __version__, "models": {}, "labels": {}, "files": {}})
 
 
 def test_it_lists_what_the_library_lists(tmp_path: Path) -> None:
@@ -92,7 +97,7 @@ def test_a_first_list_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.M
     read_small = Blobs.read
     with monkeypatch.context() as patched:
         patched.setattr(Blobs, "read", read_blob)
-        patched.setattr("puna.store.library.read_header", read_weights)
+        patched.setattr("puna.model.gguf.read_header", read_weights)
         listed, left_out = glance(tmp_path)
     assert len(read) == len(set(read)) == 2 + 3 + 16 + 5
     library = Library.open(tmp_path)
@@ -132,15 +137,93 @@ def test_what_changed_is_read_again(tmp_path: Path) -> None:
     assert {one.name.model: one.label for one in library.listed()} == after
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"models": {}}', None])
-def test_a_shelf_that_is_none(tmp_path: Path, text: str | None) -> None:
-    put_model(tmp_path, "m/latest", WEIGHTS)
-    first, _ = glance(tmp_path)
-    shelf = tmp_path / "listed.json"
-    if text is None:
-        known = json.loads(shelf.read_text())
-        for entry in known["models"].values():
-            entry[-1] = ["?"]
-        text = json.dumps(known)
-    shelf.write_text(text)
+def test_what_is_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what was said of the file before would be taken for what is said of this one."""
+    put_model(tmp_path, "m/latest", WEIGHTS, {"system": b"Be brief."})
+    system = Digest.of(b"Be brief.")
+    path = tmp_path / "blobs" / system.filename
+
+    def read_and_replace(self: Blobs, digest: Digest, **how: Any) -> bytes:
+        data = read(self, digest, **how)
+        if digest == system:
+            path.write_bytes(b"Be curt.")
+        return data
+
+    read = Blobs.read
+    with monkeypatch.context() as patched:
+        patched.setattr(Blobs, "read", read_and_replace)
+        assert [one.name.model for one in glance(tmp_path)[0]] == ["m"]
+    listed, left_out = glance(tmp_path)
+    assert listed == []
+    assert [one.name.model for one in left_out] == ["m"]
+
+
+def test_what_names_share_is_noted_and_asked_about_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS, {"system": b"Be brief."})
+    put_model(tmp_path, "other/latest", WEIGHTS, {"system": b"Be curt."})
+    library = Library.open(tmp_path)
+    for number in range(10):
+        library.copy(Name.parse("m"), Name.parse(f"copy{number}"))
+    first = library.listed()
+    noted = json.loads((tmp_path / "listed.json").read_bytes())
+    assert (len(noted["models"]), len(noted["labels"]), len(noted["files"])) == (12, 2, 4)
+    asked: list[str] = []
+
+    def stat(path: str) -> os.stat_result:
+        asked.append(path)
+        return Path(path).stat()
+
+    monkeypatch.setattr("puna.store.shelf.stat", stat)
     assert glance(tmp_path) == (first, [])
+    assert sorted(asked) == sorted(map(str, (tmp_path / "blobs").iterdir()))
+
+
+def test_a_list_waits_for_no_more_modules_than_it_needs(tmp_path: Path) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    script = """
+import pathlib, sys
+from puna.store.glance import glance
+print(len(glance(pathlib.Path(sys.argv[1]))[0]))
+print(*(name for name in ("structlog", "filelock", "puna.store.library", "puna.store.reading", "puna.model.gguf")
+        if name in sys.modules))
+"""
+    said = [
+        subprocess.run([sys.executable, "-c", script, tmp_path], check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert said == ["1\npuna.store.reading puna.model.gguf\n", "1\n\n"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"models": {}}', EMPTY])
+def test_a_shelf_that_is_none(tmp_path: Path, text: str) -> None:
+    put_model(tmp_path, "m/latest", WEIGHTS)
+    first = glance(tmp_path)
+    (tmp_path / "listed.json").write_text(text)
+    assert glance(tmp_path) == first
+
+
+@pytest.mark.parametrize("value", [None, 7, "?", [], ["?"], {"?": 1}, [[0], ["?"]], ["?", 1, 2, 3], [[99], []]])
+@pytest.mark.parametrize("part", ["models", "labels", "files", "model", "label", "file", "number"])
+def test_a_shelf_that_somebody_else_wrote(tmp_path: Path, part: str, value: Any) -> None:
+    """It is read anew, whatever is there, and what is written then is sound."""
+    for number in range(3):
+        put_model(tmp_path, f"m{number}/latest", WEIGHTS, {"system": b"%d" % number})
+    first, shelf = glance(tmp_path), tmp_path / "listed.json"
+    sound = shelf.read_bytes()
+    known = json.loads(sound)
+    name = next(iter(known["models"]))
+    match part:
+        case "model":
+            known["models"][name] = value
+        case "number":
+            known["models"][name][-1] = value if value != 7 else 99
+        case "label" | "file":
+            known[f"{part}s"][0] = value
+        case _:
+            known[part] = value
+    shelf.write_text(json.dumps(known))
+    assert glance(tmp_path) == first
+    put_model(tmp_path, "new/latest", WEIGHTS)
+    assert len(glance(tmp_path)[0]) == 4
+    (tmp_path / "manifests/registry.ollama.ai/library/new/latest").unlink()
+    assert glance(tmp_path) == first == glance(tmp_path)
