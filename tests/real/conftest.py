@@ -19,6 +19,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from fakes.gguf_files import CHATML, write_tiny_llama
 from fakes.shallow import write_shallow
 from fakes.stores import add_file
 from fakes.waiting import until
@@ -29,6 +30,9 @@ is shown without a model, by the grammars and by the engines' arithmetic (unit/g
 
 SHALLOW = "shallow"
 """In the store of `program`: the real model's first layers, for what does not depend on what is said."""
+
+BYTES = "bytes"
+"""There too: a model of nothing but bytes and chance, for what has to hold whatever a model would write."""
 
 
 @dataclass
@@ -143,9 +147,11 @@ def shallow_store(shallow_gguf: Path, tmp_path_factory: pytest.TempPathFactory) 
 def program(
     request: pytest.FixtureRequest, pulled: Path, shallow_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
-    """The program over a copy of the pulled store and SHALLOW, once with each real engine."""
+    """The program over a copy of the pulled store, SHALLOW and BYTES, once with each real engine."""
     directory = tmp_path_factory.mktemp("serve")
     shutil.copytree(pulled, directory / "models")
     add_file(directory / "models", SHALLOW, shallow_gguf)
+    by_chance = write_tiny_llama(directory / "bytes.gguf", chat_template=CHATML, context_length=4096, head=32)
+    add_file(directory / "models", BYTES, by_chance)
     with serve(directory / "models", directory / "log", PUNA_ENGINE=request.param) as running:
         yield running

@@ -24,13 +24,13 @@ from real.cpu.models import Floats, agreement, forward_logits, log_probabilities
 from real.cpu.reference import Reference
 from real.cpu.running import files, started
 
-SCORED = int(os.environ.get("PUNA_TEST_SCORED", "800"))
-"""Tokens whose distributions are compared; the promise is about 1,500."""
+SCORED = int(os.environ.get("PUNA_TEST_SCORED", "500"))
+"""Tokens whose distributions are compared, of more than one piece of a prompt; the promise is about 1,500."""
 LEAD = 36
 """Tokens at the start that are read and not scored."""
 PLAIN = 256
 """Positions that both engines are compared at in bfloat16."""
-SCORED_BY_BOTH = 256
+SCORED_BY_BOTH = 128
 """Tokens whose log-probabilities both engines are asked for."""
 
 
