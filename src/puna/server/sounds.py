@@ -44,7 +44,7 @@ def check_sound(data: bytes, param: str, kind: str | None = None) -> bytes:
         raise _invalid(param, f"the sound has {len(data)} bytes, at most {MAX_SOUND} are allowed", "audio_too_large")
     found = sound_kind(data)
     if found is None:
-        raise _invalid(param, "the sound is of no kind that is read: wav, mp3, flac, ogg, m4a, mp4, webm, mpeg …")
+        raise _invalid(param, "the sound is of no kind that is read: wav, mp3, flac, ogg, m4a, mp4, webm, mpeg, aac")
     if kind is not None and found not in _CALLED.get(kind, {kind}):
         raise _invalid(param, f"the sound is {found}, not {kind} as its format says")
     if found not in _LENGTHS:

@@ -80,6 +80,25 @@ def test_pages_and_other_dialects(client: Anthropic, openai: OpenAI) -> None:
         openai.batches.retrieve(made[0])
 
 
+def test_what_had_no_effect_is_told_in_the_results(client: Anthropic) -> None:
+    raw = client.messages.batches.with_raw_response.create(
+        requests=[asking("a", frobnicate=1), asking("b", temperature=0), asking("c")],
+        extra_headers={"anthropic-beta": "context-1m-2025-08-07"},
+    )
+    assert raw.headers["x-puna-ignored"] == "anthropic-beta.context-1m-2025-08-07"
+    batch = ended(client, raw.parse())
+    told = {one.custom_id: one.to_dict().get("headers") for one in client.messages.batches.results(batch.id)}
+    assert told == {"a": {"x-puna-ignored": "frobnicate"}, "b": {"x-puna-nonstandard": "temperature"}, "c": None}
+
+
+@pytest.mark.parametrize("cursor", ["after_id", "before_id"])
+@pytest.mark.parametrize("path", ["messages/batches", "files"])
+def test_a_cursor_that_is_gone_is_named_as_it_was_sent(server: Any, path: str, cursor: str) -> None:
+    answer = server.get(f"/v1/{path}?{cursor}=gone", headers={"anthropic-version": "2023-06-01"})
+    assert (answer.status, answer.error["details"]["param"]) == (404, cursor)
+    assert answer.error["message"].startswith(f"'{cursor}': there is no ")
+
+
 @pytest.mark.parametrize(
     ("requests", "words"),
     [

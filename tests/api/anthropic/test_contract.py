@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from anthropic._constants import ANTHROPIC_API_VERSION
 from PIL import Image
 
 from puna.server.anthropic import blocks, messages, thinking, tools
@@ -640,9 +641,34 @@ def test_unknown_fields_are_reported_or_refused(server: Any) -> None:
 
 def test_another_version_is_reported(server: Any) -> None:
     for shape in ANSWERED:
-        assert "x-puna-ignored" not in send(server, shape, {}, **{"anthropic-version": "2023-06-01"}).headers
+        for spoken in ("2023-06-01", "2026-10-21", ANTHROPIC_API_VERSION):
+            assert "x-puna-ignored" not in send(server, shape, {}, **{"anthropic-version": spoken}).headers
         other = send(server, shape, {}, **{"anthropic-version": "2099-01-01"})
         assert (other.status, other.headers["x-puna-ignored"]) == (200, "anthropic-version")
+
+
+def test_what_a_version_has_no_more_is_honoured_and_told(server: Any) -> None:
+    change = {"temperature": 0.5, "top_k": 3}
+    for version, told in (("2023-06-01", None), ("2026-10-21", "temperature, top_k")):
+        answer = send(server, MessagesBody, change, **{"anthropic-version": version})
+        assert (answer.status, answer.headers.get("x-puna-nonstandard")) == (200, told)
+    document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}}
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [document]}]
+    assert send(server, MessagesBody, {"messages": turns}).status == 400
+
+
+@pytest.mark.parametrize(
+    ("betas", "reported"),
+    [
+        ("prompt-caching-2024-07-31,interleaved-thinking-2025-05-14, files-api-2025-04-14", None),
+        ("context-1m-2025-08-07", "anthropic-beta.context-1m-2025-08-07"),
+        ("effort-2025-11-24,no such,", "anthropic-beta.no%20such"),
+    ],
+)
+def test_a_beta_that_does_nothing_here_is_reported(server: Any, betas: str, reported: str | None) -> None:
+    for shape in ANSWERED:
+        answer = send(server, shape, {}, **{"anthropic-beta": betas})
+        assert (answer.status, answer.headers.get("x-puna-ignored")) == (200, reported)
 
 
 def test_places_are_named_as_the_request_has_them(server: Any) -> None:

@@ -77,6 +77,12 @@ def test_what_had_no_effect_is_told_in_the_line(openai, run):
     assert "headers" not in outputs["b"]["response"]
 
 
+def test_fields_of_a_line_that_mean_nothing_are_told_in_it(openai, run):
+    batch = run([line("a") | {"frobnicate": 1}, line("b", temperature=9) | {"x": None, "y": 2}, line("c")])
+    told = {**rows(openai, batch.output_file_id), **rows(openai, batch.error_file_id)}
+    assert {key: row.get("ignored") for key, row in told.items()} == {"a": ["frobnicate"], "b": ["x", "y"], "c": None}
+
+
 def test_outputs_that_go(openai, run):
     batch = run([line("a")], output_expires_after={"anchor": "created_at", "seconds": 3600})
     output = openai.files.retrieve(batch.output_file_id)

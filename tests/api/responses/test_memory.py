@@ -346,8 +346,18 @@ def test_two_pasts_are_one_too_many(server):
     assert error["param"] == "previous_response_id"
 
 
+def test_metadata_of_a_conversation_is_taken_away_by_null(server):
+    id_ = server.post("/v1/conversations", {"metadata": {"a": "b"}}).json["id"]
+    for metadata, left in (({"c": "d"}, {"c": "d"}), (None, {})):
+        changed = server.post(f"/v1/conversations/{id_}", {"metadata": metadata})
+        assert (changed.status, changed.json["metadata"]) == (200, left)
+    assert server.get(f"/v1/conversations/{id_}").json["metadata"] == {}
+
+
 def test_a_conversation_that_is_gone(server):
-    assert respond(server, conversation="conv_gone").status == 404
+    for path in ("/v1/responses", "/v1/responses/input_tokens"):
+        gone = server.post(path, {"model": "tiny", "input": "Hi", "conversation": "conv_gone"})
+        assert (gone.status, gone.error["param"]) == (404, "conversation")
     id_ = server.post("/v1/conversations", {}).json["id"]
     body = {"model": "tiny", "input": "FOREVER", "conversation": id_, "stream": True, "max_output_tokens": 30}
     with server.open("POST", "/v1/responses", body) as answer:
@@ -514,6 +524,8 @@ def test_only_the_background_is_followed_and_cancelled(server):
     assert server.get(f"/v1/responses/{id_}?stream=true").error["param"] == "stream"
     assert server.post(f"/v1/responses/{id_}/cancel").status == 400
     assert server.get(f"/v1/responses/{id_}?starting_after=3").error["param"] == "starting_after"
+    for after, code in ((-1, "integer_below_min_value"), ("x", "invalid_type"), (1.5, "invalid_type")):
+        assert server.get(f"/v1/responses/{id_}?stream=true&starting_after={after}").error["code"] == code
     assert server.get(f"/v1/responses/{id_}?stream=maybe").error["param"] == "stream"
 
 

@@ -17,7 +17,8 @@ from starlette.responses import Response, StreamingResponse
 
 from puna.errors import InvalidRequest, NotFound
 from puna.server.anthropic.bodies import BatchedMessage, MessageBatchBody
-from puna.server.anthropic.paging import read_page
+from puna.server.anthropic.heads import VERSION_HEADER, without_effect
+from puna.server.anthropic.paging import naming_cursors, read_page
 from puna.server.anthropic.wording import WORDING
 from puna.server.batch.batch import WINDOW_SECONDS, RequestBatch
 from puna.server.batch.lines import written
@@ -42,7 +43,8 @@ class MessageBatches:
         self._work = work
 
     async def create(self, request: Request) -> Response:
-        body, _ = await read_request(request, MessageBatchBody, WORDING, strict=self._services.settings.strict)
+        body, report = await read_request(request, MessageBatchBody, WORDING, strict=self._services.settings.strict)
+        report.ignore(without_effect(request.headers))
         await asyncio.to_thread(_check, body.requests)
         stored = await self._state.contents.add(_lines(body.requests), most=2**62)
         created = time.time()
@@ -55,6 +57,7 @@ class MessageBatches:
             created=created,
             expires=created + WINDOW_SECONDS,
             one_model=False,
+            headers={VERSION_HEADER: version} if (version := request.headers.get(VERSION_HEADER)) else {},
             details={"requests": len(body.requests)},
         )
         await self._work.submit(batch)
@@ -62,7 +65,8 @@ class MessageBatches:
 
     async def list(self, request: Request) -> Response:
         query = replace(read_page(request), having={"dialect": DIALECT})
-        page = await self._state.page("batch", owner_of(request), query)
+        with naming_cursors():
+            page = await self._state.page("batch", owner_of(request), query)
         batches = await asyncio.gather(*(self._work.current(RequestBatch.read(record)) for record in page.records))
         data: list[JsonValue] = [batch_json(batch, _base(request)) for batch in batches]
         first, last = (batches[0].id, batches[-1].id) if batches else (None, None)
@@ -194,7 +198,10 @@ def result_line(text: bytes) -> bytes:
         error = cast("JsonObject", line["error"])
         left = _UNANSWERED.get(cast("str", error["code"]))
         result = {"type": left} if left else _errored({"type": "error", "error": {"type": "api_error", **error}})
-    return written({"custom_id": line["custom_id"], "result": result})
+    shown: JsonObject = {"custom_id": line["custom_id"], "result": result}
+    if isinstance(response, dict) and "headers" in response:
+        shown["headers"] = response["headers"]
+    return written(shown)
 
 
 def _errored(error: JsonValue) -> JsonObject:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from puna.errors import InvalidRequest, Unsupported
 from puna.server.anthropic.bodies import FileUploadForm
-from puna.server.anthropic.paging import read_page
+from puna.server.anthropic.paging import naming_cursors, read_page
 from puna.server.anthropic.wording import WORDING
 from puna.server.body import JsonReply
 from puna.server.contract.report import Report
@@ -56,7 +56,8 @@ class MessageFiles:
         if ids:
             found = [await self._state.get("file", id_, owner) for id_ in dict.fromkeys(ids)]
             return JsonReply(_page([record for record in found if record is not None], more=False))
-        page = await self._state.page("file", owner, query)
+        with naming_cursors("page" if said.get("page") else None):
+            page = await self._state.page("file", owner, query)
         return JsonReply(_page(page.records, more=page.more and query.before is None, has_more=page.more))
 
     async def retrieve(self, request: Request) -> Response:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, NotFound
 from puna.server.contract.reading import read_parameters
 from puna.state.records import Query
 
@@ -24,6 +25,19 @@ def read_page(request: Request, others: Sequence[str] = (), lists: Sequence[str]
     if after is not None and before is not None:
         raise InvalidRequest("Only one of 'after_id' and 'before_id' can be given.", param="before_id")
     return Query(limit=_limit(said), after=after, before=before)
+
+
+@contextmanager
+def naming_cursors(after: str | None = None) -> Iterator[None]:
+    """An object that a page is asked after or before, and that is not there: NotFound names this dialect's own
+    parameter. `after`: the one that stood for it, if it was another."""
+    try:
+        yield
+    except NotFound as error:
+        name = {"after": after or "after_id", "before": "before_id"}.get(error.param or "")
+        if name is None:
+            raise
+        raise NotFound(error.message.replace(f"'{error.param}'", f"'{name}'", 1), param=name) from error
 
 
 def _limit(said: QueryParams) -> int:

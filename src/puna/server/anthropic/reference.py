@@ -36,13 +36,13 @@ server's defaults.
 | header of the request | |
 |---|---|
 | `x-api-key`, or `authorization: Bearer` | one of the server's keys, where it has some |
-| `anthropic-version` | any but `2023-06-01` is reported; with one, models and files are shown in Anthropic's form |
-| `anthropic-beta` | need not be there: what a beta adds is a field of the body, of one of the three kinds above |
+| `anthropic-version` | any but `2023-06-01` and `2026-10-21` is reported; with one, models and files are in this form |
+| `anthropic-beta` | need not be there: what betas add are fields of the body. One without any effect here is reported |
 | `x-puna-deadline` | a duration such as `30s`, or seconds: how long all of it may take. Then `timeout_error` |
 
 Answers have `request-id`, the same as `x-request-id`, and the `x-puna-…` headers of [OpenAI's
 API](openai.md#headers-of-answers); `x-puna-nonstandard` names values that Anthropic's own API refuses and Puna
-serves: small budgets, names of tools.
+serves: small budgets, names of tools, and with version `2026-10-21` `temperature`, `top_p` and `top_k`.
 
 ## Answers
 
@@ -83,7 +83,7 @@ reference of errors](errors.md) and the `param` at fault; in a stream that has b
 | `GET /v1/messages/batches` | batches, newest first, in pages by `limit`, `after_id` and `before_id` |
 | `GET`, `DELETE /v1/messages/batches/{id}` | one; it can be deleted once it has ended |
 | `POST /v1/messages/batches/{id}/cancel` | lets it end soon |
-| `GET /v1/messages/batches/{id}/results` | once it has ended: a line of JSON for each request |
+| `GET /v1/messages/batches/{id}/results` | once it has ended: a line of JSON a request; in `headers` what is reported |
 | `GET`, `POST /v1/files` | with `anthropic-version`: OpenAI's files in Anthropic's form, in pages by `page` |
 | `GET`, `DELETE /v1/files/{id}`, `GET /v1/files/{id}/content` | with `anthropic-version`: one, gone, its bytes |
 | `GET /v1/models` | with `anthropic-version`: pages by `limit`, `after_id` and `before_id` |

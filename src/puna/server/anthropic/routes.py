@@ -18,6 +18,7 @@ from puna.server.anthropic.batches import MessageBatches
 from puna.server.anthropic.blocks import HeldElsewhere
 from puna.server.anthropic.bodies import CountBody, MessagesBody
 from puna.server.anthropic.files import MessageFiles
+from puna.server.anthropic.heads import of_its_version, without_effect
 from puna.server.anthropic.messages import ConversationTurn, elsewhere, has_media
 from puna.server.anthropic.paging import read_page
 from puna.server.anthropic.wording import WORDING
@@ -33,9 +34,6 @@ from puna.server.owner import owner_of
 from puna.server.routing import dialect_route
 from puna.server.services import Services
 from puna.server.streaming import EventStream, unless_gone
-
-_VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
-"""The one that is spoken here."""
 
 
 def routes(services: Services, work: BatchWork) -> list[Route]:
@@ -81,7 +79,8 @@ class _Api:
         body, report = await self._read(request, MessagesBody)
         fetched = await self._fetch(request, body.model, body.messages)
         slow = await beside(request, lambda: has_media(body.messages))
-        wanted = report.take(await beside(request, lambda: convert.to_chat(body, fetched), slow=slow))
+        converted = await beside(request, lambda: convert.to_chat(body, fetched), slow=slow)
+        wanted = report.take(of_its_version(request.headers, body, converted))
         style = await beside(request, lambda: convert.Style.of(body))
         arriving = self._services.thoughts.chat(self._inference, request, wanted)
         if body.stream:
@@ -113,8 +112,7 @@ class _Api:
 
     async def _read(self, request: Request, shape: type[ShapeType]) -> tuple[ShapeType, Report]:
         body, report = await read_request(request, shape, WORDING, strict=self._settings.strict)
-        if request.headers.get(_VERSION_HEADER, _VERSION) != _VERSION:
-            report.ignore((_VERSION_HEADER,))
+        report.ignore(without_effect(request.headers))
         return body, report
 
     async def _fetch(self, request: Request, model: str, conversation: Sequence[ConversationTurn]) -> HeldElsewhere:

@@ -27,6 +27,8 @@ class BatchLine:
     number: int
     custom_id: str
     body: JsonObject
+    ignored: tuple[str, ...] = ()
+    """What else is in the line, and means nothing."""
 
     @property
     def text(self) -> bytes:
@@ -128,6 +130,9 @@ class _Fault(Exception):
         self.param = param
 
 
+_FIELDS = frozenset({"custom_id", "method", "url", "body"})
+
+
 def read_line(number: int, text: bytes, endpoint: str) -> BatchLine:
     """The request in a line. Raises what `check_lines` tells."""
     try:
@@ -155,7 +160,7 @@ def read_line(number: int, text: bytes, endpoint: str) -> BatchLine:
         raise _Fault("invalid_value", "Answers of a batch are not streamed.", "body.stream")
     if body.get("background"):
         raise _Fault("invalid_value", "A batch waits for its answers: background is refused.", "body.background")
-    return BatchLine(number, custom_id, body)
+    return BatchLine(number, custom_id, body, tuple(name for name in value if name not in _FIELDS))
 
 
 def _inputs(value: JsonValue) -> int:
@@ -166,7 +171,7 @@ def _inputs(value: JsonValue) -> int:
 # -------------------------------------------------------------------------------------------------- what becomes of it
 
 
-def answered(custom_id: str, status: int, headers: Mapping[str, str], body: JsonValue) -> JsonObject:
+def answered(line: BatchLine, status: int, headers: Mapping[str, str], body: JsonValue) -> JsonObject:
     """The line of an output or an error file for a request that was answered.
 
     `headers`: of the answer; what they report of the request goes into the line.
@@ -175,13 +180,18 @@ def answered(custom_id: str, status: int, headers: Mapping[str, str], body: Json
     reported: JsonObject = {name: headers[name] for name in REPORTS if name in headers}
     if reported:
         response["headers"] = reported
-    return {"id": _request_id(), "custom_id": custom_id, "response": response, "error": None}
+    return _out(line, response=response, error=None)
 
 
-def unanswered(custom_id: str, code: str, message: str) -> JsonObject:
+def unanswered(line: BatchLine, code: str, message: str) -> JsonObject:
     """The same for one that never was."""
     error: JsonObject = {"code": code, "message": message}
-    return {"id": _request_id(), "custom_id": custom_id, "response": None, "error": error}
+    return _out(line, response=None, error=error)
+
+
+def _out(line: BatchLine, **told: JsonValue) -> JsonObject:
+    ignored: JsonObject = {"ignored": list(line.ignored)} if line.ignored else {}
+    return {"id": _request_id(), "custom_id": line.custom_id, **told, **ignored}
 
 
 def written(line: JsonObject) -> bytes:

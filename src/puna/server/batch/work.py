@@ -357,9 +357,9 @@ class BatchWork:
     async def _answered_with(self, job: _Job, line: BatchLine, answer: InsideAnswer) -> None:
         body = _json(answer.body)
         ok = answer.status == 200
-        out = answered(line.custom_id, answer.status, answer.headers, body)
+        out = answered(line, answer.status, answer.headers, body)
         if not answer.status:
-            out = unanswered(line.custom_id, "request_cancelled", "The request was cancelled.")
+            out = unanswered(line, "request_cancelled", "The request was cancelled.")
         kept = Record(
             kind="line",
             id=f"{job.batch.id}.{line.number}",
@@ -444,7 +444,7 @@ class BatchWork:
             yield text
         if left is not None:
             async for line in self._lines(batch, skip=done):
-                yield written(unanswered(line.custom_id, *left))
+                yield written(unanswered(line, *left))
 
     async def _file(self, batch: RequestBatch, lines: AsyncGenerator[bytes], what: str) -> Record | None:
         """A file of these lines; None if there are none."""

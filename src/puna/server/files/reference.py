@@ -69,7 +69,8 @@ batch. Of several servers with one `PUNA_STATE`, one does the work; another take
 
 `output_file_id` has the lines with status 200, `error_file_id` the others, each once, in any order. After a cancelled
 or expired batch the error file names the lines without an answer too (`batch_cancelled`, `batch_expired`). What a
-request had without effect stands beside its answer: `response.headers` has the `x-puna-…` headers, where there are any.
+request had without effect stands beside its answer: `response.headers` has the `x-puna-…` headers, where there are any;
+`ignored` has the names of fields of the line itself that mean nothing.
 
 | code | what is wrong with a line, or the file |
 |---|---|

@@ -216,7 +216,7 @@ class ConversationBody(Shape):
 class ConversationUpdateBody(Shape):
     """POST /v1/conversations/{id}"""
 
-    metadata: Annotated[Metadata, Honoured("In the place of what was there; `{}`: none.")]
+    metadata: Annotated[Metadata | None, Honoured("Takes the place of all that it has; null: none.")] = None
 
 
 class ConversationItemsBody(Shape):

@@ -67,7 +67,7 @@ class _Conversations:
 
     async def update(self, request: Request) -> Response:
         body, _ = await self._read(request, ConversationUpdateBody)
-        said: JsonObject = {"metadata": cast("JsonObject", body.metadata)}
+        said: JsonObject = {"metadata": {**(body.metadata or {})}}
         changed = await change(
             self._state, lambda: self._conversation(request), lambda record: replace(record, body=said)
         )

@@ -69,7 +69,7 @@ class Holds:
 
     async def take(self, conversation: str, owner: str) -> Hold:
         """NotFound where there is no such conversation; `conversation_locked` while another response has it."""
-        await expect_conversation(self._state, conversation, owner)
+        await expect_conversation(self._state, conversation, owner, "conversation")
         self._expect_free_here(conversation)
         hold = self._own[conversation] = Hold(self._state, _record(conversation, owner, self._claim))
         try:

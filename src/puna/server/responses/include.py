@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 from starlette.requests import Request
 
 from puna.errors import InvalidRequest
 from puna.server.responses.bodies import Includable
+
+_NEGATIVE = re.compile(r"-[0-9]+")
 
 NAMES = ("include", "include[]")
 """How clients write the list."""
@@ -42,6 +45,12 @@ def number(request: Request, name: str) -> int | None:
     text = request.query_params.get(name)
     if text is None:
         return None
+    if _NEGATIVE.fullmatch(text):
+        raise InvalidRequest(
+            f"Invalid '{name}': integer below minimum value. Expected a value >= 0, but got {text[:30]} instead.",
+            param=name,
+            code="integer_below_min_value",
+        )
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise InvalidRequest(
             f"Invalid type for '{name}': expected an integer, but got '{text[:100]}' instead.",

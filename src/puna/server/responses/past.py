@@ -68,17 +68,17 @@ async def items_before(state: State, body: Continuing, owner: str, recent: Recen
     conversation = conversation_id(body.conversation) if isinstance(body, Asking) else None
     if conversation is None:
         return []
-    await expect_conversation(state, conversation, owner)
+    await expect_conversation(state, conversation, owner, "conversation")
     return await placed_items(
         [one.body for one in await conversation_items(state, conversation, owner)], "conversation"
     )
 
 
-async def expect_conversation(state: State, id: str, owner: str) -> Record:
-    """The conversation. NotFound when it is not there, or another's."""
+async def expect_conversation(state: State, id: str, owner: str, param: str | None = None) -> Record:
+    """The conversation. NotFound when it is not there, or another's. `param`: the field that names it, if one does."""
     record = await state.get("conversation", id, owner)
     if record is None:
-        raise NotFound(f"Conversation with id '{id[:200]}' not found.")
+        raise NotFound(f"Conversation with id '{id[:200]}' not found.", param=param)
     return record
 
 

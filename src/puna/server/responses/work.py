@@ -149,7 +149,7 @@ class ResponseWork:
             changes.append(Put(self.memory.record(response, self.report.told)))
         if response["status"] in {"completed", "incomplete"}:
             if hold is not None:
-                await expect_conversation(self.memory.state, hold.conversation, self.memory.owner)
+                await expect_conversation(self.memory.state, hold.conversation, self.memory.owner, "conversation")
             changes += self.memory.added(self.telling.output, self.ids)
         if hold is not None and not hold.over:
             changes.append(hold.freed)
