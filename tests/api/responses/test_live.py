@@ -90,6 +90,8 @@ def test_a_tool_loop(line):
         ({"type": "response.create"}, "model"),
         ({"type": "response.create", "model": "tiny", "input": "x", "background": True}, "background"),
         ({"type": "response.create", "model": "nope", "input": "x"}, "model"),
+        ({"type": "response.create", "model": "tiny", "input": "x", "stream": "no"}, "stream"),
+        ({"type": "response.create", "model": "tiny", "input": "x", "generate": 0}, "generate"),
         ([], None),
         ("no JSON", None),
     ],
@@ -104,7 +106,9 @@ def test_what_is_wrong_is_told_and_the_next_is_served(line, message, param):
 
 def test_what_has_no_effect_is_told_at_the_end(line):
     assert told(line, user="me", frobnicate=1)[-1]["report"] == {"x-puna-ignored": "user, frobnicate"}
-    assert "report" not in told(line)[-1]
+    assert told(line, stream=False)[-1]["report"] == {"x-puna-ignored": "stream"}
+    for stream in ({}, {"stream": None}, {"stream": True}):
+        assert "report" not in told(line, **stream)[-1]
 
 
 def test_events_say_the_stream_they_are_of(line):

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from puna.errors import InvalidRequest, PunaError, ServerStopping, Unsupported
 from puna.lane import in_lane
 from puna.server.allowance import Allowance
-from puna.server.body import LARGE, beside, dump_text, parse_json
+from puna.server.body import LARGE, beside, dump_text, kind, parse_json
 from puna.server.contract.reading import check, refuses_unknown
 from puna.server.contract.report import Report
 from puna.server.errors import openai_error
@@ -27,7 +27,7 @@ from puna.server.responses.telling import ENDS, ResponseEvent
 from puna.server.responses.work import ResponseWork
 from puna.server.services import Services
 from puna.server.websocket import GOING_AWAY, WebSocket
-from puna.types import JsonObject
+from puna.types import JsonObject, JsonValue
 
 _CREATE = "response.create"
 
@@ -83,7 +83,7 @@ class _Session:
 
     async def _respond(self, asked: JsonObject, message: str, marks: JsonObject) -> None:
         request = self._request(len(message))
-        generate = asked.pop("generate", None) is not False
+        generate = _generate(asked.pop("generate", None))
         body, report = await self._checked(request, asked)
         work = await self._maker.work(request, body, report, self._recent, generate=generate)
         async with aclosing(_all(work)) as events:
@@ -102,16 +102,17 @@ class _Session:
             )
         if asked.get("background"):
             raise Unsupported("'background' goes with a request of its own, not with a connection.", param="background")
-        asked.pop("stream", None)
+        whole = asked.get("stream") is False
         strict = refuses_unknown(request, self._services.settings.strict)
-        asked = {**asked, "stream": True}
+        # A connection has only events. What is no boolean is refused as it is elsewhere.
+        asked = {**asked, "stream": True if whole or asked.get("stream") is None else asked["stream"]}
         body, ignored = await beside(request, lambda: check(ResponseBody, asked, WORDING, strict=strict))
         recent = self._recent
         if recent is not None and body.previous_response_id == recent.id and body.store is not False:
             raise InvalidRequest(
                 "The previous response was not stored: one that goes on from it needs 'store' false.", param="store"
             )
-        return body, Report(request.state, ignored)
+        return body, Report(request.state, (*ignored, *(("stream",) if whole else ())))
 
     def _request(self, size: int) -> Request:
         """The request that one message is: the connection's, with a state of its own."""
@@ -146,6 +147,13 @@ async def _all(work: ResponseWork) -> AsyncGenerator[ResponseEvent, None]:
         async for told in events:
             if not isinstance(told, bytes):
                 yield told
+
+
+def _generate(said: JsonValue) -> bool:
+    if said is None or isinstance(said, bool):
+        return said is not False
+    message = f"Invalid type for 'generate': expected a boolean, but got {kind(said)} instead."
+    raise InvalidRequest(message, param="generate", code="invalid_type")
 
 
 def _object(message: str) -> JsonObject:

@@ -70,13 +70,12 @@ no response's end (the server stops) is the event `error`.
 
 ## Over a WebSocket
 
-Each message is `{"type": "response.create", …}` with the fields of `POST /v1/responses`; `stream` says nothing there,
-and `background` is refused. `generate: false` loads the model and reads the prompt, and answers nothing. The same
-events come back, each a message; several requests are answered one after the other. What is wrong with one is told
-(`{"type": "error", "status", "error"}`), and the next is served. With `store: false` the connection remembers its last
-response for `previous_response_id`. What headers would report is in the last event, as `report`. `stream_id` of a
-request is in all of its events. Messages of type `response.steer` are refused.
-"""
+Each message is `{"type": "response.create", …}` with the fields of `POST /v1/responses`; a `stream` that is false is
+reported, and `background` is refused. `generate: false` loads the model and reads the prompt, and answers nothing.
+The same events come back, each a message; several requests are answered one after the other. What is wrong with one
+is told (`{"type": "error", "status", "error"}`), and the next is served. With `store: false` the connection remembers
+its last response for `previous_response_id`. What headers would report is in the last event, as `report`. `stream_id`
+of a request is in all of its events. Messages of type `response.steer` are refused. """
 
 
 def reference() -> str:
