@@ -75,7 +75,8 @@ reported, and `background` is refused. `generate: false` loads the model and rea
 The same events come back, each a message; several requests are answered one after the other. What is wrong with one
 is told (`{"type": "error", "status", "error"}`), and the next is served. With `store: false` the connection remembers
 its last response for `previous_response_id`. What headers would report is in the last event, as `report`. `stream_id`
-of a request is in all of its events. Messages of type `response.steer` are refused. """
+of a request is in all of its events. Messages of type `response.steer` are refused.
+"""
 
 
 def reference() -> str:
