@@ -50,6 +50,9 @@ _ERROR_LINE = re.compile(
     r"[\d.]+ E +(?P<engine>.*)|(?P<other>(error|fatal|terminate called|.*Error:).*)", re.IGNORECASE
 )
 
+_NOTICE = re.compile(r"[\d.]+ [DIW] ")
+"""What an engine says of what goes well, or of what it goes on with: no cause of an end."""
+
 _FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGXCPU"})
 """What others end a process with, in the middle of its work: nothing that it said before tells why."""
 
@@ -99,7 +102,7 @@ def cause(returncode: int, lines: Sequence[str]) -> str:
     fatal = [match["told"] for line in said if (match := _FAILED_ASSERTION.fullmatch(line))]
     # A failed assertion ends the process; what was an error before, it has outlived. Of errors the first is nearest to
     # the cause; those after it say what failed because of it.
-    told = fatal[:1] or errors[:1] or said[-1:]
+    told = fatal[:1] or errors[:1] or [line for line in said if not _NOTICE.match(line)][-1:]
     return f"{how}: {told[0]}" if told else how
 
 

@@ -104,6 +104,8 @@ REALS: Mapping[str, RealRange] = {
     "attention.clamp_kqv": RealRange(-1e9, 1e9),
     "attention.max_alibi_bias": RealRange(-1e9, 1e9),
     "attention.group_norm_epsilon": RealRange(0.0, 1.0),
+    "vision.attention.layer_norm_epsilon": RealRange(0.0, 1.0),
+    "audio.attention.layer_norm_epsilon": RealRange(0.0, 1.0),
     "logit_scale": RealRange(-1e9, 1e9),
     "residual_scale": RealRange(-1e9, 1e9),
     "embedding_scale": RealRange(-1e9, 1e9),

@@ -16,6 +16,7 @@ LOAD = "exited with 1: llama_model_load: error loading model: "
         ("exited with 1: x: failed to apply lora adapter: expect a type", "expect a type"),
         ("exited with 1: gguf_init_from_reader: tensor 'v' has offset 8, expected 4", "tensor 'v' has offset 8"),
         ("exited with 1: mtmd_get_memory_usage: error: Failed to load CLIP model from a", "Failed to load CLIP model"),
+        ("exited with 1: mtmd_init: error: mismatch between text model (n_embd = 3)", "mismatch between text model"),
         ("killed by SIGABRT: ggml.c:3355: GGML_ASSERT(ggml_can_mul_mat(a, b)) failed", "ggml.c:3355: GGML_ASSERT"),
         ("killed by SIGABRT: llama-model.cpp:1448: GGML_ASSERT(x) failed", "llama-model.cpp:1448: GGML_ASSERT(x)"),
     ],

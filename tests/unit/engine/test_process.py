@@ -31,6 +31,7 @@ def test_an_environment_without_secrets() -> None:
         (-9, ["0.1 W srv init: no key", "0.2 E llama: outlived"], "killed by SIGKILL (out of memory?)"),
         (-11, ["loading"], "killed by SIGSEGV: loading"),
         (-11, [], "killed by SIGSEGV"),
+        (-11, ["0.1 I srv load", "0.00.003.834 W srv init: security: no key"], "killed by SIGSEGV"),
         (1, ["0.1 I srv load", "0.2 E llama: bad tensor", "0.3 E srv: failed"], "exited with 1: llama: bad tensor"),
         (1, ["Traceback", "  File x", "ValueError: no"], "exited with 1: ValueError: no"),
         (3, ["some last words", ""], "exited with 3: some last words"),

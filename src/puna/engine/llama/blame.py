@@ -8,6 +8,7 @@ from puna.errors import LoadDied, LoadFailed, ModelFileError
 
 _OF_THE_FILE = re.compile(
     r"(?:error loading model: |failed to apply lora adapter: |gguf_init_from_\w+: |(?=failed to load CLIP model)"
+    r"|(?=mismatch between text model)"
     r"|(?=(?:llama-(?:model|vocab|hparams|arch)[\w-]*|gguf|clip|ggml)\.c(?:pp)?:\d+: ))(?P<told>.+)",
     re.IGNORECASE,
 )
