@@ -35,9 +35,10 @@ MIB = 1 << 20
 
 @dataclass
 class Mapping:
-    """Bytes of one mapping of a process. `name`: the file's, if it is one."""
+    """Bytes of one mapping of a process. `name`: the file's, if it is one. `reserved`: its addresses are not in use."""
 
     name: str
+    reserved: bool = False
     size: int = 0
     own: int = 0
     present: int = 0
@@ -52,7 +53,7 @@ def mappings(pid: int) -> list[Mapping]:
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         first, *others = line.split()
         if not first.endswith(":"):
-            found.append(Mapping(others[4] if len(others) > 4 else ""))
+            found.append(Mapping(others[4] if len(others) > 4 else "", reserved=others[0].startswith("---")))
         elif first in _FIELDS:
             setattr(found[-1], _FIELDS[first], int(others[0]) << 10)
     return found
@@ -60,8 +61,9 @@ def mappings(pid: int) -> list[Mapping]:
 
 def unfilled(found: list[Mapping], cache: int) -> int:
     """Bytes of the cache that no token has come to yet, where it is a mapping of its own."""
-    near = [one for one in found if not one.name and abs(one.size - cache) < 0.1 * cache + 4 * MIB]
-    return max((one.size - one.present for one in near), default=0)
+    near = [one for one in found if not one.name and not one.reserved and abs(one.size - cache) < 0.1 * cache + 4 * MIB]
+    nearest = min(near, key=lambda one: (abs(one.size - cache), -one.present), default=None)
+    return 0 if nearest is None else nearest.size - nearest.present
 
 
 def taken(pid: int, cache: int) -> int:
