@@ -341,8 +341,8 @@ ROWS: tuple[Row, ...] = (
         "Most bytes that one pull may download, from whatever source; told before they come. Default 0: what the disk "
         "has room for."),
     Row("max_connections", ("PUNA_MAX_CONNECTIONS",), _positive, "a number of connections, 1 or more",
-        "Connections that may be open at once; one more is answered with 503. Default 1000, but no more than half of "
-        "the files that the server may open."),
+        "Connections that may be open at once; one more is answered with 503. Default 1000, but no more than a third "
+        "of the files that the server may open."),
     Row("max_bodies", ("PUNA_MAX_BODIES",), _positive, "a number of bytes, 1 or more",
         "Bytes that the bodies of all requests may have together; then 503. Default 268435456 (256 MiB)."),
     Row("read_timeout", ("PUNA_READ_TIMEOUT",), _seconds, "a duration such as 30s, over 0",

@@ -155,12 +155,14 @@ class ChildProcess:
             return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+        except OSError:  # no file may be opened to look: `died` tells when it has ended
+            return not self.died.done()
 
     def life(self) -> tuple[int, int]:
         """Two numbers that change while it loads: what it said, and what it has in memory."""
         try:
             return self._heard, psutil.Process(self.pid).memory_info().rss
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, OSError):  # it is gone, or no file may be opened to look
             return self._heard, 0
 
     def kill(self, why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ ROOT = Path("/")
 
 
 def free_memory() -> int:
-    """Bytes."""
+    """Bytes. OSError where the system cannot be asked."""
     return min([int(psutil.virtual_memory().available), *left_of_groups(ROOT), *left_of_processes()])
 
 
@@ -37,16 +38,25 @@ def left_of_groups(root: Path) -> Iterator[int]:
 
     Pages of files that the group could give back do not count as used. `root`: where /proc and /sys are.
     """
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            number, controllers, path = line.split(":", 2)
-            if number == "0":
-                # Above the second, what the group does is slowed down until it stands still: as good as the end.
-                for limit in ("memory.max", "memory.high"):
-                    yield from _left(root / "sys/fs/cgroup", path, limit, "memory.current", "inactive_file")
-            elif "memory" in controllers.split(","):
-                files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                yield from _left(root / "sys/fs/cgroup/memory", path, *files)
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            # Above the second, what the group does is slowed down until it stands still: as good as the end.
+            for limit in ("memory.max", "memory.high"):
+                yield from _left(root / "sys/fs/cgroup", path, limit, "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _left(root / "sys/fs/cgroup/memory", path, *files)
+
+
+def _read(path: Path) -> str:
+    """'' where there is no such file. OSError where no file can be opened: that is no word about limits."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            raise
+        return ""
 
 
 def _left(mount: Path, path: str, limit: str, used: str, reclaimable: str) -> Iterator[int]:
@@ -56,8 +66,8 @@ def _left(mount: Path, path: str, limit: str, used: str, reclaimable: str) -> It
         if not directory.is_relative_to(mount):
             return
         # A group without a limit says "max"; the outermost has no such files.
-        with suppress(OSError, ValueError):
-            most = int((directory / limit).read_text())
-            words = (directory / "memory.stat").read_text().split()
+        with suppress(ValueError):
+            most = int(_read(directory / limit))
+            words = _read(directory / "memory.stat").split()
             given_back = int(words[words.index(reclaimable) + 1]) if reclaimable in words else 0
-            yield max(most - int((directory / used).read_text()) + given_back, 0)
+            yield max(most - int(_read(directory / used)) + given_back, 0)

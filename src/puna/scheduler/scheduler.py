@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from math import inf
@@ -77,7 +77,8 @@ class Scheduler:
         self._engines = engines
         self._settings = settings
         self._free_memory = free_memory
-        self._needs = Needs(engines, settings, free_memory, choose)
+        self._last_free = 0
+        self._needs = Needs(engines, settings, self._free, choose)
         self._verify = verify
         self._observer = observer
         self._quiet_after = quiet
@@ -235,6 +236,14 @@ class Scheduler:
         """Bytes that models could have, those that are loaded now included."""
         return self._needs.available(sum(place.size for place in self._places.values()))
 
+    def _free(self) -> int:
+        """What it was when the system could last be asked: without another file to open it cannot, and an error in the
+        middle of a step would leave those in line there.
+        """
+        with suppress(OSError):
+            self._last_free = self._free_memory()
+        return self._last_free
+
     def _slots(self, model: Model) -> int:
         """Slots of the runner that is loaded with this model; 0 where none is."""
         ready = (place for place in self._places.values() if place.runner is not None and not place.leaving)
@@ -387,7 +396,7 @@ class Scheduler:
         now = self._now()
         return Snapshot(
             held=tuple(place.held(now) for place in self._places.values()),
-            free=self._free_memory,
+            free=self._free,
             limit=self._settings.memory_limit,
             most=self._settings.max_loaded_models,
             time=now,

@@ -32,8 +32,8 @@ async def watch(runner: Runner, limit: float, wanted: Callable[[], bool], used: 
             found = await asyncio.wait_for(runner.strays(), limit) if busy else frozenset[Hashable]()
         except asyncio.TimeoutError:
             return f"it had work and gave no sign of life for {limit:g} s"
-        except EngineError:
-            continue  # it has ended, or is about to
+        except (EngineError, OSError):
+            continue  # it has ended, or is about to; or this process may not open what it is asked through
         strays = {stray: strays.get(stray, 0.0) + pause for stray in found}
         if any(seconds >= limit for seconds in strays.values()):
             return f"it went on for {limit:g} s with work that was cancelled"

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.errors import Cancelled, DeadlineExceeded, Forbidden, PunaError, ServerStopping
+from puna.errors import Cancelled, DeadlineExceeded, Forbidden, Overloaded, PunaError, ServerStopping
 from puna.inference.tally import opened
 from puna.server.allowance import Allowance, Bodies
 from puna.server.contract.report import HEADERS as REPORT_HEADERS
@@ -85,13 +85,14 @@ class Identify:
         except PunaError as error:
             state["failed"] = error.code or error.type
             if error.status >= 500 and not isinstance(error, ServerStopping | DeadlineExceeded):
-                _log.error("request failed", error=str(error), code=error.code, exc_info=error.__cause__)
+                _log.error("request failed", error=str(error), code=error.code, exc_info=_unknown_cause(error))
             if status == 0:
                 await error_response(error, path, asked, request_id)(scope, receive, identified)
         except Exception as error:  # noqa: BLE001 - the outermost border: a fault of ours is logged and answered as one
             told = internal_error(request_id, error)
             state["failed"] = told.code or told.type
-            _log.exception("request failed")
+            scarce = isinstance(told, Overloaded)
+            _log.error("request failed", error=str(error), code=told.code, exc_info=None if scarce else error)
             if status == 0:
                 await error_response(told, path, asked, request_id)(scope, receive, identified)
         finally:
@@ -169,6 +170,14 @@ def parse_origins(origins: Sequence[str]) -> tuple[re.Pattern[str], ...]:
         if origin.count("*") > 1 or ("*" not in origin and not named):
             raise SettingError("PUNA_ORIGINS", origin, "origins such as http://example.com or chrome-extension://*")
     return tuple(_origin_pattern(origin) for origin in (*origins, *_LOCAL_ORIGINS))
+
+
+def _unknown_cause(error: PunaError) -> BaseException | None:
+    """What an error came of, where a traceback tells more than its message: not of what the system refused."""
+    cause: BaseException | None = error
+    while isinstance(cause, PunaError):
+        cause = cause.__cause__
+    return None if isinstance(cause, OSError) or error.code == "disk_full" else cause
 
 
 def _origin_pattern(origin: str) -> re.Pattern[str]:

@@ -86,12 +86,17 @@ def open_many_files() -> int | None:
     return None if least == resource.RLIM_INFINITY else least
 
 
+OWN_FILES, FILES_EACH = 32, 3
+"""That the server has open for itself; and for a connection: it, another one to a runner, a file."""
+
+
 def within_files(settings: Settings, files: int | None) -> Settings:
-    """With no more connections than half of the files that the process may open: what they ask for needs the others."""
-    if files is None or settings.max_connections <= files // 2:
+    """With no more connections than the files that the process may open suffice for, and what they ask for."""
+    most = settings.max_connections if files is None else max((files - OWN_FILES) // FILES_EACH, 1)
+    if settings.max_connections <= most:
         return settings
-    _log.warning("fewer connections than PUNA_MAX_CONNECTIONS: few files may be open (ulimit -n)", most=files // 2)
-    return dataclasses.replace(settings, max_connections=files // 2)
+    _log.warning("fewer connections than PUNA_MAX_CONNECTIONS: few files may be open (ulimit -n)", most=most)
+    return dataclasses.replace(settings, max_connections=most)
 
 
 # --------------------------------------------------------------------------------------------------------- address

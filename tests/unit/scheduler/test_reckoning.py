@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def test_the_older_form_of_groups(tmp_path: Path) -> None:
         },
     )
     assert [*left_of_groups(tmp_path)] == [0]
+
+
+def test_a_limit_that_cannot_be_read_now_is_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000\n"})
+
+    def fail(_: Path) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(left_of_groups(tmp_path))
 
 
 def test_without_groups_the_system_decides(tmp_path: Path) -> None:

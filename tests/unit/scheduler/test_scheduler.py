@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -536,6 +537,25 @@ async def test_what_does_not_fit_is_told_in_numbers_that_differ() -> None:
     async with open_scheduler(Counting(), free=lambda: 1 << 20) as scheduler:
         with pytest.raises(LoadFailed, match=r"needs about \d+ MiB of memory, of which 1 MiB could be had"):
             await touch(scheduler, "a")
+
+
+async def test_who_waits_is_served_though_memory_cannot_be_looked_at() -> None:
+    """A process without another file to open: an error in the middle of a step would leave them in line."""
+    asked = 0
+
+    def free() -> int:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return 2**40
+
+    async with open_scheduler(Counting(), free=free, max_loaded_models=1) as scheduler:
+        async with scheduler.lease(model("a"), NOTHING):
+            waiting = asyncio.create_task(touch(scheduler, "b"))
+            await in_line(scheduler)
+        assert (await asyncio.wait_for(waiting, 30)).info.engine == "scripted"
+    assert asked > 2
 
 
 class Deaf(ScriptedRunner):

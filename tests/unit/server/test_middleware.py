@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from puna.errors import Cancelled, NotFound
+from puna.errors import Cancelled, NotFound, RunnerDied, StateError, StoreError
 from puna.server.metrics import Metrics
 from puna.server.middleware import Identify, is_loopback, is_own_host, parse_origins
 from puna.settings import SettingError
@@ -98,3 +101,33 @@ async def test_headers_of_inner_layers_are_on_errors_too():
     await wire.run(app)
     assert wire.sent[0]["status"] == 404
     assert dict(wire.sent[0]["headers"])[b"x-note"] == b"1"
+
+
+def raising(error: BaseException, *causes: BaseException) -> Any:
+    """An app that ends with `error`, which came of the first of `causes`, and that of the next."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for one, cause in pairwise((error, *causes)):
+            one.__cause__ = cause
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("app", "traced"),
+    [
+        (raising(StoreError("writing"), OSError(errno.ENOSPC, "No space left on device")), False),
+        (raising(StateError("keeping"), StoreError("writing"), OSError(errno.EFBIG, "File too large")), False),
+        (raising(StateError("keeping", code="disk_full"), RuntimeError("disk is full")), False),
+        (raising(RunnerDied("it ended"), ConnectionResetError("reset")), False),
+        (raising(OSError(errno.EMFILE, "Too many open files")), False),
+        (raising(StateError("keeping"), RuntimeError("malformed")), True),
+        (raising(ZeroDivisionError("a fault of ours")), True),
+    ],
+)
+async def test_what_the_system_refused_is_logged_in_one_line(app, traced):
+    with capture_logs() as log:
+        await Wire("/v1/x").run(app)
+    (failed,) = (entry for entry in log if entry["event"] == "request failed")
+    assert bool(failed["exc_info"]) is traced
