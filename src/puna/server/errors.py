@@ -105,6 +105,9 @@ _SCARCE: Mapping[int, str] = {
 }
 """What a system may refuse to a server for a while."""
 
+NO_THREAD = "can't start new thread"
+"""All that Python says of a thread that it was refused."""
+
 
 def internal_error(request_id: str, error: BaseException) -> PunaError:
     """What a client is told of an error that nobody made for it: that the system has no more of something, or that the
@@ -113,6 +116,8 @@ def internal_error(request_id: str, error: BaseException) -> PunaError:
     scarce = _SCARCE.get(error.errno or 0) if isinstance(error, OSError) else None
     if isinstance(error, MemoryError):
         scarce = _SCARCE[errno.ENOMEM]
+    if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
+        scarce = _SCARCE[errno.EAGAIN]
     if scarce is not None:
         return Overloaded(f"The system gives this server {scarce}: try again (request id {request_id}).")
     return PunaError(f"The server had an error while processing your request (request id {request_id}).")

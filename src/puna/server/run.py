@@ -327,7 +327,12 @@ def _end_in_time(number: int) -> None:
 
     timer = threading.Timer(LIMIT_SECONDS, end)
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # the system gives no more threads
+        if sys.platform != "win32":
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(math.ceil(LIMIT_SECONDS))
 
 
 async def _preload(services: Services) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 
 import pytest
 
@@ -43,7 +44,21 @@ def test_a_fault_of_ours_tells_only_its_id():
     assert "secret" not in internal_error("req_1", ValueError("secret")).message
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "x"), BlockingIOError(errno.EAGAIN, "x"), MemoryError()])
+def no_thread() -> RuntimeError:
+    """What Python says where the system refuses a thread."""
+    threading.stack_size(1 << 46)  # bytes: more than there are addresses
+    try:
+        threading.Thread(target=bool).start()
+    except RuntimeError as error:
+        return error
+    finally:
+        threading.stack_size(0)
+    raise AssertionError("a thread was started")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "x"), BlockingIOError(errno.EAGAIN, "x"), MemoryError(), no_thread()]
+)
 def test_what_the_system_does_not_give_is_worth_another_try(error):
     told = internal_error("req_1", error)
     assert isinstance(told, Overloaded)
