@@ -10,7 +10,7 @@ import io
 import sys
 from types import MappingProxyType
 
-from puna.server.strangers import TooLarge, told_within
+from puna.server.strangers import Overlong, told_within
 
 RATE = 16_000
 """Samples a second: what the models that hear are given in any case."""
@@ -47,7 +47,7 @@ def main() -> int:
                 for part in resampler.resample(frame):
                     most -= part.samples
                     if most < 0:
-                        raise TooLarge
+                        raise Overlong
                     pieces.append(bytes(part.planes[0])[: 2 * part.samples])
             pieces += [bytes(part.planes[0])[: 2 * part.samples] for part in resampler.resample(None)]
         return b"".join(pieces)

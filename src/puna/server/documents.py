@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from puna.errors import InvalidRequest, Unsupported
 from puna.server import pdf
-from puna.server.strangers import Broken, TakesTooMuch, read_beside
+from puna.server.strangers import TakesTooMuch, Unreadable, read_beside
 
 _TEXTS = frozenset(
     {"", "application/json", "application/xml", "application/yaml", "application/x-yaml", "application/jsonl",
@@ -51,7 +51,7 @@ def _pdf_text(data: bytes, param: str) -> str:
         )
     try:
         text = read_beside("puna.server.pdf", data, pdf.BOUNDS, "a PDF").decode("utf-8", "replace")
-    except Broken as error:
+    except Unreadable as error:
         raise InvalidRequest(f"Invalid '{param}': the PDF cannot be read: {error}.", param=param) from error
     except TakesTooMuch as error:
         told = f"{error}, or has more than {pdf.MAX_TEXT >> 20} MB of text"

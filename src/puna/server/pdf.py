@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import sys
 
-from puna.server.strangers import Bounds, TooLarge, told_within
+from puna.server.strangers import Overlong, Rations, told_within
 
-BOUNDS = Bounds(cpu_seconds=10.0, wait_seconds=30.0, room=512 << 20)
+BOUNDS = Rations(cpu_seconds=10.0, wait_seconds=30.0, room=512 << 20)
 """A page of text takes some milliseconds."""
 
 MAX_TEXT = 32 << 20
@@ -27,7 +27,7 @@ def main() -> int:
             text.append(page.extract_text())
             size += len(text[-1])
             if size > MAX_TEXT:
-                raise TooLarge
+                raise Overlong
         return "\n".join(text).encode("utf-8", "replace")
 
     return told_within(read)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from puna.errors import Code, InvalidRequest, Unsupported
 from puna.server.decoding import RATE
 from puna.server.flac import BadFlac, read_flac, told_seconds
-from puna.server.strangers import Bounds, Broken, TakesTooMuch, read_beside
+from puna.server.strangers import Rations, TakesTooMuch, Unreadable, read_beside
 
 MAX_SOUND = 25 * 1024 * 1024
 """Bytes of one sound."""
@@ -33,7 +33,7 @@ _BEGINNINGS = (
 _CALLED = MappingProxyType({"m4a": {"mp4"}, "mpga": {"mp2", "mp3"}, "mpeg": {"mpeg", "mp2", "mp3"}})
 """What else kinds are called by those who send them."""
 
-DECODING = Bounds(cpu_seconds=60.0, wait_seconds=120.0, room=512 << 20)
+DECODING = Rations(cpu_seconds=60.0, wait_seconds=120.0, room=512 << 20)
 """An hour of opus takes a tenth of these seconds."""
 
 
@@ -98,7 +98,7 @@ def _decoded(data: bytes, kind: str, param: str) -> bytes:
     arguments = (kind, str(SOUND_SECONDS[1]))
     try:
         samples = read_beside("puna.server.decoding", data, DECODING, f"a sound of kind {kind}", *arguments)
-    except Broken as error:
+    except Unreadable as error:
         raise _invalid(param, f"the {kind} cannot be read: {error}") from error
     except TakesTooMuch as error:
         told = f"{error}, or more than {SOUND_SECONDS[1]:.0f} s of sound"

@@ -20,7 +20,7 @@ READ, BROKEN, TOO_LARGE = 0, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Rations:
     """`cpu_seconds`: of a processor. `wait_seconds`: for which it is waited; that is for a process that the system does
     not let run. `room`: bytes of memory beyond those that the process has when it begins."""
 
@@ -29,7 +29,7 @@ class Bounds:
     room: int
 
 
-class Broken(PunaError):
+class Unreadable(PunaError):
     """What is wrong with a file, in the words of what reads it."""
 
 
@@ -37,12 +37,12 @@ class TakesTooMuch(PunaError):
     """Which bound it takes more than."""
 
 
-class TooLarge(Exception):
+class Overlong(Exception):
     """In the process: there is more than may come out."""
 
 
-def read_beside(module: str, data: bytes, bounds: Bounds, what: str, *arguments: str) -> bytes:
-    """What `module`, run as a program, reads of `data`. Blocking. Broken, TakesTooMuch; Overloaded names `what`."""
+def read_beside(module: str, data: bytes, bounds: Rations, what: str, *arguments: str) -> bytes:
+    """What `module`, run as a program, reads of `data`. Blocking. Unreadable, TakesTooMuch; Overloaded names `what`."""
     with subprocess.Popen(
         python(module, str(bounds.cpu_seconds), str(bounds.room), *arguments),
         stdin=subprocess.PIPE,
@@ -62,7 +62,7 @@ def read_beside(module: str, data: bytes, bounds: Bounds, what: str, *arguments:
         finally:
             done.kill()
     if done.returncode == BROKEN:
-        raise Broken(told.decode("utf-8", "replace"))
+        raise Unreadable(told.decode("utf-8", "replace"))
     if done.returncode == OVER_TIME:
         raise TakesTooMuch(f"more than {bounds.cpu_seconds:g} s of a processor")
     if done.returncode != READ:
@@ -81,7 +81,7 @@ def told_within(read: Callable[[bytes], bytes]) -> int:
     bound_time(seconds)
     try:
         told, code = read(sys.stdin.buffer.read()), READ
-    except (MemoryError, TooLarge):
+    except (MemoryError, Overlong):
         return TOO_LARGE
     except Exception as error:  # noqa: BLE001 - whatever a reader makes of a stranger's bytes
         told, code = (str(error) or type(error).__name__).encode("utf-8", "replace"), BROKEN

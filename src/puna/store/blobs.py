@@ -34,7 +34,7 @@ from puna.store.files import (
     sync_file,
     write_errors,
 )
-from puna.store.stamp import Located, Stamp
+from puna.store.stamp import Stamp, StampedFile
 from puna.store.verified import FILE_NAME, Verified
 
 CHUNK = 1 << 20
@@ -69,7 +69,7 @@ class Blobs:
         found = self.locate(digest)
         return None if found is None else Path(found.path)
 
-    def locate(self, digest: Digest) -> Located | None:
+    def locate(self, digest: Digest) -> StampedFile | None:
         """As `find`, for who looks for thousands."""
         for directory in self._directories:
             for path in (f"{directory}/sha256-{digest.hex}", f"{directory}/sha256:{digest.hex}"):
@@ -78,7 +78,7 @@ class Blobs:
                 except OSError:
                     continue
                 if S_ISREG(status.st_mode):
-                    return Located(path, Stamp.told(status))
+                    return StampedFile(path, Stamp.told(status))
         return None
 
     def path(self, digest: Digest) -> Path:

@@ -52,7 +52,7 @@ from puna.store.reading import Reading, part_of
 from puna.store.shelf import FILE_NAME as SHELF
 from puna.store.shelf import Shelf
 from puna.store.stamp import Stamp
-from puna.store.stores import Found, Store, lookup, open_stores, settled, sound
+from puna.store.stores import FoundManifest, Store, lookup, open_stores, settled, sound
 from puna.store.survey import survey
 from puna.store.transfers import Transfers
 
@@ -466,13 +466,13 @@ class Library:
 
     # -------------------------------------------------------------------------------------------------- resolving
 
-    def _find(self, name: Name) -> Found:
+    def _find(self, name: Name) -> FoundManifest:
         found = self._lookup(name)
         if found is None:
             raise self._missing(name)
         return found
 
-    def _lookup(self, name: Name) -> Found | None:
+    def _lookup(self, name: Name) -> FoundManifest | None:
         return lookup(self._stores, name)
 
     def _missing(self, name: Name) -> ModelNotFound:

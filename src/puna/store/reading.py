@@ -40,7 +40,7 @@ from puna.model.parameters import stored_options
 from puna.model.shards import place, together
 from puna.store.blobs import Blobs, damaged
 from puna.store.faults import MISSING, wrong_size
-from puna.store.stamp import Located
+from puna.store.stamp import StampedFile
 from puna.types import JsonValue, Message, Options
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
@@ -166,7 +166,7 @@ class Reading:
         seen = [self._header(name, one) for one in projectors]
         return self._remember(key, capabilities(weights.header, go_template, seen, config))
 
-    def files(self, name: Name, manifest: Manifest) -> tuple[Located, ...] | None:
+    def files(self, name: Name, manifest: Manifest) -> tuple[StampedFile, ...] | None:
         """Of all its blobs, those too that nobody reads; None when one is missing."""
         try:
             return tuple(self._located(name, layer) for layer in manifest.blobs)
@@ -179,10 +179,10 @@ class Reading:
     def _path_of(self, name: Name, layer: Layer) -> Path:
         return Path(self._located(name, layer).path)
 
-    def _located(self, name: Name, layer: Layer) -> Located:
+    def _located(self, name: Name, layer: Layer) -> StampedFile:
         return self._once("file", self._found, name, layer)
 
-    def _found(self, name: Name, layer: Layer) -> Located:
+    def _found(self, name: Name, layer: Layer) -> StampedFile:
         found = self.blobs.locate(layer.digest)
         if found is None:
             raise damaged(MISSING, layer.digest, part_of(layer, name), name.short)

@@ -20,7 +20,7 @@ from puna import __version__
 from puna.model.listed import Label
 from puna.model.name import Name
 from puna.store.files import write_file
-from puna.store.stamp import Located, Stamp
+from puna.store.stamp import Stamp, StampedFile
 
 FILE_NAME = "listed.json"
 
@@ -67,7 +67,7 @@ class _Notes:
         return kept
 
 
-class Look:
+class ShelfLook:
     """One look at the disk: each file is asked about once, however many models it belongs to."""
 
     def __init__(self, notes: _Notes) -> None:
@@ -107,14 +107,14 @@ class Shelf:
         self._file = file
         self._notes: _Notes | None = None
         # Where among the notes that is which was put there since they were saved.
-        self._labels: dict[tuple[str, tuple[Located, ...]], int] = {}
-        self._files: dict[Located, int] = {}
+        self._labels: dict[tuple[str, tuple[StampedFile, ...]], int] = {}
+        self._files: dict[StampedFile, int] = {}
         self._lock = threading.Lock()
 
-    def look(self) -> Look:
-        return Look(self._all())
+    def look(self) -> ShelfLook:
+        return ShelfLook(self._all())
 
-    def put(self, root: str, name: Name, manifest: Stamp, files: tuple[Located, ...], label: Label) -> None:
+    def put(self, root: str, name: Name, manifest: Stamp, files: tuple[StampedFile, ...], label: Label) -> None:
         """`files`: all that the model is made of, as they were before they were read."""
         with self._lock:
             notes = self._all()
@@ -132,7 +132,7 @@ class Shelf:
             shape = {"version": __version__, "models": notes.models, "labels": notes.labels, "files": notes.files}
             write_file(self._file, json.dumps(shape, separators=(",", ":")).encode())
 
-    def _row(self, notes: _Notes, one: Located) -> int:
+    def _row(self, notes: _Notes, one: StampedFile) -> int:
         row = self._files.get(one)
         if row is None:
             row = self._files[one] = len(notes.files)

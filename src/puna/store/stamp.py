@@ -1,4 +1,4 @@
-"""Stamp: what of a file changes when it is replaced or written to; Located: which file that was."""
+"""Stamp: what of a file changes when it is replaced or written to; StampedFile: which file that was."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stamp(NamedTuple):
         return datetime.fromtimestamp(self.modified_ns / 1e9, timezone.utc)
 
 
-class Located(NamedTuple):
+class StampedFile(NamedTuple):
     """Where a file is, and the stamp that it had there. `path` is a text: of thousands, a Path takes longer than to
     look.
     """

@@ -33,7 +33,7 @@ class Store:
     read_only: bool
 
 
-Found: TypeAlias = tuple[Store, Name, Stamp]
+FoundManifest: TypeAlias = tuple[Store, Name, Stamp]
 """Where a Name is: as it is spelled there, and the stamp of its manifest."""
 
 
@@ -53,7 +53,7 @@ def open_stores(models: Path, read_only: Sequence[Path] = ()) -> tuple[Store, ..
     return (own, *(store(path, (), only_read=True) for path in read_only))
 
 
-def lookup(stores: Sequence[Store], name: Name) -> Found | None:
+def lookup(stores: Sequence[Store], name: Name) -> FoundManifest | None:
     """None when no store has a manifest under that Name, however it is spelled."""
     for store in stores:
         if (stamp := store.manifests.stamp(name)) is not None:
@@ -65,7 +65,7 @@ def lookup(stores: Sequence[Store], name: Name) -> Found | None:
 
 
 def settled(
-    stores: Sequence[Store], name: Name, read: Callable[[Store, Name, Stamp], _Value], at: Found | None = None
+    stores: Sequence[Store], name: Name, read: Callable[[Store, Name, Stamp], _Value], at: FoundManifest | None = None
 ) -> _Value | None:
     """What `read` makes of a model; again when the model was replaced meanwhile, by whichever process.
 

@@ -12,7 +12,7 @@ from puna.errors import PunaError
 from puna.model.listed import Label, LeftOut, Listed
 from puna.model.name import Name
 from puna.store.shelf import Shelf
-from puna.store.stamp import Located, Stamp
+from puna.store.stamp import Stamp, StampedFile
 from puna.store.stores import Store, settled, sound
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Labelled:
     """
 
     label: Label
-    files: tuple[Located, ...] | None
+    files: tuple[StampedFile, ...] | None
     stamp: Stamp
 
 
@@ -72,7 +72,7 @@ class _Labels:
         self._store = store
         self._header = header
         self._reading: Reading | None = None
-        self._known: dict[str, tuple[Label, tuple[Located, ...] | None]] = {}
+        self._known: dict[str, tuple[Label, tuple[StampedFile, ...] | None]] = {}
 
     def of(self, store: Store, name: Name, stamp: Stamp) -> _Labelled:
         data, copies = store.manifests.read(name), store.kept.copies(name)
