@@ -147,8 +147,11 @@ class CallParser:
         """What was held back, once the model has ended."""
         self._out = []
         match self._state:
+            case _State.TEXT if self._called and self._held.strip():
+                self._error("a tool call ended before its arguments")  # within its mark
+                self._text(self._held)
             case _State.TEXT:
-                self._text("" if self._called and not self._held.strip() else self._held)
+                self._text("" if self._called else self._held)
             case _State.OPENING | _State.NAME if not self._form.mark and not self._called:
                 self._text(self._held)
             case _State.OPENING | _State.NAME | _State.BETWEEN | _State.VALUE if self._held.strip():

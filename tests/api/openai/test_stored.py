@@ -100,6 +100,8 @@ def test_they_are_found_by_metadata_and_model(client: OpenAI):
     assert ids(metadata={"size": "s", "colour": "blue"}) == [blue]
     assert ids(model="tools") == [blue]
     assert ids(model="tools", metadata={"colour": "red"}) == []
+    odd = stored(client, metadata={"a]b[": "c&d=é"}).id
+    assert ids(metadata={"a]b[": "c&d=é"}) == [odd]
 
 
 def test_metadata_is_changed_and_taken_away(client: OpenAI):

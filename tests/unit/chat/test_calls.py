@@ -218,6 +218,16 @@ def test_arguments_that_are_wrong_are_reported(arguments: str, said: str) -> Non
     assert said in (error or "")
 
 
+@pytest.mark.parametrize("mark", ["\n<", "\n<tool_call", " <tool_call>", '\n<tool_call>\n{"na'])
+def test_a_second_call_that_is_cut_before_its_arguments_is_text_and_reported(mark: str) -> None:
+    call = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
+    pieces, error = read(plan(), *call, *mark)
+    assert names(pieces) == ["add"]
+    assert "".join(texts(pieces)).strip() == mark.strip()
+    assert "ended before its arguments" in (error or "")
+    assert read(plan(), call + "\n")[1] is None
+
+
 PLANS = {syntax: plan(syntax=syntax) for syntax in (None, LLAMA, MISTRAL, ARGS)}
 
 

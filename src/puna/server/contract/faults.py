@@ -33,16 +33,33 @@ def first_fault(error: ValidationError, data: JsonValue, wording: Wording) -> In
 
 def path_of(location: tuple[int | str, ...], data: JsonValue, *, missing: bool = False) -> str:
     """'messages[0].content' from Pydantic's location, which also holds the names of union choices: those are no keys of
-    `data`. `missing`: the last item is a key that is not there."""
-    path, here = "", data
-    for position, item in enumerate(location):
-        if isinstance(here, list) and isinstance(item, int) and item < len(here):
-            path, here = f"{path}[{item}]", here[item]
-        elif isinstance(here, dict) and isinstance(item, str) and item in here:
-            path, here = join(path, item), here[item]
-        elif missing and position == len(location) - 1:
-            path = join(path, str(item))
+    `data`, or keys of the same name (`text`). `missing`: the last item is a key that is not there."""
+    way = _way(location, data, missing)
+    if way is None:  # nothing there may lack it
+        way = (*(_way(location[:-1], data, False) or ()), location[-1])
+    path = ""
+    for item in way:
+        path = f"{path}[{item}]" if isinstance(item, int) else join(path, item)
     return path
+
+
+def _way(location: tuple[int | str, ...], here: JsonValue, missing: bool) -> tuple[int | str, ...] | None:
+    """The longest way along `location` into `here`; None where its last key is not missing but cannot be."""
+    if not location:
+        return ()
+    item, rest = location[0], location[1:]
+    if missing and not rest:
+        return (item,) if isinstance(here, dict) and item not in here else None
+    if isinstance(here, list) and isinstance(item, int) and item < len(here):
+        inside = _way(rest, here[item], missing)
+        return None if inside is None else (item, *inside)
+    past = _way(rest, here, missing)
+    if not (isinstance(here, dict) and isinstance(item, str) and item in here):
+        return past
+    inside = _way(rest, here[item], missing)
+    if inside is None or (past is not None and len(past) > 1 + len(inside)):
+        return past
+    return (item, *inside)
 
 
 def join(path: str, key: str) -> str:

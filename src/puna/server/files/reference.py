@@ -17,8 +17,8 @@ _HEAD = """\
 
 Fields are honoured, refused or reported, and errors told, as on [the rest of `/v1`](openai.md). All of this is kept
 where `PUNA_STATE` says, and each object is seen only by the key that made it: to others it is not there (404). With
-`PUNA_STATE=off` it is refused. Where a caller has no room any more (`PUNA_STATE_RECORDS`, `PUNA_STATE_BYTES`), a new
-file is refused with `storage_full`.
+`PUNA_STATE=off` nothing is there, and what would have to be kept is refused. Where a caller has no room any more
+(`PUNA_STATE_RECORDS`, `PUNA_STATE_BYTES`), a new file is refused with `storage_full`.
 
 ## Files
 

@@ -28,7 +28,8 @@ from puna.types import Answer, Done, Event, JsonObject, JsonValue
 MAX_PAIRS = 16
 """As many as an object's metadata may have."""
 
-_METADATA = re.compile(r"metadata\[([^\]]*)\]")
+_METADATA = re.compile(r"metadata\[((?:(?!\]\[).)*)\]", re.DOTALL)
+"""A key may have brackets of its own; two that meet are of a pair within a pair, which there is not."""
 _SHOWN = ("tool_choice", "seed", "top_p", "temperature", "presence_penalty", "frequency_penalty", "tools")
 """Fields of a request that a stored chat shows."""
 

@@ -40,7 +40,8 @@ the form differs, and what is remembered.
 
 Responses are stored unless `store` is false, conversations until they are deleted; each is seen by the key that made it
 alone, and is 404 to others. Limits of number, bytes and days are [settings](settings.md); at a limit the oldest go.
-With `PUNA_STATE=off` nothing is kept: `store` in the answer says `false`.
+With `PUNA_STATE=off` nothing is kept: `store` in the answer says `false`, and a `store` that is true is refused (on
+chats it is reported).
 
 - `previous_response_id` goes on from a stored response and all before it: input and output, tools and thoughts too.
   `instructions` are not inherited. A chain that lacks one of its responses is refused (`previous_response_not_found`).

@@ -26,6 +26,22 @@ def test_paths_leave_out_the_names_of_choices():
 
 
 @pytest.mark.parametrize(
+    ("location", "missing", "path"),
+    [
+        ((0, "text", "cache_control", "ephemeral", "ttl"), False, "[0].cache_control.ttl"),
+        ((0, "text", "text"), False, "[0].text"),
+        ((0, "text", "text", "string"), False, "[0].text"),
+        ((1, "thinking", "signature"), True, "[1].signature"),
+        ((1, "thinking", "thinking"), False, "[1].thinking"),
+        ((2, "a", "b"), True, "[2].b"),
+    ],
+)
+def test_a_key_may_have_the_name_of_its_choice(location: tuple[int | str, ...], missing: bool, path: str):
+    text = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "3h"}}
+    assert path_of(location, [text, {"type": "thinking", "thinking": "x"}, "a"], missing=missing) == path
+
+
+@pytest.mark.parametrize(
     ("fields", "param", "code", "message"),
     [
         ({"temperature": "x"}, "temperature", "invalid_type",
