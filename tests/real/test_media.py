@@ -66,7 +66,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def program(files: Path) -> Iterator[Program]:
     """A server whose operator wants many requests at once: what can go to the cpu engine, goes there."""
-    settings = {"PUNA_FETCH_PRIVATE": "1", "PUNA_NUM_PARALLEL": "16", "PUNA_CONTEXT_LENGTH": str(NUM_CTX)}
+    settings = {
+        "PUNA_KEEP_ALIVE": "1h",
+        "PUNA_FETCH_PRIVATE": "1",
+        "PUNA_NUM_PARALLEL": "16",
+        "PUNA_CONTEXT_LENGTH": str(NUM_CTX),
+    }
     with serve(files / "models", files / "log", **settings) as running:
         for name in ("Blind", "Both", "Ear", "Whole", "Begun"):
             made = running.command("create", name.lower(), "-f", str(files / name))

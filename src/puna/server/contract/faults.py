@@ -57,8 +57,8 @@ def _way(location: tuple[int | str, ...], here: JsonValue, missing: bool) -> tup
     if not (isinstance(here, dict) and isinstance(item, str) and item in here):
         return past
     inside = _way(rest, here[item], missing)
-    if inside is None or (past is not None and len(past) > 1 + len(inside)):
-        return past
+    if inside is None or (past is not None and len(past) > len(inside)):
+        return past  # the name of a choice, then: it leads as far, or farther
     return (item, *inside)
 
 

@@ -29,7 +29,9 @@ def test_paths_leave_out_the_names_of_choices():
     ("location", "missing", "path"),
     [
         ((0, "text", "cache_control", "ephemeral", "ttl"), False, "[0].cache_control.ttl"),
+        ((0, "text", "cache_control"), False, "[0].cache_control"),
         ((0, "text", "text"), False, "[0].text"),
+        ((0, "text"), False, "[0].text"),
         ((0, "text", "text", "string"), False, "[0].text"),
         ((1, "thinking", "signature"), True, "[1].signature"),
         ((1, "thinking", "thinking"), False, "[1].thinking"),
