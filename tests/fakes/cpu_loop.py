@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -54,6 +55,7 @@ class Bench:
         limits = LoopLimits(
             num_ctx, slots, self.model.vocabulary, frozenset({EOS}), speculation=speculation, stateful=stateful
         )
+        self._disk = disk
         self.loop = Loop(self.model, self.cache, limits, self._hear, pace=Priced(price), disk=disk)
 
     def _hear(self, told: Told) -> None:
@@ -83,6 +85,13 @@ class Bench:
         while not self.told.pop(-2, []):
             self.loop.read(wait=True)
             self.loop.write_behind()
+
+    def disk_done(self) -> None:
+        """Until the disk has done what it was told."""
+        if self._disk is not None:
+            done = threading.Event()
+            self._disk.touch((), lambda well, seconds: done.set())
+            done.wait()
 
     def busy(self) -> int:
         self.loop.put(Count(-1))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 from puna.engine.cpu.cache import BlockKey
 from puna.engine.deposit import Deposit
+
+OnDone: TypeAlias = "Callable[[bool, float], None]"
+"""Hears whether it was possible, and the seconds of a processor that it took."""
 
 READERS = 2
 """Threads that read and check at once: what is hashed leaves the interpreter's lock alone."""
@@ -44,31 +49,44 @@ class Disk:
                     left -= 1
                     last = not left
                 if last:
-                    self.touch(keys)
+                    self._writer.submit(self._touch, keys)
                     done([*good, False].index(False))
 
         for place in range(len(keys)):
             self._readers.submit(read, place)
 
-    def write(self, key: BlockKey, content: bytes, done: Callable[[bool], None]) -> None:
+    def write(self, key: BlockKey, content: bytes, done: OnDone) -> None:
         """Deposit a block. `done` hears, in another thread, whether that was possible."""
 
-        def write() -> None:
-            written = False
-            try:
-                written = self._deposit.write(key.hex(), content)
-                if written:
-                    self._known.add(key)
-            finally:
-                done(written)
+        def write() -> bool:
+            written = self._deposit.write(key.hex(), content)
+            if written:
+                self._known.add(key)
+            return written
 
-        self._writer.submit(write)
+        self._writer.submit(_told, write, done)
 
-    def touch(self, keys: Sequence[BlockKey]) -> None:
-        """They were used now, each to be removed after those behind it."""
-        self._writer.submit(self._deposit.touch, [key.hex() for key in keys])
+    def touch(self, keys: Sequence[BlockKey], done: OnDone) -> None:
+        """They were used now, each to be removed after those behind it. `done` hears as from `write`."""
+
+        def touch() -> bool:
+            self._touch(keys)
+            return True
+
+        self._writer.submit(_told, touch, done)
 
     def close(self) -> None:
         """Wait for what is under way."""
         self._readers.shutdown()
         self._writer.shutdown()
+
+    def _touch(self, keys: Sequence[BlockKey]) -> None:
+        self._deposit.touch([key.hex() for key in keys])
+
+
+def _told(work: Callable[[], bool], done: OnDone) -> None:
+    began, well = time.thread_time(), False
+    try:
+        well = work()
+    finally:
+        done(well, time.thread_time() - began)

@@ -110,10 +110,11 @@ class BlocksRead:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockWritten:
-    """The disk has taken a block, or cannot."""
+class DiskDone:
+    """The disk has done what it was told, or cannot. It took so many seconds of a processor."""
 
     well: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,14 @@ class Shutdown:
 
 
 Work: TypeAlias = Generate | Score | Weigh
-Order: TypeAlias = Work | Cancel | Count | Settle | BlocksRead | BlockWritten | Shutdown
+Order: TypeAlias = Work | Cancel | Count | Settle | BlocksRead | DiskDone | Shutdown
 Told: TypeAlias = "list[tuple[int, StreamEvent | Census | Settled]]"
 
 REST = 1.0
-"""Seconds without work after which blocks are written: who has read an answer may ask again at once."""
+"""Seconds without work after which blocks are written one after the other: who has read an answer may ask at once."""
+
+SHARE = 0.05
+"""How much of a processor's time writing takes before such a rest, so that a kill costs a busy server little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,8 @@ class Loop:
         self._disk = disk
         self._backlog = Backlog()
         self._writing = False
+        self._copying = 0.0
+        self._due = 0.0
         self._settling: list[int] = []
         self._worked = 0.0
         self._told: Told = []
@@ -203,7 +209,7 @@ class Loop:
         """Take in all orders that are there, or wait for one, or until blocks may be written. False: stop."""
         try:
             while True:
-                order = self._inbox.get(block=wait, timeout=self._rest() if wait else None)
+                order = self._inbox.get(block=wait, timeout=self._until_write() if wait else None)
                 wait = False
                 if isinstance(order, Shutdown):
                     return False
@@ -235,29 +241,37 @@ class Loop:
     def write_behind(self) -> None:
         """Have the next block written, if it is time: one at once, and only its copy is made in this thread."""
         disk = self._disk
-        if disk is None or self._writing or not (self._settling or self._rest() == 0):
+        if disk is None or self._writing or not (self._settling or self._until_write() == 0):
             return
-        while (todo := self._backlog.next(disk.has, self._cache.find)) is not None:
-            if isinstance(todo, Touch):
-                disk.touch(todo.keys)
-                continue
-            self._writing = True
-            disk.write(todo.key, bytes(self._model.block(todo.block)), lambda well: self.put(BlockWritten(well)))
+        todo = self._backlog.next(disk.has, self._cache.find)
+        if todo is None:
+            self._told += [(number, Settled()) for number in self._settling]
+            self._settling.clear()
+            self._flush()
             return
-        self._told += [(number, Settled()) for number in self._settling]
-        self._settling.clear()
-        self._flush()
+        self._writing = True
+        before = time.perf_counter()
+        if isinstance(todo, Touch):
+            disk.touch(todo.keys, self._written)
+        else:
+            disk.write(todo.key, bytes(self._model.block(todo.block)), self._written)
+        self._copying = time.perf_counter() - before
 
     # ----------------------------------------------------------------------------------------------------- its parts
 
-    def _rest(self) -> float | None:
-        """Seconds until blocks may be written; None: there are none, or something is to be done before."""
-        busy = self._running or self._waiting or self._fetching or self._writing
-        if self._disk is None or busy or not self._backlog:
+    def _until_write(self) -> float | None:
+        """Seconds until the next block may be written; None: there is none, or one is being written."""
+        if self._disk is None or self._writing or not self._backlog:
             return None
-        return max(self._worked + REST - time.monotonic(), 0.0)
+        busy = self._running or self._waiting or self._fetching
+        due = self._due if busy else min(self._due, self._worked + REST)
+        return max(due - time.monotonic(), 0.0)
 
-    def _obey(self, order: Work | Cancel | Count | Settle | BlocksRead | BlockWritten) -> None:
+    def _written(self, well: bool, seconds: float) -> None:
+        """Heard in another thread."""
+        self.put(DiskDone(well, seconds))
+
+    def _obey(self, order: Work | Cancel | Count | Settle | BlocksRead | DiskDone) -> None:
         if isinstance(order, Cancel):
             self._waiting = deque(stream for stream in self._waiting if stream.number != order.number)
             self._remove(lambda stream: stream.number == order.number)
@@ -265,8 +279,9 @@ class Loop:
                 stream.ended |= stream.number == order.number
         elif isinstance(order, BlocksRead):
             self._start_read(order.stream, order.blocks)
-        elif isinstance(order, BlockWritten):
+        elif isinstance(order, DiskDone):
             self._writing = False
+            self._due = time.monotonic() + (self._copying + order.seconds) / SHARE
             if not order.well:
                 self._backlog.give_up()
         elif isinstance(order, Settle):

@@ -102,15 +102,38 @@ def test_the_slots_count_those_that_the_disk_is_read_for(tmp_path: Path) -> None
     assert second.tokens(2) == asked(Bench(), 2, prompt(5), max_tokens=3)
 
 
-def test_nothing_is_written_while_something_is_to_be_computed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "written"), [(1e-9, 1), (1e9, 3 + 1)])
+def test_beside_work_writing_takes_no_more_than_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, written: int
+) -> None:
+    """What the first block took has to be paid with time in which none is written. After the last step one more is."""
+    monkeypatch.setattr("puna.engine.cpu.loop.SHARE", share)
     on = bench(tmp_path)
     on.generate(1, prompt(100), max_tokens=3)
-    on.generate(2, prompt(10, seed=3), max_tokens=40, ignore_eos=True)
+    on.generate(2, prompt(10, seed=3), max_tokens=400, ignore_eos=True)
     while on.step():
         on.loop.write_behind()
-        assert not files(tmp_path)
+        on.disk_done()
+    assert len(files(tmp_path)) == written
     on.settle()
-    assert len(files(tmp_path)) == 3 + 1
+    assert len(files(tmp_path)) == 3 + 12
+
+
+def test_a_killed_server_loses_of_a_conversation_that_never_rests_the_last_turn_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.cpu.loop.SHARE", 1e9)
+    first, text, before = bench(tmp_path), prompt(100), 0
+    for turn in range(4):
+        before = len(text)
+        first.generate(turn, text, max_tokens=20, ignore_eos=True)
+        while first.step():
+            first.loop.write_behind()
+            first.disk_done()
+        text = [*text, *first.tokens(turn), *prompt(10, seed=turn)]
+    second = bench(tmp_path)
+    assert asked(second, 9, text) == asked(Bench(), 9, text)
+    assert second.end(9).cached_tokens >= before // BLOCK * BLOCK
 
 
 def test_what_is_there_is_not_written_again(tmp_path: Path) -> None:
