@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 
+from puna.cli.nofile import no_file
 from puna.cli.progress import follow, reporter, stopping
 from puna.cli.upload import bring, digest_of
 from puna.client import Client, ServerRefused
@@ -68,7 +69,7 @@ def gguf_files(path: Path) -> dict[str, Path]:
             raise Unsupported(f"{path} holds safetensors: 'puna create NAME' with 'FROM {path}' converts them")
         return {one.name: one for one in found}
     if not path.is_file():
-        raise NotFound(f"no such file: {path}")
+        raise no_file(path)
     return {one.name: one for one in beside(path)}
 
 
@@ -84,7 +85,7 @@ def base_files(text: str, directory: Path) -> dict[str, Path] | None:
     if path.is_dir() and text.startswith((".", "/", "~")):
         return {one.relative_to(path).as_posix(): one for one in published(path)}
     if text.startswith((".", "/", "~")) or text.lower().endswith(".gguf"):
-        raise NotFound(f"no such file: {path}")
+        raise no_file(path)
     return None
 
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from puna.carry.incoming import Taken, read_archive
 from puna.cli.at_hand import library
+from puna.cli.nofile import no_file
 from puna.cli.progress import error_console, reporter, stopping
-from puna.errors import NotFound
 from puna.model.name import Name
 from puna.plainfile import open_plain
 
@@ -23,7 +23,7 @@ def import_archive(file: str, name: str) -> None:
     else:
         path = Path(file)
         if not path.is_file():
-            raise NotFound(f"no such file: {path}")
+            raise no_file(path)
         with BufferedReader(open_plain(path)) as stream:
             taken = _take(stream, wanted)
     for model in taken:

@@ -15,10 +15,11 @@ from puna.cli.background import ensure_server
 from puna.cli.connect import client, settings
 from puna.cli.files import beside, file_name, local_path, take_files
 from puna.cli.media import attach
+from puna.cli.nofile import no_file
 from puna.cli.progress import error_console, follow, stopping, waiting
 from puna.cli.transfer import pull_stopped
 from puna.client import Client, ModelCard, ServerRefused
-from puna.errors import InvalidRequest, NotFound
+from puna.errors import InvalidRequest
 from puna.types import JsonObject
 
 
@@ -31,7 +32,7 @@ async def run(ask: Ask) -> None:
     values, console = settings(), error_console()
     path = local_path(ask.model)
     if path is not None and not path.is_file():
-        raise NotFound(f"no such file: {ask.model}")
+        raise no_file(path, ask.model)
     await ensure_server(values, console)
     async with client(values) as server:
         model = ask.model

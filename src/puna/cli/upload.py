@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from puna.cli.nofile import no_file
 from puna.cli.progress import Bars, Lines
 from puna.client import Client
-from puna.errors import InvalidRequest, NotFound
+from puna.errors import InvalidRequest
 from puna.plainfile import open_plain
 from puna.types import Progress
 
@@ -42,7 +43,7 @@ async def digest_of(path: Path, shown: Bars | Lines) -> str:
 
 def _size(path: Path) -> int:
     if not path.is_file():
-        raise NotFound(f"no such file: {path}")
+        raise no_file(path)
     size = path.stat().st_size
     if not size:
         raise InvalidRequest(f"{path} is empty")

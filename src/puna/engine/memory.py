@@ -19,6 +19,10 @@ BYTES_PER_VALUE = {None: 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 WINDOW_STEP = 256
 """Places: what a layer with a window keeps is a multiple of it."""
 
+ROWS = 16_384
+"""Rows of a table that is only looked up that count: a system maps a file in pages of several rows, for each that is
+read, and seldom all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
@@ -28,6 +32,7 @@ class Costs:
     bytes for each token of the vocabulary. `batch`: tokens computed at once, when nothing else is said; `most`: at
     most. `value`: bytes of a number in the cache; None: as is asked for. `keyless`: bytes of each channel of a token
     that a layer without keys keeps. `windows`: of layers that look back over a window it keeps no more than that.
+    `apart`: the head is kept apart from the table of embeddings that it is made of.
     """
 
     base: int
@@ -38,6 +43,7 @@ class Costs:
     keyless: float = 0.0
     most: int = 0
     windows: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +51,8 @@ class ModelLayout:
     """The numbers of a header that decide. `numbers`: of keys and values a place, in all layers; `keyless`: layers that
     have none. `channels`: numbers that a layer without keys may keep of each token; `state`: that it has of each
     sequence, in 32 bits. `windowed`: of `numbers`, those of layers that look back over `window` places.
-    `media`: bytes that an image or a sound takes while it is encoded (see `encoding`).
+    `media`: bytes that an image or a sound takes while it is encoded (see `encoding`). `looked_up`: of `weights`, the
+    bytes of tables that have a row for each token and are nothing else; `tied`: of the one that is the head too.
     """
 
     weights: int
@@ -58,6 +65,8 @@ class ModelLayout:
     windowed: int = 0
     window: int = 0
     media: int = 0
+    looked_up: int = 0
+    tied: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,8 @@ def shape(
     window: int | None = None,
     period: int | None = None,
     media: int = 0,
+    looked_up: int = 0,
+    tied: int = 0,
 ) -> ModelLayout:
     """With what a header may leave unsaid put at llama.cpp's defaults. `weights` counts projectors too.
 
@@ -126,6 +137,8 @@ def shape(
         windowed=sum(numbers for numbers, is_short in zip(held, short, strict=False) if is_short) if window else 0,
         window=window or 0,
         media=media,
+        looked_up=looked_up,
+        tied=tied,
     )
 
 
@@ -153,5 +166,8 @@ def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs, most: int = 0)
     keyless = shape.channels * load.num_ctx * costs.keyless + shape.state * 4
     one = places * each + shape.keyless * keyless
     cache = one * load.slots if not most else max(min(one * load.slots, most), one)
+    tables = shape.looked_up + (shape.tied if costs.apart else 0)
+    rows = tables * min(ROWS / max(shape.vocabulary, 1), 1.0)
+    weights = (shape.weights - shape.looked_up) * costs.weights + rows
     compute = costs.token * shape.vocabulary + batch * 12 * shape.embedding * 4 + shape.media
-    return Estimate(int(shape.weights * costs.weights), int(cache), costs.base + compute)
+    return Estimate(int(weights), int(cache), costs.base + compute)

@@ -139,8 +139,11 @@ def layout(header: Header, beside: int, media: int = 0) -> memory.ModelLayout:
         max(header.number(f"{header.architecture}.ssm.{name}") or 0, 0)
         for name in ("inner_size", "state_size", "group_count")
     )
+    sizes = {tensor.name: tensor.size for tensor in header.tensors}
+    table = sizes.get("token_embd.weight", 0)
+    own_head = "output.weight" in sizes
     return memory.shape(
-        weights=sum(tensor.size for tensor in header.tensors) + beside,
+        weights=sum(sizes.values()) + beside,
         vocabulary=header.vocabulary_size or 0,
         embedding=header.embedding_length or 0,
         blocks=header.block_count or 0,
@@ -158,4 +161,6 @@ def layout(header: Header, beside: int, media: int = 0) -> memory.ModelLayout:
         period=header.number(f"{header.architecture}.attention.sliding_window_pattern")
         or WINDOW_PERIODS.get(header.architecture),
         media=media,
+        looked_up=sizes.get("per_layer_token_embd.weight", 0) + (table if own_head else 0),
+        tied=0 if own_head else table,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import signal
@@ -377,6 +378,15 @@ def test_a_modelfile_that_is_wrong_is_refused(own: Any) -> None:
     assert (ended.status, ended.out) == (1, "")
     assert "no such file: missing.gguf" in ended.err
     assert len(own("list").out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", ["create x", "pull ./pipe", "run ./pipe hi", "import pipe"])
+def test_a_file_that_is_none_is_not_said_to_be_missing(own: Any, arguments: str) -> None:
+    os.mkfifo(own.directory / "pipe")
+    (own.directory / "Modelfile").write_text("FROM ./pipe\n")
+    ended = own(*arguments.split())
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.endswith("pipe: not a regular file\n")
 
 
 def test_a_modelfile_that_is_not_there_is_an_error(own: Any, weights: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from fakes.gguf_files import write_tiny_llama
 from fakes.llama_server import write_binary
-from fakes.waiting import idle_within
+from fakes.waiting import idle_within, turns_until
 from puna.engine.llama.engine import LlamaEngine, LlamaServerEngine
 from puna.engine.runner import End, LoadOptions, ModelFiles, Prompt, Runner, Sampling, Token
 from puna.settings import Settings
@@ -88,6 +90,23 @@ async def test_a_damaged_file_costs_only_time(tiny: Path, tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:1000])
     async with started(tiny, tmp_path / "cache") as runner:
         assert await answer(runner, talk) == (said, 0)
+
+
+async def test_a_kill_loses_nothing_that_was_said_before_a_rest(tiny: Path, tmp_path: Path) -> None:
+    talk = [65 + number % 26 for number in range(80)]
+    async with started(tiny, tmp_path / "cache") as runner:
+        said, _ = await answer(runner, talk)
+        # The record is written when the engine's file is whole.
+        await turns_until(lambda: whole(tmp_path / "cache"), 20, "what is saved ahead")
+        assert runner.info.pid is not None
+        os.kill(runner.info.pid, signal.SIGKILL)
+        await runner.died
+    async with started(tiny, tmp_path / "cache") as runner:
+        assert (await answer(runner, [*talk, *said, 65]))[1] >= len(talk) + len(said) - 1
+
+
+def whole(cache: Path) -> bool:
+    return any(not path.suffix for path in cache.glob("prompts/*/*"))
 
 
 async def test_the_native_binary_is_told_too(tiny: Path, tmp_path: Path) -> None:

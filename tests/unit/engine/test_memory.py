@@ -9,7 +9,7 @@ import pytest
 
 from puna.engine.cpu.profile import COSTS as CPU
 from puna.engine.llama.profile import COSTS as LLAMA
-from puna.engine.memory import Costs, Estimate, ModelLayout, encoding, shape
+from puna.engine.memory import ROWS, Costs, Estimate, ModelLayout, encoding, shape
 from puna.engine.memory import estimate as estimate_for
 from puna.engine.runner import LoadOptions
 
@@ -119,3 +119,16 @@ def test_weights_count_as_they_lie_in_the_file() -> None:
 
 def test_a_header_that_says_little_is_no_fault() -> None:
     assert estimate(shape(weights=5, vocabulary=0, embedding=0, blocks=0, heads=0, kv_heads=None), LOAD).cache == 0
+
+
+def test_of_a_table_that_is_only_looked_up_the_rows_in_use_count() -> None:
+    own = replace(SMALL, vocabulary=4 * ROWS, weights=98_000_000, looked_up=40_000_000)
+    assert estimate(own, LOAD).weights == 58_000_000 + 10_000_000
+    assert estimate(own, LOAD, CPU).weights == int(58_000_000 * CPU.weights) + 10_000_000
+    assert estimate(replace(own, vocabulary=ROWS // 2), LOAD).weights == 98_000_000
+
+
+def test_a_table_that_is_the_head_too_counts_whole_and_its_rows_where_the_head_is_kept_apart() -> None:
+    tied = replace(SMALL, vocabulary=4 * ROWS, weights=98_000_000, tied=40_000_000)
+    assert estimate(tied, LOAD).weights == 98_000_000
+    assert estimate(tied, LOAD, CPU).weights == int(98_000_000 * CPU.weights) + 10_000_000

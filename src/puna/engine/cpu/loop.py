@@ -286,7 +286,7 @@ class Loop:
                 self._backlog.give_up()
         elif isinstance(order, Settle):
             for stream in self._running:
-                self._note(stream)
+                self._note(stream, over=True)
             if self._disk is None:
                 self._told.append((order.number, Settled()))
             else:
@@ -380,10 +380,11 @@ class Loop:
         else:
             self._start(stream)
 
-    def _note(self, stream: Stream) -> None:
+    def _note(self, stream: Stream, *, over: bool) -> None:
         """Its whole blocks are to be on the disk. Of a text that was scored they are not: that is not asked again."""
         if self._disk is not None and not stream.scored:
-            self._backlog.note(tuple(stream.table.keys[: stream.table.published]))
+            keys = tuple(stream.table.keys[: stream.table.published])
+            self._backlog.note(stream.number, keys, over=over)
 
     def _budget(self, states: Sequence[Advance]) -> int:
         prompts = [state.left for state in states if not state.decoding]
@@ -432,16 +433,19 @@ class Loop:
     def _take(self, spans: Sequence[Span], work: Batch, found: Sequence[Sequence[Outcome | PunaError]]) -> None:
         for span, (_, count), own in zip(spans, work.wanted, found, strict=True):
             stream = self._running[span.index]
+            before = stream.table.published
             if count:
                 self._told += [(stream.number, event) for event in stream.take(own, span, self._cache)]
             else:
                 stream.advance(span.count, self._cache)
+            if stream.table.published > before:
+                self._note(stream, over=False)
 
     def _remove(self, over: Callable[[Stream], bool]) -> None:
         for stream in [stream for stream in self._running if over(stream)]:
             self._running.remove(stream)
             self._worked = time.monotonic()
-            self._note(stream)
+            self._note(stream, over=True)
             stream.release(self._cache)
             if self._states is not None and stream.holding is not None:
                 self._states.close(stream.holding, stream.tokens)

@@ -26,8 +26,8 @@ FEATURES = frozenset(
 )
 """Of these PREDICTION only as long as tokens are guessed at all (`Settings.speculation`)."""
 
-COSTS = Costs(base=40 << 20, weights=1.1, token=256, batch=64, value=None, keyless=2.0)
-"""3 to 14 % more than eight models took, their caches apart: 130 MiB for 86 of weights up to 887 for 763.
+COSTS = Costs(base=32 << 20, weights=1.05, token=224, batch=64, value=None, keyless=2.0, apart=True)
+"""Measured (`bench/memory.py`): within 8 % for 28 models, of two layers to 8 billion weights, their caches included.
 
 `batch` is not how many tokens it computes at once, but what makes up for the rooms of a step.
 """

@@ -72,6 +72,10 @@ class Book:
     def tokens(self, slot: int) -> array[int]:
         return self._slots[slot].tokens
 
+    def has(self, tokens: array[int]) -> bool:
+        """Whether a slot holds just these."""
+        return any(slot.tokens == tokens for slot in self._slots)
+
     def trim(self, slot: int, count: int) -> None:
         """It turns out to hold no more than so many tokens."""
         del self._slots[slot].tokens[count:]

@@ -350,9 +350,11 @@ class LlamaRunner:
         self._process.kill(why)
 
     async def close(self) -> None:
-        if self._talks is not None and not self.died.done():
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._talks.settle(), SETTLING)
+        if self._talks is not None:
+            self._talks.stop()
+            if not self.died.done():
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._talks.settle(), SETTLING)
         self._socket.close()
         await self._process.close()
 

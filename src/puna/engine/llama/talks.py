@@ -1,20 +1,28 @@
-"""Conversations on the slots of an engine: each goes on where it was, and what others had there is saved before."""
+"""Conversations on the slots of an engine: each goes on where it was, and what others had there is saved before.
+
+What would be lost with the process is saved, too, as soon as a SaveBudget lets it: see `puna.engine.llama.budget`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from puna.engine.deposit import DepositError
 from puna.engine.llama.book import LEAST, Book, Seat, agreeing
+from puna.engine.llama.budget import SaveBudget
 from puna.engine.llama.saved import SavedSlots
 from puna.errors import PunaError, RunnerDied
 
 Post = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+
+Saving: TypeAlias = "asyncio.Task[asyncio.Task[bool] | None]"
+"""The engine writes a slot. What comes of it is the task that does the rest, if it could be written (see `_save`)."""
 
 
 class Talks:
@@ -39,7 +47,11 @@ class Talks:
         self._free = asyncio.Semaphore(slots)
         self._busy: set[int] = set()
         self._others = 0
-        self._keeping: dict[asyncio.Task[None], array[int]] = {}
+        self._keeping: dict[asyncio.Task[bool], array[int]] = {}
+        self._budget = SaveBudget()
+        self._worked = 0.0
+        self._saving: dict[int, Saving] = {}
+        self._ahead: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def placed(self, prompt: Sequence[int]) -> AsyncIterator[int | None]:
@@ -58,6 +70,7 @@ class Talks:
                 yield place.slot
             finally:
                 self._busy.discard(place.slot)
+                self._over()
 
     @asynccontextmanager
     async def beside(self) -> AsyncIterator[None]:
@@ -67,47 +80,98 @@ class Talks:
             yield
         finally:
             self._others -= 1
+            self._over()
 
     def hold(self, slot: int, tokens: Sequence[int]) -> None:
         """An answer is over: what its slot holds now. No tokens: nobody can tell."""
         self._book.holds(slot, tokens, saved=not tokens)
 
     async def settle(self) -> None:
-        """Save all that would be lost, and return when it is. May be cancelled."""
+        """Save all that would be lost, and return when it is. May be cancelled. Nothing is saved ahead any more."""
+        self.stop()
+        await asyncio.gather(*self._saving.values())
+        await asyncio.gather(*self._keeping)
         for slot in self._book.unsaved(self._busy):
             await self._save(slot)
         await asyncio.gather(*self._keeping)
 
+    def stop(self) -> None:
+        """Save nothing ahead any more."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+
+    def _over(self) -> None:
+        """A request is: what it has left may be lost with the process."""
+        self._worked = time.monotonic()
+        if self._ahead is None or self._ahead.done():
+            self._ahead = asyncio.create_task(self._save_ahead(self._begin()))
+
+    async def _save_ahead(self, begun: Saving | float | None) -> None:
+        """Save what would be lost with the process, the newest first, and no faster than is allowed."""
+        while begun is not None:
+            if isinstance(begun, float):
+                await asyncio.sleep(begun)
+            else:
+                keeping = await asyncio.shield(begun)
+                if keeping is None or not await asyncio.shield(keeping):
+                    return
+            begun = self._begin()
+
+    def _begin(self) -> Saving | float | None:
+        """Begin to save the slot used last of those that nobody uses: who comes to it meanwhile waits. Or seconds until
+        that is allowed; None: nothing would be lost.
+        """
+        slots = self._book.unsaved(self._busy)
+        if not slots:
+            return None
+        now = time.monotonic()
+        wait = self._budget.wait(now, now if self._busy or self._others else self._worked)
+        if wait:
+            return wait
+        saving = self._saving[slots[0]] = asyncio.create_task(self._save(slots[0]))
+        saving.add_done_callback(lambda _: self._saving.pop(slots[0]))
+        return saving
+
     async def _kept(self, prompt: Sequence[int]) -> None:
-        """What is just being saved may be what this prompt goes on with."""
+        """What is just being saved, and in no slot any more, may be what this prompt goes on with."""
         wanted = array("i", prompt)
-        near = [task for task, tokens in self._keeping.items() if agreeing(tokens, wanted) > LEAST]
+        gone = [(task, tokens) for task, tokens in self._keeping.items() if not self._book.has(tokens)]
+        near = [task for task, tokens in gone if agreeing(tokens, wanted) > LEAST]
         if near:
             await asyncio.wait(near)
 
     async def _prepare(self, place: Seat) -> None:
-        if place.save:
+        if saving := self._saving.get(place.slot):
+            await asyncio.wait([saving])
+        elif place.save:
             await self._save(place.slot)
         if place.restore is not None:
             await self._restore(place.slot, place.restore)
 
-    async def _save(self, slot: int) -> None:
-        """Have the engine write what the slot holds; the rest is done beside what comes next."""
+    async def _save(self, slot: int) -> asyncio.Task[bool] | None:
+        """Have the engine write what the slot holds. The rest is done beside what comes next, by the task that is
+        returned, which tells whether it could be. None: it cannot be written.
+        """
+        held = self._book.tokens(slot)
         try:
             part = self._saved.part()
             told = await self._post(f"/slots/{slot}?action=save", {"filename": part.name})
         except (PunaError, DepositError):
-            return
-        self._book.trim(slot, told["n_saved"])
-        tokens = self._book.tokens(slot)[:]
+            return None
+        self._budget.spend(time.monotonic(), told["n_written"], told["timings"]["save_ms"] / 1000)
+        if self._book.tokens(slot) is held:
+            self._book.trim(slot, told["n_saved"])
+        tokens = held[: told["n_saved"]]
         task = asyncio.create_task(self._keep(part, tokens))
         self._keeping[task] = tokens
         task.add_done_callback(self._keeping.__delitem__)
+        return task
 
-    async def _keep(self, part: Path, tokens: array[int]) -> None:
+    async def _keep(self, part: Path, tokens: array[int]) -> bool:
         name = await asyncio.to_thread(self._saved.keep, part, tokens)
         if name is not None:
             await asyncio.to_thread(self._saved.forget, self._book.save(name, tokens))
+        return name is not None
 
     async def _restore(self, slot: int, name: str) -> None:
         """What cannot be restored is computed."""

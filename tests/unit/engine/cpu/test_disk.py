@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fakes.cpu_loop import Bench, prompt
 from fakes.cpu_model import BLOCK
-from puna.engine.cpu.backlog import Backlog, Touch, Write
+from puna.engine.cpu.backlog import CHAINS, Backlog, Touch, Write
 from puna.engine.cpu.disk import Disk
 from puna.engine.cpu.loop import Cancel
 from puna.engine.deposit import Deposit, kind_of
@@ -102,38 +102,56 @@ def test_the_slots_count_those_that_the_disk_is_read_for(tmp_path: Path) -> None
     assert second.tokens(2) == asked(Bench(), 2, prompt(5), max_tokens=3)
 
 
-@pytest.mark.parametrize(("share", "written"), [(1e-9, 1), (1e9, 3 + 1)])
+def work(on: Bench) -> None:
+    """Until nothing runs: the disk has done what it was told before each step."""
+    while on.step():
+        on.loop.write_behind()
+        on.disk_done()
+
+
+@pytest.mark.parametrize(("share", "written"), [(1e-9, 1), (1e9, 3 + 12)])
 def test_beside_work_writing_takes_no_more_than_its_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, written: int
 ) -> None:
-    """What the first block took has to be paid with time in which none is written. After the last step one more is."""
+    """What the first block took has to be paid with time in which none is written."""
     monkeypatch.setattr("puna.engine.cpu.loop.SHARE", share)
     on = bench(tmp_path)
     on.generate(1, prompt(100), max_tokens=3)
     on.generate(2, prompt(10, seed=3), max_tokens=400, ignore_eos=True)
-    while on.step():
-        on.loop.write_behind()
-        on.disk_done()
+    work(on)
     assert len(files(tmp_path)) == written
     on.settle()
     assert len(files(tmp_path)) == 3 + 12
 
 
-def test_a_killed_server_loses_of_a_conversation_that_never_rests_the_last_turn_at_most(
+def test_a_killed_server_loses_of_a_conversation_that_never_rests_its_open_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("puna.engine.cpu.loop.SHARE", 1e9)
     first, text, before = bench(tmp_path), prompt(100), 0
     for turn in range(4):
-        before = len(text)
         first.generate(turn, text, max_tokens=20, ignore_eos=True)
-        while first.step():
-            first.loop.write_behind()
-            first.disk_done()
+        work(first)
+        before = len(text) + 20 - 1
         text = [*text, *first.tokens(turn), *prompt(10, seed=turn)]
     second = bench(tmp_path)
     assert asked(second, 9, text) == asked(Bench(), 9, text)
-    assert second.end(9).cached_tokens >= before // BLOCK * BLOCK
+    assert second.end(9).cached_tokens == before // BLOCK * BLOCK
+
+
+def test_who_asks_again_after_a_kill_finds_what_was_computed_of_the_answer_that_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.cpu.loop.SHARE", 1e9)
+    first, text = bench(tmp_path), prompt(200)
+    first.generate(1, text, max_tokens=400, ignore_eos=True)
+    for _ in range(20):
+        first.step()
+        first.loop.write_behind()
+        first.disk_done()
+    second = bench(tmp_path)
+    assert asked(second, 2, text) == asked(Bench(), 2, text)
+    assert second.end(2).cached_tokens == 199 // BLOCK * BLOCK
 
 
 def test_what_is_there_is_not_written_again(tmp_path: Path) -> None:
@@ -194,18 +212,44 @@ def test_whatever_becomes_of_the_files_no_answer_changes(tmp_path: Path, seed: i
         path.unlink()
 
 
-def test_of_the_newest_sequence_the_beginning_is_written_first() -> None:
-    backlog, stored, held = Backlog(), set[bytes](), {b"a": 1, b"b": 2, b"c": 3, b"x": 4}
-    backlog.note((b"x", b"y", b"z"))
-    backlog.note((b"a", b"b", b"c"))
-    backlog.note(())
+def drained(backlog: Backlog, stored: set[bytes], held: dict[bytes, int]) -> list[object]:
+    """All that is to be done, each done at once."""
     done: list[object] = []
     while (todo := backlog.next(stored.__contains__, held.get)) is not None:
         done.append(todo)
         if isinstance(todo, Write):
             stored.add(todo.key)
+    return done
+
+
+def test_of_the_newest_sequence_the_beginning_is_written_first() -> None:
+    backlog, stored, held = Backlog(), set[bytes](), {b"a": 1, b"b": 2, b"c": 3, b"x": 4}
+    backlog.note(1, (b"x", b"y", b"z"), over=True)
+    backlog.note(2, (b"a", b"b", b"c"), over=True)
+    backlog.note(3, (), over=True)
+    done = drained(backlog, stored, held)
     # 'y' has made room for another: 'z' alone would never be found.
     assert done == [
         Write(b"a", 1), Write(b"b", 2), Write(b"c", 3), Touch((b"a", b"b", b"c")), Write(b"x", 4), Touch((b"x",)),
     ]  # fmt: skip
     assert not backlog
+
+
+def test_a_sequence_that_grows_is_dated_once_when_it_is_over() -> None:
+    backlog, stored, held = Backlog(), set[bytes](), {b"a": 1, b"b": 2, b"x": 3}
+    backlog.note(1, (b"x",), over=False)
+    backlog.note(2, (b"a",), over=False)
+    assert drained(backlog, stored, held) == [Write(b"a", 1), Write(b"x", 3)]
+    assert not backlog
+    backlog.note(2, (b"a", b"b"), over=False)
+    backlog.note(2, (b"a", b"b"), over=True)
+    assert drained(backlog, stored, held) == [Write(b"b", 2), Touch((b"a", b"b"))]
+
+
+def test_of_more_sequences_than_may_wait_the_oldest_are_given_up() -> None:
+    backlog = Backlog()
+    for number in range(CHAINS + 3):
+        backlog.note(number, (number.to_bytes(4, "big"),), over=True)
+    done = drained(backlog, set(), dict.fromkeys((number.to_bytes(4, "big") for number in range(CHAINS + 3)), 1))
+    assert len(done) == 2 * CHAINS
+    assert done[-1] == Touch(((3).to_bytes(4, "big"),))
