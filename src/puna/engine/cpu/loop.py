@@ -129,7 +129,7 @@ Told: TypeAlias = "list[tuple[int, StreamEvent | Census | Settled]]"
 REST = 1.0
 """Seconds without work after which blocks are written one after the other: who has read an answer may ask at once."""
 
-SHARE = 0.05
+SHARE = 0.1
 """How much of a processor's time writing takes before such a rest, so that a kill costs a busy server little."""
 
 
