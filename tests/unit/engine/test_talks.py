@@ -145,3 +145,11 @@ async def test_what_must_not_be_written_yet_is_written_at_the_end(
     await talks.settle()
     assert engine.kept() == [104]
     await nothing_under_way()
+
+
+async def test_a_request_that_ends_after_the_end_has_nothing_saved(engine: FakeEngine) -> None:
+    talks = engine.talks()
+    await talks.settle()
+    await engine.answer(talks, TEXT)
+    await nothing_under_way()
+    assert engine.asked == []

@@ -52,6 +52,7 @@ class Talks:
         self._worked = 0.0
         self._saving: dict[int, Saving] = {}
         self._ahead: asyncio.Task[None] | None = None
+        self._stopped = False
 
     @asynccontextmanager
     async def placed(self, prompt: Sequence[int]) -> AsyncIterator[int | None]:
@@ -97,13 +98,14 @@ class Talks:
 
     def stop(self) -> None:
         """Save nothing ahead any more."""
+        self._stopped = True
         if self._ahead is not None:
             self._ahead.cancel()
 
     def _over(self) -> None:
         """A request is: what it has left may be lost with the process."""
         self._worked = time.monotonic()
-        if self._ahead is None or self._ahead.done():
+        if not self._stopped and (self._ahead is None or self._ahead.done()):
             self._ahead = asyncio.create_task(self._save_ahead(self._begin()))
 
     async def _save_ahead(self, begun: Saving | float | None) -> None:
