@@ -34,10 +34,10 @@ class FakeEngine:
         slot, action = int(path.split("/")[2].split("?", maxsplit=1)[0]), path.partition("=")[2]
         self.asked.append((action, slot))
         await self.goes_on.wait()
+        if action == "save":
+            (self.saved.directory / body["filename"]).write_bytes(b"half" if self.fails else b"a slot")
         if self.fails:
             raise EngineError("no")
-        if action == "save":
-            (self.saved.directory / body["filename"]).write_bytes(b"a slot")
         return {"n_saved": self.holds[slot], "n_written": 6, "timings": {"save_ms": 0.0}}
 
     def talks(self, slots: int = 2) -> Talks:
@@ -104,6 +104,7 @@ async def test_one_that_cannot_be_saved_is_not_tried_again_and_again(engine: Fak
     await engine.answer(talks, TEXT)
     await nothing_under_way()
     assert engine.asked == [("save", 0)]
+    assert [*engine.saved.directory.iterdir()] == []
     engine.fails = False
     await engine.answer(talks, [*TEXT, 5])
     await until(lambda: engine.kept() == [104])
@@ -153,3 +154,21 @@ async def test_a_request_that_ends_after_the_end_has_nothing_saved(engine: FakeE
     await engine.answer(talks, TEXT)
     await nothing_under_way()
     assert engine.asked == []
+
+
+async def test_who_goes_away_while_another_conversation_is_saved_for_him_loses_it_nothing(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SaveBudget, "wait", lambda *_: 3600.0)
+    talks = engine.talks(1)
+    await engine.answer(talks, TEXT)
+    engine.goes_on.clear()
+    comer = asyncio.create_task(engine.answer(talks, list(range(500, 600))))
+    await until(lambda: engine.asked == [("save", 0)])
+    comer.cancel()
+    assert isinstance((await asyncio.gather(comer, return_exceptions=True))[0], asyncio.CancelledError)
+    engine.goes_on.set()
+    await until(lambda: engine.kept() == [103])
+    assert await engine.answer(talks, list(range(500, 600))) == 0
+    await talks.settle()
+    assert engine.kept() == [103, 103]

@@ -56,6 +56,15 @@ class SavedSlots:
         self._deposit.remove(name)
         return None
 
+    def discard(self, part: Path) -> None:
+        """The engine could not write it, or nobody wants it any more."""
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+    def make_room(self) -> None:
+        """Something could not be written: perhaps the disk is full, of what is saved here among others."""
+        self._deposit.prune()
+
     def file(self, name: str) -> Path | None:
         """The file that the engine may read; None, and forgotten: it is not what was written."""
         record, path = self._deposit.get(name, _MOST_RECORD), self._deposit.guest(name)

@@ -130,8 +130,12 @@ class Talks:
         wait = self._budget.wait(now, now if self._busy or self._others else self._worked)
         if wait:
             return wait
-        saving = self._saving[slots[0]] = asyncio.create_task(self._save(slots[0]))
-        saving.add_done_callback(lambda _: self._saving.pop(slots[0]))
+        return self._start(slots[0])
+
+    def _start(self, slot: int) -> Saving:
+        """Save the slot, whoever goes away meanwhile: who comes to it waits."""
+        saving = self._saving[slot] = asyncio.create_task(self._save(slot))
+        saving.add_done_callback(lambda _: self._saving.pop(slot))
         return saving
 
     async def _kept(self, prompt: Sequence[int]) -> None:
@@ -143,10 +147,11 @@ class Talks:
             await asyncio.wait(near)
 
     async def _prepare(self, place: Seat) -> None:
-        if saving := self._saving.get(place.slot):
-            await asyncio.wait([saving])
-        elif place.save:
-            await self._save(place.slot)
+        saving = self._saving.get(place.slot)
+        if saving is None and place.save:
+            saving = self._start(place.slot)
+        if saving is not None:
+            await asyncio.shield(saving)
         if place.restore is not None:
             await self._restore(place.slot, place.restore)
 
@@ -157,8 +162,15 @@ class Talks:
         held = self._book.tokens(slot)
         try:
             part = self._saved.part()
+        except DepositError:
+            return None
+        try:
             told = await self._post(f"/slots/{slot}?action=save", {"filename": part.name})
-        except (PunaError, DepositError):
+        except BaseException as error:
+            self._saved.discard(part)
+            if not isinstance(error, PunaError):
+                raise
+            await asyncio.to_thread(self._saved.make_room)
             return None
         self._budget.spend(time.monotonic(), told["n_written"], told["timings"]["save_ms"] / 1000)
         if self._book.tokens(slot) is held:
