@@ -67,12 +67,14 @@ async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEven
     runs = closed = 0
     while run is not None:
         if limit is not None and limit.reached(choice):
-            closed += 1
-            yield await _close_thought(runner, choice, limit.closing)
-            run = await _after_thought(runner, job, limit, closed)
-            if run is None:
+            closing = await runner.tokenize(limit.closing, special=True, bos=False)
+            left = job.sampling.max_tokens - len(choice.tokens) - len(closing)
+            if left <= 0:  # what closes the thought counts too, and nothing could come after it
                 reason = "length"
                 break
+            closed += 1
+            yield choice.close_thought(closing, limit.closing)
+            run = await _after_thought(runner, job, limit, closed, left)
         given = len(choice.tokens)
         cut = False
         async with _closing(runner.generate(run.prompt, run.sampling, run.constraint)) as steps:
@@ -102,6 +104,8 @@ async def decode(runner: Runner, job: Job) -> AsyncGenerator[Sequence[ChoiceEven
         runs += 1
         if not cut:
             run = None
+    if not runs:
+        tally.prompt = await prompt_size(runner, job.prompt)
     first = first or time.perf_counter_ns()
     tally.prompt_ns = tally.prompt_ns or first - began
     if closed or not tally.decode_ns:
@@ -118,17 +122,10 @@ class _Run:
     constraint: Constraint | None
 
 
-async def _close_thought(runner: Runner, choice: Choice, text: str) -> Sequence[ChoiceEvent]:
-    return choice.close_thought(await runner.tokenize(text, special=True, bos=False), text)
-
-
-async def _after_thought(runner: Runner, job: Job, limit: ThoughtLimit, closed: int) -> _Run | None:
-    """The answer after a thought that was closed for the `closed`-th time. None: no token is left for it."""
+async def _after_thought(runner: Runner, job: Job, limit: ThoughtLimit, closed: int, left: int) -> _Run:
+    """The answer of `left` tokens at most, after a thought that was closed for the `closed`-th time."""
     assert job.sampling is not None
     prompt, tokens = job.prompt, job.choice.tokens
-    left = job.sampling.max_tokens - len(tokens)
-    if left <= 0:
-        return None
     texts = prompt.texts
     if texts:
         texts = (*texts[:-1], texts[-1] + await spelled(runner, tokens))

@@ -482,3 +482,15 @@ def test_input_tokens_are_those_of_the_answer(server):
     count = server.post("/v1/responses/input_tokens", asked).json
     assert count["object"] == "response.input_tokens"
     assert count["input_tokens"] == server.post("/v1/responses", asked).json["usage"]["input_tokens"]
+
+
+def test_a_summary_that_is_cut_is_told(serving):
+    script = {
+        "rules": [{"when": {"contains": "Aurora"}, "answer": {"text": "It sailed."}}],
+        "default": {"text": "on and ", "repeat": True},
+    }
+    with serving(script) as own:
+        whole, cut = (own.post("/v1/responses/compact", {"model": "tiny", "input": said}) for said in ("Aurora", "Hi"))
+    assert [answer.status for answer in (whole, cut)] == [200, 200]
+    assert [answer.headers.get("x-puna-finish-reason") for answer in (whole, cut)] == [None, "length"]
+    assert whole.json["usage"]["output_tokens"] < cut.json["usage"]["output_tokens"] == 1024

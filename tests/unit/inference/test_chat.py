@@ -264,6 +264,21 @@ async def test_what_a_closed_thought_leaves_of_the_limit() -> None:
     assert finished_of(events).reason == "length"
 
 
+@pytest.mark.parametrize("budget", [0, 1, 3, 9])
+@pytest.mark.parametrize("inside", [False, True])
+async def test_what_closes_a_thought_counts_within_the_limit(budget: int, inside: bool) -> None:
+    """`</think>` and what stands about it are three tokens here."""
+    opened = CHATML.replace("assistant\n", "assistant\n<think>") + "{# </think> #}"
+    async with open_house(LONG_THOUGHT, make_model(template=opened if inside else THINKER)) as h:
+        for most in range(1, 14):
+            events = await events_of(h, ask("Hi", think_budget=budget, options=Options(num_predict=most)))
+            usage, finished = done_of(events).usage, finished_of(events)
+            assert usage.completion == len(finished.tokens) <= most
+            assert finished.reason == ("stop" if text_of(events) == "Four." else "length")
+            assert usage.prompt == len(started_of(events).prompt_tokens)
+    assert h.busy == 0
+
+
 async def test_a_stop_string_is_not_looked_for_in_what_closes_a_thought() -> None:
     async with open_house(LONG_THOUGHT, make_model(template=THINKER)) as h:
         events = await events_of(h, ask("Hi", think_budget=3, options=Options(stop=("\n\n", "ur"))))

@@ -115,7 +115,7 @@ class Report:
         return self._late(before) if self._state.responded else b""
 
     def cut(self) -> bytes:
-        """The answer ended where the context did. Gives the comment that is due if the headers have gone."""
+        """The answer was cut, and has no field for it. Gives the comment that is due if the headers have gone."""
         before = dict(self._headers)
         self._headers[FINISH] = "length"
         return self._late(before) if self._state.responded else b""

@@ -45,7 +45,7 @@ stream that has begun. Without one it takes as long as it takes.
 | `x-puna-ignored` | paths of the request's fields that had no effect |
 | `x-puna-ignored-parameters` | names of the model's stored parameters that had no effect |
 | `x-puna-truncated` | how many old messages, or inputs to embed, were cut (native API) |
-| `x-puna-finish-reason` | `length`: a transcription ended where the context did. In a stream: a comment |
+| `x-puna-finish-reason` | `length`: a transcription, or a compaction's summary, was cut. In a stream: a comment |
 | `x-puna-seed` | on requests with a `seed`: `exact` (the same bytes each time) or `best-effort` |
 | `x-puna-nonstandard` | paths of what OpenAI's API refuses and Puna serves: names of tools, more than 128 of them |
 | `retry-after`, `x-should-retry` | on 5xx: when, and whether, trying again makes sense |

@@ -10,11 +10,11 @@ from puna.server.responses.convert import SUMMARY
 from puna.server.responses.ids import ResponseIds
 from puna.server.responses.objects import PREFIXES, usage_json
 from puna.server.responses.thought import sealed
-from puna.types import Answer, Done, JsonObject, Started, TextDelta, Usage
+from puna.types import Answer, Done, Finished, JsonObject, Started, TextDelta, Usage
 
 
 async def compacted(answer: Answer, report: Report, ids: ResponseIds) -> JsonObject:
-    """OpenAI's object. Its one item is given back in the place of the conversation."""
+    """OpenAI's object. Its one item is given back in the place of the conversation. A summary that was cut is told."""
     text: list[str] = []
     usage: Usage | None = None
     async with report.reading(answer) as events:
@@ -24,6 +24,8 @@ async def compacted(answer: Answer, report: Report, ids: ResponseIds) -> JsonObj
                     report.start(event)
                 case TextDelta():
                     text.append(event.text)
+                case Finished(reason="length"):
+                    report.cut()
                 case Done():
                     usage = event.usage
                 case _:

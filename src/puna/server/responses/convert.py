@@ -88,6 +88,9 @@ SUMMARISE = (
 )
 """What a model is asked whose conversation is compacted."""
 
+MOST_SUMMARY = 1024
+"""Tokens of a summary. One that ends here, or where the context does, is told to be cut."""
+
 SUMMARY = "A summary of the conversation so far:\n\n"
 """Stands before it where the conversation goes on."""
 
@@ -100,6 +103,7 @@ def to_compacting(body: CompactBody, items: Sequence[Placed], brought: Brought) 
     request = ChatRequest(
         model=body.model,
         messages=(*turns.messages, Message.of("user", SUMMARISE)),
+        options=Options(num_predict=MOST_SUMMARY),
         cache_key=body.prompt_cache_key,
     )
     return Converted(

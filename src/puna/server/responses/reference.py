@@ -27,10 +27,10 @@ the form differs, and what is remembered.
 | `GET /v1/responses`, as a WebSocket | a connection for many responses, below |
 | `GET /v1/responses/{id}` | a stored one; with `?stream=true&starting_after=N` the events of a background one |
 | `DELETE /v1/responses/{id}` | removes it; one that is under way is cancelled first |
-| `POST /v1/responses/{id}/cancel` | ends one that works in the background; one that has ended is given as it is |
+| `POST /v1/responses/{id}/cancel` | ends a background one; one that has ended is given as it is, another kind refused |
 | `GET /v1/responses/{id}/input_items` | what it was asked with, in pages |
 | `POST /v1/responses/input_tokens` | how many tokens a request is; nothing is generated |
-| `POST /v1/responses/compact` | the conversation as one item, which holds the model's summary of it |
+| `POST /v1/responses/compact` | the conversation as one item: the model's summary, of 1,024 tokens at most |
 | `POST /v1/conversations` | a conversation |
 | `GET`, `POST`, `DELETE /v1/conversations/{id}` | it; its metadata anew; gone, with its items |
 | `GET`, `POST /v1/conversations/{id}/items` | its items, in pages; more of them |
