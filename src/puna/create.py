@@ -157,14 +157,17 @@ def _check_template(text: str, cage: Cage) -> None:
 
 
 def _check_bounds(header: Header, cage: Cage) -> None:
-    """TemplateTooCostly for the file's own template. One that is broken otherwise may still serve without chats."""
+    """TemplateTooCostly for the file's own template, as it is read or in the simplest chat. With one that is broken
+    otherwise the file may still serve without chats.
+    """
     if header.chat_template is None:
         return
     try:
-        cage.open(TemplateKey("jinja", header.chat_template, header.bos_token or "", header.eos_token or ""))
+        template = cage.open(TemplateKey("jinja", header.chat_template, header.bos_token or "", header.eos_token or ""))
+        template.render([Message.of("user", "?")])
     except TemplateTooCostly:
         raise
-    except ModelFileError:
+    except (ModelFileError, InvalidRequest):
         return
 
 

@@ -18,6 +18,7 @@ from puna.errors import (
     NotFound,
     PunaError,
     SourceNotFound,
+    TemplateTooCostly,
     Unsupported,
 )
 from puna.model.digest import Digest
@@ -279,6 +280,29 @@ async def test_a_template_that_could_not_serve_is_refused(library: Library, temp
 async def test_one_that_serves_some_chats_is_taken(library: Library, template: str) -> None:
     await made(library, from_="base", template=template)
     assert library.resolve(NEW).go_template == template
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' * 10000000000 }}{{ messages }}",
+        "{{ ((1, 2) * 2000000000)|length }}{{ messages }}",
+        "{% for m in messages %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+        "{{ m.content }}{% endfor %}",
+        "{{ '-' * 3 }}" + "{{ " + "-" * 20_000 + "1 }}",
+    ],
+)
+async def test_a_file_s_own_template_that_no_chat_can_use_is_refused(library: Library, template: str) -> None:
+    digest = put_blob(library.root, gguf_bytes(chat_template=template, tensors=[Tensor("a", (1000, 2))]))
+    with pytest.raises(TemplateTooCostly, match="chat template"):
+        await made(library, files={"m.gguf": str(digest)})
+    assert not library.has(NEW)
+
+
+async def test_a_file_whose_template_refuses_the_simplest_chat_is_taken(library: Library) -> None:
+    template = "{{ raise_exception('no') if messages|length == 1 }}{{ messages }}"
+    digest = put_blob(library.root, gguf_bytes(chat_template=template, tensors=[Tensor("a", (1000, 2))]))
+    assert (await made(library, files={"m.gguf": str(digest)}))[-1] == "success"
 
 
 async def test_a_fraction_is_cut_and_told(library: Library) -> None:

@@ -155,13 +155,17 @@ _EXPONENT = 6
 # ------------------------------------------------------------------------------------------------------------ printf
 
 _VERB = re.compile(r"%([-+# 0]*)(\*|\d+)?(?:\.(\*|\d*))?(.?)", re.DOTALL)
-_WIDEST = 10_000
+_WIDEST = 1_000_000
+"""Go's bound of a width and a precision; of one that is written out it is held against all digits but the last."""
 
 
 def sprintf(form: str, arguments: Sequence[Value]) -> str:
     """Go's `Sprintf`, but for indexes of arguments and `%#v`."""
     rest = iter(arguments)
-    text = _VERB.sub(lambda match: _verb(match, rest), form)
+    # Where one is too large, Go ends: the rest of the form is not looked at.
+    wide = next((match for match in _VERB.finditer(form) if any(map(_too_wide, match.groups()[1:3]))), None)
+    text = _VERB.sub(lambda match: _verb(match, rest), form if wide is None else form[: wide.start()])
+    text += "" if wide is None else "%!(NOVERB)"
     extra = [f"{type_name(value)}={sprint(value)}" for value in rest]
     extra = [text.replace("<nil>=<nil>", "<nil>") for text in extra]
     return f"{text}%!(EXTRA {', '.join(extra)})" if extra else text
@@ -187,8 +191,15 @@ def _verb(match: re.Match[str], rest: Iterator[Value]) -> str:
 def _number(text: str | None, rest: Iterator[Value]) -> int | None:
     if text is None:
         return None
-    value = next(rest, None) if text == "*" else int(text)
-    return max(-_WIDEST, min(value, _WIDEST)) if isinstance(value, int) else None
+    if text != "*":
+        return int(text)
+    value = next(rest, None)
+    return value if isinstance(value, int) and abs(value) <= _WIDEST else None
+
+
+def _too_wide(number: str | None) -> bool:
+    digits = (number or "").lstrip("0")[:-1]
+    return len(digits) > len(str(_WIDEST)) or int(digits.strip("*") or 0) > _WIDEST
 
 
 def _padded(text: str, size: int, flags: str, letter: str, value: Value) -> str:

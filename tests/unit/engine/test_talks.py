@@ -28,7 +28,8 @@ class FakeEngine:
         self.holds: dict[int, int] = {}
         self.goes_on = asyncio.Event()
         self.goes_on.set()
-        self.fails = False
+        self.fails = self.short = False
+        self.works: set[int] = set()
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         slot, action = int(path.split("/")[2].split("?", maxsplit=1)[0]), path.partition("=")[2]
@@ -38,13 +39,14 @@ class FakeEngine:
             (self.saved.directory / body["filename"]).write_bytes(b"half" if self.fails else b"a slot")
         if self.fails:
             raise EngineError("no")
-        return {"n_saved": self.holds[slot], "n_written": 6, "timings": {"save_ms": 0.0}}
+        return {"n_saved": self.holds[slot], "n_written": 7 if self.short else 6, "timings": {"save_ms": 0.0}}
 
     def talks(self, slots: int = 2) -> Talks:
         return Talks(slots, self.saved, self.saved.all(), self.post, self.working)
 
     async def working(self) -> set[int]:
-        return set()
+        await asyncio.sleep(0)
+        return self.works
 
     async def answer(self, talks: Talks, text: list[int]) -> int:
         """An answer of three tokens. The slot where it was made."""
@@ -172,3 +174,56 @@ async def test_who_goes_away_while_another_conversation_is_saved_for_him_loses_i
     assert await engine.answer(talks, list(range(500, 600))) == 0
     await talks.settle()
     assert engine.kept() == [103, 103]
+
+
+async def test_nothing_is_asked_of_a_slot_that_still_works_for_somebody_who_has_gone(engine: FakeEngine) -> None:
+    """The engine would put it off, and might never come back to it."""
+    talks = engine.talks()
+    engine.works = {0}
+    await engine.answer(talks, TEXT)
+    turn = asyncio.create_task(engine.answer(talks, [*TEXT, 1, 2, 3, 9]))
+    assert await engine.answer(talks, list(range(500, 600))) == 1
+    assert (engine.asked, turn.done()) == ([], False)
+    engine.works = set()
+    assert await turn == 0
+    await talks.settle()
+    assert engine.asked[0] == ("save", 0)
+
+
+async def test_a_slot_that_never_rests_is_not_waited_for_without_end(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.engine.llama.talks.SAVING", 0.02)
+    talks = engine.talks()
+    engine.works = {0}
+    await engine.answer(talks, TEXT)
+    assert await engine.answer(talks, [*TEXT, 1, 2, 3, 9]) == 0
+    assert engine.asked == []
+    talks.stop()
+
+
+async def test_what_a_full_disk_has_cut_is_not_kept(engine: FakeEngine) -> None:
+    """The engine says that it wrote more than there is."""
+    talks = engine.talks()
+    engine.short = True
+    await engine.answer(talks, TEXT)
+    await nothing_under_way()
+    assert engine.asked == [("save", 0)]
+    assert [*engine.saved.directory.iterdir()] == []
+
+
+async def test_what_is_being_saved_is_not_begun_again(engine: FakeEngine) -> None:
+    """Who it was saved for has gone, and others come and go meanwhile."""
+    talks = engine.talks()
+    engine.works = {0, 1}
+    await engine.answer(talks, TEXT)
+    await engine.answer(talks, list(range(500, 600)))
+    comers = [asyncio.create_task(engine.answer(talks, list(range(800 + n, 900 + n)))) for n in range(4)]
+    for comer in comers:
+        await asyncio.sleep(0)
+        comer.cancel()
+    await asyncio.gather(*comers, return_exceptions=True)
+    engine.works = set()
+    await until(lambda: engine.kept() == [103, 103])
+    await nothing_under_way()
+    assert sorted(engine.asked) == [("save", 0), ("save", 1)]

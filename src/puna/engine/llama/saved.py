@@ -56,6 +56,13 @@ class SavedSlots:
         self._deposit.remove(name)
         return None
 
+    def size(self, part: Path) -> int:
+        """Bytes of what the engine has written; 0 if it is not there."""
+        try:
+            return part.stat().st_size
+        except OSError:
+            return 0
+
     def discard(self, part: Path) -> None:
         """The engine could not write it, or nobody wants it any more."""
         with contextlib.suppress(OSError):

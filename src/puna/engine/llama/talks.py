@@ -21,6 +21,12 @@ from puna.errors import PunaError, RunnerDied
 
 Post = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
+SAVING = 30.0
+"""Seconds after which nobody waits for a save any more."""
+
+LOOK_AGAIN = 0.01
+"""Seconds between two looks at whether a slot still works."""
+
 Saving: TypeAlias = "asyncio.Task[asyncio.Task[bool] | None]"
 """The engine writes a slot. What comes of it is the task that does the rest, if it could be written (see `_save`)."""
 
@@ -123,7 +129,8 @@ class Talks:
         """Begin to save the slot used last of those that nobody uses: who comes to it meanwhile waits. Or seconds until
         that is allowed; None: nothing would be lost.
         """
-        slots = self._book.unsaved(self._busy)
+        under_way = [*self._keeping.values(), *map(self._book.tokens, self._saving)]
+        slots = [slot for slot in self._book.unsaved(self._busy) if self._book.tokens(slot) not in under_way]
         if not slots:
             return None
         now = time.monotonic()
@@ -165,21 +172,39 @@ class Talks:
         except DepositError:
             return None
         try:
-            told = await self._post(f"/slots/{slot}?action=save", {"filename": part.name})
+            written = await asyncio.wait_for(self._written(slot, part), SAVING)
         except BaseException as error:
             self._saved.discard(part)
-            if not isinstance(error, PunaError):
-                raise
+            if isinstance(error, asyncio.TimeoutError | PunaError):
+                return None
+            raise
+        if written is None:
+            self._saved.discard(part)
             await asyncio.to_thread(self._saved.make_room)
             return None
-        self._budget.spend(time.monotonic(), told["n_written"], told["timings"]["save_ms"] / 1000)
         if self._book.tokens(slot) is held:
-            self._book.trim(slot, told["n_saved"])
-        tokens = held[: told["n_saved"]]
+            self._book.trim(slot, written)
+        tokens = held[:written]
         task = asyncio.create_task(self._keep(part, tokens))
         self._keeping[task] = tokens
         task.add_done_callback(self._keeping.__delitem__)
         return task
+
+    async def _written(self, slot: int, part: Path) -> int | None:
+        """Have the engine write a slot that nobody else is given: how many tokens it held. None: they are not all
+        there.
+        """
+        await self._rest(slot)
+        try:
+            told = await self._post(f"/slots/{slot}?action=save", {"filename": part.name})
+        except RunnerDied:
+            raise
+        except PunaError:
+            return None
+        self._budget.spend(time.monotonic(), told["n_written"], told["timings"]["save_ms"] / 1000)
+        # What a full disk did not take of its last bytes the engine does not notice.
+        whole = self._saved.size(part) == told["n_written"]
+        return int(told["n_saved"]) if whole else None
 
     async def _keep(self, part: Path, tokens: array[int]) -> bool:
         name = await asyncio.to_thread(self._saved.keep, part, tokens)
@@ -187,12 +212,24 @@ class Talks:
             await asyncio.to_thread(self._saved.forget, self._book.save(name, tokens))
         return name is not None
 
+    async def _rest(self, slot: int) -> None:
+        """Return when the engine has left off working on the slot, as it does a moment after a client has gone.
+
+        What is asked of a slot at work the engine puts off, and takes up one such thing each time a slot has worked:
+        a save that was put off could wait for ever, or let another wait.
+        """
+        while True:
+            if slot not in await self._working():
+                return
+            await asyncio.sleep(LOOK_AGAIN)
+
     async def _restore(self, slot: int, name: str) -> None:
         """What cannot be restored is computed."""
         path = await asyncio.to_thread(self._saved.file, name)
         if path is None:
             self._book.lost(name)
             return
+        await self._rest(slot)
         try:
             await self._post(f"/slots/{slot}?action=restore", {"filename": path.name})
         except PunaError as error:
