@@ -11,6 +11,7 @@ SLOW = "{{ range $i := 10000 }}{{ range $j := 10000 }}{{ end }}{{ end }}{{ .Prom
 TEMPLATES = {
     "slow": SLOW,
     "wide": '{{ range $i := 1000 }}{{ printf "%3000000d" 1 }}{{ end }}{{ .Prompt }}',
+    "long": '{{ printf "%3000000d" 1 }}{{ .Prompt }}',
     "deep": "{% if 1 %}" * 20_000 + "{{ messages }}" + "{% endif %}" * 20_000,
     "minus": "{% if 1 %}{% endif %}{{ messages[0].content }}{{ " + "-" * 20_000 + "1 }}",
     "format": "{% if 1 %}{% endif %}{{ messages[0].content }}{{ '%300000000d'|format(1) }}",
@@ -24,7 +25,7 @@ def test_a_callers_template_is_refused(server, name):
     body = {"model": "tiny", "template": TEMPLATES[name], "prompt": "Hi"}
     answer = server.post("/api/generate", json.dumps(body).encode())
     assert answer.status == 400
-    assert ("maximum context length" if name == "wide" else "template error") in json.loads(answer.body)["error"]
+    assert ("maximum context length" if name == "long" else "template error") in json.loads(answer.body)["error"]
 
 
 @pytest.mark.parametrize("name", ["slow", "wide"])
