@@ -174,6 +174,7 @@ def sprintf(form: str, arguments: Sequence[Value]) -> str:
 def _verb(match: re.Match[str], rest: Iterator[Value]) -> str:
     flags, width, precision, letter = match.groups()
     size, exact = _number(width, rest), _number(precision, rest) if precision != "" else 0
+    exact = None if exact is not None and exact < 0 else exact
     bad = "%!(BADWIDTH)" if width and size is None else "%!(BADPREC)" if precision and exact is None else ""
     if size is not None and size < 0:
         flags, size = flags + "-", -size
@@ -192,7 +193,7 @@ def _number(text: str | None, rest: Iterator[Value]) -> int | None:
     if text is None:
         return None
     if text != "*":
-        return int(text)
+        return int(text.lstrip("0") or 0)
     value = next(rest, None)
     return value if isinstance(value, int) and abs(value) <= _WIDEST else None
 

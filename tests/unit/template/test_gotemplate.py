@@ -55,6 +55,8 @@ def run(source: str, **root: Value) -> str:
         ('{{ printf "a%10000010d|%d" 1 2 }}', "a%!(NOVERB)%!(EXTRA int=1, int=2)"),
         ('{{ printf "%.' + "9" * 5000 + 'f|" 1.0 }}', "%!(NOVERB)%!(EXTRA float64=1)"),
         ('{{ printf "%*d|%-*d|" 1000001 7 -3 8 }}', "%!(BADWIDTH)7|8  |"),
+        ('{{ printf "%.' + "0" * 5000 + '2f" 1.0 }}', "1.00"),
+        ('{{ printf "%.*s|" -3 "abc" }}', "%!(BADPREC)abc|"),
         ("{{ .Map | json }} {{ .Tricky | json }}", '{"a":1,"b":2} "\\u003cé\\u0026\\u003e"'),
         ("{{ currentDate }} {{ yesterdayDate }}", "2026-03-01 2026-02-28"),
         ('{{ "tab\\t\\"q\\"" }}{{ `raw\\n` }}', 'tab\t"q"raw\\n'),

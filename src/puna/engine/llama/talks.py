@@ -171,15 +171,15 @@ class Talks:
             part = self._saved.part()
         except DepositError:
             return None
+        written = None
         try:
             written = await asyncio.wait_for(self._written(slot, part), SAVING)
-        except BaseException as error:
-            self._saved.discard(part)
-            if isinstance(error, asyncio.TimeoutError | PunaError):
-                return None
-            raise
+        except (asyncio.TimeoutError, PunaError):
+            return None
+        finally:
+            if written is None:
+                self._saved.discard(part)
         if written is None:
-            self._saved.discard(part)
             await asyncio.to_thread(self._saved.make_room)
             return None
         if self._book.tokens(slot) is held:
