@@ -203,7 +203,9 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """What a model would take, in bytes. `largest_num_ctx`: None where no context would fit."""
+    """What a model would take, in bytes. `largest_num_ctx`: for each of `least_slots` requests at once; None
+    where no context would fit.
+    """
 
     model: str
     engine: str
@@ -216,6 +218,7 @@ class MemoryNeed:
     available: int
     fits: bool
     largest_num_ctx: int | None
+    least_slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,7 +472,7 @@ class Client:
         answer = await self._json("POST", "/api/estimate", {"model": model, "options": options})
         numbers = {
             key: _integer(answer, key) or 0
-            for key in ("num_ctx", "slots", "weights", "cache", "compute", "total", "available")
+            for key in ("num_ctx", "slots", "weights", "cache", "compute", "total", "available", "least_slots")
         }
         return MemoryNeed(
             model=_text(answer, "model"),

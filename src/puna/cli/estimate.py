@@ -19,7 +19,10 @@ async def estimate(model: str, num_ctx: int | None, *, as_json: bool) -> None:
 
 def report(need: MemoryNeed) -> str:
     requests = "one request" if need.slots == 1 else f"{need.slots} requests at once, each"
-    largest = "none would fit" if need.largest_num_ctx is None else f"{need.largest_num_ctx} tokens, for one request"
+    largest = "none would fit"
+    if need.largest_num_ctx is not None:
+        least = "one request" if need.least_slots == 1 else f"each of {need.least_slots} requests"
+        largest = f"{need.largest_num_ctx} tokens, for {least}"
     verdict = "fits" if need.fits else "does not fit"
     rows = [
         ("engine", need.engine),

@@ -6,8 +6,8 @@ the context, and the engine's own buffers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from puna.engine.runner import LoadOptions
@@ -18,6 +18,9 @@ BYTES_PER_VALUE = {None: 2.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
 WINDOW_STEP = 256
 """Places: what a layer with a window keeps is a multiple of it."""
+
+STEP = 256
+"""Tokens: contexts are looked for in multiples of it."""
 
 ROWS = 16_384
 """Rows of a table that is only looked up that count: a system maps a file in pages of several rows, for each that is
@@ -171,3 +174,32 @@ def estimate(shape: ModelLayout, load: LoadOptions, costs: Costs, most: int = 0)
     weights = (shape.weights - shape.looked_up) * costs.weights + rows
     compute = costs.token * shape.vocabulary + batch * 12 * shape.embedding * 4 + shape.media
     return Estimate(int(weights), int(cache), costs.base + compute)
+
+
+def largest_context(need: Callable[[int], int], available: int, most: int) -> int | None:
+    """The largest multiple of STEP (or `most` itself) of which `need`, which grows with it, is at most `available`."""
+    if need(most) <= available:
+        return most
+    low, high = 0, -(-most // STEP)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if need(middle * STEP) <= available else (low, middle)
+    return low * STEP or None
+
+
+def over(reckon: Callable[[LoadOptions], Estimate], load: LoadOptions, most: int) -> str | None:
+    """Why a context may not be so long as `load` has it, in words. `most`: bytes that the cache may take, 0: all it
+    wants; one context has to fit.
+    """
+
+    def cache(num_ctx: int) -> int:
+        return reckon(replace(load, num_ctx=num_ctx, slots=1)).cache
+
+    if not most or cache(load.num_ctx) <= most:
+        return None
+    largest = largest_context(cache, most, load.num_ctx)
+    instead = f"num_ctx {largest}" if largest else f"not even {STEP} tokens"
+    return (
+        f"a context of {load.num_ctx} tokens needs {cache(load.num_ctx) / 2**20:.1f} MiB of cache, and "
+        f"PUNA_CACHE_MEMORY lets it take {most / 2**20:.1f}; {instead} would fit"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from puna.engine.choose import EngineChoice
 from puna.engine.engine import Engine, ModelFacts, Opinion
-from puna.engine.memory import Estimate
+from puna.engine.memory import Estimate, largest_context
 from puna.engine.runner import LoadOptions, ModelFiles
 from puna.scheduler import policy
 from puna.scheduler.facts import context_of, facts_of, files_of, trained
 from puna.scheduler.policy import Key, Wish
-from puna.scheduler.reckoning import Reckoning, largest_context
+from puna.scheduler.reckoning import Reckoning
 from puna.settings import ModelPolicy, Settings
 from puna.types import Options
 
@@ -74,8 +75,7 @@ class Needs:
         sizes = self._sizes(choice.engine, self._known(model), load)
         said = frozenset(name for name in _LOAD_FIELDS if getattr(options, name) is not None)
         policy = self._settings.policy_of(model.name.short)
-        fixed = policy.parallel or self._settings.num_parallel
-        wish = Wish(key, load, said, sizes[:1] if fixed else sizes, policy.priority)
+        wish = Wish(key, load, said, sizes[:1] if self._fixed(model) else sizes, policy.priority)
         return Need(wish, model, choice, files_of(model), keep_alive, policy)
 
     def choice(self, model: Model, options: Options, *, embedding: bool, room: int | None) -> EngineChoice:
@@ -99,12 +99,13 @@ class Needs:
             slots=load.slots,
             estimate=self._memory(choice.engine, known, load),
             available=available,
-            largest=self._largest(choice.engine, known, load, available),
+            largest=self._largest(choice.engine, model, load, available),
+            least_slots=self._least_slots(model, load),
         )
 
     def largest(self, need: Need, available: int) -> int | None:
-        """The largest context that would fit into so many bytes."""
-        return self._largest(need.choice.engine, self._known(need.model), need.wish.load, available)
+        """The largest context that would fit into so many bytes, for as few requests at once as may be."""
+        return self._largest(need.choice.engine, need.model, need.wish.load, available)
 
     def available(self, held: int) -> int:
         """Bytes that models could have, the `held` ones of those that are loaded now included."""
@@ -137,11 +138,23 @@ class Needs:
     def _reckon(self, engine: str, model: ModelFacts, load: LoadOptions) -> Estimate:
         return self._engines[engine].memory(model, load)
 
-    def _largest(self, engine: str, model: ModelFacts, load: LoadOptions, available: int) -> int | None:
-        def need(num_ctx: int) -> int:
-            return self._engines[engine].memory(model, replace(load, num_ctx=num_ctx, slots=1)).total
+    def _fixed(self, model: Model) -> bool:
+        """Whether a setting says how many requests it answers at once."""
+        return bool(self._settings.policy_of(model.name.short).parallel or self._settings.num_parallel)
 
-        return largest_context(need, available, trained(model))
+    def _least_slots(self, model: Model, load: LoadOptions) -> int:
+        """With which it is loaded where memory is short."""
+        return load.slots if self._fixed(model) else 1
+
+    def _largest(self, engine: str, model: Model, load: LoadOptions, available: int) -> int | None:
+        known, least = self._known(model), replace(load, slots=self._least_slots(model, load))
+
+        def need(num_ctx: int) -> int:
+            wanted = replace(least, num_ctx=num_ctx)
+            objection = self._engines[engine].opinion(known, wanted).objection
+            return self._memory(engine, known, wanted).total if objection is None else sys.maxsize
+
+        return largest_context(need, available, trained(known))
 
     def _known(self, model: Model) -> ModelFacts:
         """Looked at once for each model, for every request needs it."""

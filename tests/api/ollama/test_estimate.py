@@ -25,6 +25,7 @@ def test_it_grows_with_the_context_and_loads_nothing(server):
     assert small["total"] == small["weights"] + small["cache"] + small["compute"]
     assert small["fits"]
     assert small["largest_num_ctx"] >= 1024
+    assert small["least_slots"] == 1
     assert loaded(server) <= before
 
 

@@ -206,7 +206,7 @@ async def test_a_damaged_file_is_told_as_such(damaged: Path, tmp_path: Path) -> 
 
 async def test_a_context_over_the_memory_is_refused_before_anything_runs(model: Path, tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="num_ctx"):
-        async with started(model, tmp_path, num_ctx=1024, memory_limit=40_000_000):
+        async with started(model, tmp_path, num_ctx=1024, cache_memory=1_000_000):
             pass
 
 

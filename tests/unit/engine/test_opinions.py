@@ -48,11 +48,25 @@ def test_cpu_wherever_it_can_run_the_model() -> None:
     assert (choice.instead.engine, choice.instead.slots) == ("llama", 4)
 
 
-@pytest.mark.parametrize(("contexts", "slots"), [(0.5, 1), (2.5, 2), (100, 4)])
+@pytest.mark.parametrize(("contexts", "slots"), [(1.5, 1), (2.5, 2), (100, 4)])
 def test_memory_for_caches_bounds_the_slots_of_llama(contexts: float, slots: int) -> None:
     one = LlamaEngine(SETTINGS).memory(MODEL, LOAD).cache
     bounded = LlamaEngine(replace(SETTINGS, cache_memory=int(contexts * one)))
     assert bounded.opinion(MODEL, LOAD).slots == slots
+
+
+@pytest.mark.parametrize("engine", [CpuEngine, LlamaEngine])
+def test_one_context_has_to_fit_into_the_memory_for_caches(engine: type[CpuEngine | LlamaEngine]) -> None:
+    one = engine(SETTINGS).memory(MODEL, LOAD).cache
+    bounded = engine(replace(SETTINGS, cache_memory=one // 2))
+    objection = bounded.opinion(MODEL, LOAD).objection
+    assert objection is not None
+    assert "PUNA_CACHE_MEMORY" in objection
+    assert "num_ctx 2048 would fit" in objection
+    assert "PUNA_CACHE_MEMORY" not in (bounded.opinion(MODEL, replace(LOAD, num_ctx=2048)).objection or "")
+    tiny = engine(replace(SETTINGS, cache_memory=1)).opinion(MODEL, LOAD).objection
+    assert tiny is not None
+    assert "not even" in tiny
 
 
 @pytest.mark.parametrize(

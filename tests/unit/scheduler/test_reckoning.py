@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from puna.engine.memory import STEP, largest_context
 from puna.scheduler.free import free_memory, left_of_groups, left_of_processes
-from puna.scheduler.reckoning import STEP, largest_context
 
 
 @pytest.mark.parametrize("available", [0, 999, 1000, 1000 + STEP, 5000, 10**6, 10**9])

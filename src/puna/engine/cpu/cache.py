@@ -30,7 +30,7 @@ from typing import TypeAlias
 from puna.errors import LoadFailed
 
 CACHE_SHARE = 0.5
-"""Of the memory that is left once the weights are in, how much the cache may take."""
+"""Of the memory that is left once the weights are in, how much the cache may take beyond one context."""
 
 TAILS = 8
 """Open blocks behind one beginning that are found: the latest."""
@@ -51,23 +51,27 @@ def blocks_for(tokens: int, block_size: int) -> int:
     return -(-tokens // block_size)
 
 
-def capacity_for(num_ctx: int, slots: int, *, block_size: int, bytes_per_block: int, left: int, most: int = 0) -> int:
+def capacity_for(
+    num_ctx: int, slots: int, *, block_size: int, bytes_per_block: int, left: int, free: int, most: int = 0
+) -> int:
     """How many blocks the cache gets: a full context for every slot, or what half of the memory `left` holds, and no
-    more than `most` bytes of it (0: all that is wanted).
+    more than `most` bytes (0: all that is wanted). One context may take all that the system has `free`: who had the
+    model loaded has reckoned that it fits.
 
     With fewer than all, requests wait for each other's room. LoadFailed when not even one full context fits.
     """
-    room = max(int(left * CACHE_SHARE), 0)
-    if most:
-        room = min(room, most)
     one = blocks_for(num_ctx, block_size)
-    if room // bytes_per_block < one:
+    room = min(free, most) if most else free
+    if room < one * bytes_per_block:
         raise LoadFailed(
             f"a context of {num_ctx} tokens needs {one * bytes_per_block >> 20} MiB of cache, and only "
-            f"{room >> 20} MiB may be taken for it{' (PUNA_CACHE_MEMORY)' if room == most else ''}; ask for a smaller "
-            "context (num_ctx)"
+            f"{max(room, 0) >> 20} MiB may be taken for it{' (PUNA_CACHE_MEMORY)' if room == most else ''}; ask for a "
+            "smaller context (num_ctx)"
         )
-    return min(one * slots, room // bytes_per_block)
+    shared = max(int(left * CACHE_SHARE), 0)
+    if most:
+        shared = min(shared, most)
+    return min(one * slots, max(one, shared // bytes_per_block))
 
 
 def block_keys(tokens: Sequence[int], block_size: int, keys: Sequence[BlockKey] = ()) -> list[BlockKey]:

@@ -32,7 +32,7 @@ from puna.engine.cpu.recruit import Spare
 from puna.engine.cpu.supported import Machine, here, why_not, why_not_machine
 from puna.engine.deposit import DEPOSIT
 from puna.engine.engine import Engine, ModelFacts, Opinion, lacking
-from puna.engine.memory import Estimate, estimate
+from puna.engine.memory import Estimate, estimate, over
 from puna.engine.process import ChildProcess
 from puna.engine.runner import (
     Constraint,
@@ -97,7 +97,8 @@ class CpuEngine:
             engine=self.name,
             objection=self.obstacle()
             or lacking(PROFILE, load, projectors=model.projectors, adapters=model.adapters)
-            or why_not(model.architecture, model.types, model.metadata),
+            or why_not(model.architecture, model.types, model.metadata)
+            or over(lambda one: self.memory(model, one), load, self._settings.cache_memory),
             need=self.memory(model, replace(load, slots=1)).total,
             merit=PROFILE.merit,
             slots=PROFILE.slots,

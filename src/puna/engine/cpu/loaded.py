@@ -101,17 +101,18 @@ def load(order: Load) -> ModelParts:
             cache_type=order.cache_type,
         )
         tokenizer = reading.result()
-    left = psutil.virtual_memory().available
-    if order.memory:
-        left = min(left, order.memory - psutil.Process().memory_info().rss)
     size, states = model.block_size, order.slots if model.bytes_per_state else 0
-    left -= states * model.bytes_per_state
+    free = psutil.virtual_memory().available - states * model.bytes_per_state
+    left = free
+    if order.memory:
+        left = min(left, order.memory - psutil.Process().memory_info().rss - states * model.bytes_per_state)
     blocks = capacity_for(
         order.num_ctx,
         order.slots,
         block_size=size,
         bytes_per_block=model.bytes_per_block,
         left=left,
+        free=free,
         most=order.cache_memory,
     )
     model.allocate(blocks, states)

@@ -38,7 +38,7 @@ from puna.engine.llama.options import (
 )
 from puna.engine.llama.profile import BINARY, COSTS, WHEEL
 from puna.engine.llama.saved import SavedSlots
-from puna.engine.memory import Estimate, estimate, projector_kinds
+from puna.engine.memory import Estimate, estimate, over, projector_kinds
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, Unsupported
@@ -96,7 +96,8 @@ class _LlamaEngine(Unprepared, ABC):
             objection=self.obstacle()
             or lacking(self.profile, load, projectors=model.projectors, adapters=model.adapters)
             or (_MIXED if model.mixed else None)
-            or (_KINDS if model.kinds else None),
+            or (_KINDS if model.kinds else None)
+            or over(lambda one: self.memory(model, one), load, self._settings.cache_memory),
             need=one.total,
             merit="it computes on the GPU of this machine" if on_gpu else self.profile.merit,
             slots=self._slots(one),

@@ -201,4 +201,5 @@ def estimate(model: Model, reckoned: Reckoning) -> JsonObject:
         "available": reckoned.available,
         "fits": reckoned.fits,
         "largest_num_ctx": reckoned.largest,
+        "least_slots": reckoned.least_slots,
     }

@@ -142,23 +142,35 @@ def test_a_kept_block_that_a_sequence_begins_with_is_not_also_promised_to_it() -
     assert isinstance(admit(cache, prompt, answer=30), Table)
 
 
+def capacity(*, left: int, free: int = 10**6, most: int = 0) -> int:
+    """Of three slots, each with a context of four blocks, which take 4,000 bytes."""
+    return capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=left, free=free, most=most)
+
+
 def test_every_slot_gets_a_full_context_where_memory_allows() -> None:
-    assert capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=10**6) == 3 * 4
+    assert capacity(left=10**6) == 3 * 4
 
 
 def test_with_less_memory_the_slots_share() -> None:
-    assert capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=20_000) == 10
+    assert capacity(left=20_000) == 10
 
 
-def test_a_context_that_does_not_fit_is_refused() -> None:
+@pytest.mark.parametrize("left", [7_000, 3_000, -5_000])
+def test_one_context_gets_what_the_system_has(left: int) -> None:
+    """Whoever had it loaded has reckoned that it fits, and counts otherwise than the system does."""
+    assert capacity(left=left, free=4_000) == 4
+
+
+@pytest.mark.parametrize("free", [3_999, -1])
+def test_a_context_that_does_not_fit_is_refused(free: int) -> None:
     with pytest.raises(LoadFailed, match="num_ctx"):
-        capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=7_000)
+        capacity(left=7_000, free=free)
 
 
 def test_it_takes_no_more_than_it_may() -> None:
-    assert capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=10**6, most=5500) == 5
+    assert capacity(left=10**6, most=5500) == 5
     with pytest.raises(LoadFailed, match="PUNA_CACHE_MEMORY"):
-        capacity_for(num_ctx=100, slots=3, block_size=BLOCK, bytes_per_block=1000, left=10**6, most=3500)
+        capacity(left=10**6, most=3500)
 
 
 def ended(cache: Cache, text: list[int], computed: int) -> list[int]:
