@@ -13,6 +13,13 @@ TOKENS = 8
 HELD = 20.0
 """Seconds of a processor for so few tokens. What was let in before held llama.cpp for minutes."""
 
+
+def chain(length: int, body: str) -> str:
+    """Rules of which each is made of the next."""
+    rules = (f"r{number} ::= {body.replace('NEXT', f'r{number + 1}')}" for number in range(length))
+    return "\n".join(["root ::= r0", *rules, f'r{length} ::= "a"'])
+
+
 CLOSE = {
     "told apart at the end": 'root ::= s\ns ::= "a" s "b" | "a" s "c" | "a"',
     "a tree": 'root ::= n\nn ::= "{L:" n ",a:1}" | "{L:" n ",b:1}" | "0"',
@@ -23,6 +30,8 @@ CLOSE = {
     "words within words": 'root ::= (w | "(" root ")")+\nw ::= [a-z]{1,12} " "?',
     "optional upon optional": "root ::= " + '"a"? ' * 60 + '"b"',
     "one class upon another": "root ::= x{300}\nx ::= [a-b] | [a-c] | [a-d] | [a-e]",
+    "rules that hold each other": chain(6, "NEXT | NEXT NEXT | NEXT NEXT NEXT"),
+    "many that add one": chain(60, 'NEXT | "a" NEXT'),
 }
 """What is let in with the most readings, or after it was written so that it has fewer."""
 
@@ -30,6 +39,9 @@ REFUSED = {
     "rows of rows": 'root ::= s\ns ::= "a" s s | "a"',
     "palindromes": 'root ::= p\np ::= "a" p "a" | "b" p "b" | "a" | "b"',
     "too many optional upon optional": "root ::= " + '"a"? ' * 500 + '"b"',
+    "too many that add one": chain(90, 'NEXT | "a" NEXT'),
+    "many that hold each other": chain(40, "NEXT | NEXT NEXT"),
+    "very many that do": chain(90, "NEXT | NEXT NEXT NEXT"),
     "counts upon counts": "root ::= " + '"a"{0,50} ' * 10 + '"b"',
 }
 

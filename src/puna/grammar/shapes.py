@@ -452,7 +452,7 @@ def _count(place: Located, keyword: str, schema: JsonObject) -> int | None:
         raise SchemaError(place.path, keyword, "it must be a whole number, not negative")
     if value > MAX_COUNT:
         if keyword.startswith("max"):
-            return MAX_COUNT
+            return None  # to count so far, in each of several such bounds, would leave very many readings open
         raise SchemaError(place.path, keyword, f"it must be at most {MAX_COUNT}")
     return int(value)
 

@@ -37,6 +37,14 @@ MOST_OPEN = 1_000
 MOST_GROWING = 40
 """The same where longer texts open ever more."""
 
+MOST_PATHS = 50_000
+"""Ways from stack to stack by three characters. Of tokens that a grammar refuses late llama.cpp follows each way by
+itself, though ways meet again: so of `r ::= s | "a" s`, 250 of those in each other, one token takes minutes.
+"""
+
+MOST_WORK = 15_000
+"""Steps from rule to rule to come to the stacks that are open at one character: whoever follows a text takes them."""
+
 _LENGTH = 120
 """Characters of the texts that are looked for."""
 _TEXTS = 3
@@ -44,6 +52,8 @@ _TEXTS = 3
 _WAYS = 6
 """Characters that are tried after each of them."""
 _MOST_STEPS = 60_000
+_MOST_COUNTING = 250_000
+"""Steps to count ways between stacks."""
 _FACTORED_DEPTH = 40
 _KEPT = 256
 
@@ -65,7 +75,7 @@ def readable(rules: Rules, root: Expression) -> str:
     """
     bodies = rules.final(root)
     text = written(bodies)
-    if not (_embeds(bodies) or _options(bodies) > MOST_OPEN) or not _known_many(text, bodies):
+    if not (_embeds(bodies) or _places(bodies) > MOST_OPEN) or not _known_many(text, bodies):
         return text
     bodies = _factored(bodies)
     text = written(bodies)
@@ -87,7 +97,9 @@ def _known_many(text: str, bodies: Mapping[str, Expression]) -> bool:
 
 
 def many(bodies: Mapping[str, Expression]) -> bool:
-    """Whether some text was found that keeps more than MOST_OPEN stacks open, or MOST_GROWING and ever more."""
+    """Whether some text was found that keeps more than MOST_OPEN stacks open, or takes MOST_WORK to find them, or has
+    MOST_PATHS between them, or keeps MOST_GROWING open and ever more.
+    """
     return _Search(bodies, _embeds(bodies)).many()
 
 
@@ -95,33 +107,62 @@ def many(bodies: Mapping[str, Expression]) -> bool:
 
 
 def _embeds(bodies: Mapping[str, Expression]) -> bool:
-    """Whether a rule leads back to itself with something left to come after it. Else there are as many stacks as places
-    of the grammar at most.
+    """Whether a rule leads back to itself with something left to come after it. Else there are as many stacks as
+    `_places` at most.
     """
-    after: dict[str, set[str]] = {name: set(references(body)) for name, body in bodies.items()}
-    ring = _rings(after)
+    ring = _rings_of(bodies)
     return any(ring.get(used) == ring[name] for name, body in bodies.items() if name in ring for used in _inner(body))
 
 
-def _options(bodies: Mapping[str, Expression]) -> int:
-    """Alternatives, all together."""
-    return sum(map(_options_of, bodies.values()))
+def _places(bodies: Mapping[str, Expression]) -> int:
+    """Characters and classes of the grammar, each as often as ways lead there from the root: a rule that holds another
+    twice has twice its places. Rules that lead back to each other have theirs together, once.
+    """
+    ring = _rings_of(bodies)
+    known: dict[str | int, int] = {}
+
+    def places(body: Expression, within: str) -> int:
+        match body:
+            case Alternation(parts) | Sequence(parts):
+                return sum(places(part, within) for part in parts)
+            case Repeat(item, low, high):
+                return places(item, within) * max(low, high or 0, 1)
+            case Ref(name):
+                back = name in ring and ring[name] == ring.get(within)
+                return 0 if back else known.get(ring.get(name, name), 0)
+            case Terminal(text):
+                return len(text)
+            case _:
+                return 1
+
+    for name in _inner_first(bodies):
+        key = ring.get(name, name)
+        known[key] = known.get(key, 0) + places(bodies[name], name)
+    return known[ring.get("root", "root")]
 
 
-def _options_of(body: Expression) -> int:
-    match body:
-        case Alternation(options):
-            return len(options) + sum(map(_options_of, options))
-        case Sequence(parts):
-            return sum(map(_options_of, parts))
-        case Repeat(item, _, _):
-            return _options_of(item)
-        case _:
-            return 0
+def _inner_first(bodies: Mapping[str, Expression]) -> Iterator[str]:
+    """Names of the rules that the root needs, each after those that it refers to, but for what leads back to it."""
+    seen = {"root"}
+    way = [("root", references(bodies["root"]))]
+    while way:
+        name, rest = way[-1]
+        following = next((one for one in rest if one in bodies and one not in seen), None)
+        if following is None:
+            way.pop()
+            yield name
+        else:
+            seen.add(following)
+            way.append((following, references(bodies[following])))
+
+
+def _rings_of(bodies: Mapping[str, Expression]) -> dict[str, int]:
+    """A number for each set of rules that lead to each other."""
+    return _rings({name: set(references(body)) for name, body in bodies.items()})
 
 
 def _rings(after: Mapping[str, set[str]]) -> dict[str, int]:
-    """A number for each set of rules that lead to each other (Tarjan's, without recursion)."""
+    """The same, of the names of which each leads to others (Tarjan's, without recursion)."""
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     ring: dict[str, int] = {}
@@ -278,8 +319,13 @@ class _Search:
     embeds: bool
     places: dict[tuple[int, int], _Place] = field(default_factory=dict)
     stacks: dict[tuple[int, int], _Stack] = field(default_factory=dict)
+    after: dict[int, list[_Stack]] = field(default_factory=dict)
     kept: list[Expression] = field(default_factory=list)
     steps: int = 0
+    """From rule to rule, to find stacks; `counting`: to count the ways between them."""
+    counting: int = 0
+    dearest: int = 0
+    """Steps that one character took, at most."""
 
     def many(self) -> bool:
         texts = [self._open([self._push(self.bodies["root"], 0, None)])]
@@ -292,13 +338,15 @@ class _Search:
                     key = frozenset(map(id, following))
                     if key not in seen:
                         found[key] = following
-            if not found or self.steps > _MOST_STEPS:
+            if not found:
                 break
             seen |= found.keys()
             texts = sorted(found.values(), key=len, reverse=True)[:_TEXTS]
             most.append(len(texts[0]))
-            if most[-1] > MOST_OPEN:
+            if most[-1] > MOST_OPEN or self.dearest > MOST_WORK or self._paths(texts[0]) > MOST_PATHS:
                 return True
+            if self.steps > _MOST_STEPS:
+                break
         half = len(most) // 2
         early, late = max(most[:half], default=0), max(most[half:], default=0)
         return self.embeds and late > MOST_GROWING and late * 2 > early * 3
@@ -316,6 +364,23 @@ class _Search:
             taken.setdefault(frozenset(map(id, holding)), holding)
         for holding in sorted(taken.values(), key=len, reverse=True)[:_WAYS]:
             yield self._open([self._passed(stack) for stack in holding])
+
+    def _paths(self, stacks: list[_Stack]) -> int:
+        """Ways through three characters from these; more than MOST_PATHS also when they take long to count."""
+        found = 0
+        for first in stacks:
+            for second in self._after(first):
+                found += len(self._after(second))
+                if found > MOST_PATHS or self.counting > _MOST_COUNTING:
+                    return MOST_PATHS + 1
+        return found
+
+    def _after(self, stack: _Stack) -> list[_Stack]:
+        if id(stack) not in self.after:
+            before, self.steps = self.steps, 0
+            self.after[id(stack)] = self._open([self._passed(stack)])
+            self.steps, self.counting = before, self.counting + self.steps
+        return self.after[id(stack)]
 
     def _begins(self, place: _Place) -> Iterator[int]:
         if isinstance(place.body, Terminal):
@@ -346,6 +411,7 @@ class _Search:
     def _open(self, waiting: list[_Stack | None]) -> list[_Stack]:
         """The stacks with a character on top that these come to."""
         opened: dict[int, _Stack] = {}
+        before = self.steps
         seen: set[int] = set()
         todo = [stack for stack in waiting if stack is not None]
         while todo:
@@ -360,6 +426,7 @@ class _Search:
             todo += [one for one in self._ways(*stack) if one is not None]
             if len(opened) > 2 * MOST_OPEN or self.steps > _MOST_STEPS:
                 break
+        self.dearest = max(self.dearest, self.steps - before)
         return [*opened.values()]
 
     def _ways(self, place: _Place, below: object) -> Iterator[_Stack | None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +49,34 @@ def test_what_can_be_told_apart_is_held(name: str) -> None:
     assert not many(read(gbnf))
     if name in HELD:
         assert many(read(text))
+
+
+@pytest.mark.parametrize("length", [20, 40, 90, 1000])
+@pytest.mark.parametrize(
+    "body",
+    ["s | s s", "s | s s s", "s? s?", 's | s s "c"', 's | s "b" s', "s* s", 's s | "a"', 's | "a" s', 's | s "a"'],
+)
+def test_rules_that_hold_each_other_and_never_lead_back(body: str, length: int) -> None:
+    """Each holds the next in two ways, so there are as many readings as both ways have together, or one more."""
+    rules = [f"r{number} ::= {re.sub(r'[s]', f'r{number + 1}', body)}" for number in range(length)]
+    text = "\n".join(["root ::= r0", *rules, f'r{length} ::= "a"'])
+    begun = time.thread_time()
+    if length < 60 and body in {'s | "a" s', 's | s "a"'}:
+        grammar_to_gbnf(Grammar("gbnf", text), param="grammar")
+    else:
+        with pytest.raises(InvalidRequest) as caught:
+            grammar_to_gbnf(Grammar("gbnf", text), param="grammar")
+        assert caught.value.code == "invalid_grammar"
+    assert time.thread_time() - begun < 10
+
+
+def test_bounds_that_no_answer_reaches_leave_few_readings_open() -> None:
+    """Many programs write the largest number of some type where they mean that there is no bound."""
+    most = 2**31 - 1
+    schema: JsonObject = {"type": "string", "maxLength": most}
+    for _ in range(6):
+        schema = {"type": "array", "items": schema, "maxItems": most}
+    assert Gbnf(schema_to_gbnf(schema)).accepts('[[[[[["a"]]]]]]')
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -7,8 +7,10 @@ tokens taken out. The end of an answer is allowed where the grammar may end, and
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llguidance
@@ -23,9 +25,17 @@ KEPT = 64
 """Compiled grammars that are kept: those used last."""
 
 LIMITS = llguidance.LLParserLimits(
-    max_items_in_row=50_000, step_max_items=2_000_000, step_lexer_fuel=5_000_000, verbose_errors=False
+    max_items_in_row=10_000, step_max_items=200_000, step_lexer_fuel=5_000_000, verbose_errors=False
 )
 """One character a lexeme makes more work than the library's defaults expect; still bounded."""
+
+CHEAP = 0.02
+"""Seconds of a processor that a mask may take whenever it likes; few take a tenth of that."""
+
+PATIENCE = 5.0
+"""Seconds of a processor that an answer's masks may take beyond that, all together. Each holds all that are computed in
+the same step, and no bound of the library is near to its time: that grows with the square of what is open.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +67,54 @@ class _Wrapper:
         raise EngineError("a grammar forced its tokens")
 
 
-class GrammarMatcher:
-    """One answer's way through a grammar. Used by one thread at a time."""
+class _Toll:
+    """What the masks of one answer have taken beyond what is cheap."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: int) -> None:
+    def __init__(self) -> None:
+        self._spent = 0.0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """InvalidRequest when it becomes too much."""
+        begun = time.thread_time()
+        yield
+        self._spent += max(time.thread_time() - begun - CHEAP, 0.0)
+        if self._spent > PATIENCE:
+            reason = "its texts can be read in so many ways that to follow them takes too long"
+            raise InvalidRequest(f"This grammar cannot be followed: {reason}.", param="grammar", code="invalid_grammar")
+
+
+class GrammarMatcher:
+    """One answer's way through a grammar. Used by one thread at a time, its forks by the same."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: int, toll: _Toll | None = None) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
+        self._toll = toll or _Toll()
 
     def mask(self) -> Mask:
-        """Which tokens may come next. InvalidRequest when the grammar has become too much for the library."""
+        """Which tokens may come next. InvalidRequest when the grammar has become too much."""
         mask = Mask(self._vocabulary + 1)  # one more than there are: see `_Wrapper`
-        self._matcher.unsafe_compute_mask_ptr(mask.address, mask.words.nbytes)
+        with self._toll.taken():
+            self._matcher.unsafe_compute_mask_ptr(mask.address, mask.words.nbytes)
         self._check()
         return mask
 
     def accept(self, token: int) -> bool:
         """`token` has come. True: the text is complete, and nothing could follow."""
-        self._matcher.consume_token(token)
+        with self._toll.taken():
+            self._matcher.consume_token(token)
         self._check()
         return bool(self._matcher.is_stopped())
 
     def follows(self, tokens: Sequence[int]) -> int:
         """How many of these, from the first on, the grammar lets through one after the other."""
-        return int(self._matcher.validate_tokens(list(tokens)))
+        with self._toll.taken():
+            return int(self._matcher.validate_tokens(list(tokens)))
 
     def fork(self) -> GrammarMatcher:
         """Another at the same place."""
-        return GrammarMatcher(self._matcher.deep_copy(), self._vocabulary)
+        return GrammarMatcher(self._matcher.deep_copy(), self._vocabulary, self._toll)
 
     def _check(self) -> None:
         if self._matcher.is_error():
