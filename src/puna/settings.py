@@ -51,14 +51,14 @@ class Address:
 IDENTITY = "x-puna-version"
 """Header of every answer of a server: by it a client knows that it speaks to Puna, and to which."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _UNIT = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 LONGEST = 2**63 / 1e9
 """Seconds in Go's longest duration, 292 years: as good as for ever."""
 
-_WHOLE = re.compile(r"[+-]?\d+")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
 def parse_duration(text: str) -> float:
@@ -147,7 +147,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-_HOST = re.compile(r"[A-Za-z0-9_.*-]+(:\d{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9_.*-]+(:[0-9]{1,5})?")
 
 
 def _hosts(text: str) -> tuple[str, ...]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
 import stat
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fakes.gguf_files import gguf_bytes
-from puna.cli.create import check_kind, read_modelfile
+from puna.cli.create import read_modelfile
 from puna.cli.lock import _read as read_lock
 from puna.cli.media import attach
-from puna.cli.upload import file_digest
-from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, StoreError
+from puna.cli.progress import Lines
+from puna.cli.upload import check_kind, digest_of, file_digest
+from puna.errors import InvalidRequest, ModelDamaged, ModelFileError, NotFound, StoreError
 from puna.model.digest import Digest
 from puna.model.gguf import read_header
 from puna.plainfile import NotPlain, open_plain, read_plain
 from puna.sources.hub.access import _token
 from puna.store.blobs import hash_file
 from puna.store.library import Library
+from puna.types import Progress
 
 KMSG = Path("/proc/kmsg")
 """A regular file, as the system has it, that gives bytes when the kernel next says something."""
@@ -124,3 +131,49 @@ def test_a_plain_file_is_read(tmp_path: Path) -> None:
     with pytest.raises(NotPlain, match="larger than the 10 bytes"):
         read_plain(path, 10)
     assert hash_file(path) == Digest.of(data)
+
+
+def test_a_terabyte_that_nobody_wrote_is_not_read_to_its_end(tmp_path: Path) -> None:
+    hollow = tmp_path / "a.gguf"
+    hollow.write_bytes(b"GGUF")
+    os.truncate(hollow, 1 << 40)
+    with open_plain(hollow) as file:
+        assert file.read(4) == b"GGUF"
+    with pytest.raises(NotPlain, match="nearly all hole"):
+        open_plain(hollow, whole=True)
+    with pytest.raises(InvalidRequest, match="nearly all hole"):
+        asyncio.run(digest_of(hollow, Lines(Console(file=io.StringIO()))))
+    with pytest.raises(StoreError, match="nearly all hole"):
+        Library.open(tmp_path / "models").blobs.add_file(hollow)
+
+
+def test_a_link_that_leads_to_itself_is_a_fault_of_the_path(tmp_path: Path) -> None:
+    link = tmp_path / "a.gguf"
+    link.symlink_to(link)
+    with pytest.raises(StoreError):
+        Library.open(tmp_path / "models").blobs.add_file(link)
+    with pytest.raises(NotFound):
+        asyncio.run(digest_of(link, Lines(Console(file=io.StringIO()))))
+
+
+def test_whoever_stops_waiting_for_a_digest_stops_the_reading(tmp_path: Path) -> None:
+    """Ctrl-C ends the command, which waits for its threads."""
+    path, told = tmp_path / "a.gguf", []
+    path.write_bytes(b"GGUF" + bytes(64 << 20))
+
+    class Shown(Lines):
+        def show(self, progress: Progress) -> None:
+            told.append(progress.completed)
+            reading.set()
+            time.sleep(0.01)
+
+    async def leave() -> None:
+        task = asyncio.create_task(digest_of(path, Shown(Console(file=io.StringIO()))))
+        await asyncio.to_thread(reading.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    reading = threading.Event()
+    asyncio.run(leave())  # which waits for its threads too
+    assert 0 < len(told) < 60

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from puna.cli.progress import Bars, Lines, error_console, follow, reporter, stop
 from puna.cli.upload import bring
 from puna.client import Client
 from puna.errors import InvalidRequest, NotFound, Unsupported
-from puna.model.gguf import MAGIC
 from puna.model.messages import messages_to_json
 from puna.model.modelfile import Modelfile, decode_modelfile, parse_modelfile
 from puna.model.name import Name
-from puna.plainfile import NotPlain, open_plain, read_plain
+from puna.plainfile import read_plain
 from puna.types import JsonObject
 
 MAX_MODELFILE_BYTES = 16 * 1024 * 1024
@@ -82,9 +80,6 @@ async def _request(
 
 ADAPTER_CONFIG = "adapter_config.json"
 
-_LENGTH = 8
-"""Bytes at the start of a safetensors file, which say how many its description has."""
-
 
 def adapter_files(text: str, directory: Path) -> dict[str, Path]:
     """A GGUF file; or an adapter as PEFT writes it: its directory, or its safetensors with the settings beside them."""
@@ -112,25 +107,5 @@ def adapter_files(text: str, directory: Path) -> dict[str, Path]:
 async def _bring_all(server: Client, files: dict[str, Path], shown: Bars | Lines) -> JsonObject:
     digests: JsonObject = {}
     for name, path in files.items():
-        check_kind(path)
         digests[name] = await bring(server, path, shown)
     return digests
-
-
-def check_kind(path: Path) -> None:
-    """Before gigabytes are read and sent."""
-    suffix = path.suffix.lower()
-    if suffix in {".json", ".jinja", ".model", ".txt"}:
-        return
-    try:
-        with open_plain(path) as file:
-            start, size = file.read(_LENGTH), os.fstat(file.fileno()).st_size
-    except NotPlain as error:
-        raise InvalidRequest(f"{path} is {error.strerror}") from error
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
-    if suffix == ".safetensors":
-        if not 1 < int.from_bytes(start or b"", "little") <= size - _LENGTH:
-            raise Unsupported(f"{path} is not a safetensors file")
-    elif (start or b"")[: len(MAGIC)] != MAGIC:
-        raise Unsupported(f"{path} is not a GGUF file")

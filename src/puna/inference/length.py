@@ -1,8 +1,8 @@
 """How long a prompt is at least, told before it is tokenised.
 
 A text of millions of characters takes seconds to tokenise, only to be refused. But no token stands for more characters
-than the longest of the vocabulary has, so a text has a least number of tokens. White space is not counted: some control
-tokens swallow what stands beside them.
+than the longest of the vocabulary has, so a text has a least number of tokens. White space at the ends of a text is not
+counted where templates may cut it, and none at all where a model's control tokens swallow what stands behind them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from puna.chat.disguise import Given
 from puna.errors import ContextLengthExceeded
 from puna.lane import in_lane
 from puna.model.gguf import Header
+from puna.model.markup import swallows
 
 MANY_MESSAGES = 500
 LONG_TEXT = 100_000
@@ -37,13 +38,20 @@ def is_long(given: Given) -> bool:
 
 
 def check_least(
-    texts: Iterable[str], header: Header | None, num_ctx: int, *, param: str = "messages", what: str = "messages"
+    texts: Iterable[str],
+    header: Header | None,
+    num_ctx: int,
+    *,
+    param: str = "messages",
+    what: str = "messages",
+    cut: bool = False,
 ) -> None:
-    """ContextLengthExceeded for texts that cannot fit."""
+    """ContextLengthExceeded for texts that cannot fit. `cut`: their ends may be cut before they are tokenised."""
     longest = None if header is None else longest_token(header)
-    if longest is None:
+    if header is None or longest is None:
         return
-    least = -(-sum(map(_written, texts)) // longest)
+    count = _written if swallows(header.name or "") else _between if cut else _all
+    least = -(-sum(map(count, texts)) // longest)
     if least >= num_ctx:
         raise ContextLengthExceeded(least, num_ctx, param=param, what=what, least=True)
 
@@ -56,8 +64,18 @@ async def check_least_beside(
         await in_lane(lambda: check_least(texts, header, num_ctx, param=param, what=what))
 
 
+def _all(text: str) -> int:
+    """Characters. Of a text that is not long it does not matter."""
+    return len(text) if len(text) > LONG_TEXT else 0
+
+
+def _between(text: str) -> int:
+    """Characters but for white space at the ends."""
+    return _all(text.strip()) if len(text) > LONG_TEXT else 0
+
+
 def _written(text: str) -> int:
-    """Characters but for white space. Of a text that is not long it does not matter."""
+    """Characters but for white space."""
     if len(text) <= LONG_TEXT:
         return 0
     # In pieces: nothing else runs while one is counted.

@@ -92,7 +92,7 @@ class Rendering:
             text, _ = self._texts(Given(tuple(marked), self.tools, self.arguments))
         except InvalidRequest:
             return  # it looks into the texts: what it makes of them is seen when it has them
-        check_least([whole for mark, whole in long.items() if mark in text], self.header, num_ctx)
+        check_least([whole for mark, whole in long.items() if mark in text], self.header, num_ctx, cut=True)
 
     def write(self, messages: Sequence[Message], markup: Markup) -> Written:
         """The prompt's text, in which of `markup` only what the template wrote counts.

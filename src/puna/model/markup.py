@@ -11,9 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 
+_SWALLOWS = ("phi-3", "phi3")
+
 _MARK = re.compile(r"<[|｜][^\s<>]+[|｜]>")
 
 _FEW, _HEAD, _MANY_HEADS, _STRETCH = 4, 3, 256, 1 << 16
+
+
+def swallows(name: str) -> bool:
+    """Whether control tokens of a model of this name (`general.name`) swallow the white space behind them.
+
+    Files cannot say so; llama.cpp goes by the name too.
+    """
+    return any(part in name.lower() for part in _SWALLOWS)
 
 
 class Markup:

@@ -256,7 +256,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*)(?::\d*)?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*)(?::[0-9]*)?")
 
 
 def is_own_host(header: str) -> bool:

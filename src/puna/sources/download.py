@@ -52,7 +52,7 @@ _HASHED = 32 * _MB
 """Bytes that are hashed before another look at whether to stop."""
 _EVERY_SECONDS = 0.06
 _LOCKED_SECONDS = 0.25
-_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 
 
 class Origin(Protocol):

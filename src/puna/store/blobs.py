@@ -240,7 +240,7 @@ class Blobs:
         damages the blob, replacing it does not. DigestMismatch when it is not what was `expected`.
         """
         with store_errors(f"reading {path.name}"):
-            source = path.resolve(strict=True)
+            source = Path(os.path.realpath(path, strict=True))  # `Path.resolve` has an error of its own for loops
             before = source.stat()
             digest = hash_file(source, on_bytes)
             if _changed(before, source.stat()):
@@ -411,7 +411,7 @@ def damaged(fault: Fault, digest: Digest, what: str = "", name: str = "") -> Mod
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> Digest:
     """As many bytes as it has when this begins. OSError if it cannot be read."""
     digest, done = hashlib.sha256(), 0
-    with open_plain(path) as file:
+    with open_plain(path, whole=True) as file:
         size = os.fstat(file.fileno()).st_size
         while done < size and (data := file.read(min(CHUNK, size - done))):
             digest.update(data)

@@ -154,7 +154,7 @@ _EXPONENT = 6
 
 # ------------------------------------------------------------------------------------------------------------ printf
 
-_VERB = re.compile(r"%([-+# 0]*)(\*|\d+)?(?:\.(\*|\d*))?(.?)", re.DOTALL)
+_VERB = re.compile(r"%([-+# 0]*)(\*|[0-9]+)?(?:\.(\*|[0-9]*))?(.?)", re.DOTALL)
 _WIDEST = 1_000_000
 """Go's bound of a width and a precision; of one that is written out it is held against all digits but the last."""
 

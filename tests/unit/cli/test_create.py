@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.create import adapter_files, check_kind, read_modelfile
+from puna.cli.create import adapter_files, read_modelfile
 from puna.cli.files import base_files
+from puna.cli.upload import check_kind
 from puna.errors import InvalidRequest, NotFound, PunaError, Unsupported
 
 

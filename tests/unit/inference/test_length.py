@@ -32,9 +32,20 @@ def test_no_token_stands_for_more_than_the_longest(header):
         check_least(["é" * 200_000, "é" * 200_000], header, 10_000)
 
 
-def test_what_may_take_no_token_is_not_counted(header):
-    check_least(["x\n \t\r" * 80_000], header, 2_001)
+def test_what_may_take_no_token_is_not_counted(header, tmp_path: Path):
+    swallowing = write_tiny_llama(
+        tmp_path / "tiny.gguf", more_tokens=["x" * 40], metadata={"general.name": "Phi-3 mini"}
+    )
+    check_least(["x\n \t\r" * 80_000], read_header(swallowing), 2_001)
     check_least(["x" * LONG_TEXT] * 100, header, 10)
+    check_least([" " * 400_000], header, 10, cut=True)
+
+
+def test_white_space_is_text(header):
+    with pytest.raises(ContextLengthExceeded, match="at least 10000 tokens"):
+        check_least([" " * 400_000], header, 10_000)
+    with pytest.raises(ContextLengthExceeded, match="at least 10000 tokens"):
+        check_least(["  x" + " \n" * 199_999 + "x  "], header, 10_000, cut=True)
 
 
 def test_arrays_tell_the_same(header, tmp_path: Path):

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
+from puna.errors import InvalidRequest
+
 SPACE = "▁"
 """Stands for a space inside pieces."""
 
@@ -18,6 +20,9 @@ Rank = Callable[[str, str], "float | None"]
 """How early two neighbours merge, low first; None: they do not."""
 
 WordEncoder = Callable[[str], "tuple[int, ...]"]
+
+MOST_LETTERS = 1_000_000
+"""In one word: each takes 180 bytes while it is merged, and some microseconds that no cancel can end."""
 
 _WORDS = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
 _REMEMBERED = 1 << 15
@@ -34,10 +39,15 @@ class Merger:
         self._bytes = byte_ids
 
     def merged(self, text: str) -> tuple[int, ...]:
-        """Ids of a text.
+        """Ids of a text. InvalidRequest when it has more than MOST_LETTERS.
 
         Within: `symbols[i]` is what stands at i now, empty once merged to the left; `before` and `after` link the rest.
         """
+        if len(text) > MOST_LETTERS:
+            raise InvalidRequest(
+                f"{len(text)} characters without a break between words are too many to be tokenised: "
+                f"{MOST_LETTERS} at most"
+            )
         rank = self._rank
         symbols = list(text)
         before, after = list(range(-1, len(symbols) - 1)), [*range(1, len(symbols)), -1]

@@ -18,7 +18,7 @@ from puna.engine.endings import ROLE_TEXTS, ROLES, TEXTS, ending_tokens
 from puna.engine.letters import BYTE_OF_LETTER, letters_of
 from puna.errors import ModelFileError
 from puna.model.gguf import Header
-from puna.model.markup import is_mark
+from puna.model.markup import is_mark, swallows
 from puna.model.metadata import MetadataValue
 
 _ROLES: Mapping[str, frozenset[str]] = {
@@ -84,7 +84,7 @@ class Tokenizer:
         self.pieces = ByteTexts(self._make_pieces())
         self.control = frozenset([token for token, kind in enumerate(self._kinds) if kind in _CONTROL])
         self._specials = self._find_specials()
-        self._eats_space = self._space_eaters((header.name or "").lower())
+        self._eats_space = self._space_eaters(header.name or "")
 
     @property
     def vocabulary(self) -> int:
@@ -148,8 +148,8 @@ class Tokenizer:
         return sorted(found, key=lambda item: -len(item[1].encode()))
 
     def _space_eaters(self, name: str) -> frozenset[int]:
-        """Tokens that swallow the white space behind them. Files cannot say so; llama.cpp goes by the model's name."""
-        if "phi-3" not in name and "phi3" not in name:
+        """Tokens that swallow the white space behind them."""
+        if not swallows(name):
             return frozenset()
         keep = {"<unk>", "<s>", "<|endoftext|>"}
         found = {token for token, text in self._specials if text not in keep}

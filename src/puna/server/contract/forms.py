@@ -14,8 +14,8 @@ from puna.server.contract.reading import ShapeType, check, refuses_unknown
 from puna.server.contract.report import Report
 from puna.server.multipart import FilePart, FormBounds, Kept, read_multipart
 
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
-_NUMBER = re.compile(r"[+-]?(\d{1,300}(\.\d{0,300})?|\.\d{1,300})([eE][+-]?\d{1,2})?")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]{1,300}(\.[0-9]{0,300})?|\.[0-9]{1,300})([eE][+-]?[0-9]{1,2})?")
 
 
 def _integer(value: object) -> object:

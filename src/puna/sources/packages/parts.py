@@ -19,7 +19,7 @@ from puna.sources.packages.wheel import Member
 MOST_PARTS = 1000
 """Packages of one model."""
 
-_PART = re.compile(r"(?P<file>.+?)[._-]part[._-]?(?P<number>\d{1,6})", re.IGNORECASE)
+_PART = re.compile(r"(?P<file>.+?)[._-]part[._-]?(?P<number>[0-9]{1,6})", re.IGNORECASE)
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(.*)")
 _PINNED = re.compile(r"\(?\s*==\s*([A-Za-z0-9][A-Za-z0-9.+!_-]*)\s*\)?")
 _SUM = re.compile(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)")
@@ -58,7 +58,7 @@ def parts_of(name: str, requirements: Iterable[str]) -> tuple[str, ...]:
     Unsupported when one is not pinned to one version: nobody could tell what the model would be made of.
     """
     found: dict[int, str] = {}
-    ours = re.compile(re.escape(project(name)) + r"-part-?(\d{1,6})")
+    ours = re.compile(re.escape(project(name)) + r"-part-?([0-9]{1,6})")
     for requirement in requirements:
         match = _REQUIREMENT.fullmatch(requirement.partition(";")[0].strip())
         numbered = ours.fullmatch(project(match[1])) if match is not None else None

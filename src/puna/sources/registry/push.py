@@ -36,7 +36,7 @@ from puna.types import Progress
 CHUNK = 64 * 1024 * 1024
 """Bytes of one request; what an interruption costs at most."""
 _BLOCK = 1024 * 1024
-_RANGE = re.compile(r"(?:bytes[ =])?0-(\d{1,19})")
+_RANGE = re.compile(r"(?:bytes[ =])?0-([0-9]{1,19})")
 _EVERY_SECONDS = 0.06
 
 _OnBytes = Callable[[int], None]

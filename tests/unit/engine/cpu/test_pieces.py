@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from puna.engine.cpu.pieces import SPACE, Merger, by_scores
+import pytest
+
+from puna.engine.cpu.pieces import MOST_LETTERS, SPACE, Merger, by_scores
+from puna.errors import InvalidRequest
 
 
 def encoder(**scores: float) -> Callable[[str], list[int]]:
@@ -46,3 +49,10 @@ def test_recorded_pairs_merge_in_their_order_and_no_others() -> None:
     assert merger.merged("abc") == (0, 4)
     assert merger.merged("abxab") == (3, 3)
     assert merger.merged("ab" * 100) == (3,) * 100
+
+
+def test_a_word_too_long_to_be_merged_is_refused() -> None:
+    merger = Merger({"a": 0}, lambda left, right: None, [None] * 256)
+    assert merger.merged("a" * 1000) == (0,) * 1000
+    with pytest.raises(InvalidRequest, match="1000000 at most"):
+        merger.merged("a" * (MOST_LETTERS + 1))
