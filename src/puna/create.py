@@ -156,9 +156,9 @@ def _check_template(text: str, cage: Cage) -> None:
         )
 
 
-def _check_bounds(header: Header, cage: Cage) -> None:
+def _check_bounds(header: Header, cage: Cage, report: Report) -> None:
     """TemplateTooCostly for the file's own template, as it is read or in the simplest chat. With one that is broken
-    otherwise the file may still serve without chats.
+    otherwise the file may still serve without chats, which is told.
     """
     if header.chat_template is None:
         return
@@ -167,8 +167,10 @@ def _check_bounds(header: Header, cage: Cage) -> None:
         template.render([Message.of("user", "?")])
     except TemplateTooCostly:
         raise
-    except (ModelFileError, InvalidRequest):
-        return
+    except InvalidRequest:
+        return  # it refuses so short a chat
+    except ModelFileError as error:
+        report(Progress(f"warning: chats with this model will be refused: {error}; a TEMPLATE takes the file's place"))
 
 
 def _try(template: ChatTemplate) -> None:
@@ -206,7 +208,7 @@ def _build(request: CreateRequest, wanted: Reference | None, library: Library, c
     else:
         base = _from_uploads(request, library, report)
     if not request.template:
-        _check_bounds(base.header, cage)
+        _check_bounds(base.header, cage, report)
     if request.quantize:
         base = _quantized(base, kind_of(request.quantize), library, report)
     layers = [*base.layers, *_adapters(request, base, library, report)]

@@ -290,6 +290,8 @@ async def test_one_that_serves_some_chats_is_taken(library: Library, template: s
         "{% for m in messages %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
         "{{ m.content }}{% endfor %}",
         "{{ '-' * 3 }}" + "{{ " + "-" * 20_000 + "1 }}",
+        "{{ " + "[" * 100_000 + "]" * 100_000 + " }}{{ messages }}",
+        "{% for _ in range(1900000) %}x{% endfor %}{{ messages }}",
     ],
 )
 async def test_a_file_s_own_template_that_no_chat_can_use_is_refused(library: Library, template: str) -> None:
@@ -302,7 +304,20 @@ async def test_a_file_s_own_template_that_no_chat_can_use_is_refused(library: Li
 async def test_a_file_whose_template_refuses_the_simplest_chat_is_taken(library: Library) -> None:
     template = "{{ raise_exception('no') if messages|length == 1 }}{{ messages }}"
     digest = put_blob(library.root, gguf_bytes(chat_template=template, tensors=[Tensor("a", (1000, 2))]))
-    assert (await made(library, files={"m.gguf": str(digest)}))[-1] == "success"
+    steps = await made(library, files={"m.gguf": str(digest)})
+    assert steps[-1] == "success"
+    assert not any(step.startswith("warning") for step in steps)
+
+
+@pytest.mark.parametrize("template", ["{{ nope", "{{ messages|nofilter }}"])
+async def test_a_file_whose_template_is_broken_is_taken_and_it_is_told(library: Library, template: str) -> None:
+    """It may serve without chats, and a TEMPLATE may take the place of its own."""
+    digest = put_blob(library.root, gguf_bytes(chat_template=template, tensors=[Tensor("a", (1000, 2))]))
+    steps = await made(library, files={"m.gguf": str(digest)})
+    assert steps[-1] == "success"
+    assert any(step.startswith("warning: chats with this model will be refused") for step in steps)
+    told = await made(library, files={"m.gguf": str(digest)}, template="{{ .Prompt }}")
+    assert not any(step.startswith("warning") for step in told)
 
 
 async def test_a_fraction_is_cut_and_told(library: Library) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from math import inf
 from typing import Literal, Protocol
@@ -50,6 +50,7 @@ from puna.types import (
     Options,
     Ranking,
     RankRequest,
+    Started,
     Usage,
 )
 
@@ -145,7 +146,7 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive) as lease:
             run = ChatRun(plan, lease.runner, watch)
             async with aclosing(await run.events(began, lease.load_ns)) as events:
-                yield events
+                yield _told(events, self._without_effect(model, request.keep_alive))
 
     @asynccontextmanager
     async def complete(self, request: CompletionRequest) -> AsyncIterator[AsyncIterator[Event]]:
@@ -157,7 +158,7 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive) as lease:
             run = CompletionRun(model, template, request, lease.runner)
             async with aclosing(await run.events(began, lease.load_ns)) as events:
-                yield events
+                yield _told(events, self._without_effect(model, request.keep_alive))
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """One vector an input, in order."""
@@ -167,7 +168,7 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive, embedding=True) as lease:
             result = await embeddings(lease.runner, model, request, began, lease.load_ns)
         note_answer(Usage(prompt=result.prompt_tokens), result.timings)
-        return result
+        return replace(result, ignored=(*result.ignored, *self._without_effect(model, request.keep_alive)))
 
     async def decide(self, request: DecisionRequest) -> Decisions:
         """How likely each label of each question is."""
@@ -177,7 +178,7 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive) as lease:
             result = await decisions(lease.runner, plans, request, began, lease.load_ns)
         note_answer(result.usage, result.timings)
-        return result
+        return replace(result, ignored=(*result.ignored, *self._without_effect(model, request.keep_alive)))
 
     async def rank(self, request: RankRequest) -> Ranking:
         """How likely each document answers the query."""
@@ -187,7 +188,7 @@ class Inference:
         async with self._lease(model, request.options, request.keep_alive, embedding=model.header.ranks) as lease:
             result = await ranking(lease.runner, model, request, began, lease.load_ns)
         note_answer(Usage(prompt=result.prompt_tokens), result.timings)
-        return result
+        return replace(result, ignored=(*result.ignored, *self._without_effect(model, request.keep_alive)))
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt of this request is; nothing is generated."""
@@ -205,6 +206,7 @@ class Inference:
         model = await self._resolve(name)
         async with self._lease(model, options, keep_alive) as lease:
             cut, cut_parameters = cut_context(options, model, lease.runner.info.num_ctx)
+            cut = (*cut, *self._without_effect(model, keep_alive))
             return LoadedModel(lease.load_ns, cut, (*model.ignored_parameters, *cut_parameters))
 
     async def tool_syntax(self, model: Model) -> ToolSyntax | None:
@@ -263,6 +265,11 @@ class Inference:
         except ModelFileError as error:
             raise InvalidRequest(f"template error: {error}", param="template") from error
 
+    def _without_effect(self, model: Model, keep_alive: float | None) -> tuple[str, ...]:
+        """The request's `keep_alive`, of a model that who runs this has pinned."""
+        pinned = self._settings.policy_of(model.name.short).pin
+        return ("keep_alive",) if pinned and keep_alive is not None and keep_alive >= 0 else ()
+
     def _lease(
         self, model: Model, options: Options, keep_alive: float | None, *, embedding: bool = False
     ) -> AbstractAsyncContextManager[Leased]:
@@ -275,3 +282,13 @@ class Inference:
             deadline=caller.deadline,
             request=caller.request,
         )
+
+
+def _told(events: AsyncIterator[Event], ignored: tuple[str, ...]) -> AsyncIterator[Event]:
+    """The same, with these among the fields that had no effect."""
+
+    async def telling() -> AsyncIterator[Event]:
+        async for event in events:
+            yield replace(event, ignored=(*event.ignored, *ignored)) if isinstance(event, Started) else event
+
+    return telling() if ignored else events

@@ -409,7 +409,7 @@ class Scheduler:
         place.uses[ticket.use] = None
         place.names.add(need.model.name)
         place.pinned = place.pinned or need.policy.pin
-        if need.keep_alive is not None:
+        if need.keep_alive is not None and not place.pinned:
             place.keep_alive = need.keep_alive
         if place.timer is not None:
             place.timer.cancel()

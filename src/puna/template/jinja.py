@@ -155,4 +155,9 @@ def _broken(error: minijinja.TemplateError) -> ModelFileError:
     if error.kind == "OutOfFuel":
         return TemplateTooCostly(f"the model's chat template takes more than {MAX_STEPS} steps")
     where = f" (line {error.line})" if error.line else ""
-    return ModelFileError(f"the model's chat template failed{where}: {detail}")
+    kind = TemplateTooCostly if any(words in detail for words in _BOUNDS) else ModelFileError
+    return kind(f"the model's chat template failed{where}: {detail}")
+
+
+_BOUNDS = ("exceeds maximum recursion limits", "too many elements")
+"""What the library says where a template is over a bound of its own."""

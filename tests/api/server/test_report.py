@@ -13,6 +13,7 @@ from fakes.projectors import plain
 from puna.model.manifest import PARAMS_TYPE, Layer, Manifest
 from puna.model.name import Name
 from puna.server.contract.report import HEADERS, IGNORED, PARAMETERS, SEED
+from puna.settings import ModelPolicy
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 STORED = {"num_gqa": 8, "top_k": "many", "num_ctx": "wide", "num_keep": 24, "temperature": 0.5}
@@ -144,3 +145,23 @@ def test_a_text_that_only_a_break_keeps_text_beside_an_image(server: Any, path: 
     answer = server.post(path, {"model": "vision", "stream": False, **body})
     assert answer.status == 200
     assert answer.headers["x-puna-ignored"] == named
+
+
+PINNED = {
+    "/api/chat": {"messages": MESSAGES, "stream": False},
+    "/api/generate": {"stream": False},
+    "/api/embed": {"input": "x"},
+    "/v1/chat/completions": {"messages": MESSAGES},
+    "/v1/completions": {"prompt": "x"},
+}
+
+
+@pytest.mark.parametrize("path", PINNED)
+def test_that_a_pinned_model_stays_whatever_a_client_asks_for_is_told(serving, path):
+    body = {"model": "tiny", "keep_alive": "1s", **PINNED[path]}
+    with serving(model_policies=(ModelPolicy("tiny*", pin=True),)) as own:
+        answer = own.post(path, body)
+        assert (answer.status, answer.headers[IGNORED.lower()]) == (200, "keep_alive")
+        assert own.post(path, body | {"keep_alive": -1}).headers.get(IGNORED.lower()) is None
+    with serving() as own:
+        assert own.post(path, body).headers.get(IGNORED.lower()) is None

@@ -354,6 +354,11 @@ async def test_models_are_kept_as_their_policies_say() -> None:
         await touch(scheduler, "a1")
         (pinned,) = scheduler.loaded()
         assert (pinned.pinned, pinned.expires_at) == (True, None)
+        for seconds in (0.0, 1.0):
+            async with scheduler.lease(model("a1"), NOTHING, keep_alive=seconds):
+                pass
+            (pinned,) = scheduler.loaded()
+            assert pinned.expires_at is None, "no client undoes what who runs this has pinned"
         kept = await touch(scheduler, "b", Options(num_ctx=4096))
         assert (kept.info.slots, kept.info.num_ctx) == (3, 1024)
         assert (await touch(scheduler, "b", Options(num_ctx=512))).info.num_ctx == 512
