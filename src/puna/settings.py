@@ -295,9 +295,9 @@ ROWS: tuple[Row, ...] = (
     Row("model_policies", ("PUNA_MODEL_POLICY",), _policies,
         "PATTERN WORD …, more after ';': gemma* pin; qwen3:4b priority=1 parallel=2 max_ctx=8192 keep_alive=1h",
         "How single models are kept; the first pattern that fits a name counts. `pin`: once loaded it leaves for no "
-        "other model, nor after a while, whatever `keep_alive` a request has (which is told). `priority=N`: its requests "
-        "wait as if they had come ten seconds sooner, N times. `parallel`, `keep_alive`: in place of the settings for all. `max_ctx`: a larger one is cut to it, "
-        "which the answer tells. Default: none."),
+        "other model, nor after a while, whatever `keep_alive` a request has (which is told). `priority=N`: its "
+        "requests wait as if they had come ten seconds sooner, N times. `parallel`, `keep_alive`: in place of the "
+        "settings for all. `max_ctx`: a larger one is cut to it, which the answer tells. Default: none."),
     Row("max_queue", ("PUNA_MAX_QUEUE", "OLLAMA_MAX_QUEUE"), _count, "a number of requests",
         "Requests that may wait for a model, or for their turn at it, before more are refused with 503 and told when "
         "to come back. Default 512."),
