@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -30,6 +31,8 @@ os.environ["PUNA_CACHE_DISK"] = "0"
 
 def pytest_configure(config: pytest.Config) -> None:
     """The native library is that of the sources as they are now. Where it cannot be built, its tests say why."""
+    # A shell has what it starts in the background ignore Ctrl-C, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # What servers of tests keep is no part of what this user's server keeps.
     os.environ.setdefault("PUNA_STATE", "off")
     if not hasattr(config, "workerinput") and find_spec("ziglang") is not None:

@@ -51,7 +51,7 @@ def test_what_can_be_told_apart_is_held(name: str) -> None:
         assert many(read(text))
 
 
-@pytest.mark.parametrize("length", [20, 40, 90, 1000])
+@pytest.mark.parametrize("length", [40, 300])
 @pytest.mark.parametrize(
     "body",
     ["s | s s", "s | s s s", "s? s?", 's | s s "c"', 's | s "b" s', "s* s", 's s | "a"', 's | "a" s', 's | s "a"'],
