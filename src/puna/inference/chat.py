@@ -132,10 +132,13 @@ def _messages(messages: tuple[Message, ...], calls: CallPlan, facts: TemplateFac
 
 @dataclass(frozen=True, slots=True)
 class CountedPrompt:
-    """A chat's prompt and how long it is. `tokens` None: media are among them, which have no ids."""
+    """A chat's prompt and how long it is. `tokens` None: media are among them, which have no ids. `ignored` as in
+    Started.
+    """
 
     count: int
     tokens: tuple[int, ...] | None
+    ignored: tuple[str, ...] = ()
 
 
 class ChatRun:

@@ -199,7 +199,8 @@ class Inference:
         model = await self._resolve(request.model)
         plan = await self._plan(model, request)
         async with self._lease(model, request.options, request.keep_alive) as lease:
-            return await ChatRun(plan, lease.runner).counted()
+            result = await ChatRun(plan, lease.runner).counted()
+        return replace(result, ignored=(*result.ignored, *self._without_effect(model, request.keep_alive)))
 
     async def load(self, name: str, options: Options, keep_alive: float | None) -> LoadedModel:
         """Load a model, if it is not."""

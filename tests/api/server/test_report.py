@@ -153,6 +153,9 @@ PINNED = {
     "/api/embed": {"input": "x"},
     "/v1/chat/completions": {"messages": MESSAGES},
     "/v1/completions": {"prompt": "x"},
+    "/v1/responses": {"input": "x"},
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 2},
+    "/v1/messages/count_tokens": {"messages": MESSAGES},
 }
 
 

@@ -93,8 +93,9 @@ class _Api:
         slow = await beside(request, lambda: has_media(body.messages))
         wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, fetched), slow=slow))
         with report.naming():
-            tokens = await unless_gone(request.receive, self._inference.count(wanted))
-        return JsonReply({"input_tokens": tokens})
+            counted = await unless_gone(request.receive, self._inference.counted(wanted))
+        report.counted(counted)
+        return JsonReply({"input_tokens": counted.count})
 
     async def models(self, request: Request) -> Response:
         found = await asyncio.to_thread(self._library.listed)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from starlette.datastructures import State
 
 from puna.errors import InvalidRequest
+from puna.inference.chat import CountedPrompt
 from puna.inference.inference import LoadedModel
 from puna.server.contract.converted import Converted, Request_co
 from puna.server.contract.names import FieldNames
@@ -127,6 +128,10 @@ class Report:
     def embedded(self, embeddings: Embeddings) -> None:
         """The same for vectors."""
         self._told(embeddings.ignored, embeddings.ignored_parameters, len(embeddings.truncated))
+
+    def counted(self, counted: CountedPrompt) -> None:
+        """The same for a prompt that is counted."""
+        self._told(counted.ignored, (), 0)
 
     def decided(self, decisions: Decisions) -> None:
         """The same for decisions."""
