@@ -19,12 +19,16 @@ MAX_RULES = 20_000
 MAX_TEXT = 2_000_000
 MAX_WORK = 100_000
 """Steps that finding out the rules may take (see `Rules.spend`); some seconds."""
+MAX_JUDGING = 2_000_000
+"""Steps that judging the values of a schema may take (see `Rules.judge`); some seconds."""
 _BLOCK = 200
 _LAST = 0x10FFFF
 
 
 class GrammarTooLarge(Exception):
-    """The grammar would exceed MAX_RULES rules or MAX_TEXT characters, or takes more than MAX_WORK to find out."""
+    """The grammar would exceed MAX_RULES rules or MAX_TEXT characters, or takes more than MAX_WORK or MAX_JUDGING to
+    find out.
+    """
 
 
 class NoAnswer(Exception):
@@ -176,15 +180,24 @@ class Rules:
     _made: dict[Hashable, Expression] = field(default_factory=dict)
     _external: set[str] = field(default_factory=set)
     _work: list[int] = field(default_factory=lambda: [MAX_WORK])
+    _judging: list[int] = field(default_factory=lambda: [MAX_JUDGING])
 
     def scratch(self) -> Rules:
         """Rules to try something out, whose work counts with that of these."""
-        return Rules(_work=self._work)
+        return Rules(_work=self._work, _judging=self._judging)
 
     def spend(self, steps: int) -> None:
         """Count work that may grow faster than what is written. Raises GrammarTooLarge."""
         self._work[0] -= steps
         if self._work[0] < 0:
+            raise GrammarTooLarge
+
+    def judge(self, steps: int) -> None:
+        """Count work on values that a schema lists, in the small steps of `puna.grammar.validation`. Raises
+        GrammarTooLarge.
+        """
+        self._judging[0] -= steps
+        if self._judging[0] < 0:
             raise GrammarTooLarge
 
     def reserve(self, hint: str = "rule") -> Ref:

@@ -510,41 +510,53 @@ def _unrolled(node: Times, rest: Language, languages: Languages, sure: bool) -> 
     return after
 
 
-def found(pattern: str, text: str) -> bool:
-    """Whether a pattern is found in `text` in some dialect. PatternError for one that cannot be held."""
-    return matches(searched(parse(pattern)), text)
+def unmetered(steps: int) -> None:
+    """Work that nobody counts."""
 
 
-def matches(node: PatternNode, text: str) -> bool:
+def found(pattern: str, text: str, spend: Callable[[int], None] = unmetered) -> bool:
+    """Whether a pattern is found in `text` in some dialect. PatternError for one that cannot be held.
+
+    `spend` is told of the work, some half a microsecond a step, before it is done; what it raises ends it.
+    """
+    spend(len(pattern))
+    return matches(searched(parse(pattern)), text, spend)
+
+
+def matches(node: PatternNode, text: str, spend: Callable[[int], None] = unmetered) -> bool:
     """Whether a tree without anchors matches all of `text` in some dialect, in polynomial time whatever it is."""
     if looks(node):
         languages = Languages(limit=_MOST_STEPS)
+        spend(len(text))
         try:
             return languages.holds(language(node, languages, sure=False), text)
         except TooManyStates:
             return True
-    return len(text) in _ends_in(node, frozenset({0}), text)
+        finally:
+            spend(languages.work)
+    return len(text) in _ends_in(node, frozenset({0}), text, spend)
 
 
-def _ends_in(node: PatternNode, starts: frozenset[int], text: str) -> frozenset[int]:
+def _ends_in(node: PatternNode, starts: frozenset[int], text: str, spend: Callable[[int], None]) -> frozenset[int]:
     """Where matches end that begin at any of `starts`."""
+    spend(1 + len(starts))
     match node:
         case One(_, maybe):
             return frozenset(at + 1 for at in starts if at < len(text) and contains(maybe, ord(text[at])))
         case Concatenation(parts):
             for part in parts:
-                starts = _ends_in(part, starts, text)
+                starts = _ends_in(part, starts, text, spend)
             return starts
         case Either(options):
-            return frozenset(end for option in options for end in _ends_in(option, starts, text))
+            return frozenset(end for option in options for end in _ends_in(option, starts, text, spend))
         case Times(item, low, high):
             for _ in range(low):
-                starts = _ends_in(item, starts, text)
+                starts = _ends_in(item, starts, text, spend)
                 if not starts:
                     return starts
             found, new, count = starts, starts, low
             while new and (high is None or count < high):
-                new = _ends_in(item, new, text) - found
+                new = _ends_in(item, new, text, spend) - found
                 found, count = found | new, count + 1
             return found
         case _:

@@ -82,9 +82,15 @@ class Languages:
         self.none, self.nothing = self._make("none"), self._make("empty")
         self.anything = self._make("times", (self._make("one", ranges=_ALL),), low=0, high=None)
 
+    def _spend(self, steps: int) -> None:
+        self.work += steps
+        if self.limit is not None and self.work > self.limit:
+            raise TooManyStates
+
     def _make(self, kind: str, parts: tuple[Language, ...] = (), **about: object) -> Language:
         key = (kind, *(part.number for part in parts), *about.values())
         if key not in self._known:
+            self._spend(2)
             self._known[key] = _language(len(self._known), kind, parts, about)
         return self._known[key]
 
@@ -203,9 +209,7 @@ class Languages:
         code = language.edges[bisect_right(language.edges, code) - 1]
         key = language.number, code
         if key not in self._after:
-            self.work += max(len(language.parts), 1)
-            if self.limit is not None and self.work > self.limit:
-                raise TooManyStates
+            self._spend(max(len(language.parts), 1))
             self._after[key] = self._derive(language, code)
         return self._after[key]
 

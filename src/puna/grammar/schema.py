@@ -45,6 +45,7 @@ from puna.grammar.loosened import is_there, loosened
 from puna.grammar.shapes import AlternativeGroup, Located, Reader, SchemaError, SchemaShape, TooDeep, measure
 from puna.grammar.stacks import TooManyReadings, readable
 from puna.grammar.survey import faults
+from puna.grammar.validation import equal_text, first_error, validator
 from puna.types import JsonObject, JsonValue
 
 if TYPE_CHECKING:
@@ -174,8 +175,6 @@ def conforms(text: str, schema: JsonValue) -> str | None:
         return f"not JSON: {error}"
     if schema is None:
         return None if isinstance(value, dict) else "not an object"
-    from puna.grammar.validation import first_error
-
     return first_error(value, schema)
 
 
@@ -333,14 +332,15 @@ class Writer:
 
     def _check(self, place: Located) -> Callable[[JsonValue], bool]:
         if self._validator is None:
-            from puna.grammar.validation import validator
-
-            self._validator = validator(self.root)
+            self._validator = validator(self.root, self.rules.judge)
         found: Validator = self._validator.evolve(schema=place.schema)
 
         def check(value: JsonValue) -> bool:
             self.rules.spend(_CHECK)
-            return bool(found.is_valid(value))
+            try:
+                return bool(found.is_valid(value))
+            except RecursionError as error:
+                raise SchemaError(place.path, None, "its references lead on too often to judge a value by") from error
 
         return check
 
@@ -515,12 +515,18 @@ class Writer:
         places: list[Located] = []
         for part in shape.properties:
             said = [part.listed[name]] if name in part.listed else []
-            said += [place for pat, place in part.patterns.items() if _matches(pat, name, place)]
+            said += [place for pat, place in part.patterns.items() if self._matches(pat, name, place)]
             places += said or ([part.others] if part.others is not None else [])
         if shape.names:
             check = all(self._check(place)(name) for place in shape.names)
             places += [] if check else [Located(False, shape.where)]
         return tuple(places)
+
+    def _matches(self, text: str, name: str, place: Located) -> bool:
+        try:
+            return pattern.found(text, name, self.rules.judge)
+        except pattern.PatternError as error:
+            raise SchemaError(_parent(_parent(place.path)), "patternProperties", str(error)) from error
 
     def _extra(self, shape: SchemaShape, names: list[str]) -> Expression | None:
         """A member whose name is none of `names`, where such are to be written: by which patterns match it."""
@@ -639,7 +645,7 @@ class Writer:
                 "uniqueItems",
                 "only items from an enum, or booleans, can be kept different",
             )
-        different = {_equal_text(value): value for value in few}
+        different = {equal_text(value): value for value in few}
         values = [json_text(value) for value in different.values()]
         if len(values) < low:
             return self._never(f"{shape.where}: minItems is more than there are different items")
@@ -811,26 +817,14 @@ def _parent(path: str) -> str:
 
 def _common_values(left: list[JsonValue], right: list[JsonValue]) -> bool:
     """Whether a value is in both, by JSON's equality (1 is 1.0, but not true)."""
-    return bool({_equal_text(value) for value in left} & {_equal_text(value) for value in right})
-
-
-def _equal_text(value: JsonValue) -> str:
-    """The same for equal values."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, list):
-        return "[" + ",".join(_equal_text(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(key)}:{_equal_text(value[key])}" for key in sorted(value)) + "}"
-    return json.dumps(value)
+    return bool({equal_text(value) for value in left} & {equal_text(value) for value in right})
 
 
 def _again(group: AlternativeGroup) -> Located:
     """A group as a schema of its own, still to be satisfied."""
     options: list[JsonValue] = [option.schema for option in group.options]
     schema: JsonObject = {group.keyword: options}
-    through = group.options[0].through
-    return Located(schema, _parent(group.path), through)
+    return Located(schema, _parent(group.path))
 
 
 def _says_more_than_values(place: Located, shape: SchemaShape) -> bool:
@@ -841,7 +835,7 @@ def _says_more_than_values(place: Located, shape: SchemaShape) -> bool:
     listed = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(listed, list):
         return False
-    return [*map(_equal_text, listed)] != [*map(_equal_text, shape.values or [])]
+    return [*map(equal_text, listed)] != [*map(equal_text, shape.values or [])]
 
 
 def _is_of(value: JsonValue, types: frozenset[str] | None) -> bool:
@@ -862,13 +856,6 @@ def _is_of(value: JsonValue, types: frozenset[str] | None) -> bool:
             return "array" in types
         case dict():
             return "object" in types
-
-
-def _matches(text: str, name: str, place: Located) -> bool:
-    try:
-        return pattern.found(text, name)
-    except pattern.PatternError as error:
-        raise SchemaError(_parent(_parent(place.path)), "patternProperties", str(error)) from error
 
 
 def _shared_types(left: frozenset[str], right: frozenset[str]) -> set[str]:

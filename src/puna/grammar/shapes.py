@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from urllib.parse import unquote
 
@@ -60,11 +60,10 @@ class TooDeep(SchemaError):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A schema and the JSON pointer of its place. `through`: the references followed to get here on one level."""
+    """A schema and the JSON pointer of its place."""
 
     schema: JsonValue
     path: str
-    through: frozenset[str] = frozenset()
 
     def at(self, *steps: str | int) -> str:
         return self.path + "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
@@ -200,8 +199,7 @@ class Reader:
             # Said twice is said once; references that each name the next one twice would say it 2**n times.
             if (key := (place.path, id(schema))) in seen:
                 continue
-            if not any(place is first for first in places):  # that one of these leads to itself is yet to be found
-                seen.add(key)
+            seen.add(key)
             if schema is True:
                 continue
             if schema is False:
@@ -210,26 +208,24 @@ class Reader:
             if not isinstance(schema, dict):
                 raise SchemaError(place.path, None, "a schema must be an object or a boolean")
             if "$ref" in schema:
-                waiting.append(self._resolve(place, schema["$ref"]))
-            for index, part in reversed(list(enumerate(_schemas(place, "allOf", schema)))):
-                waiting.append(replace(part, path=place.at("allOf", index), through=place.through))
+                waiting.append(self.resolve(place, schema["$ref"]))
+            waiting += reversed([*_schemas(place, "allOf", schema)])
             for keyword in ("anyOf", "oneOf"):
                 if keyword in schema:
-                    options = tuple(replace(o, through=place.through) for o in _schemas(place, keyword, schema))
+                    options = tuple(_schemas(place, keyword, schema))
                     shape.groups += (AlternativeGroup(keyword, place.at(keyword), options),)
             own: JsonObject = {key: value for key, value in schema.items() if key not in _APPLIED}
             self._absorb(shape, Located(own, place.path), whole=len(own) == len(schema))
         return shape
 
-    def _resolve(self, place: Located, target: JsonValue) -> Located:
+    def resolve(self, place: Located, target: JsonValue) -> Located:
+        """What the `$ref` of a place names. Raises SchemaError."""
         if not isinstance(target, str):
             raise SchemaError(place.path, "$ref", "it must be a text")
         if target != "#" and not target.startswith("#/"):
             raise SchemaError(
                 place.path, "$ref", f"only references inside this schema (#/…) can be followed, not {target!r}"
             )
-        if target in place.through:
-            raise SchemaError(place.path, "$ref", f"{target!r} refers to itself without any level between")
         found = self.root
         for step in unquote(target[1:]).split("/")[1:]:
             key = step.replace("~1", "/").replace("~0", "~")
@@ -239,7 +235,7 @@ class Reader:
                 found = found[int(key)]
             else:
                 raise SchemaError(place.path, "$ref", f"nothing is at {target!r}")
-        return Located(found, target, place.through | {target})
+        return Located(found, target)
 
     def _absorb(self, shape: SchemaShape, place: Located, *, whole: bool) -> None:
         """Merge one schema's own keywords into `shape`. `whole`: there is nothing beside them (no $ref, anyOf, …)."""

@@ -7,6 +7,7 @@ check goes through all of them: so each must be readable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TypeAlias
 
 from puna.grammar import pattern
@@ -16,17 +17,23 @@ from puna.types import JsonValue
 _Within: TypeAlias = tuple[str, str] | None
 """The path and keyword of what turns the meaning of a place round."""
 
+PLAIN = frozenset({"allOf", "anyOf", "oneOf"})
+SAME_LEVEL = PLAIN | {"not", "if", "then", "else", "dependentSchemas"}
+"""Keywords with schemas of the very value that is judged."""
+
 
 def faults(reader: Reader, root: JsonValue, spend: Callable[[int], None]) -> Iterator[SchemaError]:
     """What cannot be read, place by place. What is inside an unreadable place is not looked at."""
     waiting: list[tuple[Located, _Within]] = [(Located(root, "#"), None)]
-    seen: set[tuple[str, frozenset[str]]] = set()
+    seen: set[str] = set()
+    circles = Circles(reader, spend)
     while waiting:
         place, within = waiting.pop()
-        if (place.path, place.through) in seen:
+        if place.path in seen:
             continue
-        seen.add((place.path, place.through))
+        seen.add(place.path)
         spend(1)
+        yield from circles.found(place, within)
         try:
             shape = reader.merged((place,))
             _patterns(shape)
@@ -36,6 +43,59 @@ def faults(reader: Reader, root: JsonValue, spend: Callable[[int], None]) -> Ite
         else:
             waiting += ((inner, within) for inner in _inside(shape))
             waiting += ((inner, within or (place.path, keyword)) for keyword, inner in shape.judged)
+
+
+class Circles:
+    """References that lead back to where they stand with no level of a value between: no judging by them ends.
+
+    Whatever has been looked through for one place is not for the next.
+    """
+
+    def __init__(self, reader: Reader, spend: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._spend = spend
+        self._open: set[int] = set()
+        self._done: set[int] = set()
+
+    def found(self, place: Located, within: _Within) -> Iterator[SchemaError]:
+        """Those among what `place` says of the same value, by the reference that closes them."""
+        ways = [(place, self._onward(place, within))]
+        while ways:
+            at, onward = ways[-1]
+            for reference, then, inside in onward:
+                if id(then.schema) in self._open:
+                    error = SchemaError(at.path, "$ref", f"{reference!r} refers to itself without any level between")
+                    yield error if inside is None else SchemaError(*inside, str(error))
+                elif id(then.schema) not in self._done:
+                    ways.append((then, self._onward(then, inside)))
+                    break
+            else:
+                ways.pop()
+                self._open.discard(id(at.schema))
+                self._done.add(id(at.schema))
+
+    def _onward(self, place: Located, within: _Within) -> Iterator[tuple[str, Located, _Within]]:
+        """What else the value of a place is judged by, and the reference that led there, if one did."""
+        schema = place.schema
+        if not isinstance(schema, dict) or id(schema) in self._done:
+            return
+        self._open.add(id(schema))
+        self._spend(1)
+        if "$ref" in schema:
+            with suppress(SchemaError):  # it is told where the place is read
+                yield str(schema["$ref"]), self._reader.resolve(place, schema["$ref"]), within
+        for keyword in SAME_LEVEL & schema.keys():
+            inside = within if keyword in PLAIN else within or (place.path, keyword)
+            match schema[keyword]:
+                case list(several):
+                    parts = [(place.at(keyword, index), part) for index, part in enumerate(several)]
+                case dict(named) if keyword == "dependentSchemas":
+                    parts = [(place.at(keyword, name), part) for name, part in named.items()]
+                case one:
+                    parts = [(place.at(keyword), one)]
+            for path, part in parts:
+                if isinstance(part, dict):
+                    yield "", Located(part, path), inside
 
 
 def _patterns(shape: SchemaShape) -> None:

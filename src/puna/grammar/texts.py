@@ -21,7 +21,7 @@ from puna.grammar.regular import Automaton, Languages, TooManyStates
 from puna.grammar.shapes import SchemaError
 
 MAX_STATES = 1_500
-MAX_WORK = 50_000
+MAX_WORK = 55_000
 MOST_READINGS = 1_000
 """How many readings of a text a grammar may have open at once, about."""
 _WORK = 4

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from jsonschema.validators import validator_for
 from fakes.gbnf_reader import Gbnf
 from fakes.schemas import ENFORCED, REFUSED, SHAPES, TREE
 from puna.errors import InvalidRequest
-from puna.grammar.schema import FREE_DEPTH, conforms, schema_to_gbnf
+from puna.grammar.gbnf import GrammarTooLarge, Rules
+from puna.grammar.schema import FREE_DEPTH, conforms, loose_json_value, schema_to_gbnf
 
 
 @pytest.mark.parametrize("name", ENFORCED)
@@ -219,3 +222,128 @@ def test_a_check_of_an_answer_ends(keyword: Any) -> None:
     # What it says is of no matter here: without a bound it would look 2**40 times.
     conforms('{"a":"x","b":"y"}', twice(keyword, 40))
     conforms("5", twice(keyword, 40))
+
+
+def here(name: str) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+CIRCLES: list[tuple[dict[str, Any], str]] = [
+    ({"$ref": "#"}, "#: "),
+    ({"allOf": [{"$ref": "#"}]}, "#/allOf/0"),
+    ({"const": "a", "if": {"$ref": "#"}}, "#: if: #/if"),
+    ({"const": "a", "if": {"oneOf": [{"$ref": "#"}]}}, "#: if: #/if/oneOf/0"),
+    ({"const": "a", "not": {"$ref": "#"}}, "#: not: #/not"),
+    ({"const": "a", "if": True, "then": {"$ref": "#"}}, "#: then: #/then"),
+    ({"enum": [{"x": 1}], "dependentSchemas": {"x": {"$ref": "#"}}}, "#: dependentSchemas: #/dependentSchemas/x"),
+    ({"const": 1, **here("a"), "$defs": {"a": {"allOf": [here("b")]}, "b": {"anyOf": [here("a"), {}]}}}, "#/$defs/b"),
+    ({"oneOf": [{"const": "a"}, {"const": "b", "not": {"$ref": "#/oneOf/1"}}]}, "#/oneOf/1: not"),
+    ({"const": "a", "not": here("x"), "$defs": {"x": {"not": here("x")}}}, "#: not: #/$defs/x/not"),
+    ({"$ref": "#/%24defs/a", "$defs": {"a": here("a")}}, "#/%24defs/a"),
+    ({"properties": {"a": {"anyOf": [{"$ref": "#/properties/a"}, {"type": "null"}]}}}, "#/properties/a/anyOf/0"),
+    ({"const": [1], "contains": {"allOf": [{"$ref": "#/contains"}]}}, "#: contains: #/contains/allOf/0"),
+]
+
+
+@pytest.mark.parametrize(("schema", "place"), CIRCLES, ids=[place for _, place in CIRCLES])
+def test_a_reference_that_leads_back_on_one_level_is_named(schema: dict[str, Any], place: str) -> None:
+    """Nothing that judges a value by such a schema ends."""
+    with pytest.raises(InvalidRequest, match=re.escape(place)) as refused:
+        schema_to_gbnf(schema)
+    assert "refers to itself without any level between" in str(refused.value)
+    held = loose_json_value(Rules(), schema, param="parameters")
+    assert held.left_out
+    conforms('"a"', held.schema)
+    kept = {"const", "enum"} & schema.keys()
+    assert kept <= held.schema.keys(), "what else is said is held"  # type: ignore[union-attr]
+
+
+def test_what_is_met_twice_or_on_another_level_is_no_circle() -> None:
+    twice_the_same = {
+        "allOf": [here("a"), here("a")],
+        "not": here("a"),
+        "const": 5,
+        "$defs": {"a": {"type": "integer"}},
+    }
+    with pytest.raises(InvalidRequest, match="none of its values"):
+        schema_to_gbnf(twice_the_same)
+    tree = object_of({"value": {"type": "integer"}, "next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}})
+    assert Gbnf(schema_to_gbnf(tree)).accepts('{"value":1,"next":{"value":2,"next":null}}')
+
+
+def referring(keyword: str, leaf: Any, count: int = 40) -> dict[str, Any]:
+    return {f"a{i}": {keyword: [here(f"a{i + 1}")] * 2} for i in range(count)} | {f"a{count}": leaf}
+
+
+def chained(count: int = 5000) -> dict[str, Any]:
+    return {f"a{i}": here(f"a{i + 1}") for i in range(count)} | {f"a{count}": {"type": "string"}}
+
+
+SLOW_PATTERN = "^(a|b|ab)*(a|b|ab)*[0-9]+$"
+COSTLY: dict[str, dict[str, Any]] = {
+    "references": {"const": "a", "if": here("a0"), "$defs": referring("oneOf", {"type": "number"})},
+    "of items": {"const": [*range(50)], "items": {"not": here("a0")}, "$defs": referring("anyOf", {"const": "x"})},
+    "under not": {"const": "a", "not": here("a0"), "$defs": referring("allOf", {"type": "string"})},
+    "a chain": {"const": "a", "not": here("a0"), "$defs": chained()},
+    "patterns of properties": {
+        "const": {"a" * 20 + str(i): 1 for i in range(3000)},
+        "patternProperties": {f"{SLOW_PATTERN[:-1]}{i}$": True for i in range(1000)},
+    },
+    "patterns of names": {
+        "type": "object",
+        "properties": {"ab" * 50 + str(i): {"type": "null"} for i in range(2000)},
+        "patternProperties": {f"{SLOW_PATTERN[:-1]}{i}$": True for i in range(4)},
+    },
+    "patterns of values": {"enum": [f"{'ab' * 500}{i}" for i in range(3000)], "pattern": SLOW_PATTERN},
+    "counts in counts": {"const": "a" * 30, "pattern": "^((((((a?){99}){99}){99}){99}){99}){99}$"},
+    "what is required": {
+        "enum": [{str(i): 1} for i in range(500)],
+        "allOf": [{"not": here("r")}, {"anyOf": [{"not": here("r")}] * 200}],
+        "$defs": {"r": {"required": [str(i) for i in range(9000)]}},
+    },
+    "long values": {
+        "const": [*range(15_000)],
+        "not": {"anyOf": [here("s")] * 9000},
+        "$defs": {"s": {"type": "string"}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_judging_what_a_schema_lists_is_bounded(name: str) -> None:
+    """The test's own limit of time is the other half: without a bound these take hours."""
+    with pytest.raises(InvalidRequest, match="too large|lead on too often"):
+        schema_to_gbnf(COSTLY[name])
+    with suppress(GrammarTooLarge):
+        assert loose_json_value(Rules(), COSTLY[name], param="p").left_out == ("p",)
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        (COSTLY["patterns of properties"], COSTLY["patterns of properties"]["const"]),
+        (COSTLY["references"], "a"),
+        (COSTLY["a chain"], "a"),
+        ({"uniqueItems": True}, [{"a": i} if i % 2 else i for i in range(20_000)]),
+        ({"items": {"enum": [{"a": i} for i in range(9000)]}}, [{"a": i} for i in range(9000)]),
+    ],
+    ids=["patterns", "references", "a chain", "different items", "a long enum"],
+)
+def test_judging_an_answer_is_bounded(schema: dict[str, Any], answer: Any) -> None:
+    assert conforms(json.dumps(answer), schema) is None
+
+
+def test_equal_values_are_found_however_they_are_written() -> None:
+    assert conforms("1.0", {"enum": [1, "a"]}) is None
+    assert conforms('{"b": 2, "a": [1.0]}', {"const": {"a": [1], "b": 2}}) is None
+    assert conforms("true", {"enum": [1]}) == "$: True is not one of [1]"
+    assert conforms("0", {"const": False}) == "$: False was expected"
+    assert conforms("[1, 1.0]", {"uniqueItems": True}) == "$: [1, 1.0] has non-unique elements"
+    assert conforms("[1, true]", {"uniqueItems": True}) is None
+
+
+def test_long_lists_of_values_are_judged() -> None:
+    values = [{"name": f"value {i}", "place": i} for i in range(1500)]
+    grammar = Gbnf(schema_to_gbnf({"enum": values, "properties": {"place": {"minimum": 1}}, "required": ["name"]}))
+    assert grammar.accepts('{"name": "value 1499", "place": 1499}')
+    assert not grammar.accepts('{"name": "value 0", "place": 0}')
