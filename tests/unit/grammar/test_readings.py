@@ -203,7 +203,7 @@ def written(grammar: Grammar) -> str | None:
         raise
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pieces)
 def test_a_pattern_has_the_same_texts_however_it_is_written(text: str) -> None:
     found = Gbnf(schema_to_gbnf({"type": "string", "pattern": text}))
