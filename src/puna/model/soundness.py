@@ -281,6 +281,9 @@ class _Facts:
         numbers = {int(match[1]) for match in map(_BLOCK.match, self._shapes) if match}
         if numbers and blocks is not None and blocks > max(numbers) + 1:
             raise Unsound(f"{self._key('block_count')} is {blocks}, and there are tensors of {max(numbers) + 1} layers")
+        # Those that only guess further tokens are counted or not, by who wrote the file.
+        if numbers and blocks is not None and blocks + (self._count("nextn_predict_layers") or 0) <= max(numbers):
+            raise Unsound(f"{self._key('block_count')} is {blocks}, and there are tensors of layer {max(numbers)}")
         self._forward()
         embedding = self._shapes.get("token_embd.weight")
         if embedding is None or len(embedding) != 2:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakes.gguf_files import Tensor, Value, write_gguf
+from fakes.gguf_files import Tensor, Value, write_gguf, write_tiny_llama
 from puna.engine.cpu.check import check_numbers
 from puna.engine.cpu.forward import Forward
 from puna.errors import LoadFailed, ModelFileError
@@ -399,3 +399,12 @@ def test_a_step_that_does_not_fit_is_refused(
     with pytest.raises(ValueError, match=word):
         forward(*arguments)
     assert np.isfinite(forward([5], [0], [0, 1], [0], [0, 1], [0])).all()
+
+
+@pytest.mark.parametrize("context", [1, 3])
+def test_a_context_of_a_few_tokens_is_no_fault(context: int, tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "m.gguf", head=32, context_length=context)
+    forward = Forward(path, read_header(path), threads=1, num_ctx=context)
+    forward.allocate(2)
+    check_numbers(forward)
+    forward.close()

@@ -49,6 +49,10 @@ REFUSED: dict[str, tuple[Mapping[str, Value], str]] = {
         {"llama.block_count": 3},
         "llama.block_count is 3, and there are tensors of 2 layers",
     ),
+    "fewer layers than there are": (
+        {"llama.block_count": 1},
+        "llama.block_count is 1, and there are tensors of layer 1",
+    ),
     "negative layers": ({"llama.block_count": -1}, "llama.block_count is -1"),
     "layers in words": ({"llama.block_count": "two"}, "llama.block_count is the text 'two', not a whole number"),
     "layers by halves": ({"llama.block_count": 2.5}, "llama.block_count is 2.5, not a whole number"),

@@ -95,6 +95,11 @@ class Forward:
         return self._vocabulary
 
     @property
+    def context(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(self._assembly.model.context)
+
+    @property
     def hidden(self) -> int:
         return self._shape.hidden
 
