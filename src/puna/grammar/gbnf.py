@@ -19,15 +19,15 @@ MAX_RULES = 20_000
 MAX_TEXT = 2_000_000
 MAX_WORK = 100_000
 """Steps that finding out the rules may take (see `Rules.spend`); some seconds."""
-MAX_JUDGING = 2_000_000
-"""Steps that judging the values of a schema may take (see `Rules.judge`); some seconds."""
+MAX_SMALL_STEPS = 2_000_000
+"""Steps that reading a schema and judging its values may take (see `Rules.take`); some seconds."""
 _BLOCK = 200
 _LAST = 0x10FFFF
 
 
 class GrammarTooLarge(Exception):
-    """The grammar would exceed MAX_RULES rules or MAX_TEXT characters, or takes more than MAX_WORK or MAX_JUDGING to
-    find out.
+    """The grammar would exceed MAX_RULES rules or MAX_TEXT characters, or takes more than MAX_WORK or MAX_SMALL_STEPS
+    to find out.
     """
 
 
@@ -180,11 +180,11 @@ class Rules:
     _made: dict[Hashable, Expression] = field(default_factory=dict)
     _external: set[str] = field(default_factory=set)
     _work: list[int] = field(default_factory=lambda: [MAX_WORK])
-    _judging: list[int] = field(default_factory=lambda: [MAX_JUDGING])
+    _small: list[int] = field(default_factory=lambda: [MAX_SMALL_STEPS])
 
     def scratch(self) -> Rules:
         """Rules to try something out, whose work counts with that of these."""
-        return Rules(_work=self._work, _judging=self._judging)
+        return Rules(_work=self._work, _small=self._small)
 
     def spend(self, steps: int) -> None:
         """Count work that may grow faster than what is written. Raises GrammarTooLarge."""
@@ -192,12 +192,10 @@ class Rules:
         if self._work[0] < 0:
             raise GrammarTooLarge
 
-    def judge(self, steps: int) -> None:
-        """Count work on values that a schema lists, in the small steps of `puna.grammar.validation`. Raises
-        GrammarTooLarge.
-        """
-        self._judging[0] -= steps
-        if self._judging[0] < 0:
+    def take(self, steps: int) -> None:
+        """Count small steps, about a microsecond each: work that is as long as lists are. Raises GrammarTooLarge."""
+        self._small[0] -= steps
+        if self._small[0] < 0:
             raise GrammarTooLarge
 
     def reserve(self, hint: str = "rule") -> Ref:

@@ -135,7 +135,7 @@ def _attempt(
     rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | None
 ) -> Expression | list[SchemaError]:
     """The value, or what stands in its way."""
-    if found := list(faults(Reader(schema), schema, rules.spend) if schema is not None else ()):
+    if found := list(faults(Reader(schema, rules.take), schema, rules.spend) if schema is not None else ()):
         return found
     try:
         return _value(rules, schema, param, types)
@@ -238,7 +238,7 @@ class Writer:
     def __init__(self, rules: Rules, root: JsonValue) -> None:
         self.rules = rules
         self.root = root
-        self.reader = Reader(root)
+        self.reader = Reader(root, rules.take)
         self.impossible: list[str] = []
         self._validator: Validator | None = None
         self._depth = 0
@@ -251,6 +251,7 @@ class Writer:
     def value(self, places: tuple[Located, ...]) -> Expression:
         """A value valid in all `places`; NEVER if there is none (`impossible` then says why)."""
         key = json.dumps(sorted({json.dumps(place.schema) for place in places} - {"true", "{}"}))
+        self.rules.take(len(key) // 32)
         if key in self._known:
             return self._known[key]
         self.rules.spend(_READ * len(places))
@@ -332,7 +333,7 @@ class Writer:
 
     def _check(self, place: Located) -> Callable[[JsonValue], bool]:
         if self._validator is None:
-            self._validator = validator(self.root, self.rules.judge)
+            self._validator = validator(self.root, self.rules.take)
         found: Validator = self._validator.evolve(schema=place.schema)
 
         def check(value: JsonValue) -> bool:
@@ -524,7 +525,7 @@ class Writer:
 
     def _matches(self, text: str, name: str, place: Located) -> bool:
         try:
-            return pattern.found(text, name, self.rules.judge)
+            return pattern.found(text, name, self.rules.take)
         except pattern.PatternError as error:
             raise SchemaError(_parent(_parent(place.path)), "patternProperties", str(error)) from error
 
