@@ -400,13 +400,22 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     library = commands.add_parser("library", help="into the source tree")
     library.add_argument("--compiler", default="zig", help="zig (default), gcc, clang, or the path of one of these")
     library.add_argument("--sanitize", action="store_true", help="with AddressSanitizer and UBSan (zig: UBSan alone)")
-    library.add_argument("--variant", action="append", default=[], help="only this one; may be repeated")
+    library.add_argument(
+        "--variant", action="append", default=[], help="only this one, or best: this processor's; may be repeated"
+    )
     library.add_argument("--target", choices=sorted(TARGETS), help="another machine than this one (zig alone)")
     library.add_argument("--out", type=Path, help="where to; for this machine, the source tree if it is not said")
     wheels = commands.add_parser("wheels", help="a wheel for each target")
     wheels.add_argument("--target", action="append", choices=sorted(TARGETS), help="only this one; may be repeated")
     wheels.add_argument("--out", type=Path, default=ROOT / "dist")
     return parser.parse_args(arguments)
+
+
+def _named(variant: str, target: Target, by: Compiler) -> str:
+    if variant != "best":
+        return variant
+    with tempfile.TemporaryDirectory(prefix="puna-build-") as room:
+        return needed(target, by, Path(room))[-1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -418,7 +427,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.target and not asked.out:
             raise BuildFailed("--target needs --out: the source tree holds this machine's libraries")
         target = TARGETS[asked.target or machine_name()]
-        work = plan(target, compiler(asked.compiler), sanitize=asked.sanitize, only=asked.variant)
+        by = compiler(asked.compiler)
+        work = plan(target, by, sanitize=asked.sanitize, only=[_named(each, target, by) for each in asked.variant])
         out = asked.out or BUILT
         new = build(work, target, out)
         for each in work:

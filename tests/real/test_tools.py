@@ -135,9 +135,11 @@ def test_a_named_tool_is_called_every_time(program: Program) -> None:
 
 @pytest.mark.timeout(1200)
 def test_required_calls_every_time(program: Program) -> None:
-    answers = all_of(lambda number: ask(program, number, tool_choice="required", parallel_tool_calls=False), RUNS)
+    # A real model's own words, of which llama.cpp's wheel writes a sixth of what `cpu` does in the same time.
+    runs = RUNS if RUNS >= 50 or program.environment["PUNA_ENGINE"] == "cpu" else RUNS // 2
+    answers = all_of(lambda number: ask(program, number, tool_choice="required", parallel_tool_calls=False), runs)
     calls = [called(answer) for answer in answers]
-    assert [len(made) for made in calls] == [1] * RUNS
+    assert [len(made) for made in calls] == [1] * runs
     assert {name for [name] in calls} <= set(NAMES)
     assert {answer.choices[0].finish_reason for answer in answers} == {"tool_calls"}
 

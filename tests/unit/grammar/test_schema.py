@@ -13,6 +13,7 @@ from jsonschema.validators import validator_for
 from fakes.gbnf_reader import Gbnf
 from fakes.schemas import ENFORCED, REFUSED, SHAPES, TREE
 from puna.errors import InvalidRequest
+from puna.grammar import gbnf, validation
 from puna.grammar.gbnf import GrammarTooLarge, Rules
 from puna.grammar.schema import FREE_DEPTH, conforms, loose_json_value, schema_to_gbnf
 
@@ -321,15 +322,24 @@ COSTLY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the bounds, since what is tried would take hours without any: no test has to wait for all of them."""
+    monkeypatch.setattr(gbnf, "MAX_SMALL_STEPS", gbnf.MAX_SMALL_STEPS // 10)
+    monkeypatch.setattr(gbnf, "MAX_WORK", gbnf.MAX_WORK // 10)
+    monkeypatch.setattr(validation, "MAX_STEPS", validation.MAX_STEPS // 10)
+
+
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("name", COSTLY)
 def test_what_a_schema_takes_to_read_is_bounded(name: str) -> None:
-    """The test's own limit of time is the other half: without a bound these take hours."""
     with pytest.raises(InvalidRequest, match="too large|lead on too often"):
         schema_to_gbnf(COSTLY[name])
     with suppress(GrammarTooLarge):
         assert loose_json_value(Rules(), COSTLY[name], param="p").left_out == ("p",)
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(
     ("schema", "answer"),
     [
