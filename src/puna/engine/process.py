@@ -44,6 +44,12 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH")
 # Without the second, a failed assertion starts a debugger, if there is one, before it ends the process.
 _OWN_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 
+_SPINS = "5000"
+"""How often a thread of GNU OpenMP, with which llama.cpp's wheel works, looks for the others before it sleeps: some
+microseconds, longer than they take on an idle machine. By default it looks for milliseconds. Where other programs take
+the processors, each thread then spends its share on waiting for one that is put aside, hundreds of times a token: two
+programs that loop made an answer fifty times as slow, in one load of three."""
+
 _DIRECTORY = re.compile(r"puna-([0-9]{1,10})-[a-z0-9_]{8}")
 
 _ERROR_LINE = re.compile(
@@ -66,6 +72,13 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if _ALLOWED.fullmatch(name) is not None and _SECRET.search(name) is None
     }
+
+
+def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The same for a runner. What this user says of OpenMP's waiting goes."""
+    allowed = child_environment(environment)
+    waiting = {} if "OMP_WAIT_POLICY" in allowed else {"GOMP_SPINCOUNT": _SPINS}
+    return waiting | allowed | _OWN_ENVIRONMENT | {"PUNA_PARENT": str(os.getpid())}
 
 
 def private_directory() -> Path:
@@ -130,7 +143,7 @@ class ChildProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=directory,
-                env=child_environment(os.environ) | _OWN_ENVIRONMENT | {"PUNA_PARENT": str(os.getpid())},
+                env=runner_environment(os.environ),
                 start_new_session=True,
             )
         except OSError as error:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from puna.engine.process import SOCKET_PATH_LIMIT, ChildProcess, cause, child_environment, private_directory
+from puna.engine.process import (
+    SOCKET_PATH_LIMIT,
+    ChildProcess,
+    cause,
+    child_environment,
+    private_directory,
+    runner_environment,
+)
 from puna.errors import LoadFailed
 
 SECRETS = (
@@ -22,6 +29,12 @@ def test_an_environment_without_secrets() -> None:
     wanted = {"PATH": "/bin", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "2", "GGML_VK_X": "1"}
     secrets = dict.fromkeys(SECRETS, "x")
     assert child_environment({**wanted, **secrets}) == wanted
+
+
+def test_a_runners_threads_sleep_soon_unless_the_user_says_how_they_wait() -> None:
+    assert 0 < int(runner_environment({})["GOMP_SPINCOUNT"]) <= 20_000
+    assert runner_environment({"GOMP_SPINCOUNT": "7"})["GOMP_SPINCOUNT"] == "7"
+    assert "GOMP_SPINCOUNT" not in runner_environment({"OMP_WAIT_POLICY": "passive"})
 
 
 @pytest.mark.parametrize(
