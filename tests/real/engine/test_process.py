@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakes.gguf_files import write_tiny_llama
 from fakes.runners import Start
 from fakes.waiting import turn, until
 from puna.engine.llama.engine import LlamaEngine
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
-from puna.errors import EngineError, LoadTimeout, ModelFileError, RunnerDied
+from puna.errors import EngineError, LoadFailed, LoadTimeout, ModelFileError, RunnerDied
 from puna.settings import Settings
 
 LOAD = LoadOptions(num_ctx=512, slots=2)
@@ -122,6 +123,14 @@ async def test_a_failed_load_has_the_engines_reason(tmp_path: Path, smollm2_gguf
     unknown.write_bytes(data.replace(family + b"llama", family + b"lxama", 1))
     with pytest.raises(ModelFileError, match="lxama"):
         await LlamaEngine(Settings(models=Path("none"))).start(ModelFiles(unknown, "", "lxama", "Q4_1"), LOAD)
+    assert not engines()
+
+
+async def test_a_vocabulary_that_cannot_write_a_letter_is_told(tmp_path: Path) -> None:
+    """It is of bytes, and said to be another kind, which llama.cpp loads and cannot use."""
+    file = write_tiny_llama(tmp_path / "m.gguf", head=32, metadata={"tokenizer.ggml.model": "llama"})
+    with pytest.raises(LoadFailed, match="/tokenize"):
+        await LlamaEngine(Settings(models=Path("none"))).start(ModelFiles(file, "", "llama", "F32"), LOAD)
     assert not engines()
 
 

@@ -327,11 +327,16 @@ class _Properties:
 async def _facts(socket: EngineSocket) -> _Properties:
     async def ask(path: str, body: Mapping[str, object] | None = None) -> Any:
         asked = socket.ask("GET" if body is None else "POST", path, body)
-        return (await asyncio.wait_for(asked, _ASK_TIMEOUT))[1]
+        status, answer = await asyncio.wait_for(asked, _ASK_TIMEOUT)
+        if status != 200:
+            raise LoadFailed(f"the engine cannot answer {path} with this model: status {status}")
+        return answer
 
     meta = (await ask("/v1/models"))["data"][0]["meta"]
     plain = (await ask("/tokenize", {"content": "a", "add_special": False}))["tokens"]
     special = (await ask("/tokenize", {"content": "a", "add_special": True}))["tokens"]
+    if not plain:
+        raise LoadFailed("the model's vocabulary has no token for a letter")
     begins = len(special) > len(plain) and special[0] != plain[0]
     texts = {"content": "".join(sorted(CANDIDATES)), "add_special": False, "parse_special": True, "with_pieces": True}
     ends = (await ask("/tokenize", texts))["tokens"]
