@@ -47,8 +47,8 @@ _OWN_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 _SPINS = "5000"
 """How often a thread of GNU OpenMP, with which llama.cpp's wheel works, looks for the others before it sleeps: some
 microseconds, longer than they take on an idle machine. By default it looks for milliseconds. Where other programs take
-the processors, each thread then spends its share on waiting for one that is put aside, hundreds of times a token: two
-programs that loop made an answer fifty times as slow, in one load of three."""
+the processors, each thread then spends its share on waiting for one that is put aside, hundreds of times a token: some
+loads gave two tokens a second (`docs/performance.md`)."""
 
 _DIRECTORY = re.compile(r"puna-([0-9]{1,10})-[a-z0-9_]{8}")
 

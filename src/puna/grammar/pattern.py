@@ -517,7 +517,7 @@ def unmetered(steps: int) -> None:
 def found(pattern: str, text: str, spend: Callable[[int], None] = unmetered) -> bool:
     """Whether a pattern is found in `text` in some dialect. PatternError for one that cannot be held.
 
-    `spend` is told of the work, some half a microsecond a step, before it is done; what it raises ends it.
+    `spend` is told of the work, about a microsecond a step, before it is done; what it raises ends it.
     """
     spend(len(pattern))
     return matches(searched(parse(pattern)), text, spend)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 MAX_STEPS = 2_000_000
-"""Work that one check of an answer may take, some half a microsecond a step: references that each name the next one
+"""Work that one check of an answer may take, about a microsecond a step: references that each name the next one
 twice make 2**n subschemas, and there may be as many patterns as there are properties."""
 
 _SUBSCHEMA, _KEYWORD, _DIVISION = 40, 10, 500

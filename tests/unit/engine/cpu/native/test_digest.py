@@ -27,14 +27,15 @@ LIBRARY = "libpuna-digest.so"
 def test_the_digest_of_all_machines(variants: dict[str, CDLL], tmp_path: Path) -> None:
     """The portable variant takes a minute, so it is asked only where there is no other."""
     names = [name for name in variants if name != "portable"] or ["portable"]
+    places = {name: linked(name, tmp_path) for name in names}
     program = tmp_path / "digest"
     command = [
         *native_build.compiler().command, "-std=c11", "-O1", "-DPUNA_PORTABLE", "-I", str(native_build.SOURCES),
-        str(SOURCE), "-L", str(linked(names[0], tmp_path)), f"-l:{LIBRARY}", "-lm", "-o", str(program),
+        str(SOURCE), "-L", str(places[names[0]]), f"-l:{LIBRARY}", "-lm", "-o", str(program),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
-    for name in names:
-        found = {**os.environ, "LD_LIBRARY_PATH": str(linked(name, tmp_path))}
+    for name, place in places.items():
+        found = {**os.environ, "LD_LIBRARY_PATH": str(place)}
         done = subprocess.run([str(program)], check=True, capture_output=True, text=True, env=found)
         assert done.stdout == EXPECTED, name
 
@@ -42,7 +43,6 @@ def test_the_digest_of_all_machines(variants: dict[str, CDLL], tmp_path: Path) -
 def linked(variant: str, directory: Path) -> Path:
     """A directory in which the variant has the name that the program asks for."""
     of = directory / variant
-    of.mkdir(exist_ok=True)
-    (of / LIBRARY).unlink(missing_ok=True)
+    of.mkdir()
     (of / LIBRARY).symlink_to(native_build.BUILT / f"{variant}.so")
     return of
