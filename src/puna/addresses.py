@@ -41,12 +41,20 @@ def _reach(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Reach:
         return Reach.ANY
     if any(address in network for network in _SITE):
         return Reach.PRIVATE
+    if any(address in network for network in _RESERVED):
+        return Reach.ANY
     return Reach.PUBLIC if address.is_global and not address.is_multicast else Reach.ANY
 
 
 _SITE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
 _METADATA = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fd00:ec2::254/128", "100.100.100.200/32")))
 """Where clouds answer with the keys of the machine that asks."""
+_RESERVED = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "100::/48", "2001::/23", "3fff::/20", "5f00::/16"))
+)
+"""What IANA keeps for protocols, relays, documents and segments: not each Python knows of all (192.0.0.192 is a cloud's
+metadata too).
+"""
 
 
 def check_public(addresses: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ llama.cpp turns a repetition over 2,000 into an endless one without a word, and 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -159,11 +160,24 @@ def complement(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ..
 
 
 def intersection(left: tuple[tuple[int, int], ...], right: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    return complement(union((*complement(left), *complement(right))))
+    """The code points of both. Each is sorted and disjoint, as `union` makes it."""
+    result: list[tuple[int, int]] = []
+    one = other = 0
+    while one < len(left) and other < len(right):
+        low, high = max(left[one][0], right[other][0]), min(left[one][1], right[other][1])
+        if low <= high:
+            result.append((low, high))
+        if left[one][1] < right[other][1]:
+            one += 1
+        else:
+            other += 1
+    return tuple(result)
 
 
 def contains(ranges: tuple[tuple[int, int], ...], code: int) -> bool:
-    return any(low <= code <= high for low, high in ranges)
+    """Ranges as `union` makes them."""
+    place = bisect_right(ranges, (code, _LAST))
+    return place > 0 and code <= ranges[place - 1][1]
 
 
 # ---------------------------------------------------------------------------------------------------------- rules

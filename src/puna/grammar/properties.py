@@ -9,7 +9,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from functools import cache
+from itertools import groupby
 from types import MappingProxyType
+
+from puna.grammar.gbnf import union
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -63,19 +66,17 @@ def property_ranges(name: str) -> tuple[Ranges, Ranges] | None:
 
 @cache
 def _category(name: str) -> tuple[Ranges, Ranges]:
-    sure: list[tuple[int, int]] = []
-    maybe: list[tuple[int, int]] = []
-    for code in range(0x110000):
-        found = unicodedata.category(chr(code))
-        if found.startswith(name):
-            _extend(sure, code)
-        if found.startswith(name) or found == "Cn":
-            _extend(maybe, code)
-    return tuple(sure), tuple(maybe)
+    sure = [one for short, ranges in _scanned().items() if short.startswith(name) for one in ranges]
+    return union(sure), union([*sure, *_scanned()["Cn"]])
 
 
-def _extend(ranges: list[tuple[int, int]], code: int) -> None:
-    if ranges and ranges[-1][1] == code - 1:
-        ranges[-1] = (ranges[-1][0], code)
-    else:
-        ranges.append((code, code))
+@cache
+def _scanned() -> Mapping[str, list[tuple[int, int]]]:
+    """Where each category of two letters is."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    start = 0
+    for name, run in groupby(map(unicodedata.category, map(chr, range(0x110000)))):
+        end = start + sum(1 for _ in run)
+        found.setdefault(name, []).append((start, end - 1))
+        start = end
+    return found

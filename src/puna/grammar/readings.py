@@ -143,12 +143,14 @@ class _Part:
 
 @dataclass(slots=True)
 class _Places:
-    """`characters`: by place. `after`: the places that may follow each, by how many ways."""
+    """`characters`: by place; `kinds`: their numbers. `after`: the places that may follow each, by how many ways."""
 
     characters: list[_Ranges] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
     after: list[Counter[int]] = field(default_factory=list)
     first: Counter[int] = field(default_factory=Counter)
     last: Counter[int] = field(default_factory=Counter)
+    numbers: dict[_Ranges, int] = field(default_factory=dict)
     shared: dict[tuple[int, int], _Ranges] = field(default_factory=dict)
     work: int = 0
 
@@ -169,6 +171,7 @@ class _Places:
                     return _Part(Counter(), Counter(), empty=False)
                 self._spend(1)
                 self.characters.append(sure)
+                self.kinds.append(self.numbers.setdefault(sure, len(self.numbers)))
                 self.after.append(Counter())
                 place = Counter({len(self.characters) - 1: 1})
                 return _Part(place, place, empty=False)
@@ -322,9 +325,10 @@ class _Places:
 
     def _shared(self, one: int, other: int) -> _Ranges:
         """The characters that can stand at both places."""
-        if one == other:
+        kinds = self.kinds[one], self.kinds[other]
+        if kinds[0] == kinds[1]:
             return self.characters[one]
-        pair = min(one, other), max(one, other)
+        pair = min(kinds), max(kinds)
         if pair not in self.shared:
             self.shared[pair] = intersection(self.characters[one], self.characters[other])
         return self.shared[pair]

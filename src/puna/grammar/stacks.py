@@ -167,11 +167,13 @@ def _rings(after: Mapping[str, set[str]]) -> dict[str, int]:
     low: dict[str, int] = {}
     ring: dict[str, int] = {}
     path: list[str] = []
+    places: dict[str, int] = {}  # of those on the path
     for start in after:
         if start in number:
             continue
         way: list[tuple[str, Iterator[str]]] = [(start, iter(after[start]))]
         number[start] = low[start] = len(number)
+        places[start] = len(path)
         path.append(start)
         while way:
             name, rest = way[-1]
@@ -181,17 +183,20 @@ def _rings(after: Mapping[str, set[str]]) -> dict[str, int]:
                 if way:
                     low[way[-1][0]] = min(low[way[-1][0]], low[name])
                 if low[name] == number[name]:
-                    members = path[path.index(name) :]
-                    del path[path.index(name) :]
+                    members = path[places[name] :]
+                    del path[places[name] :]
+                    for member in members:
+                        del places[member]
                     if len(members) > 1 or name in after[name]:
                         ring.update(dict.fromkeys(members, number[name]))
                     # No way leads back to them from what is looked at later.
                     low.update(dict.fromkeys(members, len(after)))
             elif following not in number:
                 number[following] = low[following] = len(number)
+                places[following] = len(path)
                 path.append(following)
                 way.append((following, iter(after[following])))
-            elif following in path:
+            elif following in places:
                 low[name] = min(low[name], number[following])
     return ring
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from puna.engine.runner import Feature, RunnerInfo, Sampling
 from puna.errors import InvalidRequest, Unsupported
 from puna.model.model import Model
+from puna.model.parameters import IDLE
 from puna.types import DEFAULT_OPTIONS, Options
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ def decide(asked: Options, model: Options, info: RunnerInfo) -> Decided:
     if asked.logit_bias:
         _check_bias(asked.logit_bias, info)
     options = asked.over(model).over(DEFAULT_OPTIONS)
-    idle = ("num_keep", *info.without_effect)
+    idle = (*IDLE, *info.without_effect)
     ignored, unused = (tuple(name for name in idle if getattr(said, name, None) is not None) for said in (asked, model))
     if options.mirostat and Feature.MIROSTAT not in info.features:
         unused += ("mirostat",)

@@ -77,6 +77,10 @@ OBSOLETE = frozenset(
 """Names that Ollama knows or knew, and that have no effect here: accepted and reported, never refused."""
 
 
+IDLE = frozenset({"num_keep"})
+"""Parameters that are read and kept, and have no effect with any engine: a context that is full ends the answer."""
+
+
 def parse_parameter(name: str, text: str) -> JsonValue:
     """The JSON value of a Modelfile's `PARAMETER name text`; for `stop` a list of one.
 
@@ -114,14 +118,14 @@ def options_from_json(shape: Mapping[str, JsonValue], *, param: str = "options")
 
 
 def stored_options(shape: Mapping[str, JsonValue]) -> tuple[Options, tuple[str, ...]]:
-    """Like `options_from_json`, for a model that is already stored: what cannot be used is named, never refused."""
+    """Like `options_from_json`, for a model that is already stored: what has no effect is named, never refused."""
     options = NO_OPTIONS
     ignored: list[str] = []
     for name, value in shape.items():
         one, unused = _stored(name, value)
         options = one.over(options)
         ignored += unused
-    return options, tuple(sorted(ignored))
+    return options, tuple(sorted({*ignored, *(IDLE & shape.keys())}))
 
 
 def _stored(name: str, value: JsonValue) -> tuple[Options, tuple[str, ...]]:

@@ -98,6 +98,7 @@ class Place:
     pinned: bool = False
     uses: dict[Use, None] = field(default_factory=dict)
     leaving: bool = False
+    condemned: bool = False
     timer: asyncio.TimerHandle | None = None
     closing: asyncio.Task[None] | None = None
     watching: asyncio.Task[None] | None = None
@@ -147,8 +148,8 @@ class Place:
 
     @property
     def dead(self) -> bool:
-        """Its runner ended on its own; who watches for that may not have been told yet."""
-        return self.runner is not None and self.runner.died.done()
+        """Its runner ended on its own, or is being killed; who watches for that may not have been told yet."""
+        return self.condemned or (self.runner is not None and self.runner.died.done())
 
     def expires(self, now: float) -> float:
         """As if its last request ended now, while it has any."""

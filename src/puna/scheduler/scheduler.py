@@ -499,6 +499,7 @@ class Scheduler:
         why = await watch(runner, limit, lambda: bool(place.users), lambda: place.used) if limit > 0 else None
         if why is not None:
             _log.warning("ending a runner", model=place.model.name.short, cause=why)
+            place.condemned = True
             runner.kill(why)
 
     def _arm(self, place: Place) -> None:

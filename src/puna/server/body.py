@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from json.encoder import encode_basestring
 from typing import TypeVar, cast
 
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from puna.errors import InvalidRequest
 from puna.lane import in_lane
@@ -28,7 +29,10 @@ LARGE = PIECE
 """Bytes over which a body is read beside the loop."""
 
 _STRETCH = 10_000
-"""Items of a list that are written in one go: some milliseconds."""
+"""Items that are written in one go: some milliseconds."""
+
+_CHARACTERS = 100
+"""Of a text, that take as long as an item."""
 
 Result = TypeVar("Result")
 
@@ -47,31 +51,69 @@ def dump(value: JsonValue) -> bytes:
 
 
 def _written(value: JsonValue) -> str:
-    """The same as text. Long lists are written a stretch at a time: nothing else runs while the encoder does."""
+    """The same as text. What is much is written a stretch at a time: nothing else runs while the encoder does."""
     match value:
-        case dict() if any(isinstance(item, list) and len(item) > _STRETCH for item in value.values()):
+        case dict() if _size(value) > _STRETCH:
             return "{" + ",".join(f"{dump_string(name)}:{_written(item)}" for name, item in value.items()) + "}"
-        case [list() | dict(), *_]:
-            return "[" + ",".join(map(_written, value)) + "]"
-        case list() if len(value) > _STRETCH:
-            stretches = (value[start : start + _STRETCH] for start in range(0, len(value), _STRETCH))
-            return "[" + ",".join(dump_text(stretch)[1:-1] for stretch in stretches) + "]"
+        case list() if _size(value) > _STRETCH:
+            return "[" + ",".join(_stretches(value)) + "]"
         case _:
             return dump_text(value)
 
 
+def _stretches(items: list[JsonValue]) -> Iterator[str]:
+    """Neighbours of a list, as many at a time as are not much together."""
+    start = size = 0
+    for at, item in enumerate(items):
+        more = _size(item)
+        size += more
+        if size > _STRETCH:
+            if start < at:
+                yield dump_text(items[start:at])[1:-1]
+            start, size = at, more
+        if more > _STRETCH:
+            yield _written(item)
+            start, size = at + 1, 0
+    if start < len(items):
+        yield dump_text(items[start:])[1:-1]
+
+
+def _size(value: JsonValue) -> int:
+    """How many items are to be written, a long text counting as many. No more is looked at than one stretch has."""
+    size, waiting = 0, [value]
+    while waiting and size <= _STRETCH:
+        item = waiting.pop()
+        size += 1
+        if isinstance(item, str):
+            size += len(item) // _CHARACTERS
+        elif isinstance(item, dict | list):
+            size += len(item)
+            # Vectors are of numbers alone.
+            if item and size <= _STRETCH and not (isinstance(item, list) and isinstance(item[0], float)):
+                waiting += item if isinstance(item, list) else item.values()
+    return size
+
+
 async def reply_beside(value: Callable[[], JsonValue], items: int) -> Response:
     """An answer of so many items: made in a thread if they are many, so that others are served meanwhile."""
-    return await in_lane(lambda: JsonReply(value())) if items > _STRETCH else JsonReply(value())
+    return JsonReply(await in_lane(value) if items > _STRETCH else value())
 
 
 class JsonReply(Response):
-    """A JSON answer."""
+    """A JSON answer. One of much is written in a thread, when it is sent: until then it has no `body`."""
 
     media_type = "application/json"
 
     def __init__(self, value: JsonValue, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(dump(value), status_code=status, headers=headers)
+        self._much = value if _size(value) > _STRETCH else None
+        super().__init__(None if self._much is not None else dump(value), status_code=status, headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._much is not None:
+            value, self._much = self._much, None
+            self.body = await in_lane(lambda: dump(value))
+            self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 def parse_json(body: bytes) -> JsonValue:

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from puna import errors
-from puna.errors import Code, Forbidden, InvalidRequest, PunaError, SourceError, StoreError
+from puna.errors import (
+    Code,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PunaError,
+    SourceError,
+    StoreError,
+    UnsupportedMediaType,
+)
 
 MEANINGS: Mapping[Code, str] = {
     "missing_required_parameter": "a field that is needed is not there",
@@ -111,23 +120,30 @@ of Puna's own has status 500 and no code. Every code, and the status that it com
 
 def reference() -> str:
     """The whole page."""
-    lines = [f"| `{code}` | {_statuses(code)} | {MEANINGS[code]} |" for code in get_args(Code)]
+    lines = [f"| `{code}` | {', '.join(map(str, statuses(code)))} | {MEANINGS[code]} |" for code in get_args(Code)]
     return _HEAD + "\n".join(lines) + "\n"
 
 
-def _statuses(code: Code) -> str:
+def statuses(code: Code) -> list[int]:
+    """Those that an answer with this code may have, the least first."""
     found = {kind.status for kind in _kinds() if kind.default_code == code}
-    return ", ".join(map(str, sorted(found or {_STATUSES.get(code, InvalidRequest.status)})))
+    if (other := _STATUSES.get(code)) is not None:
+        found.add(other)
+    return sorted(found or {InvalidRequest.status})
 
 
 _STATUSES: Mapping[Code, int] = {
+    "unsupported_encoding": UnsupportedMediaType.status,
+    "unknown_url": NotFound.status,
+    "endpoint_not_offered": NotFound.status,
+    "digest_mismatch": InvalidRequest.status,
     "disk_full": StoreError.status,
     "download_too_large": Forbidden.status,
     "private_address": Forbidden.status,
     "registry_not_allowed": Forbidden.status,
     "pip_missing": SourceError.status,
 }
-"""Of codes that no kind of error has for its own, and that are no fault of the request."""
+"""Of errors that carry another code than their kind has for its own."""
 
 
 def _kinds() -> Iterator[type[PunaError]]:

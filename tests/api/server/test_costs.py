@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
+from api.conftest import TinyModel, add_model
 from fakes.turns import Turns
+from puna.model.name import Name
 from puna.server.body import LARGE
 
 MULTIPLE = 64
@@ -131,5 +133,22 @@ def test_many_large_bodies_at_once_keep_nobody_waiting(server, name):
     with measured(server) as cost, ThreadPoolExecutor(4) as clients:
         answers = [*clients.map(lambda _: server.post("/v1/chat/completions", body, headers=headers), range(4))]
     assert {answer.status for answer in answers} == {400}
+    assert cost.turn < TURN
+    assert cost.lag < STALL
+
+
+ANSWERS = {"merges": ["aaa bbb"] * 400_000, "long": ["x" * 99_000] * 150}
+
+
+@pytest.mark.parametrize("words", ANSWERS.values(), ids=ANSWERS.keys())
+def test_no_answer_keeps_the_loop_at_work(server, tmp_path, words):
+    model = TinyModel("wordy", metadata={"tokenizer.ggml.merges": words})
+    add_model(server.services.library, tmp_path, model)
+    try:
+        with measured(server) as cost:
+            shown = server.post("/api/show", {"model": "wordy", "verbose": True})
+    finally:
+        server.services.library.delete(Name.parse("wordy"))
+    assert shown.json["model_info"]["tokenizer.ggml.merges"] == words
     assert cost.turn < TURN
     assert cost.lag < STALL

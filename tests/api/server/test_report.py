@@ -81,6 +81,11 @@ def test_stored_parameters_that_cannot_be_used_are_named(server, stored, ask):
     assert IGNORED not in answer.headers
 
 
+def test_they_are_shown_too(server, stored):
+    shown = server.post("/api/show", {"model": stored["tiny"]}).json
+    assert set(shown["ignored_parameters"]) == WITHOUT_EFFECT
+
+
 @pytest.mark.parametrize("ask", EMBED.values(), ids=EMBED.keys())
 def test_and_of_models_that_embed(server, stored, ask):
     path, body = ask(stored["embedder"])

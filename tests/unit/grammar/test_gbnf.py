@@ -18,6 +18,7 @@ from puna.grammar.gbnf import (
     chars,
     choice,
     complement,
+    contains,
     intersection,
     optional,
     seq,
@@ -122,7 +123,9 @@ def test_sets_of_characters(left: list[tuple[int, int]], right: list[tuple[int, 
     one, other = union(left), union(right)
     assert members(one) == {code for low, high in left for code in range(low, high + 1)}
     assert members(intersection(one, other)) == members(one) & members(other)
+    assert intersection(one, other) == union(intersection(one, other))
     assert members(complement(one)) == set(range(101)) - members(one)
+    assert {code for code in range(101) if contains(one, code)} == members(one)
 
 
 def test_a_class_of_every_character() -> None:

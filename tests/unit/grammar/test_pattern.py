@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 
 import pytest
 
 from fakes.gbnf_reader import Gbnf
 from puna.grammar.gbnf import Rules
 from puna.grammar.pattern import PatternError, expression, found, lengths, matches, parse, searched, whole, within
+from puna.grammar.properties import property_ranges
 
 PATTERNS = [
     *(
@@ -185,3 +187,13 @@ def test_looking_ahead_agrees_with_pythons(text: str) -> None:
     for _ in range(1000):
         value = "".join(chance.choice("01.-+") for _ in range(chance.randint(0, 8)))
         assert found(text, value) == bool(re.search(text, value)), value
+
+
+@pytest.mark.parametrize("name", ["L", "Lu", "Nd", "Cn", "Z", "Cs"])
+def test_a_category_has_the_characters_that_this_python_puts_there(name: str) -> None:
+    found = property_ranges(name)
+    assert found is not None
+    sure, maybe = ({code for low, high in ranges for code in range(low, high + 1)} for ranges in found)
+    by_code = [unicodedata.category(chr(code)) for code in range(0x110000)]
+    assert sure == {code for code, kind in enumerate(by_code) if kind.startswith(name)}
+    assert maybe == sure | {code for code, kind in enumerate(by_code) if kind == "Cn"}

@@ -14,7 +14,7 @@ from puna.errors import InvalidRequest
 from puna.grammar.gbnf import written
 from puna.grammar.reader import GrammarError, read
 from puna.grammar.schema import schema_to_gbnf
-from puna.grammar.stacks import MOST_OPEN, _embeds, _factored, many
+from puna.grammar.stacks import MOST_OPEN, _embeds, _factored, _rings, many
 from puna.grammar.written import grammar_to_gbnf
 from puna.types import Grammar, JsonObject
 
@@ -156,3 +156,15 @@ def test_the_search_finds_what_another_reading_confirms(name: str) -> None:
     ever = {"rows": "a", "palindromes": "a", "optional": "(", "inside": "<", "repeated": "("}
     begin = ever.get(name, "a" if name == "doubling" else "{L:")
     assert grammar.readings(begin * 9) > grammar.readings(begin * 4) > grammar.readings(begin)
+
+
+@given(st.lists(st.sets(st.sampled_from("abcdefgh"), max_size=3), min_size=8, max_size=8))
+def test_rings_are_rules_that_lead_to_each_other(after: list[set[str]]) -> None:
+    steps = dict(zip("abcdefgh", after, strict=True))
+    reached = {name: {*following} for name, following in steps.items()}
+    for _ in steps:
+        reached = {name: ways.union(*(reached[way] for way in ways)) for name, ways in reached.items()}
+    rings = _rings(steps)
+    assert rings.keys() == {name for name in steps if name in reached[name]}
+    together = {(one, two) for one in rings for two in rings if rings[one] == rings[two]}
+    assert together == {(one, two) for one in rings for two in rings if two in reached[one] and one in reached[two]}

@@ -600,6 +600,27 @@ async def test_a_runner_that_hangs_is_ended(kind: type[ScriptedRunner], cause: s
         assert not (await touch(scheduler, "a")).died.done()
 
 
+async def test_who_comes_while_a_runner_is_being_killed_gets_the_next() -> None:
+    """A process that is killed ends a little later: until then its runner looks alive."""
+    killed = asyncio.Event()
+
+    class Slow(Deaf):
+        def kill(self, why: str) -> None:
+            asyncio.get_running_loop().call_later(0.05, super().kill, why)
+            killed.set()
+
+    class Engine(Counting):
+        async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:
+            made = await super().start(files, load, reason=reason)
+            assert isinstance(made, ScriptedRunner)
+            return Slow(files.name, self.script, ScriptedVocabulary(), made.info)
+
+    async with open_scheduler(Engine(), stall_timeout=0.1) as scheduler, scheduler.lease(model("a"), NOTHING) as lease:
+        await asyncio.wait_for(killed.wait(), 30)
+        assert not lease.runner.died.done()
+        assert await asyncio.wait_for(touch(scheduler, "a"), 30) is not lease.runner
+
+
 async def test_a_runner_that_hangs_over_what_was_left_between_two_looks_is_ended() -> None:
     class Engine(Counting):
         async def start(self, files: ModelFiles, load: LoadOptions, *, reason: str = "") -> Runner:

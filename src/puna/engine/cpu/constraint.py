@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import llguidance
 
-from puna.engine.cpu.grammar import parse, to_lark
+from puna.engine.cpu.deep import deep
+from puna.engine.cpu.grammar import depth, parse, to_lark
 from puna.engine.cpu.mask import Mask
 from puna.errors import EngineError, InvalidRequest
 
@@ -28,6 +29,11 @@ LIMITS = llguidance.LLParserLimits(
     max_items_in_row=10_000, step_max_items=200_000, step_lexer_fuel=5_000_000, verbose_errors=False
 )
 """One character a lexeme makes more work than the library's defaults expect; still bounded."""
+
+LEVEL = 8192
+"""Bytes of stack with which the library compiles a rule or a bracket inside another: twice what was measured. Of
+a schema's properties each is a rule that leads to the next, for thousands.
+"""
 
 CHEAP = 0.02
 """Seconds of a processor that a mask may take whenever it likes; few take a tenth of that."""
@@ -157,8 +163,15 @@ class Grammars:
 
 
 def _compile(gbnf: str, tokenizer: llguidance.LLTokenizer) -> llguidance.LLMatcher:
-    grammar = llguidance.LLMatcher.grammar_from_lark(to_lark(parse(gbnf)))
-    matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+    rules = parse(gbnf)
+    grammar = llguidance.LLMatcher.grammar_from_lark(to_lark(rules))
+    try:
+        matcher = deep(
+            depth(rules), LEVEL, lambda: llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+        )
+    except MemoryError as error:
+        reason = f"This grammar cannot be used: {error}."
+        raise InvalidRequest(reason, param="grammar", code="invalid_grammar") from error
     if matcher.is_error():
         reason = f"This grammar cannot be used: {_first_line(matcher.get_error())}."
         raise InvalidRequest(reason, param="grammar", code="invalid_grammar")

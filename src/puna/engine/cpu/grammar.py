@@ -10,7 +10,7 @@ change what is drawn: it is told not to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from puna.engine.cpu.tails import turned
 from puna.errors import InvalidRequest
@@ -19,21 +19,57 @@ from puna.grammar.reader import GrammarError, read
 
 
 def parse(text: str) -> dict[str, Expression]:
-    """Rules by name. InvalidRequest, with the line, for what is no GBNF or names a rule that is not there."""
+    """Rules by name, none of which goes on with itself at its end (see `tails`).
+
+    InvalidRequest, with the line, for what is no GBNF or names a rule that is not there.
+    """
     try:
-        return read(text)
+        return turned(read(text))
     except GrammarError as error:
         raise InvalidRequest(
             f"This grammar cannot be used: {error}.", param="grammar", code="invalid_grammar"
         ) from error
 
 
-def to_lark(rules: dict[str, Expression]) -> str:
-    """The same grammar for the constraint library; its start rule is `start`."""
-    rules = turned(rules)
+def to_lark(rules: Mapping[str, Expression]) -> str:
+    """Rules as `parse` gives them, for the constraint library; its start rule is `start`."""
     writer = _Writer({name: "start" if name == "root" else f"r{number}" for number, name in enumerate(rules)})
     lines = [f"{writer.names[name]}: {writer.text(rule)}" for name, rule in rules.items()]
     return "\n".join(['%llguidance {"no_forcing": true}', *lines, *writer.characters(), ""])
+
+
+def depth(rules: Mapping[str, Expression]) -> int:
+    """How deep rules and brackets lie in each other as the library compiles them, each rule where it first comes."""
+    deepest, seen = 0, {"root"}
+    open_ = [(0, _inner(rules["root"]))]
+    while open_:
+        level, inner = open_[-1]
+        for name, inside in inner:
+            deepest = max(deepest, level + inside)
+            if name and name not in seen:
+                seen.add(name)
+                open_.append((level + inside, _inner(rules[name])))
+                break
+        else:
+            open_.pop()
+    return deepest
+
+
+def _inner(body: Expression, inside: int = 1) -> Iterator[tuple[str, int]]:
+    """What it mentions and the brackets in it, in their order: the rule's name or nothing, and how deep it lies."""
+    match body:
+        case Ref(name):
+            yield name, inside
+        case Sequence(parts):
+            for part in parts:
+                yield from _inner(part, inside)
+        case Alternation(options):
+            for option in options:
+                yield from _inner(option, inside + 1)
+        case Repeat(item, _, _):
+            yield from _inner(item, inside + 1)
+        case _:
+            yield "", inside
 
 
 class _Writer:

@@ -169,10 +169,15 @@ _NAMES = {kind: name for name, kind in _ASKS.items()}
 
 
 def ask_frame(ask: AskMessage) -> bytes:
-    body: dict[str, object] = {field.name: getattr(ask, field.name) for field in fields(ask)}
+    body = _fields(ask)
     if isinstance(ask, AskGenerate):
-        body["sampling"] = asdict(ask.sampling)
+        body["sampling"] = _fields(ask.sampling)
     return _frame([_NAMES[type(ask)], body])
+
+
+def _fields(value: AskMessage | Sampling) -> dict[str, object]:
+    """As they are: `asdict` copies what is inside too, a fifth of a second for a bias of each token."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def read_ask(payload: bytes) -> AskMessage:

@@ -28,6 +28,10 @@ _FOREVER = timedelta(days=292 * 365)
 _OUTSIDE_INFO = frozenset({"general.name", "tokenizer.chat_template"})
 
 
+TAG_ITEMS = 20
+"""How many values a tag has, about."""
+
+
 def tag(model: Listed) -> JsonObject:
     """An entry of `/api/tags`."""
     known = model.label
@@ -135,6 +139,13 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
     shape["engine"] = here.engine
     shape["engine_reason"] = here.reason
     return shape
+
+
+def card_items(model: Model, header: Header) -> int:
+    """How much a card has, about: values, tensors, and lines of text."""
+    arrays = sum(len(value) for value in header.metadata.values() if isinstance(value, tuple))
+    texts = sum(map(len, (*model.licenses, model.system or "", model.go_template or "")))
+    return arrays + len(header.tensors) + sum(len(message.content) for message in model.messages) + texts // 80
 
 
 def parameter_lines(options: Options) -> str:

@@ -17,7 +17,7 @@ from puna.model.listed import Label
 from puna.model.model import Model
 from puna.model.name import Name
 from puna.model.reference import Reference
-from puna.server.body import JsonReply
+from puna.server.body import JsonReply, reply_beside
 from puna.server.contract.options import read_options
 from puna.server.ollama import listing
 from puna.server.ollama.bodies import CopyBody, DeleteBody, EstimateBody, ShowBody, UnloadBody
@@ -48,7 +48,9 @@ class ModelRoutes:
 
     async def tags(self, request: Request) -> Response:
         models = await asyncio.to_thread(self._library.listed)
-        return JsonReply({"models": [listing.tag(model) for model in models]})
+        return await reply_beside(
+            lambda: {"models": [listing.tag(model) for model in models]}, len(models) * listing.TAG_ITEMS
+        )
 
     async def ps(self, request: Request) -> Response:
         """Those that stay longest come first. Requests that wait are told where there are any."""
@@ -66,7 +68,10 @@ class ModelRoutes:
         with missing_as(f"model '{wanted.short}' not found"):
             model = await asyncio.to_thread(self._library.resolve, wanted)
         header, projectors = await asyncio.to_thread(self._library.headers, model, arrays=body.verbose)
-        return JsonReply(listing.card(model, await self._here(model), header=header, projectors=projectors))
+        here = await self._here(model)
+        return await reply_beside(
+            lambda: listing.card(model, here, header=header, projectors=projectors), listing.card_items(model, header)
+        )
 
     async def unload(self, request: Request) -> Response:
         """Tells which models were loaded, and are not any more, or leave when their requests are done."""

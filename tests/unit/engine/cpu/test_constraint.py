@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from puna.engine.cpu.constraint import GrammarMatcher, Grammars, TokenTable
+from puna.engine.cpu.grammar import depth, parse
 from puna.errors import InvalidRequest
 from puna.grammar.schema import schema_to_gbnf
 from puna.types import JsonObject
@@ -180,3 +181,39 @@ def test_a_character_may_come_in_parts(grammars: Grammars) -> None:
     feed(matcher, b"\x98", b"\x83", b"\xc3")
     assert allowed(matcher) == {b"\xa9"}
     assert feed(matcher, b"\xa9")
+
+
+CHAINS = {
+    "at the end": '"a" {}',
+    "at the beginning": '{} "a"',
+    "alone": "{}",
+    "in brackets": '("b" | ("c" {})? "a")',
+    "repeated": '({}){{1,2}} "a"',
+}
+
+
+@pytest.mark.parametrize("link", CHAINS.values(), ids=CHAINS.keys())
+def test_rules_may_lead_to_each_other_as_deep_as_they_like(link: str, grammars: Grammars) -> None:
+    """The library compiles a rule inside the one that leads to it: 3,000 overflowed the stack, and all ended."""
+    rules = [f"r{number} ::= {link.format(f'r{number + 1}')}" for number in range(8_000)]
+    matcher = grammars.matcher("\n".join(["root ::= r0", *rules, 'r8000 ::= "b"']))
+    assert allowed(matcher) & {b"a", b"b", b"ab"}
+
+
+def test_thousands_of_properties_are_held(grammars: Grammars) -> None:
+    names = [f"p{number}" for number in range(6_000)]
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {name: {"type": "null"} for name in names},
+        "required": [*names],
+    }
+    gbnf = schema_to_gbnf(schema)
+    matcher = grammars.matcher(gbnf)
+    feed(matcher, '{"', "p", "0", '":', "n", "u", "l", "l", ", "[:1])
+    assert b"}" not in allowed(matcher)
+
+
+def test_the_depth_is_that_of_rules_and_brackets() -> None:
+    assert depth(parse('root ::= "a"')) == 1
+    assert depth(parse('root ::= "a" b\nb ::= c | "x"\nc ::= [a-z] b')) == 5
+    assert depth(parse('root ::= b c\nb ::= c\nc ::= (("x" "y")? "z")*')) == 5
