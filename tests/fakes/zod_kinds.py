@@ -25,7 +25,13 @@ TEXTS = (
     *('hash("sha256", { enc: "base64" })', 'hash("sha256", { enc: "base64url" })'),
     *('templateLiteral(["id-", z.int(), "-", z.enum(["a", "b"])])', "templateLiteral([z.email()])"),
     *('stringFormat("cool", /^[a-z]+$/)', "string()", "string().min(2).max(5)", "string().length(5)"),
-    *("string().regex(/^a+$/)", 'string().startsWith("ab.")', 'string().endsWith("z$")', 'string().includes("x(y")'),
+    *(
+        "string().regex(/^a+$/)",
+        'string().startsWith("ab.")',
+        'string().endsWith("z$")',
+        'string().includes("x(y")',
+        'string().includes("a").includes("b")',
+    ),
     *(
         "string().lowercase()",
         "string().uppercase()",

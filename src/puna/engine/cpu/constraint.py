@@ -26,17 +26,19 @@ KEPT = 64
 """Compiled grammars that are kept: those used last."""
 
 LIMITS = llguidance.LLParserLimits(
-    max_items_in_row=10_000, step_max_items=200_000, step_lexer_fuel=5_000_000, verbose_errors=False
+    max_items_in_row=10_000, step_max_items=2_000_000, step_lexer_fuel=5_000_000, verbose_errors=False
 )
-"""One character a lexeme makes more work than the library's defaults expect; still bounded."""
+"""One character a lexeme makes more work than the library's defaults expect, and a mask looks at some 200,000 places of
+a large vocabulary: two patterns that one text must match are more than three items at each. Still bounded.
+"""
 
 LEVEL = 8192
 """Bytes of stack with which the library compiles a rule or a bracket inside another: twice what was measured. Of
 a schema's properties each is a rule that leads to the next, for thousands.
 """
 
-CHEAP = 0.02
-"""Seconds of a processor that a mask may take whenever it likes; few take a tenth of that."""
+CHEAP = 0.05
+"""Seconds of a processor that a mask may take whenever it likes; few take a tenth of that, some patterns half."""
 
 PATIENCE = 5.0
 """Seconds of a processor that an answer's masks may take beyond that, all together. Each holds all that are computed in

@@ -217,3 +217,14 @@ def test_the_depth_is_that_of_rules_and_brackets() -> None:
     assert depth(parse('root ::= "a"')) == 1
     assert depth(parse('root ::= "a" b\nb ::= c | "x"\nc ::= [a-z] b')) == 5
     assert depth(parse('root ::= b c\nb ::= c\nc ::= (("x" "y")? "z")*')) == 5
+
+
+def test_a_large_vocabulary_and_a_text_of_several_patterns() -> None:
+    """The library counts what it looks at for one mask; ten times its own bound was too few."""
+    source = random.Random(7)
+    words = {"".join(source.choices("cdefghijklmnopqrstuvwxyz", k=source.randint(9, 14))) for _ in range(45_000)}
+    pieces = [*PIECES, *(word.encode() for word in sorted(words))]
+    large = Grammars(TokenTable(pieces, frozenset({0, 1, 2}), EOS))
+    matcher = large.matcher(schema_to_gbnf({"type": "string", "allOf": [{"pattern": "a"}, {"pattern": "b"}]}))
+    feed(matcher, '"')
+    assert matcher.mask().allowed()[len(PIECES) : len(pieces)].all()
