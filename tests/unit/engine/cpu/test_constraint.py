@@ -225,6 +225,7 @@ def test_a_large_vocabulary_and_a_text_of_several_patterns() -> None:
     words = {"".join(source.choices("cdefghijklmnopqrstuvwxyz", k=source.randint(9, 14))) for _ in range(45_000)}
     pieces = [*PIECES, *(word.encode() for word in sorted(words))]
     large = Grammars(TokenTable(pieces, frozenset({0, 1, 2}), EOS))
-    matcher = large.matcher(schema_to_gbnf({"type": "string", "allOf": [{"pattern": "a"}, {"pattern": "b"}]}))
-    feed(matcher, '"')
+    text: JsonObject = {"type": "string", "allOf": [{"pattern": letter} for letter in "abx"]}
+    matcher = large.matcher(schema_to_gbnf({"type": "object", "properties": {"name": text}, "required": ["name"]}))
+    feed(matcher, "{", '"name"', ":", '"')
     assert matcher.mask().allowed()[len(PIECES) : len(pieces)].all()
