@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from puna.engine.llama.book import LEAST, Book, Seat, agreeing
@@ -87,6 +87,7 @@ def test_a_slot_holds_no_more_than_the_engine_says() -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(1, 5), st.integers(1, 9), st.integers(0, 300))
+@example(seed=19296940, slots=5, talks=5, shared=5)  # another slot shared a little, and another than that was taken
 def test_each_turn_computes_what_is_new_and_a_little(seed: int, slots: int, talks: int, shared: int) -> None:
     """An engine that keeps to its slots, talks of any length in any order, and a beginning that they may share."""
     source, system = random.Random(seed), text(shared, 3)

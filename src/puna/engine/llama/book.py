@@ -55,14 +55,14 @@ class Book:
         wanted = array("i", prompt)
         common = {number: agreeing(self._slots[number].tokens, wanted) for number in free}
         best = max(free, key=lambda number: (common[number], self._slots[number].used))
+        slot, kept = best, common[best]
+        if common[best] <= LEAST and not common[best] == len(self._slots[best].tokens) > 0:
+            slot, kept = self._cheapest(free), 0
         name, found = self._best_saved(wanted)
-        if found > common[best] + LEAST:
+        if found > common[slot] + LEAST:
             slot = self._cheapest(free)
             return Seat(slot, self._worth_saving(slot, 0), name)
-        if common[best] > LEAST or common[best] == len(self._slots[best].tokens) > 0:
-            return Seat(best, self._worth_saving(best, common[best]))
-        slot = self._cheapest(free)
-        return Seat(slot, self._worth_saving(slot, 0))
+        return Seat(slot, self._worth_saving(slot, kept))
 
     def holds(self, slot: int, tokens: Sequence[int], *, saved: bool = False) -> None:
         """That slot holds these tokens now, and is used. `saved`: they could be restored."""
