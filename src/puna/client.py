@@ -340,22 +340,22 @@ class Client:
 
     # ------------------------------------------------------------------------------------------------- the server
 
-    async def identify(self) -> str:
+    async def identify(self, seconds: float | None = None) -> str:
         """The version of the Puna that answers. ServerUnreachable when nothing does, NotPuna when something else does.
 
-        Takes no key, and no longer than a few seconds.
+        Takes no key. `seconds`: for which it may keep silent; a few if not told.
         """
         if not self._identified:
             try:
-                self._identified = await self._ask_identity()
+                self._identified = await self._ask_identity(seconds)
             except _Vanished:
                 # It may have been a server in the moment of its end: look once more.
-                self._identified = await self._ask_identity()
+                self._identified = await self._ask_identity(seconds)
             self._on_identified(self._identified)
         return self._identified
 
-    async def _ask_identity(self) -> str:
-        seconds = _IDENTIFY_SECONDS if self.local else _IDENTIFY_SECONDS_FAR
+    async def _ask_identity(self, seconds: float | None) -> str:
+        seconds = seconds or (_IDENTIFY_SECONDS if self.local else _IDENTIFY_SECONDS_FAR)
         until = asyncio.get_running_loop().time() + seconds
         try:
             async with self._transport.request("HEAD", "/", {}, seconds=seconds) as response:

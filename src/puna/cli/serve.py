@@ -51,6 +51,10 @@ def serve(log: Path | None) -> int:
                 path.unlink()
 
 
+_SILENCE = 1.0
+"""Seconds for which who has the address may keep silent. The user waits for the start of a server already."""
+
+
 async def _taken(address: Address) -> PunaError:
     """Who has the address."""
     from puna.cli.background import ServerNotStarted, already_there
@@ -58,7 +62,7 @@ async def _taken(address: Address) -> PunaError:
 
     async with client(warn=False) as server:
         try:
-            return ServerNotStarted(already_there(address, await server.identify()))
+            return ServerNotStarted(already_there(address, await server.identify(_SILENCE)))
         except ServerUnreachable:  # it listens, on another interface than we look at
             who = process_on(address.port) or "another program"
             return ServerNotStarted(
