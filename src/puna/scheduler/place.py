@@ -81,7 +81,8 @@ class Use:
 class Place:
     """A runner from the start of its load until it is gone, and who uses it. Times are the event loop's.
 
-    `uses`: in the order in which they came, which is that in which runners give their slots.
+    `uses`: in the order in which they came, which is that in which runners give their slots. `condemned`: its runner is
+    being killed.
     """
 
     id: int

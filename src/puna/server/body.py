@@ -47,7 +47,11 @@ dump_string = encode_basestring
 
 def dump(value: JsonValue) -> bytes:
     """A JSON value as UTF-8; half a surrogate pair, which UTF-8 cannot hold, becomes '?'."""
-    return _written(value).encode("utf-8", "replace")
+    return _utf8(_written(value))
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def _written(value: JsonValue) -> str:
@@ -106,7 +110,8 @@ class JsonReply(Response):
 
     def __init__(self, value: JsonValue, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self._much = value if _size(value) > _STRETCH else None
-        super().__init__(None if self._much is not None else dump(value), status_code=status, headers=headers)
+        body = None if self._much is not None else _utf8(dump_text(value))
+        super().__init__(body, status_code=status, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._much is not None:
