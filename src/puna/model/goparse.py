@@ -7,6 +7,7 @@ evaluated here; see `puna.template.goexec`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -321,11 +322,35 @@ class _Tokens:
 _CONTROLS = frozenset({"if", "with", "range", "break", "continue", "block", "template", "end", "else"})
 
 
+class _Variables:
+    """Those that are known at a place. A name may be declared more than once, each time within the last."""
+
+    def __init__(self) -> None:
+        self._declared: list[str] = []
+        self._times: Counter[str] = Counter()
+        self.declare("$")
+
+    def __len__(self) -> int:
+        return len(self._declared)
+
+    def declare(self, name: str) -> None:
+        self._declared.append(name)
+        self._times[name] += 1
+
+    def times(self, name: str) -> int:
+        return self._times[name]
+
+    def forget(self, count: int) -> None:
+        """All but the first `count` declarations."""
+        self._times.subtract(self._declared[count:])
+        del self._declared[count:]
+
+
 @dataclass(slots=True)
 class _Scope:
     """What is known in one template: its variables so far, and in how many ranges this place is."""
 
-    variables: list[str] = field(default_factory=lambda: ["$"])
+    variables: _Variables = field(default_factory=_Variables)
     ranges: int = 0
 
 
@@ -440,7 +465,7 @@ class _Parser:
             otherwise, end = self._list()
             if end.text != "end":
                 raise fault(end.line, f"expected end; found {{{{{end.text.split()[0]}}}}}")
-        del self.scope.variables[known:]
+        self.scope.variables.forget(known)
         return Branch(kind, pipe, body, otherwise)
 
     def _jump(self, word: _Token) -> Jump:
@@ -517,11 +542,11 @@ class _Parser:
             spaced = self.tokens.peek(1).kind == "space"
             mark = self.tokens.peek(2 if spaced else 1)
             if mark.kind == "mark" and mark.text in {":=", "="}:
-                known = {*self.scope.variables[: len(self.scope.variables) - len(names)]}
                 self._declare(names, variable)
-                if mark.text == "=" and not known.issuperset(names):
+                new = [name for name in names if self.scope.variables.times(name) == names.count(name)]
+                if mark.text == "=" and new:
                     # Go finds this out at the run, each time.
-                    self._fail(f"undefined variable {_quoted(min({*names} - known))}")
+                    self._fail(f"undefined variable {_quoted(min(new))}")
                 return tuple(names), mark.text == "="
             if (mark.kind, mark.text) != ("mark", ","):
                 break
@@ -536,7 +561,7 @@ class _Parser:
         self.tokens.next()
         self.tokens.take()
         names.append(variable.text)
-        self.scope.variables.append(variable.text)
+        self.scope.variables.declare(variable.text)
 
     def _command(self) -> tuple[Operand, ...]:
         operands: list[Operand] = []
@@ -582,7 +607,7 @@ class _Parser:
                 self.tokens.next()
                 return Dot()
             case "variable":
-                if token.text not in self.scope.variables:
+                if not self.scope.variables.times(token.text):
                     raise fault(token.line, f"undefined variable {_quoted(token.text)}")
                 self.tokens.next()
                 return Variable(token.text, (), token.line)

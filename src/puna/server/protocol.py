@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import httptools
 import structlog
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from puna.errors import (
@@ -51,6 +52,8 @@ LINGER_SECONDS = 3.0
 """How long a client that still sends may go on, unread, after its answer: closed at once, it would not see it."""
 
 _MAX_BEHIND = 1024 * 1024
+_SLICE = 16 * 1024
+"""Bytes of a body in chunks that are parsed in one turn of the event loop: each of them may cost as much as a chunk."""
 _TURN = 64 * 1024
 """Bytes of an answer that wait for the end of a turn of the event loop, at most."""
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -148,6 +151,31 @@ class _Cycle(RequestResponseCycle):
         return True
 
 
+class _Flow(FlowControl):
+    """Whether the connection is read: not while its bytes so far wait to be parsed, whatever else allows it."""
+
+    _holds = False
+    _full = False
+
+    def pause_reading(self) -> None:
+        self._full = True
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        self._full = False
+        if not self._holds:
+            super().resume_reading()
+
+    def hold(self) -> None:
+        self._holds = True
+        super().pause_reading()
+
+    def release(self) -> None:
+        self._holds = False
+        if not self._full:
+            super().resume_reading()
+
+
 class _Channel:
     """What an answer writes to: what it writes in one turn of the event loop is one write, for each costs more than
     the few tokens in it. `close` lets the client read to the end.
@@ -222,6 +250,8 @@ class Protocol(HttpToolsProtocol):
         self._head = bytearray()
         self._behind = b""
         """What came behind a request that is not answered yet."""
+        self._rest = b""
+        """What waits for the next turn of the event loop, behind a slice of a body."""
         self._in_body = False
         self._left: int | None = None
         """Bytes of the body that are still to come; None: chunks."""
@@ -243,6 +273,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._flow = _Flow(transport)
         self._channel = _Channel(transport, self._finish, self.loop)
         if len(self.connections) > self._limits.connections:
             self._refuse(Overloaded("This server has as many connections as it may have (PUNA_MAX_CONNECTIONS)."))
@@ -331,6 +362,18 @@ class Protocol(HttpToolsProtocol):
     # ------------------------------------------------------------------------------------------------------ bytes in
 
     def data_received(self, data: bytes) -> None:
+        if self._rest:  # read before `hold` was heard
+            self._rest += data
+        else:
+            self._receive(data)
+
+    def _go_on(self) -> None:
+        data, self._rest = self._rest, b""
+        self._receive(data)
+        if not self._rest and not self.transport.is_closing():
+            self._flow.release()
+
+    def _receive(self, data: bytes) -> None:
         if self._ending:
             return
         self._unset_keepalive_if_required()
@@ -346,6 +389,11 @@ class Protocol(HttpToolsProtocol):
         while data:
             if self._in_body:
                 data = self._feed_body(data)
+                if data and self._in_body and self._left is None and not self._ending:
+                    self._rest = data
+                    self._flow.hold()
+                    self.loop.call_soon(self._go_on)
+                    return
             elif self._cycle is not None and self._cycle.upgraded:
                 self._feed_upgraded(self._cycle, data)
                 return
@@ -408,13 +456,14 @@ class Protocol(HttpToolsProtocol):
                 self._break("its length is not clear")
             return rest
         before = self._received
-        self._parse(data)
-        self._overhead = 0 if self._received > before else self._overhead + len(data)
+        piece, rest = data[:_SLICE], data[_SLICE:]
+        self._parse(piece)
+        self._overhead = 0 if self._received > before else self._overhead + len(piece)
         if self._in_body and self._overhead > MAX_HEAD:
             self._break(f"its chunks have more than {MAX_HEAD} bytes beside their content")
         elif self._astray and self.cycle is not None and self.cycle.response_complete:
             self._finish()
-        return b""
+        return rest
 
     def _parse(self, data: bytes) -> None:
         try:

@@ -118,6 +118,9 @@ class Cage:
             except _Broken as broken:
                 if trust != "brought":
                     self._suspects.add(key)
+                # It gets ready while nobody waits for it: that takes as long as a template may.
+                with contextlib.suppress(ServerStopping, OSError):
+                    cell.start()
                 raise TemplateTooCostly(f"the model's chat template {broken}") from None
         if isinstance(answer, Exception):
             raise answer

@@ -22,7 +22,7 @@ from puna.template.jinja import JinjaTemplate
 from puna.template.languages import TemplateKey, compile_template
 from puna.template.order import HEAD, CellAnswer, Errand, Opened, pack_answer, read_order
 
-CPU_SECONDS = 0.8
+CPU_SECONDS = 0.7
 """Of a processor, that one order may take: a template's trials all together."""
 
 ROOM = 256 << 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from puna.model.goparse import parse
+from puna.model.goparse import Tree, parse
 from puna.model.goscan import check_root, names, shows, thinking_tags
 from puna.template.facts import COMMON_LEVELS, TemplateFacts, ThinkTags
 from puna.template.goexec import execute
@@ -32,7 +32,7 @@ class GoTemplate(TakesMessages):
         tree = parse(source)
         self._names = names(tree)
         if not self._names & {"Messages", "Response"}:
-            tree = parse(source + "{{ .Response }}")
+            tree = Tree((*tree.body, *parse("{{ .Response }}").body), tree.defined)
         self._tree = tree
         tags = thinking_tags(tree)
         self._thinks = tags is not None
