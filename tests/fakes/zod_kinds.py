@@ -17,7 +17,8 @@ TEXTS = (
         "nanoid()",
         "cuid()",
     ),
-    *("cuid2()", "ulid()", "xid()", "ksuid()", "ipv4()", "ipv6()", "mac()", "cidrv4()", "cidrv6()", "base64()"),
+    *("cuid2()", "ulid()", "xid()", "ksuid()", "ipv4()", "ipv6()", "mac()", 'mac({ delimiter: "-" })', "cidrv4()"),
+    *("cidrv6()", "base64()"),
     *("base64url()", "jwt()", "e164()", "hex()", "creditCard()", "iban()", "currencyCode()"),
     *("iso.date()", "iso.time()", "iso.time({ precision: -1 })", "iso.datetime()", "iso.datetime({ offset: true })"),
     *("iso.datetime({ local: true })", "iso.datetime({ precision: 3 })", "iso.duration()"),
@@ -55,6 +56,7 @@ OBJECTS = (
     *('object({ a: z.string().catch("z") })', "object({ a: z.exactOptional(z.string()) })"),
     *("object({ a: z.never().optional() })", "object({ a: z.string() }).keyof()"),
     *("record(z.string(), z.number())", 'record(z.enum(["a", "b"]), z.number())'),
+    'record(z.union([z.literal("a"), z.literal("b")]), z.number())',
     *('partialRecord(z.enum(["a", "b"]), z.number())', "record(z.string().regex(/^x/), z.number())"),
     *(
         "record(z.uuid(), z.number())",

@@ -108,7 +108,10 @@ STRING_FORMATS: Mapping[str, str] = MappingProxyType(
         "hex": "[0-9a-fA-F]*",
         "jwt": _JWT,
         "ksuid": "[A-Za-z0-9]{27}",
-        "mac": "([0-9A-F]{2}:){5}[0-9A-F]{2}|([0-9a-f]{2}:){5}[0-9a-f]{2}",
+        # One mark throughout: zod takes the mark to write, and says it in a pattern beside.
+        "mac": "|".join(
+            f"({two}{mark}){{5}}{two}" for mark in (":", "-", r"\.") for two in ("[0-9A-F]{2}", "[0-9a-f]{2}")
+        ),
         "nanoid": "[a-zA-Z0-9_-]{21}",
         "ulid": "[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}",
         "xid": "[0-9a-vA-V]{20}",

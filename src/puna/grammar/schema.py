@@ -658,10 +658,22 @@ class Writer:
         """All values of a SchemaShape that has but a few."""
         if shape.values is not None:
             return self.allowed_values(shape)
-        if shape.types is None or not shape.types <= {"boolean", "null"} or shape.groups:
+        if shape.groups:
+            return self._few_of_alternatives(shape)
+        if shape.types is None or not shape.types <= {"boolean", "null"}:
             return None
         named: dict[str, list[JsonValue]] = {"boolean": [True, False], "null": [None]}
         return [value for name in sorted(shape.types) for value in named[name]]
+
+    def _few_of_alternatives(self, shape: SchemaShape) -> list[JsonValue] | None:
+        few: dict[str, JsonValue] = {}
+        for option in self._unfolded(shape):
+            self.rules.spend(_LOOK)
+            values = [] if option is None else self._few(option)
+            if values is None:
+                return None
+            few.update((equal_text(value), value) for value in values)
+        return [value for value in few.values() if self._valid(value, shape)]
 
     def _any_order(self, values: list[Terminal], low: int, high: int) -> Expression:
         """Every list of different values: a rule for each set of those still left."""

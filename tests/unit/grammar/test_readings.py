@@ -203,14 +203,26 @@ def written(grammar: Grammar) -> str | None:
         raise
 
 
+def held(pattern: str) -> str | None:
+    """None: it costs too much to hold where it may stand anywhere in a text."""
+    try:
+        return schema_to_gbnf({"type": "string", "pattern": pattern})
+    except InvalidRequest as refusal:
+        if "its grammar would be too large" in refusal.message:
+            return None
+        raise
+
+
 @settings(max_examples=30, deadline=None)
+@example("(((.*){0,90}|(.*){0,90}))*")
 @given(pieces)
 def test_a_pattern_has_the_same_texts_however_it_is_written(text: str) -> None:
-    found = Gbnf(schema_to_gbnf({"type": "string", "pattern": text}))
+    anywhere = held(text)
+    found = Gbnf(anywhere) if anywhere is not None else None
     gbnf = written(Grammar("regex", text))
     whole = Gbnf(gbnf) if gbnf is not None else None
     for one in TEXTS:
-        assert found.accepts(f'"{one}"') == (re.search(text, one) is not None), one
+        assert found is None or found.accepts(f'"{one}"') == (re.search(text, one) is not None), one
         assert whole is None or whole.accepts(one) == (re.fullmatch(text, one) is not None), one
 
 

@@ -17,6 +17,9 @@ from puna.grammar import gbnf, validation
 from puna.grammar.gbnf import GrammarTooLarge, Rules
 from puna.grammar.schema import FREE_DEPTH, conforms, loose_json_value, schema_to_gbnf
 
+PAIR = {"propertyNames": {"anyOf": [{"const": "a"}, {"enum": ["b", 7]}]}}
+"""Names of a or b, as alternatives."""
+
 
 @pytest.mark.parametrize("name", ENFORCED)
 def test_every_text_of_the_grammar_is_valid(name: str) -> None:
@@ -69,6 +72,8 @@ def test_what_cannot_be_enforced_is_refused_by_path(name: str) -> None:
         ({"type": "string", "format": "ipv6"}, '"2001:db8::1"'),
         ({"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True}, '["b", "a"]'),
         ({"type": "object", "properties": {"a": True}, "additionalProperties": {"type": "null"}}, '{"b": null}'),
+        ({"type": "array", "items": {"anyOf": [{"const": 1}, {"const": "b"}]}, "uniqueItems": True}, '["b", 1]'),
+        ({**PAIR, "additionalProperties": {"type": "integer"}, "required": ["a"]}, '{"a": 1, "b": 2}'),
         (None, '{"a": [1, {"b": null}], "c": -1.5e-3}'),
         ({"type": "integer", "minimum": 0, "exclusiveMinimum": True, "maximum": 9, "exclusiveMaximum": False}, "9"),
         ({"type": "string", "pattern": "^\\p{Lu}\\p{L}*\\P{L}$"}, '"Größe!"'),
@@ -97,6 +102,10 @@ def test_what_a_model_would_write_is_in_the_grammar(schema: Any, text: str) -> N
         ({"type": "number"}, "NaN"),
         ({"type": "object", "properties": {"a": {"type": "null"}}, "additionalProperties": True}, '{"a": 1}'),
         ({"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True}, '["a","a"]'),
+        ({"type": "array", "items": {"anyOf": [{"const": 1}, {"enum": ["b", 1]}]}, "uniqueItems": True}, "[1,1]"),
+        ({**PAIR, "type": "object", "additionalProperties": True}, '{"c": 1}'),
+        ({**PAIR, "type": "object", "properties": {"a": True}}, '{"a": 1, "c": 2}'),
+        ({"type": "object", "propertyNames": {"oneOf": [{"enum": ["a", "b"]}, {"const": "a"}]}}, '{"a": 1}'),
         ({"type": "array", "items": {}, "maxItems": 1}, "[1,2]"),
         (None, "[1]"),
         (None, "{" * 2),

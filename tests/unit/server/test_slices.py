@@ -84,7 +84,7 @@ async def test_a_read_of_many_chunks_is_more_turns_than_one() -> None:
 
 async def test_what_is_read_all_the_same_comes_behind_what_waits() -> None:
     reader = Reader()
-    made, wire = connect(reader)
+    made, _ = connect(reader)
     made.data_received(HEAD + ONE_BYTE * MANY)
     made.data_received(b"2\r\nbc\r\n")
     made.data_received(b"0\r\n\r\n")
@@ -95,16 +95,17 @@ async def test_what_is_read_all_the_same_comes_behind_what_waits() -> None:
 @pytest.mark.parametrize("rest", [b"no chunk", b"1\r\naa\r\n"])
 async def test_a_fault_in_a_later_slice_is_told(rest: bytes) -> None:
     reader = Reader()
-    made, wire = connect(reader)
+    made, _ = connect(reader)
     made.data_received(HEAD + ONE_BYTE * MANY + rest)
     await turns_until(lambda: made._cycle is not None and made._cycle.fault is not None, 10, "the fault")
-    assert made._cycle is not None and made._cycle.fault is not None
+    assert made._cycle is not None
+    assert made._cycle.fault is not None
     assert made._cycle.fault.code == "invalid_http"
 
 
 async def test_a_client_that_goes_while_a_slice_waits_is_gone() -> None:
     reader = Reader()
-    made, wire = connect(reader)
+    made, _ = connect(reader)
     made.data_received(HEAD + ONE_BYTE * MANY)
     made.connection_lost(None)
     for _ in range(20):
