@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -143,8 +144,11 @@ def _cpu(engine: CpuEngine) -> Finding:
 
 def _native_server(settings: Settings) -> list[Finding]:
     path = settings.llama_server
-    if path is None:
+    if path is None and settings.engine != "llama-server":
         return []
+    if path is None:
+        told, remedy = "PUNA_ENGINE=llama-server, without a program", "let PUNA_LLAMA_SERVER name one of llama.cpp"
+        return [Finding("engine llama-server", Verdict.LACKING, told, remedy)]
     if path.is_file() and os.access(path, os.X_OK):
         return [Finding("engine llama-server", Verdict.OK, str(path))]
     remedy = "let PUNA_LLAMA_SERVER name a program of llama.cpp, or unset it"
@@ -207,6 +211,8 @@ def _store(settings: Settings) -> Finding:
     remedy = "let PUNA_MODELS name a directory that you can write, with room for models"
     if place.exists() and not place.is_dir():
         return Finding("models", Verdict.MISSING, f"{place} is not a directory", remedy)
+    if not place.exists() and not _takes_entries(there):
+        return Finding("models", Verdict.MISSING, f"{place} cannot be made", remedy)
     models = len(Manifests(place / "manifests").names())
     text = f"{models} in {place}"
     if not os.access(there, os.W_OK):
@@ -216,6 +222,15 @@ def _store(settings: Settings) -> Finding:
     if free < _LOW_DISK:
         return Finding("models", Verdict.LACKING, f"{text}, and only {_gigabytes(free)} of disk free", remedy)
     return Finding("models", Verdict.OK, f"{text}, {_gigabytes(free)} of disk free")
+
+
+def _takes_entries(directory: Path) -> bool:
+    """Asked by making one: a right to write says little of a file system that is none of a disk's."""
+    try:
+        with tempfile.TemporaryDirectory(dir=directory):
+            return True
+    except OSError:
+        return False
 
 
 def _read_only_stores(settings: Settings) -> list[Finding]:

@@ -97,6 +97,8 @@ def test_another_program_on_the_port(examined: Callable[..., Any], answering: Ca
     ("environment", "subject"),
     [
         ({"PUNA_MODELS": "/dev/null"}, "models"),
+        ({"PUNA_MODELS": "/dev/null/models"}, "models"),
+        ({"PUNA_ENGINE": "llama-server"}, "engines"),
         ({"PUNA_READ_ONLY_MODELS": "/nowhere/at/all"}, "read-only models"),
         ({"PUNA_ENGINE": "llama-server", "PUNA_LLAMA_SERVER": "/nowhere/llama-server"}, "engines"),
         ({"PUNA_ENGINE": "scripted"}, "engines"),
