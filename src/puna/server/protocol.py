@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
 MAX_HEAD = 64 * 1024
-"""Bytes of a request's head; also of what a chunked body may have between two bytes of its content."""
+"""Bytes of a request's head, and of the empty lines before it; also of what a chunked body may have between two bytes
+of its content."""
 MAX_FIELDS = 256
 """Header fields of a request."""
 MAX_TARGET = 16 * 1024
@@ -248,6 +249,8 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._head = bytearray()
+        self._blank = 0
+        """Bytes of empty lines before it."""
         self._behind = b""
         """What came behind a request that is not answered yet."""
         self._rest = b""
@@ -378,7 +381,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         self._take(data)
-        if self._in_body or self._head:
+        if self._in_body or self._head or self._blank:
             if self._timer is None:
                 self._reading_since = self.loop.time()
                 self._set_timer(self._limits.read_timeout)
@@ -419,7 +422,11 @@ class Protocol(HttpToolsProtocol):
     def _feed_head(self, data: bytes) -> bytes:
         """Gather a head; parse it when it is whole. Gives what came after it."""
         if not self._head:
-            data = data.lstrip(b"\r\n")
+            before, data = len(data), data.lstrip(b"\r\n")
+            self._blank += before - len(data)
+            if self._blank > MAX_HEAD:
+                self._refuse(HeadTooLarge(f"More than {MAX_HEAD} bytes of empty lines are before this request."))
+                return b""
         seen = len(self._head)
         self._head += data
         end = _HEAD_END.search(self._head, max(0, seen - 3))
@@ -444,7 +451,7 @@ class Protocol(HttpToolsProtocol):
     def _reset(self) -> None:
         """For the next request."""
         self._in_body, self._left, self._received, self._overhead = True, None, 0, 0
-        self._fields_done, self._unfit, self.url = False, None, b""
+        self._blank, self._fields_done, self._unfit, self.url = 0, False, None, b""
 
     def _feed_body(self, data: bytes) -> bytes:
         if self._left is not None:

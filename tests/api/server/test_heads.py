@@ -46,6 +46,19 @@ def test_as_much_head_as_there_may_be_is_read(server):
     assert "65536" in answer.json["error"]
 
 
+def test_empty_lines_before_a_request_have_an_end(server):
+    assert exchange(server.port, b"\r\n" * 30_000 + get(b"/api/version")).status == 200
+    answer = exchange(server.port, b"\r\n" * 33_000)
+    assert answer.status == 431
+    assert "empty lines" in answer.json["error"]
+
+
+def test_a_client_of_empty_lines_alone_is_let_go(serving):
+    with serving(read_timeout=0.5) as own, connected(own.port) as connection:
+        send(connection, b"\r\n")
+        assert connection.recv(1) == b""
+
+
 def test_fields_have_a_number(server):
     assert exchange(server.port, get(b"/api/version", *(b"a: 1" for _ in range(250)))).status == 200
     assert exchange(server.port, get(b"/api/version", *(b"a: 1" for _ in range(300)))).status == 431
