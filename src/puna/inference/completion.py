@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from puna.chat.calls import plan_calls
 from puna.chat.disguise import Disguise, Given, Written
@@ -32,6 +33,9 @@ from puna.types import Candidate, CompletionRequest, Event, Output, TextDelta, T
 
 NO_LOGPROB = float("nan")
 """Of the first token of an echoed prompt: nothing comes before it."""
+
+_AT_A_TURN = 64
+"""Prompts whose jobs are made in one turn of the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +168,13 @@ class CompletionRun:
         many = request.best_of or request.n
         ranked = many > request.n
         groups: list[list[Job]] = []
+        # All at once: each time that the system is asked takes longer than the rest of a job.
+        drawn = iter(memoryview(secrets.token_bytes(4 * len(texts))).cast("I"))
         for place, text in enumerate(texts):
             limit = room(len(text.tokens), self._runner.info.num_ctx, options.num_predict)
             echo = await self._echo(text) if request.echo else None
             # A given seed answers a prompt the same wherever it stands; without one, equal prompts differ.
-            seed = first_seed(options.seed, lambda: secrets.randbits(32))
+            seed = first_seed(options.seed, partial(next, drawn))
             group = []
             for number in range(many):
                 index = place * many + number
@@ -183,6 +189,8 @@ class CompletionRun:
                 prompt = Prompt(text.tokens, cache_key=request.cache_key)
                 group.append(Job(choice, prompt, settings if limit else None, constraint, opening=opening))
             groups.append(group)
+            if place % _AT_A_TURN == 0:
+                await asyncio.sleep(0)
         return groups
 
     async def _echo(self, text: _Text) -> TextDelta:

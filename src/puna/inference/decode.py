@@ -186,6 +186,10 @@ def decode_all(runner: Runner, jobs: Sequence[Job]) -> AsyncGenerator[Sequence[C
     return streams[0] if len(streams) == 1 else _merge(streams, 2 * runner.info.slots)
 
 
+_AT_A_TURN = 256
+"""Streams that begin in one turn of the event loop."""
+
+
 @dataclass(slots=True)
 class _Lane:
     """One stream's batches that are not yet given. `over` when no more come."""
@@ -209,10 +213,12 @@ async def _merge(
     news = asyncio.Event()
     turns = asyncio.Semaphore(at_once)
     lanes: list[_Lane] = []
-    for stream in streams:
-        waiting: deque[Sequence[ChoiceEvent]] = deque()
-        lanes.append(_Lane(asyncio.create_task(_pump(stream, waiting, news, turns)), waiting))
     try:
+        for place, stream in enumerate(streams):
+            waiting: deque[Sequence[ChoiceEvent]] = deque()
+            lanes.append(_Lane(asyncio.create_task(_pump(stream, waiting, news, turns)), waiting))
+            if place % _AT_A_TURN == _AT_A_TURN - 1:
+                await asyncio.sleep(0)
         while lanes:
             news.clear()
             batches = _turn(lanes)
