@@ -9,11 +9,11 @@ Answers are converted here: outside, a `ModelSummary` or a `Chunk`, never a dict
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import http.client
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from urllib.parse import quote
 
 from puna.errors import Code, PunaError
+from puna.exchange import Body, Broken, NotConnected, TooSlow
+from puna.reply import Reply
 from puna.settings import DEFAULT_PORT, IDENTITY, Address
-from puna.transport import Body, Broken, NotConnected, Response, Transport
 
 if TYPE_CHECKING:  # it takes as long to import as all that a short command needs besides
+    from puna.direct import DirectTransport
+    from puna.transport import Transport
     from puna.types import JsonObject, JsonValue, Progress
 
 _IDENTIFY_SECONDS = 2.0
@@ -311,7 +314,7 @@ class AnswerStream:
 class Client:
     """Use in `async with`. Every method may be called many times and at once; a request has a connection of its own.
 
-    `on_identified` is told the server's version, once.
+    `on_identified` is told the server's version, once. `direct`: no event loop is there (`puna.direct.without_loop`).
     """
 
     def __init__(
@@ -320,6 +323,7 @@ class Client:
         *,
         api_key: str | None = None,
         on_identified: Callable[[str], None] = lambda version: None,
+        direct: bool = False,
     ) -> None:
         self.url = address.url
         self._address = address
@@ -328,7 +332,7 @@ class Client:
         self.local = address.host in {"", "localhost", "0.0.0.0", "::"} or _is_loopback(address.host)
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         # A server on this machine is never behind a proxy, whatever the environment says.
-        self._transport = Transport(address, proxied=not self.local)
+        self._transport = _transport(address, proxied=not self.local, direct=direct)
 
     async def __aenter__(self) -> Client:
         return self
@@ -356,7 +360,7 @@ class Client:
 
     async def _ask_identity(self, seconds: float | None) -> str:
         seconds = seconds or (_IDENTIFY_SECONDS if self.local else _IDENTIFY_SECONDS_FAR)
-        until = asyncio.get_running_loop().time() + seconds
+        until = time.monotonic() + seconds
         try:
             async with self._transport.request("HEAD", "/", {}, seconds=seconds) as response:
                 return response.headers.get(IDENTITY) or await self._told_version(response, until)
@@ -364,20 +368,20 @@ class Client:
             if isinstance(error.__cause__, TimeoutError) and self.local:
                 raise self._other(f"something that does not answer within {seconds:g} s") from error
             raise ServerUnreachable(self.url, _reason(error), local=self.local) from error
-        except asyncio.TimeoutError as error:
+        except TooSlow as error:
             raise self._other(f"something that does not answer within {seconds:g} s") from error
         except Broken as error:
             if isinstance(error.__cause__, OSError):
                 raise _Vanished(self._address, self._holder("something that closes its connections")) from error
             raise self._other("something that does not speak HTTP") from error
 
-    async def _told_version(self, response: Response, until: float) -> str:
+    async def _told_version(self, response: Reply, until: float) -> str:
         """What `/api/version` tells, where a proxy has kept the header from us. NotPuna names what else it is."""
-        left = max(0.1, until - asyncio.get_running_loop().time())
+        left = max(0.1, until - time.monotonic())
         try:
             async with self._transport.request("GET", "/api/version", {}, seconds=left) as versions:
-                answer = json.loads(await asyncio.wait_for(versions.read(_IDENTITY_BYTES), left))
-        except (NotConnected, Broken, asyncio.TimeoutError, ValueError):
+                answer = json.loads(await versions.read(_IDENTITY_BYTES, left))
+        except (NotConnected, Broken, TooSlow, ValueError):
             answer = None
         if isinstance(answer, dict):
             if version := _text(answer, "puna"):
@@ -602,7 +606,7 @@ class Client:
         *,
         data: Body | None = None,
         headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncIterator[Reply]:
         """The answer, which is no refusal."""
         async with self._asked(method, path, body, data=data, headers=headers) as response:
             if response.status == 401:
@@ -620,7 +624,7 @@ class Client:
         *,
         data: Body | None = None,
         headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncIterator[Reply]:
         """The answer, whatever it is."""
         await self.identify()
         sent = dict(self._headers)
@@ -637,7 +641,7 @@ class Client:
                 raise ConnectionLost(self.url, _reason(error)) from error
             yield response
 
-    async def _refusal(self, response: Response) -> str:
+    async def _refusal(self, response: Reply) -> str:
         try:
             text = (await response.read()).decode(errors="replace")
         except Broken as error:
@@ -665,7 +669,7 @@ class Client:
     def _odd(self, what: str) -> ServerRefused:
         return ServerRefused(200, f"the server at {self.url} answered {what} in a way that Puna does not understand")
 
-    async def _lines(self, response: Response) -> AsyncIterator[JsonObject]:
+    async def _lines(self, response: Reply) -> AsyncIterator[JsonObject]:
         """The objects of an NDJSON stream; a line with `error` is raised."""
         rest = b""
         try:
@@ -704,7 +708,7 @@ class Client:
             if status != "success":
                 raise ConnectionLost(self.url, "it ended without success")
 
-    async def _chunks(self, response: Response, read: Callable[[JsonObject], Chunk]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, response: Reply, read: Callable[[JsonObject], Chunk]) -> AsyncIterator[Chunk]:
         async for item in self._lines(response):
             chunk = read(item)
             yield chunk
@@ -744,7 +748,7 @@ def _call(function: JsonObject) -> MadeCall:
     return MadeCall(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
 
 
-def _notices(response: Response) -> tuple[str, ...]:
+def _notices(response: Reply) -> tuple[str, ...]:
     notices = []
     if ignored := response.headers.get("x-puna-ignored"):
         notices.append(f"no effect: {ignored}")
@@ -866,6 +870,16 @@ def _file_chunks(path: Path, length: int, sent: Callable[[int], None]) -> Iterat
             yield chunk
             total += len(chunk)
             sent(total)
+
+
+def _transport(address: Address, *, proxied: bool, direct: bool) -> Transport | DirectTransport:
+    if direct:
+        from puna.direct import DirectTransport
+
+        return DirectTransport(address, proxied=proxied)
+    from puna.transport import Transport
+
+    return Transport(address, proxied=proxied)
 
 
 def _is_loopback(host: str) -> bool:

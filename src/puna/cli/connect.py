@@ -17,13 +17,13 @@ def settings() -> Settings:
     return Settings.from_environment(os.environ)
 
 
-def client(values: Settings | None = None, *, warn: bool = True) -> Client:
-    """`warn`: say on stderr when the server is another version than this command."""
+def client(values: Settings | None = None, *, warn: bool = True, direct: bool = False) -> Client:
+    """`warn`: say on stderr when the server is another version than this command. `direct`: see Client."""
     values = values or settings()
     key = values.api_keys[0] if values.api_keys else None
     if not warn:
-        return Client(values.address, api_key=key)
-    return Client(values.address, api_key=key, on_identified=_compare)
+        return Client(values.address, api_key=key, direct=direct)
+    return Client(values.address, api_key=key, on_identified=_compare, direct=direct)
 
 
 def is_ours(server: Client, values: Settings) -> bool:

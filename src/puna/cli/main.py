@@ -323,8 +323,12 @@ def list_models(prefix: str) -> None:
     With PREFIX, those whose names begin so, in capitals or not.
     """
     from puna.cli.models import list_models as work
+    from puna.direct import without_loop
 
-    _call(lambda: work(prefix))
+    try:
+        without_loop(work(prefix))
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @puna.command("ps")

@@ -51,9 +51,9 @@ async def version() -> None:
 
 
 async def list_models(prefix: str) -> None:
-    """The prefix is matched without regard to case."""
+    """The prefix is matched without regard to case. Waits for no event loop."""
     values = settings()
-    async with client(values) as server:
+    async with client(values, direct=True) as server:
         try:
             await server.identify()
         except ServerUnreachable:

@@ -1,0 +1,64 @@
+"""Requests that are made where they are asked for, one after the other, without an event loop.
+
+To import one takes as long as the rest of a short command. What uses only this never waits for anything else:
+`without_loop` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from puna.exchange import CONNECT_SECONDS, Body, Exchange, Request
+from puna.reply import Reply, lower
+from puna.settings import Address
+
+_LEAST_SECONDS = 0.001
+_T = TypeVar("_T")
+
+
+class DirectTransport:
+    """As `puna.transport.Transport`."""
+
+    def __init__(self, address: Address, *, proxied: bool) -> None:
+        self._url = address.url
+        self._proxied = proxied
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Body | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> AsyncIterator[Reply]:
+        """See `Transport.request`."""
+        exchange = Exchange(Request(method, self._url + path, headers, body, seconds or CONNECT_SECONDS, self._proxied))
+        try:
+            exchange.connect()
+            exchange.wait(seconds)
+            exchange.send()
+            head = exchange.head()
+            pieces = exchange.pieces(head)
+
+            async def piece(seconds: float | None) -> bytes | None:
+                exchange.wait(None if seconds is None else max(seconds, _LEAST_SECONDS))
+                return next(pieces, None)
+
+            yield Reply(head.status, head.reason, lower(head), piece)
+        finally:
+            exchange.close()
+
+
+def without_loop(work: Coroutine[None, None, _T]) -> _T:
+    """The outcome of what never waits for a loop. RuntimeError when it does."""
+    try:
+        work.send(None)
+    except StopIteration as ended:
+        outcome: _T = ended.value
+        return outcome
+    work.close()
+    raise RuntimeError("it waits for an event loop, and there is none")
