@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from urllib.parse import quote
 
 from puna.errors import Code, PunaError
-from puna.exchange import Body, Broken, NotConnected, TooSlow
-from puna.reply import Reply
+from puna.response import Response
+from puna.roundtrip import Body, Broken, NotConnected, TooSlow
 from puna.settings import DEFAULT_PORT, IDENTITY, Address
 
 if TYPE_CHECKING:  # it takes as long to import as all that a short command needs besides
@@ -375,7 +375,7 @@ class Client:
                 raise _Vanished(self._address, self._holder("something that closes its connections")) from error
             raise self._other("something that does not speak HTTP") from error
 
-    async def _told_version(self, response: Reply, until: float) -> str:
+    async def _told_version(self, response: Response, until: float) -> str:
         """What `/api/version` tells, where a proxy has kept the header from us. NotPuna names what else it is."""
         left = max(0.1, until - time.monotonic())
         try:
@@ -606,7 +606,7 @@ class Client:
         *,
         data: Body | None = None,
         headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         """The answer, which is no refusal."""
         async with self._asked(method, path, body, data=data, headers=headers) as response:
             if response.status == 401:
@@ -624,7 +624,7 @@ class Client:
         *,
         data: Body | None = None,
         headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         """The answer, whatever it is."""
         await self.identify()
         sent = dict(self._headers)
@@ -641,7 +641,7 @@ class Client:
                 raise ConnectionLost(self.url, _reason(error)) from error
             yield response
 
-    async def _refusal(self, response: Reply) -> str:
+    async def _refusal(self, response: Response) -> str:
         try:
             text = (await response.read()).decode(errors="replace")
         except Broken as error:
@@ -669,7 +669,7 @@ class Client:
     def _odd(self, what: str) -> ServerRefused:
         return ServerRefused(200, f"the server at {self.url} answered {what} in a way that Puna does not understand")
 
-    async def _lines(self, response: Reply) -> AsyncIterator[JsonObject]:
+    async def _lines(self, response: Response) -> AsyncIterator[JsonObject]:
         """The objects of an NDJSON stream; a line with `error` is raised."""
         rest = b""
         try:
@@ -708,7 +708,7 @@ class Client:
             if status != "success":
                 raise ConnectionLost(self.url, "it ended without success")
 
-    async def _chunks(self, response: Reply, read: Callable[[JsonObject], Chunk]) -> AsyncIterator[Chunk]:
+    async def _chunks(self, response: Response, read: Callable[[JsonObject], Chunk]) -> AsyncIterator[Chunk]:
         async for item in self._lines(response):
             chunk = read(item)
             yield chunk
@@ -748,7 +748,7 @@ def _call(function: JsonObject) -> MadeCall:
     return MadeCall(_text(function, "name"), json.dumps(function.get("arguments"), ensure_ascii=False))
 
 
-def _notices(response: Reply) -> tuple[str, ...]:
+def _notices(response: Response) -> tuple[str, ...]:
     notices = []
     if ignored := response.headers.get("x-puna-ignored"):
         notices.append(f"no effect: {ignored}")

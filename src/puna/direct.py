@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from puna.exchange import CONNECT_SECONDS, Body, Exchange, Request
-from puna.reply import Reply, lower
+from puna.response import Response, lower
+from puna.roundtrip import CONNECT_SECONDS, Body, Request, RoundTrip
 from puna.settings import Address
 
 _LEAST_SECONDS = 0.001
@@ -34,23 +34,23 @@ class DirectTransport:
         body: Body | None = None,
         *,
         seconds: float | None = None,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         """See `Transport.request`."""
-        exchange = Exchange(Request(method, self._url + path, headers, body, seconds or CONNECT_SECONDS, self._proxied))
+        trip = RoundTrip(Request(method, self._url + path, headers, body, seconds or CONNECT_SECONDS, self._proxied))
         try:
-            exchange.connect()
-            exchange.wait(seconds)
-            exchange.send()
-            head = exchange.head()
-            pieces = exchange.pieces(head)
+            trip.connect()
+            trip.wait(seconds)
+            trip.send()
+            head = trip.head()
+            pieces = trip.pieces(head)
 
             async def piece(seconds: float | None) -> bytes | None:
-                exchange.wait(None if seconds is None else max(seconds, _LEAST_SECONDS))
+                trip.wait(None if seconds is None else max(seconds, _LEAST_SECONDS))
                 return next(pieces, None)
 
-            yield Reply(head.status, head.reason, lower(head), piece)
+            yield Response(head.status, head.reason, lower(head), piece)
         finally:
-            exchange.close()
+            trip.close()
 
 
 def without_loop(work: Coroutine[None, None, _T]) -> _T:

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
-from puna.exchange import CONNECT_SECONDS, Body, Exchange, Request, TooSlow
-from puna.reply import Reply, lower
+from puna.response import Response, lower
+from puna.roundtrip import CONNECT_SECONDS, Body, Request, RoundTrip, TooSlow
 from puna.settings import Address
 
 _GRACE = 0.25
@@ -38,7 +38,7 @@ class Transport:
         body: Body | None = None,
         *,
         seconds: float | None = None,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncIterator[Response]:
         """The answer; leaving the block ends the connection. Redirects are answers, too.
 
         `seconds`: for the connection, and a little more for the answer's head; without, a connection has 10 s, the
@@ -53,7 +53,7 @@ class Transport:
             if isinstance(head, Exception):
                 raise head
             assert isinstance(head, http.client.HTTPResponse)
-            yield Reply(head.status, head.reason, lower(head), work.piece)
+            yield Response(head.status, head.reason, lower(head), work.piece)
         finally:
             work.abandon()
 
@@ -63,29 +63,29 @@ class _Work:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._exchange: Exchange | None = None
+        self._trip: RoundTrip | None = None
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._abandoned = False
 
     def run(self) -> None:
         try:
-            self._exchange = Exchange(self._request)
+            self._trip = RoundTrip(self._request)
             try:
-                self._answer(self._exchange)
+                self._answer(self._trip)
             finally:
-                self._exchange.close()
+                self._trip.close()
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
             self._post(error)
 
-    def _answer(self, exchange: Exchange) -> None:
-        exchange.connect()
+    def _answer(self, trip: RoundTrip) -> None:
+        trip.connect()
         if self._abandoned:
             return
-        exchange.send()
-        head = exchange.head()
+        trip.send()
+        head = trip.head()
         self._post(head)
-        for piece in exchange.pieces(head):
+        for piece in trip.pieces(head):
             self._post(piece)
         self._post(None)
 
@@ -108,8 +108,8 @@ class _Work:
     def abandon(self) -> None:
         """From the loop."""
         self._abandoned = True
-        if self._exchange is not None:
-            self._exchange.abandon()
+        if self._trip is not None:
+            self._trip.abandon()
 
     def _post(self, event: _Event) -> None:
         if not self._abandoned:

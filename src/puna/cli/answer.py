@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from typing import TextIO
 
+from puna.cli import screen
 from puna.cli.text import WordWrap, go_duration
 from puna.client import AnswerStream, MadeCall, Stats
 
@@ -74,7 +74,7 @@ def printer(*, word_wrap: bool, hide_thinking: bool) -> Printer:
     No colours where the terminal has none (TERM=dumb) or the user wants none (NO_COLOR).
     """
     terminal = sys.stdout.isatty()
-    columns = shutil.get_terminal_size().columns if terminal and word_wrap else None
+    columns = screen.columns() if word_wrap else None
     colour = terminal and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
     return Printer(sys.stdout, columns=columns, colour=colour, hide_thinking=hide_thinking)
 

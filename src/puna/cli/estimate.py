@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 from puna.cli.connect import store
+from puna.cli.screen import columns
 from puna.cli.text import section
 from puna.client import MemoryNeed
 from puna.human import human_bytes
@@ -14,10 +15,10 @@ from puna.human import human_bytes
 async def estimate(model: str, num_ctx: int | None, *, as_json: bool) -> None:
     async with store() as server:
         need = await server.estimate(model, num_ctx)
-    print(json.dumps(asdict(need), indent=2) if as_json else report(need))
+    print(json.dumps(asdict(need), indent=2) if as_json else report(need, columns()))
 
 
-def report(need: MemoryNeed) -> str:
+def report(need: MemoryNeed, columns: int | None = None) -> str:
     requests = "one request" if need.slots == 1 else f"{need.slots} requests at once, each"
     largest = "none would fit"
     if need.largest_num_ctx is not None:
@@ -33,4 +34,4 @@ def report(need: MemoryNeed) -> str:
         ("together", f"{human_bytes(need.total)} of {human_bytes(need.available)} that could be had: {verdict}"),
         ("largest context", largest),
     ]
-    return section(need.model, rows).rstrip()
+    return section(need.model, rows, columns).rstrip()

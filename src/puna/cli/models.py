@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import puna
 from puna.cli.connect import client, is_ours, settings, store
+from puna.cli.screen import columns
 from puna.cli.text import processor, section, table
 from puna.client import (
     Details,
@@ -62,7 +63,8 @@ async def list_models(prefix: str) -> None:
             models = _models_on_disk(values)
         else:
             models = await server.models()
-    print(models_table([model for model in models if model.name.lower().startswith(prefix.lower())], _now()))
+    wanted = [model for model in models if model.name.lower().startswith(prefix.lower())]
+    print(models_table(wanted, _now(), columns()))
     if not models and is_ours(server, values):
         _offer_others(values)
 
@@ -91,7 +93,8 @@ def _models_on_disk(values: Settings) -> tuple[ModelSummary, ...]:
 async def list_running(prefix: str, *, verbose: bool) -> None:
     async with client() as server:
         models, waiting = await server.at_work()
-    print(running_table([model for model in models if model.name.startswith(prefix)], _now(), verbose=verbose))
+    wanted = [model for model in models if model.name.startswith(prefix)]
+    print(running_table(wanted, _now(), columns(), verbose=verbose))
     if asked := [one for one in waiting if one.model.startswith(prefix)]:
         print(waiting_lines(asked), file=sys.stderr)
 
@@ -102,7 +105,7 @@ async def show(model: str, selected: Sequence[str], *, verbose: bool) -> None:
         raise InvalidRequest(f"only one of {', '.join(others)}, or {last} can be specified")
     async with store() as server:
         card = await server.show(model, verbose=verbose)
-    print(selection(card, selected[0]) if selected else card_text(card, verbose=verbose), end="")
+    print(selection(card, selected[0]) if selected else card_text(card, columns(), verbose=verbose), end="")
 
 
 async def copy(source: str, destination: str) -> None:
@@ -132,7 +135,7 @@ async def stop(model: str) -> None:
 # ----------------------------------------------------------------------------------------------------- what is printed
 
 
-def models_table(models: Sequence[ModelSummary], now: datetime) -> str:
+def models_table(models: Sequence[ModelSummary], now: datetime, columns: int | None = None) -> str:
     rows = [
         (
             model.name,
@@ -142,10 +145,10 @@ def models_table(models: Sequence[ModelSummary], now: datetime) -> str:
         )
         for model in models
     ]
-    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows, columns)
 
 
-def running_table(models: Sequence[RunningModel], now: datetime, *, verbose: bool) -> str:
+def running_table(models: Sequence[RunningModel], now: datetime, columns: int | None = None, *, verbose: bool) -> str:
     """Ollama's columns; `verbose` adds the engine and why it was chosen."""
     headers = ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
     rows = [
@@ -162,7 +165,7 @@ def running_table(models: Sequence[RunningModel], now: datetime, *, verbose: boo
     if verbose:
         headers += ["ENGINE", "REASON"]
         rows = [[*row, model.engine, model.engine_reason] for row, model in zip(rows, models, strict=True)]
-    return table(headers, rows)
+    return table(headers, rows, columns)
 
 
 def waiting_lines(waiting: Sequence[WaitingRequest]) -> str:
@@ -191,24 +194,24 @@ def selection(card: ModelCard, name: str) -> str:
             return card.template
 
 
-def card_text(card: ModelCard, *, verbose: bool) -> str:
+def card_text(card: ModelCard, columns: int | None = None, *, verbose: bool) -> str:
     """All sections of `show` that have something to say."""
-    parts = [section("Model", list(_model_rows(card)))]
+    titled: list[tuple[str, Sequence[Sequence[str]]]] = [("Model", list(_model_rows(card)))]
     if card.capabilities:
-        parts.append(section("Capabilities", [_capability_row(word, card.tool_syntax) for word in card.capabilities]))
+        titled.append(("Capabilities", [_capability_row(word, card.tool_syntax) for word in card.capabilities]))
     if card.projector:
-        parts.append(section("Projector", list(_projector_rows(card.projector))))
+        titled.append(("Projector", list(_projector_rows(card.projector))))
     if card.parameters:
-        parts.append(section("Parameters", [_parameter_row(line) for line in card.parameters.splitlines()]))
+        titled.append(("Parameters", [_parameter_row(line) for line in card.parameters.splitlines()]))
     if verbose:
         info = sorted(card.info.items())
-        parts.append(section("Metadata", [(key, _metadata_text(value)) for key, value in info]))
+        titled.append(("Metadata", [(key, _metadata_text(value)) for key, value in info]))
         rows = [(name, kind, "[" + " ".join(map(str, shape)) + "]") for name, kind, shape in card.tensors]
-        parts.append(section("Tensors", rows))
+        titled.append(("Tensors", rows))
     for title, text in (("System", card.system), ("License", card.license)):
         if text:
-            parts.append(section(title, [(line,) for line in _first_lines(text)]))
-    return "".join(parts)
+            titled.append((title, [(line,) for line in _first_lines(text)]))
+    return "".join(section(title, rows, columns) for title, rows in titled)
 
 
 _TOOL_SYNTAX = {"template": "in the syntax of its own template", "puna": "described by Puna, in Puna's syntax"}

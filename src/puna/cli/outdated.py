@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from puna.cli.connect import store
 from puna.cli.progress import error_console, waiting
+from puna.cli.screen import columns
 from puna.cli.text import table
 from puna.client import Renewal
 
@@ -29,13 +30,13 @@ async def outdated(models: Sequence[str], *, as_json: bool, insecure: bool) -> N
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return
-    print(report(found))
+    print(report(found, columns()))
     for one in found:
         if one.reason:
             print(f"{one.name}: {one.reason}", file=sys.stderr)
 
 
-def report(found: Sequence[Renewal]) -> str:
+def report(found: Sequence[Renewal], columns: int | None = None) -> str:
     """Without the reasons: they are sentences, and would make columns of any width."""
     rows = [(one.name, one.digest[:12], _MEANT.get(one.state, one.state), one.source) for one in found]
-    return table(("NAME", "ID", "STATE", "SOURCE"), rows)
+    return table(("NAME", "ID", "STATE", "SOURCE"), rows, columns)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from puna.cli.ask import LEVELS, Ask
 from puna.cli.models import card_text, list_models
+from puna.cli.screen import columns
 from puna.client import Client, ModelCard, ServerRefused
 from puna.errors import InvalidRequest, PunaError
 from puna.model.parameters import parse_parameter
@@ -189,7 +190,7 @@ async def _show(session: Session, rest: str) -> None:
     card = session.card
     match rest:
         case "info":
-            print(card_text(card, verbose=False), end="", file=sys.stderr)
+            print(card_text(card, columns(), verbose=False), end="", file=sys.stderr)
         case "license":
             print(card.license or "No license was specified for this model.")
         case "modelfile":

@@ -1,14 +1,18 @@
 """How numbers, times and tables look on a terminal. Pure: values in, text out; the caller says what time it is.
 
-The forms are Ollama's, so that scripts which cut its columns keep working.
+The forms are Ollama's, so that scripts which cut its columns keep working. On a terminal, of which `columns` are known,
+they are made to fit where they do not.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from unicodedata import east_asian_width
 
-_GAP = 4
+_GAP, _NARROW_GAP = 4, 2
+_LEAST_COLUMNS = 12
+"""A column of text is not made narrower."""
 
 
 def processor(size: int, size_vram: int) -> str:
@@ -52,23 +56,56 @@ def width(text: str) -> int:
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of left-aligned columns; each cell, also the last, is padded to its column plus four spaces."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
+    """Lines of left-aligned columns; each cell, also the last, is padded to its column plus four spaces.
+
+    Where the terminal is too narrow: plus two; and where that is too much, a block of lines for each row.
+    """
     lines = [headers, *rows]
     widths = [max(width(line[column]) for line in lines) for column in range(len(headers))]
-    return "\n".join(_line(line, widths) for line in lines)
+    if columns is None:
+        return "\n".join(_line(line, widths, _GAP) for line in lines)
+    for gap in (_GAP, _NARROW_GAP):
+        fitting = [_line(line, widths, gap).rstrip() for line in lines]
+        if all(width(line) <= columns for line in fitting):
+            return "\n".join(fitting)
+    return "\n".join(_block(headers, row, columns) for row in rows)
 
 
-def section(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """A titled block of `show`: the title indented by two, rows by four, a blank line after."""
-    columns = max((len(row) for row in rows), default=0)
-    widths = [max((width(row[column]) for row in rows if column < len(row)), default=0) for column in range(columns)]
-    body = "".join(f"    {_line(row, widths)}\n" for row in rows)
-    return f"  {title}\n{body}\n"
+def _block(headers: Sequence[str], row: Sequence[str], columns: int) -> str:
+    """A row by itself: its first cell, and under it what each other one is."""
+    first, *others = row
+    widest = max(map(width, headers[1:]), default=0)
+    pairs = zip(headers[1:], others, strict=True)
+    return "\n".join([first, *(line for pair in pairs for line in _narrow(pair, [widest], 2, columns))])
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "".join(cell + " " * (widths[column] - width(cell) + _GAP) for column, cell in enumerate(cells))
+def section(title: str, rows: Sequence[Sequence[str]], columns: int | None = None) -> str:
+    """A titled block of `show`: the title indented by two, rows by four, a blank line after.
+
+    Where the terminal is too narrow, the last cell of a row goes on below.
+    """
+    most = max((len(row) for row in rows), default=0)
+    widths = [max((width(row[column]) for row in rows if column < len(row)), default=0) for column in range(most)]
+    lines = [f"    {_line(row, widths, _GAP)}" for row in rows]
+    if columns is not None:
+        lines = [line.rstrip() for line in lines]
+        if any(width(line) > columns for line in lines):
+            lines = [line for row in rows for line in _narrow(row, widths, 4, columns)]
+    return "".join(f"{line}\n" for line in (f"  {title}", *lines, ""))
+
+
+def _narrow(row: Sequence[str], widths: Sequence[int], indent: int, columns: int) -> list[str]:
+    """Lines of a row whose last cell is broken between its words."""
+    *first, last = row
+    begin = " " * indent + _line(first, widths, _NARROW_GAP)
+    room = max(columns - width(begin), _LEAST_COLUMNS)
+    words = textwrap.wrap(last, room, break_long_words=False, break_on_hyphens=False) or [""]
+    return [begin + words[0], *(" " * width(begin) + more for more in words[1:])]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
+    return "".join(cell + " " * (widths[column] - width(cell) + gap) for column, cell in enumerate(cells))
 
 
 class WordWrap:

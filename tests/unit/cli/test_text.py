@@ -120,6 +120,36 @@ def test_a_section_is_indented_and_ends_with_a_blank_line() -> None:
     )
 
 
+ROWS = [("smollm2:135m", "9bde3a1f3e5c", "2 days ago"), ("模型", "a", "")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (42, ["NAME            ID              MODIFIED", "smollm2:135m    9bde3a1f3e5c    2 days ago"]),
+        (41, ["NAME          ID            MODIFIED", "smollm2:135m  9bde3a1f3e5c  2 days ago"]),
+        (37, ["smollm2:135m", "  ID        9bde3a1f3e5c", "  MODIFIED  2 days ago", "模型", "  ID        a"]),
+    ],
+)
+def test_a_table_fits_its_terminal(columns: int, shown: list[str]) -> None:
+    lines = table(("NAME", "ID", "MODIFIED"), ROWS, columns).split("\n")
+    assert [line.rstrip() for line in lines][: len(shown)] == shown
+    assert max(map(width, lines)) <= columns
+
+
+def test_a_section_fits_its_terminal() -> None:
+    rows = [("engine", "cpu (it is the faster one on a processor)"), ("stop", '"x"')]
+    assert section("Model", rows, 80) == (
+        '  Model\n    engine    cpu (it is the faster one on a processor)\n    stop      "x"\n\n'
+    )
+    assert section("Model", rows, 34) == (
+        '  Model\n    engine  cpu (it is the faster\n            one on a processor)\n    stop    "x"\n\n'
+    )
+    assert section("License", [("Permission is given to everybody",)], 30) == (
+        "  License\n    Permission is given to\n    everybody\n\n"
+    )
+
+
 def wrapped(pieces: list[str], columns: int) -> str:
     wrap = WordWrap(columns)
     return "".join(wrap.feed(piece) for piece in pieces) + wrap.flush()

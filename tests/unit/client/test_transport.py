@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from puna.direct import DirectTransport, without_loop
-from puna.exchange import Body, Broken, NotConnected, TooSlow
+from puna.roundtrip import Body, Broken, NotConnected, TooSlow
 from puna.settings import Address, parse_address
 from puna.transport import Transport
 

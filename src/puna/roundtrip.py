@@ -54,7 +54,7 @@ class Request:
     proxied: bool
 
 
-class Exchange:
+class RoundTrip:
     """A request on its way: `connect`, `send`, `head`, `pieces`, `close`, in this order. `abandon` from any thread."""
 
     def __init__(self, request: Request) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Reply:
+class Response:
     """Names of `headers` in lower case. `piece`: more of the body, waited for so many seconds; None at its end."""
 
     status: int
