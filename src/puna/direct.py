@@ -6,15 +6,15 @@ To import one takes as long as the rest of a short command. What uses only this 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from puna.response import Response, lower
-from puna.roundtrip import CONNECT_SECONDS, Body, Request, RoundTrip
+from puna.roundtrip import CONNECT_SECONDS, Body, Broken, Request, RoundTrip, TooSlow
 from puna.settings import Address
 
-_LEAST_SECONDS = 0.001
 _T = TypeVar("_T")
 
 
@@ -39,18 +39,36 @@ class DirectTransport:
         trip = RoundTrip(Request(method, self._url + path, headers, body, seconds or CONNECT_SECONDS, self._proxied))
         try:
             trip.connect()
-            trip.wait(seconds)
             trip.send()
-            head = trip.head()
+            head = _within(trip, seconds, trip.head)
             pieces = trip.pieces(head)
 
             async def piece(seconds: float | None) -> bytes | None:
-                trip.wait(None if seconds is None else max(seconds, _LEAST_SECONDS))
-                return next(pieces, None)
+                return _within(trip, seconds, lambda: next(pieces, None))
 
             yield Response(head.status, head.reason, lower(head), piece)
         finally:
             trip.close()
+
+
+def _within(trip: RoundTrip, seconds: float | None, wait: Callable[[], _T]) -> _T:
+    """TooSlow when all of it takes longer: a socket's own time begins anew with each byte."""
+    if seconds is None:
+        return wait()
+    timer = threading.Timer(seconds, trip.abandon)
+    timer.daemon = True
+    timer.start()
+    try:
+        outcome = wait()
+    except Broken as error:
+        if trip.abandoned:
+            raise TooSlow from error
+        raise
+    finally:
+        timer.cancel()
+    if trip.abandoned:
+        raise TooSlow
+    return outcome
 
 
 def without_loop(work: Coroutine[None, None, _T]) -> _T:

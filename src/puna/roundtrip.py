@@ -61,7 +61,6 @@ class RoundTrip:
         self._request = request
         self._connection, self._target, self._more = _connection(request)
         self._socket: socket.socket | None = None
-        self._timed = False
         self.abandoned = False
 
     def connect(self) -> None:
@@ -72,13 +71,7 @@ class RoundTrip:
             raise _caused(NotConnected(), error) from error
         # The connection forgets it once the head of an answer that ends with it has come.
         self._socket = self._connection.sock
-        self.wait(None)
-
-    def wait(self, seconds: float | None) -> None:
-        """How long one reading may take from here on; TooSlow after it."""
-        self._timed = seconds is not None
-        if self._socket is not None:
-            self._socket.settimeout(seconds)
+        self._socket.settimeout(None)
 
     def send(self) -> None:
         """Raises Broken."""
@@ -101,14 +94,14 @@ class RoundTrip:
             raise _caused(Broken(), error) from error
 
     def head(self) -> http.client.HTTPResponse:
-        """Raises Broken, TooSlow."""
+        """Raises Broken."""
         try:
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise self._fault(error) from error
+            raise _caused(Broken(), error) from error
 
     def pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        """The body as it arrives. Raises Broken when it ends too early, TooSlow."""
+        """The body as it arrives. Raises Broken when it ends too early."""
         if self._request.method == "HEAD":
             return
         try:
@@ -117,12 +110,7 @@ class RoundTrip:
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
         except (OSError, http.client.HTTPException) as error:
-            raise self._fault(error) from error
-
-    def _fault(self, cause: Exception) -> Exception:
-        """A system gives up a connection with the same error as a reading whose time is over."""
-        late = self._timed and isinstance(cause, TimeoutError)
-        return _caused(TooSlow() if late else Broken(), cause)
+            raise _caused(Broken(), error) from error
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more: whatever waits for it ends."""

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -158,3 +158,22 @@ async def test_a_body_that_comes_too_slowly(kind: Kind) -> None:
         async with transport.request("GET", "/", {}) as response:
             with pytest.raises(TooSlow):
                 await response.read(seconds=0.2)
+
+
+async def test_a_head_that_comes_byte_by_byte_is_too_slow(kind: Kind) -> None:
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                for byte in b"HTTP/1.1 200 OK\r\nx: " + b"y" * 1000:
+                    connection.sendall(bytes([byte]))
+                    if over.wait(0.05):
+                        return
+
+        threading.Thread(target=serve, daemon=True).start()
+        transport = kind(Address("127.0.0.1", listener.getsockname()[1]), proxied=False)
+        with pytest.raises(TooSlow):
+            await asyncio.wait_for(read(transport, "GET", "/", {}, seconds=0.3), 10)
+        over.set()
