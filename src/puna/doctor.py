@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 
 from puna import __version__
-from puna.client import Client, NotPuna, ServerRefused, ServerUnreachable
+from puna.client.client import Client
+from puna.client.errors import NotPuna, ServerRefused, ServerUnreachable
 from puna.engine.cpu import library
 from puna.engine.cpu.client import CpuEngine
 from puna.engine.cpu.profile import PROFILE

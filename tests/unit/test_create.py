@@ -211,10 +211,15 @@ async def test_refused_before_anything_is_written(
     [
         ({"m.safetensors": b"{}"}, ModelFileError, "m.safetensors: not a safetensors file"),
         ({"m.bin": b"PK"}, Unsupported, "unknown type"),
-        ({"a.gguf": WEIGHTS, "b.gguf": WEIGHTS + b"2"}, Unsupported, "there are several"),
-        ({"a.gguf": MMPROJ}, Unsupported, "there are none"),
+        ({"a.gguf": WEIGHTS, "b.gguf": WEIGHTS + b"2"}, Unsupported, "there are several: a.gguf, b.gguf"),
+        ({"a.gguf": MMPROJ}, Unsupported, "there are none in a.gguf"),
+        (
+            {"a.gguf": WEIGHTS, "b.gguf": gguf_bytes(metadata={"split.count": 3}, tensors=[Tensor("a", (8,))])},
+            ModelFileError,
+            "no shard of a model is a.gguf",
+        ),
         ({"a.gguf": WEIGHTS[:-1]}, ModelFileError, "truncated"),
-        ({"a.gguf": gguf_bytes()}, ModelFileError, "no tensors"),
+        ({"a.gguf": gguf_bytes()}, ModelFileError, "a.gguf: holds no tensors"),
         (
             {"x-00001-of-00003.gguf": gguf_bytes(metadata={"split.count": 3}, tensors=[Tensor("a", (8,))])},
             ModelFileError,

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from puna.cli import screen
 from puna.cli.text import WordWrap, go_duration
-from puna.client import AnswerStream, MadeCall, Stats
+from puna.client.answers import AnswerStream, MadeCall, Stats
 
 _GREY, _PLAIN = "\x1b[90m", "\x1b[0m"
 _MARGIN = 5

@@ -19,7 +19,7 @@ from puna import places
 from puna.cli import servers
 from puna.cli.connect import client
 from puna.cli.progress import error_console, waiting
-from puna.client import KeyRefused, NotPuna, ServerUnreachable
+from puna.client.errors import KeyRefused, NotPuna, ServerUnreachable
 from puna.errors import PunaError
 from puna.human import human_past
 from puna.settings import DEFAULT_PORT, Address, Settings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from puna.cli.connect import store
 from puna.cli.progress import counting, error_console, stopping
-from puna.client import Client
+from puna.client.client import Client
 from puna.errors import PunaError
 
 if TYPE_CHECKING:

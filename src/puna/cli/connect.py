@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from puna import __version__
-from puna.client import Client, ServerUnreachable
+from puna.client.client import Client
+from puna.client.errors import ServerUnreachable
 from puna.settings import Settings
 
 

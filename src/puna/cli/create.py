@@ -9,7 +9,7 @@ from puna.cli.connect import store
 from puna.cli.files import base_files
 from puna.cli.progress import Bars, Lines, error_console, follow, reporter, stopping
 from puna.cli.upload import bring
-from puna.client import Client
+from puna.client.client import Client
 from puna.errors import InvalidRequest, NotFound, Unsupported
 from puna.model.messages import messages_to_json
 from puna.model.modelfile import Modelfile, decode_modelfile, parse_modelfile

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from puna.cli.connect import store
 from puna.cli.screen import columns
 from puna.cli.text import section
-from puna.client import MemoryNeed
+from puna.client.card import MemoryNeed
 from puna.human import human_bytes
 
 

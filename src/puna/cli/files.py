@@ -12,7 +12,8 @@ from rich.console import Console
 from puna.cli.nofile import no_file
 from puna.cli.progress import follow, reporter, stopping
 from puna.cli.upload import bring, digest_of
-from puna.client import Client, ServerRefused
+from puna.client.client import Client
+from puna.client.errors import ServerRefused
 from puna.errors import InvalidRequest, NotFound, Unsupported
 from puna.model.shards import ShardName
 from puna.types import JsonObject

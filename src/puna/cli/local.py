@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from puna.client import Client
+from puna.client.client import Client
 from puna.server.local import local_server
 from puna.settings import Settings
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from puna.cli.connect import store
 from puna.cli.progress import error_console, follow, stopping
-from puna.client import Client, ModelSummary
+from puna.client.client import Client
+from puna.client.models import ModelSummary
 from puna.errors import DigestMismatch, NotFound
 from puna.model.digest import Digest
 from puna.model.lock import Locked, dump_lock, parse_lock

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -323,7 +324,7 @@ def list_models(prefix: str) -> None:
     With PREFIX, those whose names begin so, in capitals or not.
     """
     from puna.cli.models import list_models as work
-    from puna.direct import without_loop
+    from puna.client.direct import without_loop
 
     try:
         without_loop(work(prefix))
@@ -517,7 +518,7 @@ def main() -> NoReturn:
         sys.stdout.flush()
         _leave(status if isinstance(status, int) else 0)
     except click.ClickException as error:
-        error.show()
+        _show(error.show)
         _leave(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _leave(INTERRUPTED)
@@ -526,8 +527,15 @@ def main() -> NoReturn:
     except Exception as error:  # the last line before the user: a traceback is for those who ask
         if os.environ.get("PUNA_DEBUG", "").lower() in {"1", "t", "true", "yes", "on"}:
             raise
-        print(f"Error: {_told(error)}", file=sys.stderr)
+        text = f"Error: {_told(error)}"
+        _show(lambda: print(text, file=sys.stderr))
         _leave(1)
+
+
+def _show(last_words: Callable[[], None]) -> None:
+    """Nobody can be told that they cannot be shown."""
+    with suppress(OSError):
+        last_words()
 
 
 def _told(error: Exception) -> str:

@@ -11,20 +11,13 @@ import puna
 from puna.cli.connect import client, is_ours, settings, store
 from puna.cli.screen import columns
 from puna.cli.text import processor, section, table
-from puna.client import (
-    Details,
-    ModelCard,
-    ModelSummary,
-    NotPuna,
-    RunningModel,
-    ServerRefused,
-    ServerUnreachable,
-    WaitingRequest,
-)
+from puna.client.errors import NotPuna, ServerRefused, ServerUnreachable
+from puna.client.models import Details, ModelSummary, RunningModel, WaitingRequest
 from puna.errors import InvalidRequest, NotFound
 from puna.human import human_bytes, human_past, human_until
 
 if TYPE_CHECKING:
+    from puna.client.card import ModelCard
     from puna.settings import Settings
     from puna.types import JsonObject, JsonValue
 

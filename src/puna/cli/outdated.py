@@ -11,7 +11,7 @@ from puna.cli.connect import store
 from puna.cli.progress import error_console, waiting
 from puna.cli.screen import columns
 from puna.cli.text import table
-from puna.client import Renewal
+from puna.client.offers import Renewal
 
 _MEANT = {
     "current": "current",

@@ -18,7 +18,9 @@ from puna.cli.media import attach
 from puna.cli.nofile import no_file
 from puna.cli.progress import error_console, follow, stopping, waiting
 from puna.cli.transfer import pull_stopped
-from puna.client import Client, ModelCard, ServerRefused
+from puna.client.card import ModelCard
+from puna.client.client import Client
+from puna.client.errors import ServerRefused
 from puna.errors import InvalidRequest
 from puna.types import JsonObject
 

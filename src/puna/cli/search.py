@@ -9,7 +9,7 @@ from puna.cli.connect import store
 from puna.cli.progress import error_console, waiting
 from puna.cli.screen import columns
 from puna.cli.text import table
-from puna.client import Listing
+from puna.client.offers import Listing
 from puna.human import human_bytes
 
 

@@ -13,7 +13,7 @@ import structlog
 from puna import __version__
 from puna.cli import servers
 from puna.cli.connect import client, settings
-from puna.client import ServerUnreachable
+from puna.client.errors import ServerUnreachable
 from puna.errors import PunaError
 from puna.server.log import configure_logging
 from puna.server.run import AddressInUse, run

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from puna.cli.ask import LEVELS, Ask
 from puna.cli.models import card_text, list_models
 from puna.cli.screen import columns
-from puna.client import Client, ModelCard, ServerRefused
+from puna.client.card import ModelCard
+from puna.client.client import Client
+from puna.client.errors import ServerRefused
 from puna.errors import InvalidRequest, PunaError
 from puna.model.parameters import parse_parameter
 from puna.types import JsonObject, JsonValue

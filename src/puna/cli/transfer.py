@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from puna.cli.connect import store
 from puna.cli.files import file_name, gguf_files, local_path, take_files
 from puna.cli.progress import error_console, follow, stopping
-from puna.client import ServerRefused
+from puna.client.errors import ServerRefused
 from puna.errors import InvalidRequest, PunaError
 from puna.model.name import Name
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from puna.cli.nofile import no_file
 from puna.cli.progress import Bars, Lines
-from puna.client import Client
+from puna.client.client import Client
 from puna.errors import Cancelled, InvalidRequest, Unsupported
 from puna.model.gguf import MAGIC
 from puna.plainfile import NotPlain, open_plain

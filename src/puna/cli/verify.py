@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from puna.cli.connect import store
 from puna.cli.progress import error_console, reporter, stopping
-from puna.client import DamagedFile, VerifiedStore
+from puna.client.verification import DamagedFile, VerifiedStore
 from puna.errors import PunaError
 from puna.types import Progress
 

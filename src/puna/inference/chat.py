@@ -22,7 +22,7 @@ from puna.inference.controls import control_bytes
 from puna.inference.decode import Job, decode_all, prompt_size
 from puna.inference.prompt import ChatPrompt, Rendering, build_prompt, chat_prompt, whole_messages
 from puna.inference.report import done, started, whole
-from puna.inference.sampling import Decided, choice_seed, decide, first_seed, require, sampling
+from puna.inference.sampling import Decided, choice_seed, cut_context, decide, first_seed, require, sampling
 from puna.inference.think import think_arguments
 from puna.inference.thought import ThoughtLimit, ThoughtWatch, closing_text
 from puna.model.capabilities import Capability
@@ -132,13 +132,14 @@ def _messages(messages: tuple[Message, ...], calls: CallPlan, facts: TemplateFac
 
 @dataclass(frozen=True, slots=True)
 class CountedPrompt:
-    """A chat's prompt and how long it is. `tokens` None: media are among them, which have no ids. `ignored` as in
-    Started.
+    """A chat's prompt and how long it is. `tokens` None: media are among them, which have no ids. `ignored`,
+    `ignored_parameters` as in Started.
     """
 
     count: int
     tokens: tuple[int, ...] | None
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[str, ...]
+    ignored_parameters: tuple[str, ...]
 
 
 class ChatRun:
@@ -158,8 +159,14 @@ class ChatRun:
         """The prompt's tokens, whether it fits or not."""
         _check_features(self._runner.info, self._plan)
         built = await build_prompt(self._runner, self._plan.rendering, self._plan.messages, self._plan.request)
-        count = await prompt_size(self._runner, built.prompt)
-        return CountedPrompt(count, None if built.prompt.media else built.prompt.tokens)
+        plan, count = self._plan, await prompt_size(self._runner, built.prompt)
+        cut, cut_parameters = cut_context(plan.request.options, plan.model, self._runner.info.num_ctx)
+        return CountedPrompt(
+            count,
+            None if built.prompt.media else built.prompt.tokens,
+            (*cut, *plan.ignored, *(self._changed() if built.changed else ())),
+            (*plan.model.ignored_parameters, *cut_parameters),
+        )
 
     async def events(self, began: int, load_ns: int) -> AsyncGenerator[Event, None]:
         """All events, none begun. `began`: when the request came, `load_ns`: how long its lease took."""

@@ -190,10 +190,6 @@ class Inference:
         note_answer(Usage(prompt=result.prompt_tokens), result.timings)
         return replace(result, ignored=(*result.ignored, *self._without_effect(model, request.keep_alive)))
 
-    async def count(self, request: ChatRequest) -> int:
-        """How many tokens the prompt of this request is; nothing is generated."""
-        return (await self.counted(request)).count
-
     async def counted(self, request: ChatRequest) -> CountedPrompt:
         """The tokens of this request's prompt, whether it fits or not; no answer is generated."""
         model = await self._resolve(request.model)

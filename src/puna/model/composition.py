@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from puna.errors import ModelFileError, Unsupported
@@ -18,14 +18,21 @@ def composed(files: Sequence[tuple[Layer, Header]]) -> tuple[tuple[Layer, ...], 
     """
     weights = [(layer, header) for layer, header in files if layer.media_type == MODEL_TYPE]
     if not weights:
-        raise Unsupported("a GGUF with a model's weights is needed; there are none", param="files")
-    if len(weights) > 1 and all(place(header) is None for _, header in weights):
-        raise Unsupported("one GGUF with a model's weights is needed; there are several", param="files")
+        given = _called(layer for layer, _ in files)
+        where = f" in {given}" if given else ""
+        raise Unsupported(f"a GGUF with a model's weights is needed; there are none{where}", param="files")
+    alone = [layer for layer, header in weights if place(header) is None]
+    if len(alone) == len(weights) > 1:
+        raise Unsupported(
+            f"one GGUF with a model's weights is needed; there are several: {_called(alone)}", param="files"
+        )
+    if alone and len(weights) > 1:
+        raise ModelFileError(f"{len(weights)} files with weights are given; no shard of a model is {_called(alone)}")
     named = ShardName.parse(weights[0][0].from_ or "")
     stem = "model" if named is None else named.stem
     whole = together(weights, stem)
     if not whole.header.tensors:
-        raise ModelFileError("the GGUF holds no tensors")
+        raise ModelFileError(f"{_called(whole.files)}: holds no tensors")
     shards = whole.files
     if len(shards) > 1:
         shards = tuple(
@@ -34,3 +41,8 @@ def composed(files: Sequence[tuple[Layer, Header]]) -> tuple[tuple[Layer, ...], 
     order = (PROJECTOR_TYPE, ADAPTER_TYPE)
     beside = [layer for layer, _ in files if layer.media_type != MODEL_TYPE]
     return (*shards, *sorted(beside, key=lambda layer: order.index(layer.media_type))), whole.header
+
+
+def _called(layers: Iterable[Layer]) -> str:
+    """By the names that the user gave them."""
+    return ", ".join(layer.from_ or str(layer.digest) for layer in layers)

@@ -482,6 +482,8 @@ class Protocol(HttpToolsProtocol):
 
     def _break(self, cause: str) -> None:
         """What the client sends is not HTTP: say so, to the reader of the body if there is one already."""
+        if self._unfit is not None:
+            return  # it is refused for what its head says, in words that tell more
         fault = InvalidRequest(f"This request is not valid HTTP: {cause}.", code="invalid_http")
         cycle = self._cycle
         if cycle is None or not self._fields_done:

@@ -44,6 +44,17 @@ def test_a_full_output_is_one_line_of_error(puna: Any, arguments: list[str]) -> 
     assert (process.returncode, err.decode()) == (1, told)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["run", "tiny", "hi"], ["show", "nobody"], ["list", "--what"]], ids=" ".join
+)
+def test_errors_that_cannot_be_shown_either_are_a_status(puna: Any, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = puna.start(*arguments, stdin=subprocess.DEVNULL, stdout=full, stderr=full)
+        process.communicate(timeout=60)
+    assert process.returncode == (2 if "--what" in arguments else 1)
+
+
 @pytest.mark.parametrize("arguments", EVERY_PRINTING_COMMAND, ids=" ".join)
 def test_a_reader_that_has_left_is_no_fault(puna: Any, arguments: list[str]) -> None:
     reading, writing = os.pipe()

@@ -20,7 +20,8 @@ from structlog.testing import capture_logs
 from api.conftest import run_server
 from fakes.waiting import until
 from puna.cli.models import waiting_lines
-from puna.client import Client, WaitingRequest
+from puna.client.client import Client
+from puna.client.models import WaitingRequest
 from puna.settings import Address, ModelPolicy
 
 SCRIPT = {

@@ -303,8 +303,17 @@ def test_connections_have_a_number(serving):
         until(lambda: own.get("/api/version").status == 200, 30, "room for another connection")
 
 
-@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"chunked\r\ntransfer-encoding: chunked", b"identity"])
-def test_other_transfer_codings_are_refused(server, coding):
-    """Read as if they were not there, they would be another body than the one that was sent."""
-    answer = exchange(server.port, POST + b"transfer-encoding: " + coding + b"\r\n\r\n0\r\n\r\n")
+CODINGS = [b"gzip, chunked", b"gzip", b"xchunked", b"chunked\r\ntransfer-encoding: chunked", b"identity"]
+
+
+@pytest.mark.parametrize("body", [b"0\r\n\r\n", b""])
+@pytest.mark.parametrize("coding", CODINGS)
+def test_other_transfer_codings_are_refused(server, coding, body, capfd, caplog):
+    """Read as if they were not there, they would be another body than the one that was sent.
+
+    The parser refuses some of them too: one answer comes of it.
+    """
+    answer = exchange(server.port, POST + b"transfer-encoding: " + coding + b"\r\n\r\n" + body)
     assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_http")
+    assert "transfer" in answer.json["error"]["message"].lower()
+    assert "Traceback" not in capfd.readouterr().err + caplog.text

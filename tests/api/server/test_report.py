@@ -86,6 +86,36 @@ def test_they_are_shown_too(server, stored):
     assert set(shown["ignored_parameters"]) == WITHOUT_EFFECT
 
 
+def test_a_stored_context_that_is_cut_is_shown_as_answers_report_it(server):
+    server.post("/api/create", {"model": "too-wide", "from": "tiny", "parameters": {"num_ctx": 2**24}, "stream": False})
+    answer = server.post("/api/generate", {"model": "too-wide", "prompt": "Hi", "stream": False})
+    assert names(answer, PARAMETERS) == {"num_ctx"}
+    shown = server.post("/api/show", {"model": "too-wide"}).json
+    assert (shown["ignored_parameters"], shown["context_length"] < 2**24) == (["num_ctx"], True)
+
+
+COUNT: dict[str, Callable[[str], tuple[str, dict[str, Any]]]] = {
+    "tokenize": lambda model: ("/tokenize", {"model": model, "messages": MESSAGES}),
+    "input tokens": lambda model: ("/v1/responses/input_tokens", {"model": model, "input": "Hi"}),
+    "count tokens": lambda model: ("/v1/messages/count_tokens", {"model": model, "messages": MESSAGES}),
+}
+
+
+@pytest.mark.parametrize("ask", COUNT.values(), ids=COUNT.keys())
+def test_what_only_counts_names_them_too(server, stored, ask):
+    path, body = ask(stored["tiny"])
+    answer = server.post(path, {**body, "mood": "good"})
+    assert answer.status == 200
+    assert names(answer, PARAMETERS) >= {"num_gqa", "top_k", "num_ctx"}
+    assert names(answer, IGNORED) == {"mood"}
+
+
+def test_a_name_that_is_not_counted_is_named(server):
+    named = {"model": "tiny", "messages": [{**MESSAGES[0], "name": "bob"}]}
+    for path in ("/tokenize", "/v1/chat/completions"):
+        assert names(server.post(path, named), IGNORED) == {"messages[0].name"}
+
+
 @pytest.mark.parametrize("ask", EMBED.values(), ids=EMBED.keys())
 def test_and_of_models_that_embed(server, stored, ask):
     path, body = ask(stored["embedder"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import StringIO
 
 from puna.cli.answer import Printer, stats_text
-from puna.client import MadeCall, Stats
+from puna.client.answers import MadeCall, Stats
 
 
 def printed(*, hide: bool = False, colour: bool = False) -> tuple[Printer, StringIO]:

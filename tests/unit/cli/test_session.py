@@ -9,7 +9,9 @@ import pytest
 from puna.cli.ask import Ask
 from puna.cli.keyboard import is_open, unquoted
 from puna.cli.session import Session, command
-from puna.client import Client, Details, ModelCard
+from puna.client.card import ModelCard
+from puna.client.client import Client
+from puna.client.models import Details
 from puna.settings import Address
 
 CARD = ModelCard("", "", "", "", "", Details(), ("completion",), {}, {}, (), ())

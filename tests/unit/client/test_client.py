@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from puna.client import Client, ConnectionLost, ServerRefused, ServerUnreachable
+from puna.client.channel import Channel
+from puna.client.client import Client
+from puna.client.errors import ConnectionLost, ServerRefused, ServerUnreachable
 from puna.settings import IDENTITY, Address
 from puna.types import Progress
 
@@ -80,10 +82,10 @@ async def test_no_server_is_a_clean_error() -> None:
 async def test_a_server_elsewhere_is_not_started_here() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    async with Client(Address("127.0.0.1", port)) as client:
-        client.local = False
-        with pytest.raises(ServerUnreachable) as caught:
-            await client.identify()
+    channel = Channel(Address("127.0.0.1", port), api_key=None, on_identified=lambda version: None, direct=False)
+    channel.local = False
+    with pytest.raises(ServerUnreachable) as caught:
+        await channel.identify()
     assert "puna serve" not in str(caught.value)
     assert "is the address right" in str(caught.value)
 

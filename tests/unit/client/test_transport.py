@@ -10,15 +10,16 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from puna.direct import DirectTransport, without_loop
-from puna.roundtrip import Body, Broken, NotConnected, TooSlow
+from puna.client.direct import DirectTransport, without_loop
+from puna.client.roundtrip import Body, Broken, NotConnected, TooSlow
+from puna.client.threaded import ThreadedTransport
+from puna.client.transport import Transport
 from puna.settings import Address, parse_address
-from puna.transport import Transport
 
-Kind = type[Transport] | type[DirectTransport]
+Kind = type[ThreadedTransport] | type[DirectTransport]
 
 
-@pytest.fixture(params=[Transport, DirectTransport])
+@pytest.fixture(params=[ThreadedTransport, DirectTransport])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
@@ -59,9 +60,7 @@ def answering(*answers: bytes, until: bytes = b"\r\n\r\n") -> Iterator[Said]:
 OK = b"HTTP/1.1 200 OK\r\nx-Some: thing\r\ncontent-length: 2\r\n\r\nhi"
 
 
-async def read(
-    transport: Transport | DirectTransport, *arguments: object, **options: object
-) -> tuple[int, dict[str, str], bytes]:
+async def read(transport: Transport, *arguments: object, **options: object) -> tuple[int, dict[str, str], bytes]:
     async with transport.request(*arguments, **options) as response:  # type: ignore[arg-type]
         return response.status, dict(response.headers), await response.read()
 

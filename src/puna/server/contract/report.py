@@ -131,7 +131,7 @@ class Report:
 
     def counted(self, counted: CountedPrompt) -> None:
         """The same for a prompt that is counted."""
-        self._told(counted.ignored, (), 0)
+        self._told(counted.ignored, counted.ignored_parameters, 0)
 
     def decided(self, decisions: Decisions) -> None:
         """The same for decisions."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from puna.inference.sampling import cut_context
 from puna.model.gguf import Header
 from puna.model.listed import Label, Listed
 from puna.model.metadata import ArrayInfo
@@ -132,8 +133,9 @@ def card(model: Model, here: Here, *, header: Header, projectors: Sequence[Heade
     shape["context_length"] = here.context
     if here.tool_syntax is not None:
         shape["tool_syntax"] = here.tool_syntax
-    if model.ignored_parameters:
-        shape["ignored_parameters"] = list(model.ignored_parameters)
+    _, cut = cut_context(Options(), model, here.context)
+    if ignored := (*model.ignored_parameters, *cut):
+        shape["ignored_parameters"] = list(ignored)
     if here.source:
         shape["source"] = here.source
     shape["engine"] = here.engine

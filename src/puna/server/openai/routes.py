@@ -233,6 +233,7 @@ class _Api:
             wanted = report.take(await beside(request, lambda: convert.to_counted_chat(body, name, images)))
             with report.naming():
                 prompt = await self._inference.counted(wanted)
+            report.counted(prompt)
             count, shown = prompt.count, None if prompt.tokens is None else [*prompt.tokens]
         context = await self._context(name)
         return await reply_beside(lambda: {"count": count, "tokens": shown, "max_model_len": context}, count)

@@ -89,8 +89,9 @@ class _Responses:
         body, report = await self._read(request, InputTokensBody)
         wanted = await self._maker.wanted(request, body, report, partial(to_counted, body))
         with report.naming():
-            count = await unless_gone(request.receive, self._services.inference.count(wanted))
-        return JsonReply({"object": "response.input_tokens", "input_tokens": count})
+            counted = await unless_gone(request.receive, self._services.inference.counted(wanted))
+        report.counted(counted)
+        return JsonReply({"object": "response.input_tokens", "input_tokens": counted.count})
 
     async def compact(self, request: Request) -> Response:
         body, report = await self._read(request, CompactBody)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import http.client
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
-from puna.response import Response, lower
-from puna.roundtrip import CONNECT_SECONDS, Body, Request, RoundTrip, TooSlow
-from puna.settings import Address
+from puna.client.response import Response, lower
+from puna.client.roundtrip import Request, RoundTrip, TooSlow
+from puna.client.transport import Transport
 
 _GRACE = 0.25
 
@@ -22,29 +22,11 @@ _Event: TypeAlias = "http.client.HTTPResponse | bytes | Exception | None"
 """The answer's head, then its pieces, None at its end; or what went wrong."""
 
 
-class Transport:
-    """Requests to one address. `proxied`: through the proxy that the environment names, if it names one."""
-
-    def __init__(self, address: Address, *, proxied: bool) -> None:
-        self._url = address.url
-        self._proxied = proxied
+class ThreadedTransport(Transport):
+    """For who has an event loop."""
 
     @asynccontextmanager
-    async def request(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: Body | None = None,
-        *,
-        seconds: float | None = None,
-    ) -> AsyncIterator[Response]:
-        """The answer; leaving the block ends the connection. Redirects are answers, too.
-
-        `seconds`: for the connection, and a little more for the answer's head; without, a connection has 10 s, the
-        answer as long as it takes. Raises NotConnected, Broken, TooSlow.
-        """
-        request = Request(method, self._url + path, headers, body, seconds or CONNECT_SECONDS, self._proxied)
+    async def _answer(self, request: Request, seconds: float | None) -> AsyncIterator[Response]:
         work = _Work(request)
         threading.Thread(target=work.run, name="http", daemon=True).start()
         try:

@@ -7,36 +7,23 @@ To import one takes as long as the rest of a short command. What uses only this 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from puna.response import Response, lower
-from puna.roundtrip import CONNECT_SECONDS, Body, Broken, Request, RoundTrip, TooSlow
-from puna.settings import Address
+from puna.client.response import Response, lower
+from puna.client.roundtrip import Broken, Request, RoundTrip, TooSlow
+from puna.client.transport import Transport
 
 _T = TypeVar("_T")
 
 
-class DirectTransport:
-    """As `puna.transport.Transport`."""
-
-    def __init__(self, address: Address, *, proxied: bool) -> None:
-        self._url = address.url
-        self._proxied = proxied
+class DirectTransport(Transport):
+    """For who has none."""
 
     @asynccontextmanager
-    async def request(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: Body | None = None,
-        *,
-        seconds: float | None = None,
-    ) -> AsyncIterator[Response]:
-        """See `Transport.request`."""
-        trip = RoundTrip(Request(method, self._url + path, headers, body, seconds or CONNECT_SECONDS, self._proxied))
+    async def _answer(self, request: Request, seconds: float | None) -> AsyncIterator[Response]:
+        trip = RoundTrip(request)
         try:
             trip.connect()
             trip.send()
