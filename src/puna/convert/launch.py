@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from puna.children import spawned
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, Overloaded, PunaError, StoreError, Unsupported
 from puna.model.gguf import Header
@@ -88,7 +89,7 @@ def _run(
     errors = scratch / "errors"
     with (
         errors.open("wb") as told,
-        subprocess.Popen(
+        spawned(
             command,
             cwd=scratch,
             env=child_environment(os.environ),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from puna.children import spawned
 from puna.convert.launch import Report
 from puna.engine.process import child_environment
 from puna.errors import InvalidRequest, ModelFileError, Overloaded, Unsupported
@@ -56,7 +57,7 @@ def quantized(path: Path, header: Header, kind: str, scratch: Path, report: Repo
     report(step)
     log = scratch / "quantize.log"
     with log.open("wb") as told:
-        process = subprocess.Popen(
+        process = spawned(
             [str(program), str(path), str(output), kind],
             cwd=scratch,
             env=child_environment(os.environ),

@@ -9,7 +9,6 @@ Every child of ours ends itself then (see `puna.engine.leash`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from puna.children import HeardChild
 from puna.errors import LoadFailed
 from puna.shortage import ends_first
 
@@ -122,39 +122,38 @@ def cause(returncode: int, lines: Sequence[str]) -> str:
 class ChildProcess:
     """One child. Made by `start`; `close` ends it and removes its directory."""
 
-    def __init__(self, process: asyncio.subprocess.Process, directory: Path) -> None:
-        self._process = process
+    def __init__(self, directory: Path) -> None:
+        self._child: HeardChild | None = None
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._rest = b""
         self._heard = 0
         self._closing = False
         self._verdict: str | None = None
         self.directory = directory
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done with the cause when the process is gone."""
-        self._watch = asyncio.create_task(self._listen())
 
     @classmethod
     async def start(cls, arguments: Sequence[str], directory: Path) -> ChildProcess:
         """Run `arguments` with `directory` (given away: `close` removes it). LoadFailed if it cannot be run."""
+        process = cls(directory)
+        environment = runner_environment(os.environ)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *arguments,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=directory,
-                env=runner_environment(os.environ),
-                start_new_session=True,
-            )
+            child = await HeardChild.start(arguments, process._hear, environment=environment, directory=directory)
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise LoadFailed(f"{arguments[0]} cannot be run: {error.strerror or error}") from error
-        ends_first(process.pid)
-        return cls(process, directory)
+        except asyncio.CancelledError:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        process._child = child
+        ends_first(child.pid)
+        child.ended.add_done_callback(process._ended)
+        return process
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._started.pid
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -183,8 +182,7 @@ class ChildProcess:
         if self.died.done() or self._verdict is not None:
             return
         self._verdict = why
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._started.kill()
 
     async def close(self) -> None:
         """Ask, wait, kill; then remove its directory. May be called twice, and cancelled."""
@@ -194,31 +192,31 @@ class ChildProcess:
                 await asyncio.wait({self.died}, timeout=STOP_GRACE)
         finally:
             if not self.died.done():
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
-            await asyncio.shield(self._watch)
+                self._started.kill()
+            await asyncio.wait({self.died})
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _ask(self) -> None:
         self._closing = True
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        self._started.close_stdin()
+        self._started.terminate()
 
-    async def _listen(self) -> None:
-        """Keep what it says until it is gone."""
-        stream = self._process.stderr
-        rest = b""
-        while stream is not None and (data := await stream.read(65536)):
-            self._heard += len(data)
-            *lines, rest = (rest + data).split(b"\n")
-            rest = rest[-_LINE_LIMIT:]
-            self._lines.extend(line[:_LINE_LIMIT].decode(errors="replace") for line in lines)
-        if rest:
-            self._lines.append(rest.decode(errors="replace"))
-        returncode = await self._process.wait()
-        self.died.set_result(self._verdict or ("closed" if self._closing else cause(returncode, self._lines)))
+    @property
+    def _started(self) -> HeardChild:
+        assert self._child is not None
+        return self._child
+
+    def _hear(self, data: bytes) -> None:
+        """Keep what it says. In the child's thread."""
+        self._heard += len(data)
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LINE_LIMIT:]
+        self._lines.extend(line[:_LINE_LIMIT].decode(errors="replace") for line in lines)
+
+    def _ended(self, code: asyncio.Future[int]) -> None:
+        if self._rest:
+            self._lines.append(self._rest.decode(errors="replace"))
+        self.died.set_result(self._verdict or ("closed" if self._closing else cause(code.result(), self._lines)))
 
 
 def python(module: str, *arguments: str) -> list[str]:

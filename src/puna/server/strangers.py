@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from puna.children import spawned
 from puna.engine import leash
 from puna.engine.confines import OVER_TIME, bound_memory, bound_time
 from puna.engine.process import child_environment, python
@@ -43,7 +44,7 @@ class Overlong(Exception):
 
 def read_beside(module: str, data: bytes, bounds: Rations, what: str, *arguments: str) -> bytes:
     """What `module`, run as a program, reads of `data`. Blocking. Unreadable, TakesTooMuch; Overloaded names `what`."""
-    with subprocess.Popen(
+    with spawned(
         python(module, str(bounds.cpu_seconds), str(bounds.room), *arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -52,7 +53,7 @@ def read_beside(module: str, data: bytes, bounds: Rations, what: str, *arguments
     ) as done:
         ends_first(done.pid)
         try:
-            told, _ = done.communicate(data, bounds.wait_seconds)
+            told: bytes = done.communicate(data, bounds.wait_seconds)[0]
         except subprocess.TimeoutExpired:
             if processor_seconds(done.pid) > 2 * bounds.cpu_seconds:  # where the system does not bound it
                 raise TakesTooMuch("too long") from None

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from puna.children import spawned
 from puna.engine.confines import OVER_TIME
 from puna.engine.process import child_environment, python
 from puna.errors import ModelFileError, Overloaded, ServerStopping, TemplateTooCostly
@@ -271,7 +272,7 @@ class _Cell:
         with theirs:
             # In this process's session: one of its own, and Linux gives it a tenth of a core that this one is busy on
             # (autogroups). It ignores the interrupt that a terminal sends to all.
-            self.process = subprocess.Popen(
+            self.process = spawned(
                 python("puna.template.cell"),
                 stdin=subprocess.PIPE if sys.platform == "win32" else theirs.fileno(),
                 stdout=subprocess.DEVNULL,

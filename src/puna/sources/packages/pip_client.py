@@ -10,13 +10,13 @@ import asyncio
 import importlib.util
 import os
 import re
-import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from puna.children import HeardChild
 from puna.errors import SourceError, SourceNotFound, StoreError
 from puna.standstill import Standstill
 from puna.types import Progress
@@ -121,22 +121,14 @@ async def _download(
     wheels, scratch = directory / "wheels", directory / "scratch"
     wheels.mkdir()
     scratch.mkdir()
-    process = await asyncio.create_subprocess_exec(
-        *(pip_command() if command is None else command),
-        *download_arguments(requirement, wheels),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=_environment(scratch),
-        start_new_session=True,
-    )
     output = _Output(total)
-    reading = asyncio.create_task(output.read(process.stdout))
+    asked = (*(pip_command() if command is None else command), *download_arguments(requirement, wheels))
+    process = await HeardChild.start(asked, output.hear, environment=_environment(scratch), both=True)
     standstill = Standstill(process.pid, SILENCE_SECONDS)
     try:
         told = total
-        while not reading.done():
-            await asyncio.wait({reading}, timeout=_SAMPLE_SECONDS)
+        while not process.ended.done():
+            await asyncio.wait({process.ended}, timeout=_SAMPLE_SECONDS)
             if output.total != told and output.total is not None:
                 told = output.total
                 on_total(requirement, told)
@@ -147,12 +139,12 @@ async def _download(
                 )
             if have:
                 yield Progress(status, digest, max(output.total or 0, have), have)
-        if await process.wait() != 0:
+        if process.ended.result() != 0:
             raise failure(requirement, output.lines)
         have = await asyncio.to_thread(_largest, wheels)
         yield Progress(status, digest, have, have)
     finally:
-        await _end(process, reading)
+        await _end(process)
 
 
 async def reach(requirement: str, *, seconds: float = 20.0, command: Sequence[str] | None = None) -> str:
@@ -166,26 +158,21 @@ async def reach(requirement: str, *, seconds: float = 20.0, command: Sequence[st
 
 async def _reach(requirement: str, seconds: float, command: Sequence[str] | None) -> str:
     package, _, version = requirement.partition("==")
-    process = await asyncio.create_subprocess_exec(
+    output = _Output(None)
+    asked = (
         *(pip_command() if command is None else command),
         *("index", "versions", package, "--no-input", "--disable-pip-version-check"),
         # One more try, whose announcement tells an index that cannot be reached from one without the package.
         *("--retries", "1", "--timeout", "5"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={key: value for key, value in os.environ.items() if not key.startswith("PUNA_")},
-        start_new_session=True,
     )
-    output = _Output(None)
-    reading = asyncio.create_task(output.read(process.stdout))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PUNA_")}
+    process = await HeardChild.start(asked, output.hear, environment=environment, both=True)
     try:
-        await asyncio.wait_for(asyncio.shield(reading), seconds)
-        status = await process.wait()
+        status = await asyncio.wait_for(asyncio.shield(process.ended), seconds)
     except asyncio.TimeoutError as error:
         raise SourceError(f"pip does not answer within {seconds:.0f} s", code="unreachable") from error
     finally:
-        await _end(process, reading)
+        await _end(process)
     if status != 0:
         raise failure(requirement, output.lines)
     if version and not any(version in line for line in output.lines):
@@ -203,15 +190,13 @@ class _Output:
         self.total = total
         self.lines: list[str] = []
 
-    async def read(self, stream: asyncio.StreamReader | None) -> None:
-        assert stream is not None
-        while data := await stream.read(65536):
-            for line in data.decode("utf-8", "replace").splitlines():
-                size = _SIZE.match(line)
-                if size is not None and self.total is None:
-                    self.total = int(float(size[1]) * _UNIT[size[2]])
-                self.lines.append(line.strip())
-            del self.lines[:-_KEPT_LINES]
+    def hear(self, data: bytes) -> None:
+        for line in data.decode("utf-8", "replace").splitlines():
+            size = _SIZE.match(line)
+            if size is not None and self.total is None:
+                self.total = int(float(size[1]) * _UNIT[size[2]])
+            self.lines.append(line.strip())
+        del self.lines[:-_KEPT_LINES]
 
 
 def _environment(scratch: Path) -> dict[str, str]:
@@ -236,16 +221,9 @@ def _largest(directory: Path) -> int:
     return 0
 
 
-async def _end(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+async def _end(process: HeardChild) -> None:
+    process.kill_all()
+    await asyncio.wait({process.ended})
 
 
 def failure(requirement: str, lines: Sequence[str]) -> SourceError | StoreError:
