@@ -104,6 +104,7 @@ def write_tiny_llama(
     head: int = 8,
     shards: int = 1,
     more_tensors: Sequence[Tensor] = (),
+    alignment: int = 32,
 ) -> Path:
     """A llama of 2 layers and some 60,000 random parameters over a byte vocabulary, and `more_tokens` at its end.
 
@@ -160,7 +161,9 @@ def write_tiny_llama(
     tensors += more_tensors
     if shards > 1:
         return write_shards(path, shards, tensors, metadata=pairs, chat_template=chat_template, tokens=tokens)
-    return write_gguf(path, metadata=pairs, chat_template=chat_template, tokens=tokens, tensors=tensors)
+    return write_gguf(
+        path, metadata=pairs, chat_template=chat_template, tokens=tokens, tensors=tensors, alignment=alignment
+    )
 
 
 def write_shards(

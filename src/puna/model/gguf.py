@@ -38,6 +38,7 @@ MAX_KEY_BYTES = 1 << 16
 MAX_TENSOR_NAME_BYTES = 1 << 8
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 1 << 20
+MAX_ARCHITECTURE = 64
 MAX_ELEMENTS = 1 << 22
 """Array elements walked in one header: sixteen times the largest vocabulary with its merges."""
 MAX_TEXT_BYTES = 1 << 23
@@ -310,6 +311,8 @@ class _Parser:
             architecture = ""  # of several files only the first says what the model is
         elif not isinstance(architecture, str) or not architecture:
             raise Malformed("names no architecture")
+        if len(architecture) > MAX_ARCHITECTURE:
+            raise Malformed(f"names an architecture of {len(architecture)} characters")
         alignment = _alignment(metadata.get("general.alignment", DEFAULT_ALIGNMENT))
         tensors = self._tensors(tensor_count, alignment)
         try:
@@ -518,6 +521,8 @@ def _alignment(value: MetadataValue) -> int:
         raise Malformed("general.alignment is not a number")
     if not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
         raise Malformed(f"general.alignment {value} is not a power of two up to {MAX_ALIGNMENT}")
+    if value % 8:
+        raise Malformed(f"general.alignment {value} is not a multiple of 8, as the format asks for")
     return value
 
 

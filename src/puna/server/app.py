@@ -122,7 +122,9 @@ def _slots(services: Services) -> int:
 async def _unroutable(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such path, not this verb) in the dialect of the path."""
     assert isinstance(error, HTTPException)
-    response = error_response(_refusal(request, error), request.url.path, request.headers, request.state.request_id)
+    refusal = _refusal(request, error)
+    request.state.failed = refusal.code or refusal.type
+    response = error_response(refusal, request.url.path, request.headers, request.state.request_id)
     response.headers.update(error.headers or {})
     return response
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from json.encoder import encode_basestring
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -19,11 +16,8 @@ from puna.lane import in_lane
 from puna.server.allowance import Allowance
 from puna.server.encoding import decoded
 from puna.server.pieces import PIECE, parse_in_pieces
+from puna.strictjson import strict_json
 from puna.types import JsonObject, JsonValue
-
-# Numbers that a float cannot hold are rare, so the walk over the value is made only when the text could hold one.
-_EXPONENT = re.compile(rb"[eE]\+?\d{3}")
-_DIGITS = re.compile(rb"\d{309}")
 
 LARGE = PIECE
 """Bytes over which a body is read beside the loop."""
@@ -130,20 +124,12 @@ def parse_json(body: bytes) -> JsonValue:
     body = body.removeprefix(b"\xef\xbb\xbf")
     try:
         if len(body) > LARGE:
-            return parse_in_pieces(body, _parse)
+            return parse_in_pieces(body, strict_json)
         if not body.strip():
             raise ValueError("the body is empty")
-        return _parse(body)
+        return strict_json(body)
     except ValueError as error:
         raise _unreadable(str(error)) from error
-
-
-def _parse(text: bytes) -> JsonValue:
-    """ValueError if that is no JSON."""
-    value = cast(JsonValue, from_json(text, allow_inf_nan=False, cache_strings="keys"))
-    if (_EXPONENT.search(text) or _DIGITS.search(text)) and not _finite(value):
-        raise ValueError("a number is too large")
-    return value
 
 
 async def body_of(request: Request) -> bytes:
@@ -226,20 +212,6 @@ def kind(value: object) -> str:
             return "an array"
         case _:
             return "an object"
-
-
-def _finite(value: JsonValue) -> bool:
-    match value:
-        case float():
-            return math.isfinite(value)
-        case int():
-            return abs(value) < 10**308
-        case list():
-            return all(map(_finite, value))
-        case dict():
-            return all(map(_finite, value.values()))
-        case _:
-            return True
 
 
 def _unreadable(cause: str) -> InvalidRequest:

@@ -8,10 +8,10 @@ from os import sep, stat, walk
 from pathlib import Path
 from stat import S_ISREG
 
-from puna.errors import InvalidName
+from puna.errors import InvalidName, ModelDamaged
 from puna.model.manifest import MAX_MANIFEST_BYTES
 from puna.model.name import Name
-from puna.plainfile import read_plain
+from puna.plainfile import NotPlain, read_plain
 from puna.store.files import is_temporary, remove_empty, store_error, write_errors, write_file
 from puna.store.stamp import Stamp
 
@@ -40,9 +40,11 @@ class Manifests:
         return Stamp.told(status) if S_ISREG(status.st_mode) else None
 
     def read(self, name: Name) -> bytes:
-        """StoreError when it cannot be read or is too large to be one."""
+        """ModelDamaged when it is too large to be one, or no file; StoreError when it cannot be read."""
         try:
             return read_plain(self._path(name), MAX_MANIFEST_BYTES)
+        except NotPlain as error:
+            raise ModelDamaged(f"the manifest of {name.short} is damaged: it is {error.strerror}") from error
         except OSError as error:
             raise store_error(f"reading the manifest of {name.short}", error) from error
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pydantic_core import from_json
-
 from puna.errors import InvalidRequest
+from puna.strictjson import strict_json
 from puna.template.facts import TemplateFacts, Trust
 from puna.types import MEDIA_MARKER, AudioPart, ImagePart, JsonObject, JsonValue, Message, TextPart, Tool, ToolCall
 
@@ -134,7 +133,7 @@ def arguments_json(call: ToolCall) -> JsonValue:
     if call.kind == "custom":
         return {"input": call.arguments}
     try:
-        value: JsonValue = from_json(call.arguments.strip() or "{}", allow_inf_nan=False)
+        value = strict_json(call.arguments.strip() or "{}")
     except ValueError:
         return call.arguments
     return value if isinstance(value, dict) else call.arguments

@@ -78,6 +78,7 @@ ANSWERS = (
     '<tool_call>\n{"name": "get_weather", "arguments": {}}\n</tool_call>',
     '<tool_call>\n{"name": "get_weather", "arguments": {\'city\': 1,}}\n</tool_call> and so on',
     '<tool_call>\n{"name": "get_weather", "arguments": {"city": "\\ud800", "n": 1e999}}\n</tool_call>',
+    '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "n": 1e999}}\n</tool_call>',
     '<tool_call>\n{"name": "unknown", "arguments": {}}\n</tool_call>',
     '<tool_call>\n{"name": "odd.name/2", "arguments": {"a": "<tool_call>"}}\n</tool_call>',
     '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Rome"}, "id": "abcdefghi"}]',
@@ -286,3 +287,13 @@ def test_a_native_call_that_cannot_be_read_is_text(house: Server) -> None:
     assert "tool_calls" not in answer["message"]
     assert "{'city': 1,}" in answer["message"]["content"]
     assert answer["tool_call_parse_error"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("place", range(len(ANSWERS)))
+def test_every_answer_can_be_written_for_anthropics_clients_too(house: Server, place: int, stream: bool) -> None:
+    tools = [{"name": one["function"]["name"], "input_schema": {"type": "object"}} for one in FUNCTIONS]
+    body = {"model": "tools", "max_tokens": 500, "messages": spoken(place), "tools": tools, "stream": stream}
+    answer = house.post("/v1/messages", body)
+    assert answer.status == 200
+    assert b"event: error" not in answer.body

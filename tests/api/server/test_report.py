@@ -116,6 +116,23 @@ def test_a_name_that_is_not_counted_is_named(server):
         assert names(server.post(path, named), IGNORED) == {"messages[0].name"}
 
 
+@pytest.mark.parametrize(
+    ("path", "more", "named"),
+    [
+        ("/api/generate", {"system": "Be.", "think": False}, {"system"}),
+        ("/api/generate", {"raw": True, "format": "json"}, {"raw", "format"}),
+        ("/api/chat", {"messages": [], "logprobs": True, "shift": True}, {"logprobs", "shift"}),
+        ("/api/estimate", {}, set()),
+    ],
+)
+def test_what_generates_has_no_effect_where_a_model_is_only_loaded(server, path, more, named):
+    said = {"temperature": 0.5, "seed": 3, "num_keep": 4, "num_ctx": 2**24, "num_batch": 64}
+    answer = server.post(path, {"model": "tiny", "options": said, "bogus": 1, **more})
+    assert answer.status == 200
+    options = {f"options.{name}" for name in ("temperature", "seed", "num_keep", "num_ctx")}
+    assert names(answer, IGNORED) == options | named | {"bogus"}
+
+
 @pytest.mark.parametrize("ask", EMBED.values(), ids=EMBED.keys())
 def test_and_of_models_that_embed(server, stored, ask):
     path, body = ask(stored["embedder"])

@@ -82,9 +82,13 @@ def test_errors_are_counted_by_their_codes(server):
     before = counted(server)
     server.post("/v1/chat/completions", json.dumps(ASK | {"temperature": 9}).encode())
     server.post("/v1/chat/completions", json.dumps(ASK | {"model": "nobody"}).encode())
+    server.get("/v1/nothing")
+    server.request("DELETE", "/v1/models")
     after = counted(server)
     new = {key for key, value in after.items() if key[0] == "puna_errors_total" and value > before.get(key, 0)}
-    assert {dict(labels)["code"] for _, labels in new} == {"decimal_above_max_value", "model_not_found"}
+    assert {dict(labels)["code"] for _, labels in new} == {
+        "decimal_above_max_value", "model_not_found", "unknown_url", "method_not_supported",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "/api/blobs/sha256:" + "0" * 64, "/v1/models/what/ever"])

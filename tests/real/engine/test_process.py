@@ -18,7 +18,8 @@ from fakes.runners import Start
 from fakes.waiting import turn, until
 from puna.engine.llama.engine import LlamaEngine
 from puna.engine.runner import LoadOptions, ModelFiles, Prompt, Runner, Sampling
-from puna.errors import EngineError, LoadFailed, LoadTimeout, ModelFileError, RunnerDied
+from puna.errors import EngineError, LoadTimeout, ModelFileError, RunnerDied
+from puna.model.gguf import read_header
 from puna.settings import Settings
 
 LOAD = LoadOptions(num_ctx=512, slots=2)
@@ -129,9 +130,23 @@ async def test_a_failed_load_has_the_engines_reason(tmp_path: Path, smollm2_gguf
 async def test_a_vocabulary_that_cannot_write_a_letter_is_told(tmp_path: Path) -> None:
     """It is of bytes, and said to be another kind, which llama.cpp loads and cannot use."""
     file = write_tiny_llama(tmp_path / "m.gguf", head=32, metadata={"tokenizer.ggml.model": "llama"})
-    with pytest.raises(LoadFailed, match="/tokenize"):
+    with pytest.raises(ModelFileError, match="/tokenize"):
         await LlamaEngine(Settings(models=Path("none"))).start(ModelFiles(file, "", "llama", "F32"), LOAD)
     assert not engines()
+
+
+async def test_tensors_that_lie_askew_are_copied(tmp_path: Path) -> None:
+    """In place llama.cpp would take none that does not begin at a multiple of 32 bytes."""
+    for pad in range(4):
+        path, said = tmp_path / f"{pad}.gguf", {"general.version": "x" * 8 * pad}
+        file = write_tiny_llama(path, head=32, alignment=8, metadata=said)
+        if any(tensor.offset % 32 for tensor in read_header(file).tensors):
+            break
+    else:
+        pytest.fail("all lie straight")
+    runner = await LlamaEngine(Settings(models=Path("none"))).start(ModelFiles(file, "", "llama", "F32"), LOAD)
+    assert [step async for step in runner.generate(Prompt((1, 2)), Sampling(max_tokens=2, seed=1, ignore_eos=True))]
+    await runner.close()
 
 
 async def test_a_load_that_shows_no_life_is_given_up(smollm2_gguf: Path) -> None:

@@ -214,6 +214,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "key twice": (head(pairs=2, rest=ARCH + ARCH), "twice"),
     "alignment 0": (gguf_bytes(metadata={"general.alignment": 0}), "power of two"),
     "alignment 3": (gguf_bytes(metadata={"general.alignment": 3}), "power of two"),
+    "alignment 4": (gguf_bytes(metadata={"general.alignment": 4}), "general.alignment 4 is not a multiple of 8"),
+    "architecture of a book": (gguf_bytes(architecture="x" * 65), "names an architecture of 65 characters"),
     "alignment huge": (gguf_bytes(metadata={"general.alignment": 2**31}), "power of two"),
     "alignment text": (gguf_bytes(metadata={"general.alignment": "x"}), "not a number"),
     "tensor past the end": (tensor(shape=(10_000,)), "ends at byte"),

@@ -9,11 +9,11 @@ import pytest
 
 from fakes.gguf_files import CHATML, Tensor, gguf_bytes
 from fakes.stores import put_blob, put_model
-from puna.errors import Conflict, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
+from puna.errors import Conflict, ModelDamaged, ModelFileError, ModelNotFound, PunaError, StoreError, Unsupported
 from puna.model.capabilities import Capability
 from puna.model.digest import Digest
 from puna.model.listed import Listed
-from puna.model.manifest import CONFIG_TYPE, MODEL_TYPE, Layer, Manifest
+from puna.model.manifest import CONFIG_TYPE, MAX_MANIFEST_BYTES, MODEL_TYPE, Layer, Manifest
 from puna.model.name import NEAREST_AMONG, Name, nearest
 from puna.store.library import PRUNE_AGE, Library
 from puna.types import Message, Options
@@ -210,6 +210,16 @@ def test_only_whole_models_are_listed(tmp_path: Path) -> None:
     assert library.write_manifest(name("m"), manifest) == ()
     assert library.manifest_bytes(name("m")) == manifest.dump()
     assert [path.name for path in (tmp_path / "manifests/registry.ollama.ai/library/m").iterdir()] == ["latest"]
+
+
+def test_a_manifest_larger_than_any_is_damaged(tmp_path: Path) -> None:
+    path = put_model(tmp_path, "m/t", WEIGHTS)
+    library = Library.open(tmp_path)
+    path.write_bytes(path.read_bytes() + b" " * MAX_MANIFEST_BYTES)
+    for work in (library.resolve, library.manifest_bytes, lambda one: library.copy(one, name("other"))):
+        with pytest.raises(ModelDamaged, match="the manifest of m:t is damaged: it is larger than"):
+            work(name("m:t"))
+    assert not library.listed()
 
 
 def test_copy_keeps_the_bytes(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 from puna.engine import leash
 
 _NO_REASON = "Failed to init server"
+_LAST_WORDS_SECONDS = 0.5
 
 
 def main(arguments: str) -> None:
@@ -30,7 +32,9 @@ def main(arguments: str) -> None:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
         # The reason is in the engine's log, which a thread of its own writes out in an orderly end, in pieces: a line
-        # from here could come into the middle of it, and would be taken for the reason.
+        # from here could come into the middle of it, and would be taken for the reason. On a busy machine that thread
+        # needs a moment.
+        time.sleep(_LAST_WORDS_SECONDS)
         sys.exit(1 if str(error).startswith(_NO_REASON) else str(error))
     watcher.join()
     del server

@@ -41,7 +41,7 @@ from puna.engine.llama.saved import SavedSlots
 from puna.engine.memory import Estimate, estimate, over, projector_kinds
 from puna.engine.process import ChildProcess, private_directory, python
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
-from puna.errors import LoadFailed, LoadTimeout, Unsupported
+from puna.errors import LoadFailed, LoadTimeout, ModelFileError, Unsupported
 from puna.model.gguf import Header, read_header
 from puna.model.markup import Markup
 from puna.model.shards import filename, read_whole
@@ -50,6 +50,8 @@ from puna.types import MEDIA_MARKER
 
 _POLL_FIRST, _POLL_MOST = 0.01, 0.1
 _ASK_TIMEOUT = 10.0
+_IN_PLACE = 32
+"""Bytes by multiples of which tensors must lie for llama.cpp to use a mapped file."""
 
 
 _LIKELY = frozenset({"qwen3", "qwen3vl"})
@@ -140,7 +142,7 @@ class _LlamaEngine(Unprepared, ABC):
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             started = parameters(
                 await asyncio.to_thread(_beside, _resolved(files), directory),
-                load,
+                load if _mappable(header) else replace(load, use_mmap=False),
                 cores=physical_cores(),
                 socket=directory / "runner.sock",
                 cpu_only=self.cpu_only,
@@ -329,14 +331,15 @@ async def _facts(socket: EngineSocket) -> _Properties:
         asked = socket.ask("GET" if body is None else "POST", path, body)
         status, answer = await asyncio.wait_for(asked, _ASK_TIMEOUT)
         if status != 200:
-            raise LoadFailed(f"the engine cannot answer {path} with this model: status {status}")
+            told = f"the engine cannot answer {path} with this model: status {status}"
+            raise ModelFileError(told, param="model") if path == "/tokenize" else LoadFailed(told)
         return answer
 
     meta = (await ask("/v1/models"))["data"][0]["meta"]
     plain = (await ask("/tokenize", {"content": "a", "add_special": False}))["tokens"]
     special = (await ask("/tokenize", {"content": "a", "add_special": True}))["tokens"]
     if not plain:
-        raise LoadFailed("the model's vocabulary has no token for a letter")
+        raise ModelFileError("the model's vocabulary has no token for a letter", param="model")
     begins = len(special) > len(plain) and special[0] != plain[0]
     texts = {"content": "".join(sorted(CANDIDATES)), "add_special": False, "parse_special": True, "with_pieces": True}
     ends = (await ask("/tokenize", texts))["tokens"]
@@ -372,6 +375,11 @@ def _info(facts: _Properties, header: Header, load: LoadOptions, *, ranks: bool)
         closes=facts.closes,
         markup=Markup({**{token.text: token.id for token in header.control_tokens}, **facts.ends}),
     )
+
+
+def _mappable(header: Header) -> bool:
+    """Whether its tensors lie where llama.cpp computes with them in place: it ends the process where they do not."""
+    return all(tensor.offset % _IN_PLACE == 0 for tensor in header.tensors)
 
 
 def _exact(header: Header) -> bool:

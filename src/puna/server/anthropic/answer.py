@@ -16,6 +16,7 @@ from puna.server.body import dump, dump_string, dump_text
 from puna.server.contract.report import Report
 from puna.server.errors import anthropic_error
 from puna.server.streaming import Framing
+from puna.strictjson import strict_json
 from puna.types import (
     Answer,
     Done,
@@ -254,7 +255,7 @@ class _Message:
 def _input(arguments: str) -> JsonValue:
     """The arguments of a call; of one that was cut, as far as they came."""
     try:
-        value: JsonValue = from_json(arguments, allow_partial=True, allow_inf_nan=False)
+        value = strict_json(arguments, partial=True)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -14,7 +14,7 @@ from puna.server.media import check_together
 from puna.server.ollama.bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody, GeneratingBody
 from puna.server.ollama.messages import illustrated, to_message
 from puna.server.ollama.tools import to_tool
-from puna.types import ChatRequest, CompletionRequest, EmbedRequest, JsonOutput, JsonValue, Message, Think
+from puna.types import ChatRequest, CompletionRequest, EmbedRequest, JsonOutput, JsonValue, Message, Options, Think
 
 _NAMES = {
     **{name: f"options.{name}" for name in PARAMETERS},
@@ -34,13 +34,33 @@ _EMBEDDINGS = FieldNames({**_NAMES, "input[]": "prompt", "input": "prompt"})
 MAX_TOP_LOGPROBS = 20
 
 
+_LOADING = {"model", "options", "keep_alive", "stream", "truncate"}
+"""What may be said to a request that only loads its model; `truncate` is said by default."""
+
+
+def loads_only(body: GenerateBody | ChatBody) -> bool:
+    """Whether there is nothing to answer."""
+    if isinstance(body, ChatBody):
+        return not body.messages
+    return not (body.prompt or body.suffix or body.images)
+
+
+def _options(body: GenerateBody | ChatBody) -> tuple[Options, tuple[str, ...]]:
+    """And the paths of those without effect; of all that is said where the model is only loaded."""
+    if not loads_only(body):
+        return read_options(body.options)
+    options, ignored = read_options(body.options, loading=True)
+    said = (body.model_fields_set & type(body).model_fields.keys()) - _LOADING
+    return options, (*ignored, *(name for name in sorted(said) if getattr(body, name)))
+
+
 def to_generate(body: GenerateBody) -> Converted[ChatRequest | CompletionRequest]:
     """A prompt becomes a chat of one turn; a raw one, or one with a suffix, is continued as it is."""
     if body.raw and (body.template or body.system or body.context):
         raise InvalidRequest("raw mode does not support template, system, or context", param="raw")
     if body.raw or body.suffix:
         return _to_completion(body)
-    options, ignored = read_options(body.options)
+    options, ignored = _options(body)
     turns = [Message.of("system", body.system)] if body.system else []
     turns.append(Message("user", illustrated(body.prompt, body.images, "images")))
     check_together(turns, "images")
@@ -67,7 +87,7 @@ def _to_completion(body: GenerateBody) -> Converted[CompletionRequest]:
         raise InvalidRequest("raw mode does not support suffix", param="suffix")
     if _think(body.think):
         raise Unsupported("think needs a chat template: leave out raw and suffix", param="think")
-    options, ignored = read_options(body.options)
+    options, ignored = _options(body)
     request = CompletionRequest(
         model=body.model,
         prompts=(body.prompt,),
@@ -84,7 +104,7 @@ def _to_completion(body: GenerateBody) -> Converted[CompletionRequest]:
 
 
 def to_chat(body: ChatBody) -> Converted[ChatRequest]:
-    options, ignored = read_options(body.options)
+    options, ignored = _options(body)
     messages = tuple(to_message(message, f"messages[{index}]") for index, message in enumerate(body.messages))
     check_together(messages, "messages")
     request = ChatRequest(

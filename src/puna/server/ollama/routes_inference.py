@@ -16,7 +16,7 @@ from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, reply_beside
 from puna.server.contract.report import Report
 from puna.server.ollama.bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody
-from puna.server.ollama.convert import to_chat, to_embed, to_embed_one, to_generate
+from puna.server.ollama.convert import loads_only, to_chat, to_embed, to_embed_one, to_generate
 from puna.server.ollama.exchange import missing_as, read_body, required
 from puna.server.ollama.objects import Turn, embeddings_object, idle_object, merged
 from puna.server.services import Services
@@ -40,7 +40,7 @@ class InferenceRoutes:
         # Images take a while to read.
         converted = await beside(request, lambda: to_generate(body), slow=bool(body.images))
         wanted = report.take(converted)
-        if not body.prompt and not body.suffix and not body.images:
+        if loads_only(body):
             return await self._idle(request, wanted, report, chat=False)
         turn = Turn(body.model, chat=False, keep_context=isinstance(wanted, ChatRequest))
         return await self._answer(request, wanted, turn, report, stream=body.stream)
@@ -50,7 +50,7 @@ class InferenceRoutes:
         required(body.model)
         seen = await beside(request, lambda: any(message.images for message in body.messages))
         wanted = report.take(await beside(request, lambda: to_chat(body), slow=seen))
-        if not body.messages:
+        if loads_only(body):
             return await self._idle(request, wanted, report, chat=True)
         return await self._answer(request, wanted, Turn(body.model, chat=True), report, stream=body.stream)
 
