@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, cast
 
 MAX_RULES = 20_000
 MAX_TEXT = 2_000_000
@@ -22,8 +22,13 @@ MAX_WORK = 100_000
 """Steps that finding out the rules may take (see `Rules.spend`); some seconds."""
 MAX_SMALL_STEPS = 2_000_000
 """Steps that reading a schema and judging its values may take (see `Rules.take`); some seconds."""
+MAX_HEAVY_WORK = 400_000
+"""Steps that machines of several patterns may take, all together (see `Rules.heavy`); a second or two."""
 _BLOCK = 200
 _LAST = 0x10FFFF
+
+
+Made = TypeVar("Made")
 
 
 class GrammarTooLarge(Exception):
@@ -195,10 +200,12 @@ class Rules:
     _external: set[str] = field(default_factory=set)
     _work: list[int] = field(default_factory=lambda: [MAX_WORK])
     _small: list[int] = field(default_factory=lambda: [MAX_SMALL_STEPS])
+    _heavy: list[int] = field(default_factory=lambda: [MAX_HEAVY_WORK])
+    _heavily_made: dict[Hashable, object] = field(default_factory=dict)
 
     def scratch(self) -> Rules:
         """Rules to try something out, whose work counts with that of these."""
-        return Rules(_work=self._work, _small=self._small)
+        return Rules(_work=self._work, _small=self._small, _heavy=self._heavy, _heavily_made=self._heavily_made)
 
     def spend(self, steps: int) -> None:
         """Count work that may grow faster than what is written. Raises GrammarTooLarge."""
@@ -211,6 +218,17 @@ class Rules:
         self._small[0] -= steps
         if self._small[0] < 0:
             raise GrammarTooLarge
+
+    def heavy(self, key: Hashable, make: Callable[[], tuple[Made | None, int]]) -> Made | None:
+        """What `make` gives for this key beside the work that it took, of which there is a share apart: made once, also
+        for what is only tried. None when that is used up: who asked is too large, and not all that comes after it.
+        """
+        if key not in self._heavily_made:
+            if self._heavy[0] <= 0:
+                return None
+            self._heavily_made[key], work = make()
+            self._heavy[0] -= work
+        return cast("Made | None", self._heavily_made[key])
 
     def reserve(self, hint: str = "rule") -> Ref:
         """A new name that begins with `hint` (lower-case letters and `-`)."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from itertools import combinations, product
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from puna.errors import Code, InvalidRequest, UnsatisfiableSchema
 from puna.grammar import numbers, pattern, texts
-from puna.grammar.formats import STRING_FORMATS
+from puna.grammar.formats import STRING_FORMATS, WIDE_FORMATS
 from puna.grammar.gbnf import (
     EMPTY,
     NEVER,
@@ -733,8 +733,24 @@ class Writer:
         body = texts.characters(self.rules, tuple(wanted), low, high, json_characters, but=but)
         path, keyword = wanted[-1].path, wanted[-1].keyword
         if body == NEVER:
+            self._check_width(tuple(wanted), low, high)
             return self._never(f"{path}: {keyword}: no text matches it")
         return self.rules.add(seq(Terminal('"'), body, Terminal('"')), "string")
+
+    def _check_width(self, wanted: tuple[texts.Condition, ...], low: int, high: int | None) -> None:
+        """SchemaError where it is only what Puna writes of a format that has no such text, not the format."""
+        formats = [one for one in wanted if one.keyword == "format" and one.text in WIDE_FORMATS]
+        wide = tuple(
+            replace(one, keyword="pattern", text=_whole(one.text)) if one in formats else one for one in wanted
+        )
+        if not formats:
+            return
+        try:
+            found = texts.characters(self.rules.scratch(), wide, low, high, json_characters)
+        except SchemaError:
+            found = EMPTY  # nobody knows
+        if found != NEVER:
+            raise SchemaError(formats[0].path, "format", "none of its texts that are written here keeps all the rest")
 
     def string(self) -> Ref:
         """Any text."""
@@ -822,6 +838,11 @@ class Writer:
         more = self.rules.add(seq(Terminal(","), self.gap(), member), "more")
         full = seq(Terminal("{"), self.gap(), member, self.rules.repeat(more, 0, None), self.gap(), Terminal("}"))
         return self.rules.add(choice(full, Terminal("{}")), "object")
+
+
+def _whole(name: str) -> str:
+    """The pattern of all texts of a format."""
+    return f"^(?:{WIDE_FORMATS[name]})$"
 
 
 def _parent(path: str) -> str:

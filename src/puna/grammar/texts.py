@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import Literal
 
 from puna.grammar import pattern, readings
@@ -24,8 +23,6 @@ MAX_STATES = 1_500
 MAX_WORK = 55_000
 MOST_READINGS = 1_000
 """How many readings of a text a grammar may have open at once, about."""
-_WORK = 4
-"""Steps of a machine that count as one of reading a schema."""
 _SHORTER = ((200, 16), (64, 8), (32, 4), (24, 3), (16, 2), (12, 2), (12, 1), (8, 1), (4, 1), (2, 1), (1, 1))
 """How often a character, and anything longer, may repeat, where only that keeps a text within its length."""
 
@@ -79,9 +76,10 @@ def characters(
     if exact is not None:
         return exact
     for narrower in _narrower(conditions, high):
-        found = _written(rules, (*narrower, *others), low, high, written)
-        # What is cut shorter says nothing of what there is.
-        if found is not None and found != NEVER:
+        found = _widest(
+            [(*nodes, *others) for nodes in narrower], lambda nodes: _written(rules, nodes, low, high, written)
+        )
+        if found is not None:
             return found
     last = conditions[-1]
     together = ", with the other patterns, formats and lengths" if len(conditions) > 1 or low or high else ""
@@ -94,19 +92,48 @@ def _other_than(text: str) -> PatternNode:
     return Concatenation((Look(same, without=True), _ANY))
 
 
-def _narrower(conditions: tuple[Condition, ...], high: int | None) -> Iterator[tuple[PatternNode, ...]]:
-    """Conditions that allow less, from much to little."""
+def _narrower(conditions: tuple[Condition, ...], high: int | None) -> Iterator[list[tuple[PatternNode, ...]]]:
+    """Conditions that allow less, from much to little: first by what formats repeat, then by all that is repeated."""
     formats = any(condition.keyword == "format" for condition in conditions)
-    for endless, (most, groups) in product((False, True) if formats else (True,), _SHORTER):
-        short = tuple(
-            pattern.shortened(condition.node(), most, groups, endless=endless)
-            if endless or condition.keyword == "format"
-            else condition.node()
-            for condition in conditions
-        )
-        longest = _longest(short)
-        if high is None or (longest is not None and longest <= high):
-            yield short
+    for endless in (False, True) if formats else (True,):
+        series = [
+            tuple(
+                pattern.shortened(condition.node(), most, groups, endless=endless)
+                if endless or condition.keyword == "format"
+                else condition.node()
+                for condition in conditions
+            )
+            for most, groups in _SHORTER
+        ]
+        yield [short for short in series if high is None or _ends_within(short, high)]
+
+
+def _ends_within(nodes: tuple[PatternNode, ...], high: int) -> bool:
+    longest = _longest(nodes)
+    return longest is not None and longest <= high
+
+
+def _widest(
+    series: list[tuple[PatternNode, ...]], write: Callable[[tuple[PatternNode, ...]], Expression | None]
+) -> Expression | None:
+    """The first that is not too large and has a text; what comes after one that is not too large is not either.
+
+    What is cut shorter says nothing of what there is: one without a text is passed over.
+    """
+    known: dict[int, Expression | None] = {}
+    first, end = 0, len(series)
+    while first < end:
+        middle = (first + end) // 2
+        known[middle] = write(series[middle])
+        if known[middle] is None:
+            first = middle + 1
+        else:
+            end = middle
+    for place in range(first, len(series)):
+        found = known[place] if place in known else write(series[place])
+        if found is not None and found != NEVER:
+            return found
+    return None
 
 
 def _written(
@@ -124,8 +151,7 @@ def _written(
     if high is not None and high > SHORT and longest is not None:
         # Each of many lengths of a text that counts its parts is a state.
         return None
-    machine, work = _machine(nodes, low, high)
-    rules.spend(work // _WORK)
+    machine = rules.heavy((nodes, low, high), lambda: _machine(nodes, low, high))
     return None if machine is None else machine.expression(rules, written)
 
 
@@ -142,8 +168,7 @@ def _alone(rules: Rules, node: PatternNode, written: _Write) -> Expression | Non
     large.
     """
     if readings.many(node, rules):
-        machine, work = _machine((node,), 0, None)
-        rules.spend(work // _WORK)
+        machine = rules.heavy(((node,), 0, None), lambda: _machine((node,), 0, None))
         if machine is not None:
             return machine.expression(rules, written)
         open_at_once = readings.breadth(node)

@@ -353,6 +353,23 @@ def test_what_cannot_be_asked_is_refused_by_name(tools: tuple[Tool, ...], choice
     assert refusal.value.param == param
 
 
+def test_dear_patterns_refuse_no_tool_beside_them() -> None:
+    """One is held in every tool that has it; of many different ones those are loosened that are too many."""
+    pattern = r"^(?=.{1,%d}\.?$)[a-z](?:[a-z-]{0,61}[a-z])?(?:\.[a-z](?:[-a-z]{0,61}[a-z])?)*\.?$"
+
+    def hosts(*longest: int) -> tuple[Tool, ...]:
+        kinds = [{"type": "string", "pattern": pattern % most} for most in longest]
+        return tuple(
+            Tool(f"t{place}", parameters={"type": "object", "properties": {"host": kind}})
+            for place, kind in enumerate(kinds)
+        )
+
+    assert plan(tools=hosts(253, 253, 253, 253)).ignored == ()
+    ignored = plan(tools=(*hosts(*range(240, 252)), WEATHER)).ignored
+    assert ignored
+    assert {path.partition(".")[2] for path in ignored} == {"parameters/properties/host/pattern"}
+
+
 def test_what_a_loose_tool_says_and_is_not_enforced_is_named() -> None:
     tags = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
     tool = Tool("tag", parameters={"type": "object", "properties": {"tags": tags}, "required": ["tags"]})

@@ -12,7 +12,7 @@ from jsonschema.validators import validator_for
 
 from fakes.gbnf_reader import Gbnf
 from fakes.schemas import ENFORCED, REFUSED, SHAPES, TREE
-from puna.errors import InvalidRequest
+from puna.errors import InvalidRequest, UnsatisfiableSchema
 from puna.grammar import gbnf, validation
 from puna.grammar.gbnf import GrammarTooLarge, Rules
 from puna.grammar.schema import FREE_DEPTH, conforms, loose_json_value, schema_to_gbnf
@@ -186,6 +186,57 @@ POWERS = {
 def test_what_would_take_too_long_to_read_is_refused(schema: Any) -> None:
     with pytest.raises(InvalidRequest, match="too large"):
         schema_to_gbnf(schema, param="response_format")
+
+
+HOST = {  # as zod writes `z.hostname()`
+    "type": "string",
+    "format": "hostname",
+    "pattern": r"^(?=.{1,253}\.?$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+    r"(?:\.[a-zA-Z0-9](?:[-0-9a-zA-Z]{0,61}[0-9a-zA-Z])?)*\.?$",
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": HOST["pattern"]},
+        {"allOf": [HOST, {"pattern": "^a"}], "type": "string"},
+        {"type": "object", "propertyNames": HOST, "additionalProperties": HOST},
+        {"type": "object", "properties": dict.fromkeys("abcdefgh", HOST)},
+    ],
+)
+def test_what_many_patterns_cost_is_paid_once(schema: Any) -> None:
+    assert schema_to_gbnf(schema)
+
+
+def test_of_many_dear_patterns_the_one_that_is_too_many_is_named() -> None:
+    hosts = {
+        f"p{number}": {**HOST, "pattern": HOST["pattern"].replace("253", str(number))} for number in range(240, 254)
+    }
+    with pytest.raises(InvalidRequest, match=r"#/properties/p2[45][0-9]: format: its grammar would be too large"):
+        schema_to_gbnf({"type": "object", "properties": hosts})
+
+
+@pytest.mark.parametrize(
+    ("format_", "lengths"),
+    [
+        ("emoji", {"minLength": 9}),
+        ("hostname", {"minLength": 200}),
+        ("date-time", {"minLength": 40, "maxLength": 40}),
+        ("duration", {"minLength": 40}),
+        ("uri", {"maxLength": 2}),
+    ],
+)
+def test_what_is_only_not_written_is_not_said_to_be_impossible(format_: str, lengths: dict[str, int]) -> None:
+    with pytest.raises(InvalidRequest, match="#: format: none of its texts that are written here") as refusal:
+        schema_to_gbnf({"type": "string", "format": format_, **lengths})
+    assert not isinstance(refusal.value, UnsatisfiableSchema)
+
+
+@pytest.mark.parametrize(("format_", "lengths"), [("date", {"minLength": 40}), ("email", {"maxLength": 2})])
+def test_what_no_text_of_a_format_keeps_is_impossible(format_: str, lengths: dict[str, int]) -> None:
+    with pytest.raises(UnsatisfiableSchema, match="no value can satisfy it"):
+        schema_to_gbnf({"type": "string", "format": format_, **lengths})
 
 
 def test_a_long_chain_of_references_is_followed() -> None:
