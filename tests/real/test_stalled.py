@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 
 import openai
 import psutil
@@ -28,7 +29,7 @@ def watched(
     request: pytest.FixtureRequest, shallow_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
     """A server that waits three seconds for a sign of life."""
-    settings = {"PUNA_ENGINE": request.param, "PUNA_STALL_TIMEOUT": "3s", "PUNA_NUM_PARALLEL": "2"}
+    settings = {"PUNA_ENGINE": request.param, "PUNA_STALL_TIMEOUT": "3s", "PUNA_NUM_PARALLEL": "2", "PUNA_SPARE": "0"}
     with serve(shallow_store, tmp_path_factory.mktemp("stalled") / "log", **settings) as running:
         yield running
 
@@ -64,17 +65,23 @@ def check(error: openai.APIError, runner: psutil.Process) -> None:
 
 def test_stopped_in_the_middle_of_streams(watched: Program) -> None:
     answered(watched)
-    streams = [watched.client.chat.completions.create(messages=ASK, stream=True, **ENDLESS) for _ in range(3)]  # type: ignore[call-overload]
-    next(iter(streams[0]))
-    runner = stopped(watched)
+    begun = Semaphore(0)
 
-    def read(stream: openai.Stream[object]) -> openai.APIError:
+    def listen() -> None:
+        for _ in watched.client.chat.completions.create(messages=ASK, stream=True, **ENDLESS):  # type: ignore[call-overload]
+            begun.release()
+
+    def read(_: int) -> openai.APIError:
         with pytest.raises(openai.APIError) as broken:
-            list(stream)
+            listen()
         return broken.value
 
+    # One of them waits for a slot.
     with ThreadPoolExecutor(3) as readers:
-        for error in readers.map(read, streams):
+        errors = readers.map(read, range(3))
+        assert begun.acquire(timeout=60)
+        runner = stopped(watched)
+        for error in errors:
             check(error, runner)
     answered(watched)
 

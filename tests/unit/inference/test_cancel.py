@@ -42,7 +42,7 @@ async def test_a_prompt_that_is_being_written_keeps_no_lease(monkeypatch: pytest
         await events_of(house, ask())
         monkeypatch.setattr(TemplatesHere, "known", held)
         try:
-            work = house.inference.count(ask()) if counting else events_of(house, ask())
+            work = house.inference.counted(ask()) if counting else events_of(house, ask())
             task = asyncio.ensure_future(work)  # type: ignore[arg-type]
             await turns_until(writing.is_set, 20, "the prompt to be written")
             assert house.busy == 1

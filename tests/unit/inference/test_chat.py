@@ -160,7 +160,7 @@ async def test_truncate_leaves_out_the_oldest_turns_and_says_so() -> None:
         assert dropped == 9 - shown.count("\nturn")
         # One more would not have fit.
         kept = (messages[0], *messages[dropped:])
-        assert await h.inference.count(ChatRequest(model="m", messages=kept)) >= 160
+        assert (await h.inference.counted(ChatRequest(model="m", messages=kept))).count >= 160
         with pytest.raises(ContextLengthExceeded):
             await events_of(h, ask("x" * 200, truncate=True))
 
@@ -524,7 +524,7 @@ async def test_counting_loading_and_tokens() -> None:
     async with open_house() as h:
         assert await h.inference.unload("m") is False
         assert (await h.inference.load("m", Options(), None)).load_ns > 0
-        counted = await h.inference.count(ask())
+        counted = (await h.inference.counted(ask())).count
         assert counted == done_of(await events_of(h, ask())).usage.prompt
         ids = await h.inference.tokenize("m", "Hé<|im_end|>")
         assert await h.inference.detokenize("m", ids) == "Hé<|im_end|>"
