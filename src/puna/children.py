@@ -144,7 +144,7 @@ class HeardChild:
     def _live(self, arguments: Sequence[str], options: Mapping[str, Any]) -> None:
         try:
             self._process = process = spawned(arguments, **options)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised where the start is awaited
             self._post(self._fail, error)
             return
         if self._unwanted:
@@ -166,7 +166,7 @@ class HeardChild:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(call, *arguments)
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         if not self._begun.done():
             self._begun.set_exception(error)
             self._begun.exception()  # whoever waited may have gone

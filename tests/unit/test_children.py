@@ -85,6 +85,13 @@ async def test_all_that_it_says_is_heard_before_its_end(tmp_path: Path) -> None:
     child.terminate()
 
 
+async def test_a_start_that_fails_in_any_way_is_told() -> None:
+    """The thread that it fails in is nobody's: whoever waits for the start would wait without end."""
+    for arguments, kind in ((["/nowhere"], OSError), ([sys.executable, "\0"], ValueError)):
+        with pytest.raises(kind):
+            await asyncio.wait_for(HeardChild.start(arguments, lambda data: None, environment={}), 20)
+
+
 async def test_the_end_of_its_stdin_is_told_it() -> None:
     child = await HeardChild.start([sys.executable, "-c", "input()"], lambda data: None, environment=dict(os.environ))
     child.close_stdin()

@@ -14,7 +14,7 @@ from puna.chat.disguise import Given
 from puna.errors import ContextLengthExceeded
 from puna.lane import in_lane
 from puna.model.gguf import Header
-from puna.model.markup import Markup, swallows
+from puna.model.markup import swallows
 
 MANY_MESSAGES = 500
 LONG_TEXT = 100_000
@@ -54,15 +54,6 @@ def check_least(
     least = -(-sum(map(count, texts)) // longest)
     if least >= num_ctx:
         raise ContextLengthExceeded(least, num_ctx, param=param, what=what, least=True)
-
-
-def check_controls(text: str, markup: Markup, num_ctx: int) -> None:
-    """ContextLengthExceeded for a prompt that has more control tokens than fit: each is one, whatever is between them.
-
-    llama.cpp looks through a text once for each of them.
-    """
-    if len(text) > num_ctx and (least := len(markup.controls(text))) >= num_ctx:
-        raise ContextLengthExceeded(least, num_ctx, least=True)
 
 
 async def check_least_beside(

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from puna.chat.calls import DEFAULT_SYNTAX
 from puna.chat.disguise import Disguise, Given, Written
-from puna.chat.fit import Cut, check_fit, kept_from, system_places
+from puna.chat.fit import check_fit, kept_from, system_places
 from puna.chat.turns import plainer
 from puna.engine.runner import Prompt, Runner
 from puna.errors import ContextLengthExceeded, InvalidRequest, ModelFileError, Unsupported
 from puna.inference.decode import prompt_size
-from puna.inference.length import LONG_TEXT, check_controls, check_least, is_long
+from puna.inference.length import LONG_TEXT, check_least, is_long
 from puna.inference.literal import beside, spelled, tokenize_written
 from puna.lane import Lane, as_brought, in_lane, on_trial, while_waiting
 from puna.model.gguf import Header
@@ -199,19 +199,19 @@ async def _fitting(
 async def _shortened(
     runner: Runner, rendering: Rendering, messages: Sequence[Message], request: ChatRequest
 ) -> tuple[ChatPrompt, Sequence[Message]]:
-    """The most that fits: the more messages are dropped, the shorter the prompt."""
-    last, systems = max(len(messages) - 1, 0), system_places(messages)
-    kept = kept_from(messages, last, systems)
+    """The most that fits, by halving: the more messages are dropped, the shorter the prompt."""
+    low, high = 1, max(len(messages) - 1, 0)
+    systems = system_places(messages)
+    kept = kept_from(messages, high, systems)
     best = await build_prompt(runner, rendering, kept, request, num_ctx=runner.info.num_ctx)
-    cut = Cut(last, len(best.prompt.tokens), runner.info.num_ctx)
-    while (first := cut.next) is not None:
-        candidate = kept_from(messages, first, systems)
+    while low < high:
+        middle = (low + high) // 2
+        candidate = kept_from(messages, middle, systems)
         built = await _fitting(runner, rendering, candidate, request)
-        if built is None:
-            cut.misses(first)
+        if built is not None:
+            high, best, kept = middle, built, candidate
         else:
-            best, kept = built, candidate
-            cut.fits(first, len(built.prompt.tokens))
+            low = middle + 1
     return best, kept
 
 
@@ -238,7 +238,6 @@ async def build_prompt(
         written = rendering.write(messages, markup.and_(MEDIA_MARKER, NO_TOKEN) if media else markup)
         if num_ctx is not None:
             check_least([written.disguised], rendering.header, num_ctx)
-            check_controls(written.disguised, markup, num_ctx)
         return written, media
 
     trust = rendering.template.trust

@@ -145,6 +145,10 @@ class Report:
         """The same for a model that was only loaded."""
         self._told(loaded.ignored, loaded.ignored_parameters, 0)
 
+    def estimated(self, ignored: Sequence[str], parameters: Sequence[str]) -> None:
+        """The same for a model that is only reckoned."""
+        self._told(ignored, parameters, 0)
+
     def _told(self, ignored: Sequence[str], parameters: Sequence[str], truncated: int) -> None:
         self.ignore(map(self._names.of, ignored))
         if parameters:

@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 import puna
 from puna.errors import InvalidName, InvalidRequest, ModelFileError, Unsupported
-from puna.inference.inference import LoadedModel
 from puna.inference.sampling import cut_context
 from puna.model.capabilities import Capability
 from puna.model.listed import Label
@@ -100,8 +99,7 @@ class ModelRoutes:
         embedding = Capability.COMPLETION not in model.capabilities
         reckoned = self._scheduler.reckon(model, options.over(model.options), embedding=embedding)
         cut, cut_parameters = cut_context(options, model, reckoned.num_ctx)
-        ignored = tuple(f"options.{name}" for name in cut)
-        report.loaded(LoadedModel(0, ignored, (*model.ignored_parameters, *cut_parameters)))
+        report.estimated([f"options.{name}" for name in cut], (*model.ignored_parameters, *cut_parameters))
         return JsonReply(listing.estimate(model, reckoned))
 
     async def _here(self, model: Model) -> listing.Here:
