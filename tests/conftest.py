@@ -59,6 +59,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         # This is called in a worker too, and a worker that started workers would never end.
         schedule.take_cores()
+        if [Path(argument).resolve() for argument in config.args] == [TESTS]:
+            config.args = [str(part) for part in schedule.beginning(TESTS, *schedule.this_process())]
         return
     asked = {Path(argument).resolve() for argument in config.args}
     many = asked & {TESTS, TESTS / "unit", TESTS / "api", TESTS / "real"}

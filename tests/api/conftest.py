@@ -12,6 +12,7 @@ words), `begins` (its texts begin with a token for that).
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from puna.server.run import bound, listening, parts
 from puna.server.services import Services
 from puna.settings import Address, Settings
 from puna.store.library import Library
+from puna.template.cage import Cage
 
 SCRIPT: dict[str, Any] = {
     "rules": [
@@ -243,6 +245,11 @@ class Server:
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
 
 
+_cage = Cage()
+"""Of all servers in this process: each would start two cells, for a few templates that are the same."""
+atexit.register(_cage.close)
+
+
 @contextmanager
 def run_server(settings: Settings, script: dict[str, Any]) -> Iterator[Server]:
     """A server in a thread of its own, ready when this yields, gone when it is left."""
@@ -252,7 +259,7 @@ def run_server(settings: Settings, script: dict[str, Any]) -> Iterator[Server]:
     async def main() -> None:
         engine = ScriptedEngine(Script.parse(json.dumps(script)))
         with listening(settings.address) as listener:
-            async with parts(settings, {"scripted": engine}) as services:
+            async with parts(settings, {"scripted": engine}, cage=_cage) as services:
                 loop = asyncio.get_running_loop()
                 port = bound(listener, settings.address).port
                 uvicorn = Uvicorn(services, on_ready=lambda: ready.set_result(Server(port, services, loop)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
@@ -51,25 +52,36 @@ def unit(nodeid: str) -> str:
     return f"{file} {engine[1]}" if engine else file
 
 
+def beginning(tests: Path, number: int, of: int) -> list[Path]:
+    """All that `tests` holds, each process of so many beginning elsewhere: what one has compiled, others read."""
+    places = sorted({test.relative_to(tests).parts[:2] for test in tests.rglob("test_*.py")})
+    first = len(places) * number // of
+    return [tests.joinpath(*place) for place in places[first:] + places[:first]]
+
+
 def has_a_model(unit: str) -> bool:
     return unit.startswith("tests/real/")
 
 
-def place(nodeid: str) -> tuple[bool, bool, int, int]:
+def place(nodeid: str) -> tuple[bool, bool, int, int, str]:
     """Sorts tests: without a model, with the engine that others meet too, with a model of their own, what measures."""
     file = nodeid.partition("::")[0]
     engine = _ENGINE.match(nodeid)
     order = ENGINES.index(engine[1]) if engine else len(ENGINES)
-    return file == MEASURING, has_a_model(file), order, LONGEST.index(file) if file in LONGEST else len(LONGEST)
+    longest = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+    return file == MEASURING, has_a_model(file), order, longest, file
 
 
 def take_cores() -> None:
     """Bind this process, one of xdist's, and all that it starts to its part of the cores."""
     if not hasattr(os, "sched_setaffinity"):
         return
-    cores = sorted(os.sched_getaffinity(0))
-    number, of = _number(os.environ["PYTEST_XDIST_WORKER"]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.sched_setaffinity(0, part(cores, number, of))
+    os.sched_setaffinity(0, part(sorted(os.sched_getaffinity(0)), *this_process()))
+
+
+def this_process() -> tuple[int, int]:
+    """Its number among those of xdist, and how many they are."""
+    return _number(os.environ["PYTEST_XDIST_WORKER"]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
 
 
 def part(cores: Sequence[int], number: int, of: int) -> Sequence[int]:

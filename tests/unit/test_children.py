@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,50 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_copy_that_is_stopped_is_ended() -> None:
     child = spawned(SAY, stderr=subprocess.DEVNULL)
     assert child.wait() == -signal.SIGKILL
+
+
+@needs_fork
+def test_what_else_this_process_starts_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of half a gigabyte takes 40 ms, and an import must not change how others start their programs."""
+    usual: Callable[..., Any] = subprocess.Popen
+    seen = []
+
+    def popen(*words: Any, **options: Any) -> Any:
+        seen.append(subprocess._USE_VFORK)  # type: ignore[attr-defined]
+        return usual(*words, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    before = subprocess._USE_VFORK  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(8) as pool:
+        for each in [pool.submit(spawned, SAY, stderr=subprocess.DEVNULL) for _ in range(16)]:
+            each.result().wait()
+    assert seen == [False] * 16
+    assert subprocess._USE_VFORK is before  # type: ignore[attr-defined]
+
+
+def test_an_answer_is_waited_for_so_long() -> None:
+    given, seconds = b"a word", 30.0
+    code = "import sys; sys.stdout.write(sys.stdin.read() + '.'); sys.stderr.write('said'); sys.exit(3)"
+    ended = children.answered([sys.executable, "-c", code], given, environment=dict(os.environ), seconds=seconds)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, b"a word.", b"said")
+    waits = "import time; time.sleep(100)"
+    with pytest.raises(subprocess.TimeoutExpired):
+        children.answered([sys.executable, "-c", waits], given, environment=dict(os.environ), seconds=0.2)
+
+
+STARTED_BY_A_COMMAND_OR_A_CHILD = {"children.py", "cli/background.py", "doctor.py", "engine/llama/launch.py"}
+
+
+def test_the_server_starts_children_in_this_one_way() -> None:
+    sources = Path(children.__file__).parent
+    starts = {
+        file.relative_to(sources).as_posix()
+        for file in sources.rglob("*.py")
+        if re.search(
+            r"subprocess\.(run|call|Popen|check_\w+)\(|create_subprocess|posix_spawn|os\.fork\(", file.read_text()
+        )
+    }
+    assert starts == STARTED_BY_A_COMMAND_OR_A_CHILD
 
 
 @needs_fork

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fakes import schedule
-from fakes.schedule import MEASURING, Shifts, part, place, unit
+from fakes.schedule import MEASURING, Shifts, beginning, part, place, unit
 
 PLAIN = [f"tests/unit/test_{name}.py::test_{number}" for name in "abcdef" for number in range(3)]
 REAL = [f"tests/real/cpu/test_{name}.py::test_{number}" for name in "xyz" for number in range(3)]
@@ -97,6 +98,17 @@ def test_a_server_is_met_by_one_process_with_one_engine_after_the_other() -> Non
         COSTS[0],
     ]
     assert sorted(sorted(wanted), key=place) == wanted
+
+
+def test_all_collect_all_and_each_begins_elsewhere(tmp_path: Path) -> None:
+    names = ["api/cli/test_a.py", "api/cli/deep/test_b.py", "api/test_c.py", "unit/test_d.py", "unit/store/test_e.py"]
+    for name in [*names, "unit/store/helper.py", "fakes/f.py", "fuzz/corpus/g.py"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    orders = [[str(each.relative_to(tmp_path)) for each in beginning(tmp_path, number, 4)] for number in range(4)]
+    assert orders[0] == ["api/cli", "api/test_c.py", "unit/store", "unit/test_d.py"]
+    assert [order[0] for order in orders] == orders[0]
+    assert all(sorted(order) == orders[0] for order in orders)
 
 
 def test_cores_are_shared_out() -> None:

@@ -153,9 +153,17 @@ def bound(listener: socket.socket, address: Address) -> Address:
 
 @asynccontextmanager
 async def parts(
-    settings: Settings, found: Mapping[str, Engine], stand_in: StandIn = catalogue.stand_in, *, prune: bool = True
+    settings: Settings,
+    found: Mapping[str, Engine],
+    stand_in: StandIn = catalogue.stand_in,
+    *,
+    prune: bool = True,
+    cage: Cage | None = None,
 ) -> AsyncIterator[Services]:
-    """Everything that the routes need. Leaving it ends every runner. `prune`: tidy the store first."""
+    """Everything that the routes need. Leaving it ends every runner. `prune`: tidy the store first.
+
+    `cage`: one that several servers in a process share, and that its owner closes.
+    """
     library = Library.open(
         settings.models,
         read_only=settings.read_only_models,
@@ -166,17 +174,17 @@ async def parts(
         await _prune(library)
     metrics = Metrics()
     scheduling = Scheduler(found, settings, verify=lambda model: _verify(library, model), observer=metrics)
-    with Cage() as cage:
+    with contextlib.nullcontext(cage) if cage else Cage() as caged:
         async with (
             open_state(settings) as state,
             open_sources(settings, library) as sources,
             scheduling as scheduler,
         ):
-            inference = Inference(library, scheduler, settings, cage)
+            inference = Inference(library, scheduler, settings, caged)
             # The first list of a store that another program filled reads all of it: before anybody waits for it.
             listing = in_jobs.begin(library.survey) if prune else None
             try:
-                yield Services(settings, library, sources, scheduler, inference, cage, metrics, state)
+                yield Services(settings, library, sources, scheduler, inference, caged, metrics, state)
             finally:
                 if listing is not None:
                     await gone(listing)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 from gguf import GGMLQuantizationType
@@ -24,14 +29,43 @@ NATIVE = Path(__file__).with_name("native.py")
 Floats = NDArray[np.float32]
 
 
-def native(job: Mapping[str, object]) -> dict[str, object]:
-    """Run one job of `native.py` in a process of its own: nothing of llama.cpp lives in the tests' process."""
-    done = subprocess.run(
-        [sys.executable, str(NATIVE)], input=json.dumps(job), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    result: dict[str, object] = json.loads(done.stdout)
-    return result
+class _LlamaCpp:
+    """A process of `native.py`, begun with the first job: nothing of llama.cpp lives in the tests' process."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._said: IO[str] | None = None
+        atexit.register(self._end)
+
+    def run(self, job: Mapping[str, object]) -> dict[str, object]:
+        """One job. AssertionError, with what it wrote, where the process ended over it: the next job begins another."""
+        if self._process is None:
+            self._said = TemporaryFile("w+")  # noqa: SIM115  closed with the process
+            command = [sys.executable, str(NATIVE)]
+            self._process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=self._said, text=True)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise AssertionError(self._end())
+        result: dict[str, object] = json.loads(answer)
+        return result
+
+    def _end(self) -> str:
+        """What it wrote."""
+        if self._process is None or self._said is None:
+            return ""
+        self._process.communicate()
+        self._process = None
+        self._said.seek(0)
+        with self._said as said:
+            return said.read()
+
+
+llama_cpp = _LlamaCpp().run
 
 
 def native_logits(model: Path, ids: Sequence[int], directory: Path | None = None, *, at_once: int = 512) -> Floats:
@@ -40,7 +74,7 @@ def native_logits(model: Path, ids: Sequence[int], directory: Path | None = None
     Passed on in a file of `directory`, or beside the model.
     """
     file = (directory or model.parent) / f"{model.stem}.npy"
-    native({"model": str(model), "ids": list(ids), "logits": str(file), "at_once": at_once})
+    llama_cpp({"model": str(model), "ids": list(ids), "logits": str(file), "at_once": at_once})
     logits: Floats = np.load(file)
     file.unlink()
     return logits
@@ -61,7 +95,7 @@ def quantise(directory: Path, arrays: Mapping[str, tuple[TensorType, Floats]]) -
             np.save(files[name], array.astype(np.float32).reshape(-1, array.shape[-1]))
             jobs.append([str(files[name]), kind.value, kind.bytes_of(array.shape[-1])])
     if jobs:
-        native({"quantise": jobs})
+        llama_cpp({"quantise": jobs})
     for name, file in files.items():
         packed[name] = np.load(file).tobytes()
         file.unlink()

@@ -1,7 +1,8 @@
 """What llama.cpp itself makes of a model file: logits, token ids, quantised tensors. Run as a process of its own.
 
-Reads one JSON job from standard input and writes arrays with NumPy; the library is the one inside the engine's package,
-spoken to over its C interface, since its door for Python gives no logits of a whole prompt.
+Reads JSON jobs from standard input, one a line, answers each with one, and writes arrays with NumPy; the library is the
+one inside the engine's package, spoken to over its C interface, since its door for Python gives no logits of a whole
+prompt.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,8 @@ _Log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 class Native:
     """One model file, loaded."""
 
-    def __init__(self, path: str, *, tokens: int) -> None:
-        self._library = library = open_library()
+    def __init__(self, library: ctypes.CDLL, path: str, *, tokens: int) -> None:
+        self._library = library
         parameters = library.llama_model_default_params()
         self._model = library.llama_model_load_from_file(path.encode(), parameters)
         if not self._model:
@@ -64,6 +66,10 @@ class Native:
         self._context = library.llama_init_from_model(self._model, context)
         self._vocabulary = library.llama_model_get_vocab(self._model)
         self._count = library.llama_vocab_n_tokens(self._vocabulary)
+
+    def close(self) -> None:
+        self._library.llama_free(self._context)
+        self._library.llama_model_free(self._model)
 
     def logits(self, ids: list[int], at_once: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """[len(ids), vocabulary], `at_once` tokens in a batch, 512 at most."""
@@ -111,6 +117,8 @@ def open_library() -> ctypes.CDLL:
         "llama_context_default_params": (_ContextParameters, ()),
         "llama_model_load_from_file": (pointer, (ctypes.c_char_p, _ModelParameters)),
         "llama_init_from_model": (pointer, (pointer, _ContextParameters)),
+        "llama_free": (None, (pointer,)),
+        "llama_model_free": (None, (pointer,)),
         "llama_model_get_vocab": (pointer, (pointer,)),
         "llama_vocab_n_tokens": (number, (pointer,)),
         "llama_vocab_is_eog": (ctypes.c_bool, (pointer, number)),
@@ -138,11 +146,10 @@ def open_library() -> ctypes.CDLL:
     return library
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
+def run(library: ctypes.CDLL, job: dict[str, Any]) -> dict[str, Any]:
     """`model` with `ids` and `at_once`, `texts`; or `quantise`: [[array file, type number, bytes of a row]]."""
     result: dict[str, Any] = {}
     if "quantise" in job:
-        library = open_library()
         for path, kind, row_bytes in job["quantise"]:
             numbers = np.ascontiguousarray(np.load(path), np.float32)
             packed = np.zeros((len(numbers), row_bytes), np.uint8)
@@ -151,15 +158,22 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             )
             np.save(path, packed)
         return result
-    native = Native(job["model"], tokens=len(job.get("ids", [])))
-    if "ids" in job:
-        np.save(job["logits"], native.logits(job["ids"], job["at_once"]))
-    if "texts" in job:
-        result["plain"] = [native.encode(text, bos=False, special=False) for text in job["texts"]]
-        result["special"] = [native.encode(text, bos=True, special=True) for text in job["texts"]]
-        result["pieces"], result["ends"] = native.pieces(), native.ends()
+    with closing(Native(library, job["model"], tokens=len(job.get("ids", [])))) as native:
+        if "ids" in job:
+            np.save(job["logits"], native.logits(job["ids"], job["at_once"]))
+        if "texts" in job:
+            result["plain"] = [native.encode(text, bos=False, special=False) for text in job["texts"]]
+            result["special"] = [native.encode(text, bos=True, special=True) for text in job["texts"]]
+            result["pieces"], result["ends"] = native.pieces(), native.ends()
     return result
 
 
+def main() -> None:
+    """Until the other side is gone."""
+    library = open_library()
+    for line in sys.stdin:
+        print(json.dumps(run(library, json.loads(line))), flush=True)
+
+
 if __name__ == "__main__":
-    json.dump(run(json.load(sys.stdin)), sys.stdout)
+    main()

@@ -15,7 +15,7 @@ from puna.engine.runner import LoadOptions
 from puna.errors import ModelFileError
 from puna.model.gguf import Header, read_header
 from puna.settings import Settings
-from real.cpu.models import native
+from real.cpu.models import llama_cpp
 from real.cpu.running import files
 from real.cpu.texts import texts
 
@@ -28,7 +28,7 @@ def assert_equal(model: Path, count: int, seed: int = 0) -> Tokenizer:
     tokenizer = Tokenizer(read_header(model, arrays=True))
     specials = [tokenizer.piece(token).decode() for token in range(tokenizer.vocabulary) if tokenizer.is_control(token)]
     given = texts(count, [text for text in specials if text][:20], seed)
-    theirs = native({"model": str(model), "texts": given})
+    theirs = llama_cpp({"model": str(model), "texts": given})
     for name, special in (("plain", False), ("special", True)):
         expected = theirs[name]
         assert isinstance(expected, list)
@@ -176,7 +176,7 @@ async def test_both_engines_end_answers_as_llama_cpp_does(
         **{f"tokenizer.ggml.{role}_token_id": tokens.index(text) for role, text in named.items()},
     }
     model = with_vocabulary(tmp_path / "model.gguf", metadata)
-    theirs = native({"model": str(model), "texts": []})["ends"]
+    theirs = llama_cpp({"model": str(model), "texts": []})["ends"]
     assert list(Tokenizer(read_header(model, arrays=True)).eos) == theirs
     llama = await LlamaEngine(Settings(models=Path("none"))).start(files(model), LoadOptions(num_ctx=64, slots=1))
     try:

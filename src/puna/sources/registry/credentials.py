@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from puna.children import answered
 from puna.errors import SourceError
 from puna.plainfile import read_plain
 from puna.sources.registry.endpoint import DOCKER_HUB
@@ -127,14 +128,7 @@ def _ask(helper: str, key: str, environment: Mapping[str, str]) -> Login | None:
     if program is None:
         raise SourceError(f"docker's config names the program {name}, which is not there")
     try:
-        ended = subprocess.run(
-            [program, "get"],
-            input=key.encode(),
-            capture_output=True,
-            timeout=_HELPER_SECONDS,
-            env=dict(environment),
-            check=False,
-        )
+        ended = answered([program, "get"], key.encode(), environment=environment, seconds=_HELPER_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"{name} does not answer: {error}") from error
     if ended.returncode != 0:
