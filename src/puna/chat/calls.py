@@ -30,6 +30,7 @@ from puna.grammar.around import not_beginning, without
 from puna.grammar.gbnf import (
     EMPTY,
     NEVER,
+    Chars,
     Expression,
     GrammarTooLarge,
     NoAnswer,
@@ -113,7 +114,11 @@ def plan_calls(
     used = known or DEFAULT_SYNTAX
     by_name = {tool.name: (index, tool) for index, tool in enumerate(tools) if tool.name in allowed}
     answer = _Answer(used, by_name, parallel)
-    constraint = answer.gbnf(choice, output)
+    try:
+        constraint = answer.gbnf(choice, output)
+    except TooManyReadings as error:
+        answer = _Answer(used, by_name, parallel, unheld=_ambiguous(used, by_name, error))
+        constraint = answer.gbnf(choice, output)
     ignored = tuple(answer.ignored)
     if not answer.held:
         return CallPlan(constraint=constraint, ignored=ignored)
@@ -126,6 +131,27 @@ def plan_calls(
         callable=MappingProxyType(answer.held),
         ignored=ignored,
     )
+
+
+def _ambiguous(syntax: CallSyntax, tools: Mapping[str, tuple[int, Tool]], error: TooManyReadings) -> frozenset[str]:
+    """Names of the tools whose arguments can be read in ever more ways, as `error` says of all of them together.
+
+    InvalidRequest where one has to be held to them all the same, or none is to blame by itself.
+    """
+    found = []
+    for index, tool in tools.values():
+        if not _Answer(syntax, {tool.name: (index, tool)}, parallel=False).has_many_readings():
+            continue
+        if tool.strict or tool.kind == "custom":
+            raise _cannot_be_held(error, f"tools[{index}]") from error
+        found.append(tool.name)
+    if not found:
+        raise _cannot_be_held(error, "tools") from error
+    return frozenset(found)
+
+
+def _cannot_be_held(error: TooManyReadings, param: str) -> InvalidRequest:
+    return InvalidRequest(f"These tools cannot be held to their schemas: {error}.", param=param)
 
 
 def native_syntax(facts: TemplateFacts) -> CallSyntax | None:
@@ -177,19 +203,29 @@ def _output_gbnf(output: Output | None) -> str | None:
 
 
 class _Answer:
-    """The grammar of an answer with calls."""
+    """The grammar of an answer with calls. `unheld`: names of tools whose arguments may be any object."""
 
-    def __init__(self, syntax: CallSyntax, tools: Mapping[str, tuple[int, Tool]], parallel: bool) -> None:
+    def __init__(
+        self,
+        syntax: CallSyntax,
+        tools: Mapping[str, tuple[int, Tool]],
+        parallel: bool,
+        unheld: frozenset[str] = frozenset(),
+    ) -> None:
         self.rules = Rules()
         self.syntax = syntax
         self.tools = tools
         self.most = MAX_CALLS if parallel else 1
+        self.unheld = unheld
         self.ignored: list[str] = []
         self.held: dict[str, Tool] = {}
         self.impossible: dict[str, UnsatisfiableSchema] = {}
 
     def gbnf(self, asked: ToolChoice, output: Output | None) -> str | None:
-        """None: any text. A tool whose arguments nothing satisfies is left out, unless the choice names it."""
+        """None: any text. A tool whose arguments nothing satisfies is left out, unless the choice names it.
+
+        InvalidRequest and TooManyReadings.
+        """
         try:
             calls = self._calls(asked)
             if calls == NEVER:
@@ -199,10 +235,21 @@ class _Answer:
             if output is not None:
                 return readable(self.rules, choice(calls, self._output(output)))
             return readable(self.rules, self._text_or(calls))
-        except TooManyReadings as error:
-            raise InvalidRequest(f"These tools cannot be held to their schemas: {error}.", param="tools") from error
+        except TooManyReadings:
+            raise
         except (GrammarTooLarge, NoAnswer) as error:
             raise InvalidRequest("The grammar of these tools would be too large.", param="tools") from error
+
+    def has_many_readings(self) -> bool:
+        """The arguments of the tools, each by itself."""
+        try:
+            for index, tool in self.tools.values():
+                readable(self.rules, self._arguments(index, tool))
+        except TooManyReadings:
+            return True
+        except UnsatisfiableSchema:
+            pass
+        return False
 
     def _text_or(self, calls: Expression) -> Expression:
         mark = self.syntax.mark
@@ -213,7 +260,7 @@ class _Answer:
     def _output(self, output: Output) -> Expression:
         if isinstance(output, JsonOutput):
             return json_value(self.rules, output.schema, param="output")
-        return grammar_text(self.rules, output, lambda allowed: allowed, param="output")
+        return _whole(self.rules, output, lambda allowed: allowed, "output")
 
     def _calls(self, asked: ToolChoice) -> Expression:
         """NEVER: there is nothing to call."""
@@ -257,6 +304,10 @@ class _Answer:
         param, types = f"tools[{index}].parameters", frozenset({"object"})
         if tool.strict:
             return json_value(self.rules, tool.parameters, param=param, types=types), tool
+        if tool.name in self.unheld:
+            self.ignored.append(param)
+            anything: JsonObject = {"type": "object"}
+            return json_value(self.rules, anything, param=param), replace(tool, parameters=anything)
         held = loose_json_value(self.rules, tool.parameters, param=param, types=types)
         self.ignored += held.left_out
         return held.value, replace(tool, parameters=cast("JsonObject | None", held.schema))
@@ -265,8 +316,7 @@ class _Answer:
         if tool.grammar is None:
             text = json_value(self.rules, {"type": "string"}, param=f"tools[{index}]")
         else:
-            where = f"tools[{index}].grammar"
-            inside = grammar_text(self.rules, tool.grammar, json_characters, param=where)
+            inside = _whole(self.rules, tool.grammar, json_characters, f"tools[{index}].grammar")
             text = seq(Terminal('"'), self.rules.add(inside, "free"), Terminal('"'))
         return seq(Terminal(f'{{"{CUSTOM_ARGUMENT}":'), optional(Terminal(" ")), text, Terminal("}"))
 
@@ -285,6 +335,14 @@ class _Answer:
                 parts.append(Terminal(word[:end]))
                 rest = word[end:]
         return seq(*parts) if parts else EMPTY
+
+
+def _whole(rules: Rules, grammar: Grammar, written: Callable[[Chars], Expression], param: str) -> Expression:
+    """A caller's grammar as a part of the answer's. It is refused for what it is by itself: in a larger one, the search
+    for its readings may end before it comes to them.
+    """
+    grammar_to_gbnf(grammar, param=param)
+    return grammar_text(rules, grammar, written, param=param)
 
 
 def _not_callable(tool: Tool, error: UnsatisfiableSchema) -> InvalidRequest:

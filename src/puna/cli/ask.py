@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from puna.errors import InvalidRequest
+from puna.cli.flags import WrongUsage
 from puna.settings import parse_duration
 from puna.types import JsonObject, JsonValue
 
@@ -43,7 +43,7 @@ def shared_fields(ask: Ask) -> JsonObject:
         try:
             parse_duration(ask.keep_alive)
         except ValueError as error:
-            raise InvalidRequest(f"invalid value for --keepalive: {error}") from error
+            raise WrongUsage(f"invalid value for --keepalive: {error}") from error
         fields["keep_alive"] = ask.keep_alive
     if ask.format:
         fields["format"] = read_format(ask.format)
@@ -59,9 +59,9 @@ def read_format(text: str) -> JsonValue:
     try:
         schema: JsonValue = json.loads(text)
     except ValueError as error:
-        raise InvalidRequest(f"invalid value for --format: neither json nor a JSON Schema ({error})") from error
+        raise WrongUsage(f"invalid value for --format: neither json nor a JSON Schema ({error})") from error
     if not isinstance(schema, dict):
-        raise InvalidRequest("invalid value for --format: a JSON Schema is an object")
+        raise WrongUsage("invalid value for --format: a JSON Schema is an object")
     return schema
 
 
@@ -70,4 +70,4 @@ def read_think(text: str) -> bool | str:
         return text == "true"
     if text in LEVELS:
         return text
-    raise InvalidRequest(f'invalid value for --think: "{text}" (must be true, false, high, medium, low, or max)')
+    raise WrongUsage(f'invalid value for --think: "{text}" (must be true, false, high, medium, low, or max)')

@@ -17,6 +17,12 @@ _LEAST_COLUMNS = 20
 _UNCUT = 10_000
 
 
+class WrongUsage(click.ClickException):
+    """A value that its flag does not take, or flags that do not go together: told in a line, without the usage."""
+
+    exit_code = 2
+
+
 class _Context(click.Context):
     """Help as wide as the terminal is. Click's own is never narrower than 50 columns, which then break in words."""
 

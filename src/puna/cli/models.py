@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import puna
 from puna.cli.connect import client, is_ours, settings, store
+from puna.cli.flags import WrongUsage
 from puna.cli.screen import columns
 from puna.cli.text import processor, section, table
 from puna.client.errors import NotPuna, ServerRefused, ServerUnreachable
 from puna.client.models import Details, ModelSummary, RunningModel, WaitingRequest
-from puna.errors import InvalidRequest, NotFound
+from puna.errors import NotFound
 from puna.human import human_bytes, human_past, human_until
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ async def list_running(prefix: str, *, verbose: bool) -> None:
 async def show(model: str, selected: Sequence[str], *, verbose: bool) -> None:
     if len(selected) > 1:
         *others, last = (f"'--{name}'" for name in SELECTORS)
-        raise InvalidRequest(f"only one of {', '.join(others)}, or {last} can be specified")
+        raise WrongUsage(f"only one of {', '.join(others)}, or {last} can be specified")
     async with store() as server:
         card = await server.show(model, verbose=verbose)
     print(selection(card, selected[0]) if selected else card_text(card, columns(), verbose=verbose), end="")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from puna.cli.connect import store
 from puna.cli.files import file_name, gguf_files, local_path, take_files
+from puna.cli.flags import WrongUsage
 from puna.cli.progress import error_console, follow, stopping
 from puna.client.errors import ServerRefused
-from puna.errors import InvalidRequest, PunaError
+from puna.errors import PunaError
 from puna.model.name import Name
 
 
@@ -23,7 +24,7 @@ async def pull(model: str, *, name: str, insecure: bool) -> None:
             await take_files(server, name, files, console)
         return
     if name:
-        raise InvalidRequest("--name is for a model that comes from a file: others have the name they are pulled by")
+        raise WrongUsage("--name is for a model that comes from a file: others have the name they are pulled by")
     async with store() as server:
         with stopping(pull_stopped(model), console):
             await follow(server.pull(model, insecure=insecure), console)

@@ -52,6 +52,8 @@ _TEXTS = 3
 _WAYS = 6
 """Characters that are tried after each of them."""
 _MOST_STEPS = 60_000
+_MOST_STEPS_OF_ALL = 16 * _MOST_STEPS
+"""Those of rules that lead to each other are followed by themselves."""
 _MOST_COUNTING = 250_000
 """Steps to count ways between stacks."""
 _FACTORED_DEPTH = 40
@@ -333,7 +335,16 @@ class _Search:
     """Steps that one character took, at most."""
 
     def many(self) -> bool:
-        texts = [self._open([self._push(self.bodies["root"], 0, None)])]
+        """Texts of the whole are followed, and those of a rule of each ring by themselves: they lie at the end of a way
+        on which there is more to look at, such as any other text.
+        """
+        rings = {ring: name for name, ring in _rings_of(self.bodies).items()}
+        return any(self._many(name) for name in dict.fromkeys(("root", *rings.values())))
+
+    def _many(self, name: str) -> bool:
+        """Also if it takes too long to tell."""
+        texts = [self._open([self._push(self.bodies[name], 0, None)])]
+        until, self.counting = self.steps + _MOST_STEPS, 0
         most: list[int] = []
         seen: set[frozenset[int]] = set()
         for _ in range(_LENGTH):
@@ -350,7 +361,9 @@ class _Search:
             most.append(len(texts[0]))
             if most[-1] > MOST_OPEN or self.dearest > MOST_WORK or self._paths(texts[0]) > MOST_PATHS:
                 return True
-            if self.steps > _MOST_STEPS:
+            if self.steps > _MOST_STEPS_OF_ALL:
+                return True
+            if self.steps > until:
                 break
         half = len(most) // 2
         early, late = max(most[:half], default=0), max(most[half:], default=0)

@@ -134,7 +134,7 @@ _TOKEN_ID = WholeRange(-1, (1 << 32) - 1)
 
 TEXTS = ("general.name", "tokenizer.chat_template", "tokenizer.ggml.model", "tokenizer.ggml.pre")
 
-_OTHER_PARTS = frozenset({"adapter", "projector", "mmproj", "imatrix"})
+_OTHER_PARTS = frozenset({"adapter", "projector", "mmproj"})
 _FLAG = re.compile(r"tokenizer\.ggml\.(?:add_[a-z_]+|[a-z_]+_whitespaces)")
 _ID = re.compile(r"tokenizer\.ggml\.[a-z_]+_token_id")
 _BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
@@ -149,6 +149,8 @@ def check(architecture: str, metadata: Mapping[str, MetadataValue], shapes: Mapp
     """
     for key, value in metadata.items():
         _check_value(key, key.removeprefix(f"{architecture}."), value)
+    if metadata.get("general.type") == "imatrix":
+        raise Unsound("general.type is imatrix: an importance matrix, which helps to quantize a model and is none")
     facts = _Facts(architecture, metadata, shapes)
     facts.layers()
     facts.heads()
@@ -244,7 +246,7 @@ class _Facts:
         if hidden is not None and heads is not None and heads > hidden:
             raise Unsound(f"{self._key('attention.head_count')} is {heads}, for embeddings of {hidden}")
         key_heads = self._count("attention.head_count_kv")
-        if key_heads is not None and heads is not None and key_heads > heads:
+        if key_heads is not None and heads is not None and (key_heads > heads or key_heads < min(heads, 1)):
             raise Unsound(f"{self._key('attention.head_count_kv')} is {key_heads}, of {heads} heads")
         rotary, head = self._count("rope.dimension_count"), self._count("attention.key_length")
         if head is None and hidden and heads:

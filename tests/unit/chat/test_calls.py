@@ -24,7 +24,7 @@ from puna.chat.calls import (
 from puna.errors import InvalidRequest
 from puna.grammar.schema import conforms
 from puna.template.facts import CallSyntax
-from puna.types import Grammar, JsonOutput, Tool, ToolChoice
+from puna.types import Grammar, JsonObject, JsonOutput, Tool, ToolChoice
 
 WEATHER = Tool(
     "get_weather",
@@ -324,6 +324,33 @@ def test_a_template_whose_way_of_calling_is_unknown_is_told_too() -> None:
     assert made.instructions is not None
 
 
+_ROW: JsonObject = {"$ref": "#/$defs/row"}
+ROWS: JsonObject = {
+    "$defs": {
+        "row": {
+            "anyOf": [
+                {"type": "array", "items": _ROW},
+                {"type": "array", "items": {"anyOf": [_ROW, {"const": 1}]}},
+            ]
+        }
+    },
+    "type": "object",
+    "properties": {"row": _ROW},
+    "required": ["row"],
+}
+"""Each bracket of a row may be of either kind: there are twice as many readings after each."""
+
+
+def test_what_can_be_read_in_ever_more_ways_is_loosened_by_name() -> None:
+    made = plan(tools=(ADD, Tool("rows", parameters=ROWS)))
+    assert made.ignored == ("tools[1].parameters",)
+    assert made.callable["rows"].parameters == {"type": "object"}
+    assert made.callable["add"].parameters == ADD.parameters
+    assert made.constraint is not None
+    begin = '<tool_call>\n{"name": "rows", "arguments": {"row": '
+    assert Gbnf(made.constraint).readings(begin + "[" * 6) < 40
+
+
 @pytest.mark.parametrize(
     ("tools", "choice", "param"),
     [
@@ -344,6 +371,12 @@ def test_a_template_whose_way_of_calling_is_unknown_is_told_too() -> None:
             (Tool("bad", kind="custom", grammar=Grammar("regex", "(?=a)")),),
             ToolChoice(),
             "tools[0].grammar",
+        ),
+        ((ADD, Tool("rows", parameters=ROWS, strict=True)), ToolChoice(), "tools[1]"),
+        (
+            (ADD, Tool("rows", kind="custom", grammar=Grammar("lark", 'start: s\ns: "a" s s | "a"'))),
+            ToolChoice(),
+            "tools[1].grammar",
         ),
     ],
 )

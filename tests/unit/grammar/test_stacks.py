@@ -83,6 +83,19 @@ def test_what_is_read_in_ever_more_ways_is_refused(name: str) -> None:
     assert caught.value.code == "invalid_grammar"
 
 
+@pytest.mark.parametrize("name", [*REFUSED, *PLAIN])
+def test_it_is_the_same_wherever_it_stands(name: str) -> None:
+    """Behind other texts, of which there are more to follow."""
+    inside = re.sub(r"\broot\b", "inside", {**REFUSED, **PLAIN}[name])
+    words = " | ".join(f'"{word}" [a-z ]{{0,80}}' for word in ("about", "and", "other", "things", "too"))
+    text = f'root ::= ({words}) | "<" [a-z]* ">" [0-9]{{3}} "-" inside "."\n{inside}'
+    if name in PLAIN:
+        grammar_to_gbnf(Grammar("gbnf", text), param="grammar")
+        return
+    with pytest.raises(InvalidRequest, match="ever more ways"):
+        grammar_to_gbnf(Grammar("gbnf", text), param="grammar")
+
+
 def test_a_lark_grammar_too() -> None:
     with pytest.raises(InvalidRequest, match="ever more ways"):
         grammar_to_gbnf(Grammar("lark", 'start: "a" start start | "a"'), param="grammar")

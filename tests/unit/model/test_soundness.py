@@ -102,6 +102,8 @@ REFUSED: dict[str, tuple[Mapping[str, Value], str]] = {
     "texts for numbers": ({"llama.feed_forward_length": ["a", "b"]}, "length is a list of what is no number"),
     "a scale": ({"llama.attention.scale": "x"}, "llama.attention.scale is the text 'x', not a number"),
     "a state": ({"llama.ssm.conv_kernel": 1 << 31}, "llama.ssm.conv_kernel is 2147483648"),
+    "no heads of keys": ({"llama.attention.head_count_kv": 0}, "llama.attention.head_count_kv is 0, of 4 heads"),
+    "an importance matrix": ({"general.type": "imatrix"}, "an importance matrix, which helps"),
     "heads of keys": ({"llama.attention.head_count_kv": 8}, "llama.attention.head_count_kv is 8, of 4 heads"),
     "a projector's inner width": (
         {"llama.vision.feed_forward_length": (1 << 32) - 1},
