@@ -8,6 +8,7 @@ import pytest
 
 from puna.cli.ask import Ask, read_format, read_think, shared_fields
 from puna.cli.files import file_name, local_path
+from puna.cli.flags import WrongUsage
 from puna.errors import InvalidRequest
 from puna.model.name import Name
 
@@ -24,13 +25,13 @@ def test_think_has_these_values(text: str, value: bool | str) -> None:
 
 
 def test_other_values_of_think_are_named() -> None:
-    with pytest.raises(InvalidRequest, match='--think: "much"'):
+    with pytest.raises(WrongUsage, match='--think: "much"'):
         read_think("much")
 
 
 @pytest.mark.parametrize("keep_alive", ["5", "-1", "soon"])
 def test_keepalive_needs_a_unit(keep_alive: str) -> None:
-    with pytest.raises(InvalidRequest, match="--keepalive"):
+    with pytest.raises(WrongUsage, match="--keepalive"):
         shared_fields(Ask(model="m", keep_alive=keep_alive))
 
 
@@ -44,7 +45,7 @@ def test_flags_become_fields() -> None:
 
 @pytest.mark.parametrize("text", ["yaml", "[1]", '"json"', "{"])
 def test_a_format_is_json_or_a_schema(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="--format"):
+    with pytest.raises(WrongUsage, match="--format"):
         read_format(text)
 
 
