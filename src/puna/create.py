@@ -117,8 +117,8 @@ def converts(request: CreateRequest) -> bool:
     return bool(request.quantize) or any(_is_safetensors(name) for name in request.files)
 
 
-def check_request(request: CreateRequest, cage: Cage) -> None:
-    """InvalidRequest or Unsupported, by the request alone. Waits for the cage."""
+def check_request(request: CreateRequest, cage: Cage) -> tuple[str, ...]:
+    """The parameters that have no effect. InvalidRequest or Unsupported, by the request alone. Waits for the cage."""
     if request.from_ is None and not request.files:
         raise InvalidRequest("neither 'from' or 'files' was specified", param="from")
     if request.from_ is not None and request.files:
@@ -140,6 +140,7 @@ def check_request(request: CreateRequest, cage: Cage) -> None:
     unknown = next((name for name in ignored if name not in OBSOLETE and name not in PARAMETERS), None)
     if unknown is not None:
         raise InvalidRequest(f"unknown parameter '{unknown}'", param=f"parameters.{unknown}")
+    return tuple(ignored)
 
 
 def _check_template(text: str, cage: Cage) -> None:

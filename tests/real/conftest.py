@@ -24,7 +24,7 @@ from fakes.shallow import write_shallow
 from fakes.stores import add_file
 from fakes.waiting import until
 
-RUNS = int(os.environ.get("PUNA_TEST_RUNS", "6"))
+RUNS = int(os.environ.get("PUNA_TEST_RUNS", "4"))
 """How often what must hold every time is tried on a real model. The promise is 50 of 50, on each engine; that it holds
 is shown without a model, by the grammars and by the engines' arithmetic (unit/grammar, unit/engine)."""
 

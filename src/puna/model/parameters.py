@@ -24,6 +24,10 @@ _MOST = 100
 
 MOST_NUM_CTX = 2**63 - 1
 
+MOST_STOPS = 256
+LONGEST_STOP = 1_000
+"""Characters. Each piece of an answer is held against all stop strings, and what may become one is held back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -193,8 +197,12 @@ def _within(row: Parameter, value: float, param: str) -> int | float:
 
 def _texts(value: JsonValue, param: str) -> tuple[str, ...]:
     items = [value] if isinstance(value, str) else value
+    if isinstance(items, list) and len(items) > MOST_STOPS:
+        raise InvalidRequest(f"{param} has {len(items)} texts; at most {MOST_STOPS} are looked for", param=param)
     if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
         raise _wrong(param, value, "a text or a list of texts, none of them empty")
+    if any(len(item) > LONGEST_STOP for item in items if isinstance(item, str)):
+        raise InvalidRequest(f"a text of {param} has more than {LONGEST_STOP} characters", param=param)
     return tuple(str(item) for item in items)
 
 

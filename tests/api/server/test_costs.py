@@ -103,13 +103,15 @@ BODIES = {
     "prompt": b'{"model":"tiny","prompt":"%s"}' % (b"ten bytes " * 200_000),
     "inputs": b'{"model":"embedder","input":[%s]}' % b",".join([b'"a"'] * 300_000),
     "ids": b'{"model":"embedder","input":[%s]}' % b",".join([b"1"] * 500_000),
+    "stops": fields(b'"options":{"stop":[%s]}' % b",".join(b'"<%d>"' % number for number in range(100_000))),
+    "stored": b'{"model":"new","from":"tiny","parameters":{"stop":[%s]}}' % b",".join([b'"a"'] * 300_000),
     "blank": b" " * 10_000_000,
     "garbage": b'{"a":"' + b"\\" * 10_000_000,
 }  # fmt: skip
 
 
-PLACES = {"inputs": "/v1/embeddings", "ids": "/v1/embeddings", "prompt": "/tokenize"}
-NATIVE = ("zeros", "small", "names", "options", "bias", "text", "messages", "calls")
+PLACES = {"stored": "/api/create", "inputs": "/v1/embeddings", "ids": "/v1/embeddings", "prompt": "/tokenize"}
+NATIVE = ("zeros", "small", "names", "options", "bias", "text", "messages", "calls", "stops")
 PATHS = [
     *((name, PLACES.get(name, "/v1/chat/completions")) for name in BODIES),
     *((name, "/api/chat") for name in NATIVE),

@@ -4,6 +4,8 @@ import pytest
 
 from puna.errors import InvalidRequest
 from puna.model.parameters import (
+    LONGEST_STOP,
+    MOST_STOPS,
     OBSOLETE,
     PARAMETERS,
     options_from_json,
@@ -11,7 +13,7 @@ from puna.model.parameters import (
     parse_parameter,
     stored_options,
 )
-from puna.types import DEFAULT_OPTIONS, JsonValue, Options
+from puna.types import DEFAULT_OPTIONS, NO_OPTIONS, JsonValue, Options
 
 
 def test_every_option_is_a_parameter() -> None:
@@ -76,6 +78,21 @@ def test_refused_by_name(name: str, value: JsonValue) -> None:
 )
 def test_a_fraction_where_a_whole_number_stands_is_cut_and_named(name: str, value: float, cut: int) -> None:
     assert options_from_json({name: value}) == (Options(**{name: cut}), (name,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stops", [["a"] * (MOST_STOPS + 1), ["a" * (LONGEST_STOP + 1)]], ids=["many", "long"])
+def test_stop_strings_that_are_too_many_or_too_long(stops: list[JsonValue]) -> None:
+    """Each is looked for in each piece of an answer, beside everybody else's."""
+    with pytest.raises(InvalidRequest) as refusal:
+        options_from_json({"stop": stops})
+    assert refusal.value.param == "options.stop"
+    assert len(refusal.value.message) < 100
+    assert stored_options({"stop": stops}) == (NO_OPTIONS, ("stop",))
+    kept, ignored = options_from_json(
+        {"stop": [text[:LONGEST_STOP] for text in stops[:MOST_STOPS] if isinstance(text, str)]}
+    )
+    assert kept.stop
+    assert ignored == ()
 
 
 def test_stored_parameters_are_never_refused() -> None:

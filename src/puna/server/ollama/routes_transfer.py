@@ -20,7 +20,6 @@ from puna.errors import Cancelled, DigestMismatch, Forbidden, InvalidRequest, Mo
 from puna.lane import in_hashing, in_uploads, on_trial, while_taking
 from puna.model.digest import Digest
 from puna.model.name import Name
-from puna.model.parameters import options_from_json
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, dump
 from puna.server.ollama.bodies import CreateBody, PullBody, TransferBody, VerifyBody
@@ -83,8 +82,7 @@ class TransferRoutes:
     async def create(self, request: Request) -> ASGIApp:
         body, report = await read_body(request, CreateBody, strict=self._strict)
         wanted = await beside(request, lambda: create_request(body))
-        await on_trial(lambda: check_request(wanted, self._cage))
-        _, ignored = options_from_json(wanted.parameters, param="parameters")
+        ignored = await on_trial(lambda: check_request(wanted, self._cage))
         report.ignore(f"parameters.{name}" for name in ignored)
         steps = create(wanted, self._library, self._sources, self._cage, local=is_local(request))
         return await self._answer(request, steps, stream=body.stream)

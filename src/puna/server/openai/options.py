@@ -9,12 +9,13 @@ from typing import Annotated, TypeAlias, cast
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
+from puna.model.parameters import LONGEST_STOP
 from puna.server.contract.options import KeepAlive, read_options, within
 from puna.server.contract.shapes import UNION, Honoured, Int64, JsonObject, Reported, Shape
 from puna.server.openai.output import Shaped
 from puna.types import NO_OPTIONS, Options
 
-StopString = Annotated[str, Field(min_length=1)]
+StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 
 
 def _string_or_array(value: object) -> str | None:
