@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import psutil
 import pytest
@@ -70,3 +72,32 @@ def test_what_is_let_in_does_not_hold_the_engine(program: Program, name: str) ->
 def test_what_would_hold_it_is_refused(program: Program, name: str) -> None:
     answer = ask(program, REFUSED[name])
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_grammar")
+
+
+_ROW: dict[str, Any] = {"$ref": "#/$defs/row"}
+_ROWS = {
+    "$defs": {"row": {"anyOf": [{"type": "array", "items": kind} for kind in (_ROW, {"anyOf": [_ROW, {"const": 1}]})]}},
+    "type": "object",
+    "properties": {"row": _ROW},
+    "required": ["row"],
+}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_tool_that_would_hold_it_is_loosened_by_name_or_refused(program: Program, strict: bool) -> None:
+    tool = {"type": "function", "function": {"name": "rows", "parameters": _ROWS, "strict": strict}}
+    body = {
+        "model": "smollm2",
+        "messages": [{"role": "user", "content": "[[[[[[[["}],
+        "tools": [tool],
+        "tool_choice": {"type": "function", "function": {"name": "rows"}},
+        "max_tokens": TOKENS,
+    }
+    before = used(program)
+    answer = httpx.post(f"{program.url}/v1/chat/completions", json=body, timeout=300)
+    assert used(program) - before < HELD
+    if strict:
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools[0].function.parameters")
+    else:
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-puna-ignored"] == "tools[0].function.parameters"
