@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.errors import Cancelled, DeadlineExceeded, Forbidden, Overloaded, PunaError, ServerStopping
+from puna.errors import Cancelled, DeadlineExceeded, Forbidden, Overloaded, PunaError, ServerStopping, SourceError
 from puna.inference.tally import opened
 from puna.server.allowance import Allowance, Bodies
 from puna.server.contract.report import HEADERS as REPORT_HEADERS
@@ -173,11 +173,14 @@ def parse_origins(origins: Sequence[str]) -> tuple[re.Pattern[str], ...]:
 
 
 def _unknown_cause(error: PunaError) -> BaseException | None:
-    """What an error came of, where a traceback tells more than its message: not of what the system refused."""
+    """What an error came of, where a traceback tells more than its message: not of what the system refused, nor of what
+    another server sent.
+    """
     cause: BaseException | None = error
     while isinstance(cause, PunaError):
         cause = cause.__cause__
-    return None if isinstance(cause, OSError) or error.code == "disk_full" else cause
+    told = isinstance(error, SourceError) or isinstance(cause, OSError) or error.code == "disk_full"
+    return None if told else cause
 
 
 def _origin_pattern(origin: str) -> re.Pattern[str]:

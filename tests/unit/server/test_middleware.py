@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from puna.errors import Cancelled, NotFound, RunnerDied, StateError, StoreError
+from puna.errors import Cancelled, NotFound, RunnerDied, SourceError, StateError, StoreError
 from puna.server.metrics import Metrics
 from puna.server.middleware import Identify, is_loopback, is_own_host, parse_origins
 from puna.settings import SettingError
@@ -122,11 +122,12 @@ def raising(error: BaseException, *causes: BaseException) -> Any:
         (raising(StateError("keeping", code="disk_full"), RuntimeError("disk is full")), False),
         (raising(RunnerDied("it ended"), ConnectionResetError("reset")), False),
         (raising(OSError(errno.EMFILE, "Too many open files")), False),
+        (raising(SourceError("its manifest is not JSON"), ValueError("Expecting value")), False),
         (raising(StateError("keeping"), RuntimeError("malformed")), True),
         (raising(ZeroDivisionError("a fault of ours")), True),
     ],
 )
-async def test_what_the_system_refused_is_logged_in_one_line(app, traced):
+async def test_what_others_refused_or_sent_is_logged_in_one_line(app, traced):
     with capture_logs() as log:
         await Wire("/v1/x").run(app)
     (failed,) = (entry for entry in log if entry["event"] == "request failed")
