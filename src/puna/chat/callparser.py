@@ -123,6 +123,7 @@ class CallParser:
         self._left = ""
         self._name = ""
         self._raw: list[str] = []
+        self._said: list[str] = []
         self._arguments = _Arguments()
         self._called = False
         self.repeated = False
@@ -278,7 +279,7 @@ class CallParser:
             self._doubtful = [] if self._before is not None and self._before[0] == self._name else None
             (self._out if self._doubtful is None else self._doubtful).append(start)
             self._state, self._called = _State.ARGUMENTS, True
-            self._arguments, self._raw = _Arguments(), []
+            self._arguments, self._raw, self._said = _Arguments(), [], []
             return at
         if char not in _SPACE:
             self._fail("a tool call without a JSON object of arguments")
@@ -291,7 +292,8 @@ class CallParser:
         part = text[at:end]
         self._raw.append(part)
         tool = self._tools[self._name]
-        shown = self._arguments.unwrap(part) if tool.kind == "custom" else part
+        shown = self._arguments.unwrap(part) if tool.kind == "custom" else self._arguments.mended(part)
+        self._said.append(shown)
         if shown and self._doubtful is not None:
             self._doubtful.append(PieceCallArguments(shown))
         elif shown:
@@ -301,7 +303,7 @@ class CallParser:
             return end
         if self._arguments.done:
             self._before = self._name, "".join(self._raw)
-            self._check(tool, self._before[1])
+            self._check(tool, self._before[1] if tool.kind == "custom" else "".join(self._said))
             self._state, self._left, self._held = _State.CLOSING, self._form.closing, ""
             if not self._left:
                 self._reached()
@@ -408,6 +410,43 @@ class _Arguments:
                     return index + 1
         return len(text)
 
+    def mended(self, part: str) -> str:
+        """What `part` adds, with U+FFFD for each half of a surrogate pair that stands alone: no client could send it
+        back, and many cannot read it. What may become one is held back.
+        """
+        if not self._escape and "\\" not in part:
+            return part
+        out: list[str] = []
+        for char in part:
+            if self._escape or char == "\\":
+                self._escape += char
+                out.append(self._whole())
+            else:
+                out.append(char)
+        return "".join(out)
+
+    def _whole(self) -> str:
+        """The escape that is complete, as it was written, else "" (a pair of surrogates is one)."""
+        escape, half = self._escape, "\\ufffd"
+        if len(escape) < 2 or (escape[1] == "u" and len(escape) < 6):
+            return ""
+        first = escape[2:4].lower()
+        if escape[1] == "u" and first in _HIGH_HALVES:
+            if len(escape) == 6 or (escape[6:8] in ("\\", "\\u") and len(escape) < 12):
+                return ""
+            if escape[6:8] == "\\u" and escape[8:10].lower() in _LOW_HALVES:
+                half = escape
+            elif escape[6:8] == "\\u":
+                self._escape = escape[6:]
+                return half + self._whole()
+            else:
+                half += escape[6:]
+            escape = half
+        elif escape[1] == "u" and first in _LOW_HALVES:
+            escape = half
+        self._escape = ""
+        return escape
+
     def unwrap(self, part: str) -> str:
         """The text that `part` adds inside the one string argument, its escapes undone."""
         out: list[str] = []
@@ -446,3 +485,4 @@ class _Arguments:
 
 
 _HIGH_HALVES = frozenset({"d8", "d9", "da", "db"})
+_LOW_HALVES = frozenset({"dc", "dd", "de", "df"})

@@ -79,6 +79,7 @@ ANSWERS = (
     '<tool_call>\n{"name": "get_weather", "arguments": {\'city\': 1,}}\n</tool_call> and so on',
     '<tool_call>\n{"name": "get_weather", "arguments": {"city": "\\ud800", "n": 1e999}}\n</tool_call>',
     '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "n": 1e999}}\n</tool_call>',
+    '<tool_call>\n{"name": "get_weather", "arguments": {"city": "\\ud800 and \\ude00\\ud83d"}}\n</tool_call>',
     '<tool_call>\n{"name": "unknown", "arguments": {}}\n</tool_call>',
     '<tool_call>\n{"name": "odd.name/2", "arguments": {"a": "<tool_call>"}}\n</tool_call>',
     '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Rome"}, "id": "abcdefghi"}]',

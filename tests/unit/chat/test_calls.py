@@ -324,6 +324,36 @@ def test_a_template_whose_way_of_calling_is_unknown_is_told_too() -> None:
     assert made.instructions is not None
 
 
+HALVES = {
+    r"\ud800": r"\ufffd",
+    r"\ud83d\ude00x": r"\ud83d\ude00x",
+    r"\ude00\uD83D": r"\ufffd\ufffd",
+    r"\ud83d\n": r"\ufffd\n",
+    r"\ud83d\ud83d\uDE00": r"\ufffd\ud83d\uDE00",
+    r"\\ud83d": r"\\ud83d",
+    r"\ud83d\u00e9": r"\ufffd\u00e9",
+    r"\ud83d\\": r"\ufffd\\",
+    r"\ud83dz": r"\ufffdz",
+    r"\u0041\"\/": r"\u0041\"\/",
+}
+
+
+@pytest.mark.parametrize("written", HALVES)
+def test_half_a_character_in_an_argument_is_told_as_one_that_nobody_has(written: str) -> None:
+    """Its text could be read by few clients, and sent back by none."""
+    city = Tool("city", parameters={"type": "object", "properties": {"a": {"type": "string"}}})
+    text = f'<tool_call>\n{{"name": "city", "arguments": {{"a": "{written}"}}}}\n</tool_call>'
+    wanted = f'{{"a": "{HALVES[written]}"}}'
+    for cut in range(len(text)):
+        pieces, error = read(plan(tools=(city,)), text[:cut], text[cut:])
+        assert error is None
+        assert pieces == [PieceCallStart("call_1", "city", "function"), PieceCallArguments(wanted)]
+    assert read(plan(tools=(city,)), *text)[0] == [
+        PieceCallStart("call_1", "city", "function"),
+        PieceCallArguments(wanted),
+    ]
+
+
 _ROW: JsonObject = {"$ref": "#/$defs/row"}
 ROWS: JsonObject = {
     "$defs": {
