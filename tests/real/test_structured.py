@@ -17,7 +17,7 @@ from fakes.schemas import ENFORCED, REFUSED
 from .conftest import RUNS, Program
 
 OBJECTS = {name: schema for name, schema in ENFORCED.items() if isinstance(schema, dict)}
-EACH = {"cpu": 1, "llama": 1} if RUNS >= 50 else {"cpu": 5, "llama": 10}
+EACH = {"cpu": 1, "llama": 1} if RUNS >= 50 else {"cpu": 4, "llama": 8}
 """Every so many of them are asked of a model: llama.cpp's wheel takes six times as long as `cpu`. Grammars of all are
 held against their schemas without a model, and read by both engines (test_schemas)."""
 LONG = {"length-long": 500, "set-large": 500}
