@@ -51,9 +51,8 @@ def answered(
     with spawned(arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
         try:
             out, said = process.communicate(given, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+        finally:
+            process.kill()  # nothing, if it has ended
     return subprocess.CompletedProcess(list(arguments), process.returncode, out, said)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import MappingProxyType
@@ -414,75 +414,68 @@ class _Arguments:
         """What `part` adds, with U+FFFD for each half of a surrogate pair that stands alone: no client could send it
         back, and many cannot read it. What may become one is held back.
         """
-        if not self._escape and "\\" not in part:
-            return part
-        out: list[str] = []
-        for char in part:
-            if self._escape or char == "\\":
-                self._escape += char
-                out.append(self._whole())
-            else:
-                out.append(char)
-        return "".join(out)
-
-    def _whole(self) -> str:
-        """The escape that is complete, as it was written, else "" (a pair of surrogates is one)."""
-        escape, half = self._escape, "\\ufffd"
-        if len(escape) < 2 or (escape[1] == "u" and len(escape) < 6):
-            return ""
-        first = escape[2:4].lower()
-        if escape[1] == "u" and first in _HIGH_HALVES:
-            if len(escape) == 6 or (escape[6:8] in ("\\", "\\u") and len(escape) < 12):
-                return ""
-            if escape[6:8] == "\\u" and escape[8:10].lower() in _LOW_HALVES:
-                half = escape
-            elif escape[6:8] == "\\u":
-                self._escape = escape[6:]
-                return half + self._whole()
-            else:
-                half += escape[6:]
-            escape = half
-        elif escape[1] == "u" and first in _LOW_HALVES:
-            escape = half
-        self._escape = ""
-        return escape
+        return part if not self._escape and "\\" not in part else "".join(self._units(part))
 
     def unwrap(self, part: str) -> str:
         """The text that `part` adds inside the one string argument, its escapes undone."""
         out: list[str] = []
-        for char in part:
+        for unit in self._units(part):
             if self._shut:
                 break
             if not self._open:
-                self._seen = (self._seen + char) if char not in _SPACE else self._seen
+                self._seen = (self._seen + unit) if unit not in _SPACE else self._seen
                 self._open = self._seen == f'{{"{CUSTOM_ARGUMENT}":"'
-            elif self._escape or char == "\\":
-                self._escape += char
-                out.append(self._undone())
-            elif char == '"':
+            elif unit == '"':
                 self._shut = True
             else:
-                out.append(char)
+                out.append(_undone(unit))
         return "".join(out)
 
-    def _undone(self) -> str:
-        """The character of a complete escape, else "" (a pair of surrogates is one character)."""
+    def _units(self, part: str) -> Iterator[str]:
+        """Its characters, and its escapes once they are complete: a pair of surrogates is one, and half a pair is that
+        of U+FFFD.
+        """
+        for char in part:
+            if len(self._escape) == _HALF and char != "\\":
+                self._escape = ""
+                yield _UNKNOWN
+            if self._escape or char == "\\":
+                self._escape += char
+                yield from self._complete()
+            else:
+                yield char
+
+    def _complete(self) -> Iterator[str]:
         escape = self._escape
-        need = 2 if escape[1:2] != "u" else 6
-        if len(escape) == 7 and escape[6] != "\\":
-            self._escape = ""
-            return "\ufffd" + escape[6]
-        if len(escape) >= 6 and escape[2:4].lower() in _HIGH_HALVES:
-            need = 12
-        if len(escape) < need:
-            return ""
+        if len(escape) < 2 or (escape[1] == "u" and len(escape) < _HALF):
+            return
+        kind = escape[2:4].lower() if escape[1] == "u" else ""
+        if kind in _HIGH_HALVES:
+            second = escape[_HALF:]
+            if len(second) < 2 or (second[1] == "u" and len(second) < _HALF):
+                return
+            if second[1] != "u" or second[2:4].lower() not in _LOW_HALVES:
+                yield _UNKNOWN
+                self._escape = second
+                yield from self._complete()
+                return
         self._escape = ""
-        try:
-            text: str = json.loads(f'"{escape}"')
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        except ValueError:
-            return escape
+        yield _UNKNOWN if kind in _LOW_HALVES else escape
 
 
+def _undone(unit: str) -> str:
+    """The character that an escape stands for; any other as it is, and so an escape that is none."""
+    if unit[0] != "\\":
+        return unit
+    try:
+        text: str = json.loads(f'"{unit}"')
+    except ValueError:
+        return unit
+    return text
+
+
+_HALF = 6
+"""Characters of an escape with a code; those of a pair are two of them."""
+_UNKNOWN = "\\ufffd"
 _HIGH_HALVES = frozenset({"d8", "d9", "da", "db"})
 _LOW_HALVES = frozenset({"dc", "dd", "de", "df"})

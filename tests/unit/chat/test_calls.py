@@ -354,6 +354,15 @@ def test_half_a_character_in_an_argument_is_told_as_one_that_nobody_has(written:
     ]
 
 
+@pytest.mark.parametrize("written", HALVES)
+def test_half_a_character_in_a_free_text_too(written: str) -> None:
+    text = f'<tool_call>\n{{"name": "run", "arguments": {{"input": "{written}"}}}}\n</tool_call>'
+    wanted = [PieceCallStart("call_1", "run", "custom"), PieceCallArguments(json.loads(f'"{HALVES[written]}"'))]
+    for cut in range(len(text)):
+        assert read(plan(), text[:cut], text[cut:]) == (wanted, None)
+    assert read(plan(), *text) == (wanted, None)
+
+
 _ROW: JsonObject = {"$ref": "#/$defs/row"}
 ROWS: JsonObject = {
     "$defs": {
