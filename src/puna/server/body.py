@@ -86,10 +86,14 @@ def _size(value: JsonValue) -> int:
             size += len(item) // _CHARACTERS
         elif isinstance(item, dict | list):
             size += len(item)
-            # Vectors are of numbers alone.
-            if item and size <= _STRETCH and not (isinstance(item, list) and isinstance(item[0], float)):
+            if size <= _STRETCH and not _is_vector(item):
                 waiting += item if isinstance(item, list) else item.values()
     return size
+
+
+def _is_vector(value: list[JsonValue] | dict[str, JsonValue]) -> bool:
+    """Whether all of it are decimal numbers: none needs to be looked at by itself."""
+    return isinstance(value, list) and set(map(type, value)) == {float}
 
 
 async def reply_beside(value: Callable[[], JsonValue], items: int) -> Response:

@@ -4,7 +4,7 @@ import json
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from puna.errors import InvalidRequest
@@ -68,6 +68,7 @@ WIDE = st.recursive(
 )
 
 
+@example([0.5, "x" * 2_000_000, "x" * 2_000_000])
 @settings(max_examples=60, deadline=None)
 @given(WIDE)
 def test_no_stretch_of_an_answer_is_long(value):
