@@ -10,15 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import (
-    Agent,
-    ModelSettings,
-    OpenAIResponsesModel,
-    Runner,
-    SQLiteSession,
-    function_tool,
-    set_tracing_disabled,
-)
 from openai import AsyncOpenAI
 
 from api.conftest import TOOL_TEMPLATE, TinyModel, add_model, run_server
@@ -68,7 +59,6 @@ def server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iter
 asked: list[str] = []
 
 
-@function_tool
 def weather(city: str) -> str:
     """The weather of a city."""
     asked.append(city)
@@ -76,38 +66,46 @@ def weather(city: str) -> str:
 
 
 @pytest.fixture
-async def agent(server: Any) -> Any:
-    set_tracing_disabled(True)
+def kit() -> Any:
+    """Imported late: it takes seconds, and each process that runs tests collects this file."""
+    import agents
+
+    return agents
+
+
+@pytest.fixture
+async def agent(server: Any, kit: Any) -> Any:
+    kit.set_tracing_disabled(True)
     async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
-        model = OpenAIResponsesModel("agent", client)
-        yield Agent(name="weather", instructions="Be brief.", model=model, tools=[weather])
+        model = kit.OpenAIResponsesModel("agent", client)
+        yield kit.Agent(name="weather", instructions="Be brief.", model=model, tools=[kit.function_tool(weather)])
 
 
-async def test_the_kit_converses(agent):
-    assert (await Runner.run(agent, "Hi")).final_output == "Hello there, friend."
+async def test_the_kit_converses(agent, kit):
+    assert (await kit.Runner.run(agent, "Hi")).final_output == "Hello there, friend."
 
 
-async def test_the_kit_runs_a_tool_loop(agent):
+async def test_the_kit_runs_a_tool_loop(agent, kit):
     asked.clear()
-    result = await Runner.run(agent, "Weather?")
+    result = await kit.Runner.run(agent, "Weather?")
     assert (result.final_output, asked) == ("It is sunny in Paris.", ["Paris"])
-    streamed = Runner.run_streamed(agent, "Weather?")
+    streamed = kit.Runner.run_streamed(agent, "Weather?")
     kinds = [event.type async for event in streamed.stream_events()]
     assert streamed.final_output == "It is sunny in Paris."
     assert kinds.count("run_item_stream_event") >= 3
 
 
-async def test_the_kit_goes_on_from_what_the_server_remembers(agent):
-    first = await Runner.run(agent, "Weather?")
-    again = await Runner.run(agent, "Thanks", previous_response_id=first.last_response_id)
+async def test_the_kit_goes_on_from_what_the_server_remembers(agent, kit):
+    first = await kit.Runner.run(agent, "Weather?")
+    again = await kit.Runner.run(agent, "Thanks", previous_response_id=first.last_response_id)
     assert again.final_output == "It is sunny in Paris."
 
 
-async def test_the_kit_remembers_by_itself(agent):
-    session = SQLiteSession("one")
-    agent = agent.clone(model_settings=ModelSettings(store=False, response_include=["reasoning.encrypted_content"]))
-    await Runner.run(agent, "Weather?", session=session)
-    assert (await Runner.run(agent, "Thanks", session=session)).final_output == "It is sunny in Paris."
+async def test_the_kit_remembers_by_itself(agent, kit):
+    session = kit.SQLiteSession("one")
+    agent = agent.clone(model_settings=kit.ModelSettings(store=False, response_include=["reasoning.encrypted_content"]))
+    await kit.Runner.run(agent, "Weather?", session=session)
+    assert (await kit.Runner.run(agent, "Thanks", session=session)).final_output == "It is sunny in Paris."
     session.close()
 
 

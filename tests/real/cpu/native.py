@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 from contextlib import closing
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ _HEAD = (512, 2048, 512, 1)
 """Defaults of n_ctx, n_batch, n_ubatch and n_seq_max: known, so a change of the structure is noticed."""
 _THREADS = (7, 8)
 """Places of n_threads and n_threads_batch."""
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Threads of its wait for each other at work: two on one core take several times what one does."""
 
 
 class _ModelParameters(ctypes.Structure):
@@ -62,7 +65,7 @@ class Native:
             raise SystemExit("llama.cpp's parameters are laid out in another way")
         context.head[0] = max(tokens, 64)
         for place in _THREADS:
-            context.head[place] = 2
+            context.head[place] = _CORES
         self._context = library.llama_init_from_model(self._model, context)
         self._vocabulary = library.llama_model_get_vocab(self._model)
         self._count = library.llama_vocab_n_tokens(self._vocabulary)
