@@ -346,12 +346,12 @@ def test_half_a_character_in_an_argument_is_told_as_one_that_nobody_has(written:
     """Its text could be read by few clients, and sent back by none."""
     city = Tool("city", parameters={"type": "object", "properties": {"a": {"type": "string"}}})
     text = f'<tool_call>\n{{"name": "city", "arguments": {{"a": "{written}"}}}}\n</tool_call>'
-    wanted = f'{{"a": "{HALVES[written]}"}}'
+    wanted, made = f'{{"a": "{HALVES[written]}"}}', plan(tools=(city,))
     for cut in range(len(text)):
-        pieces, error = read(plan(tools=(city,)), text[:cut], text[cut:])
+        pieces, error = read(made, text[:cut], text[cut:])
         assert error is None
         assert pieces == [PieceCallStart("call_1", "city", "function"), PieceCallArguments(wanted)]
-    assert read(plan(tools=(city,)), *text)[0] == [
+    assert read(made, *text)[0] == [
         PieceCallStart("call_1", "city", "function"),
         PieceCallArguments(wanted),
     ]
@@ -361,9 +361,10 @@ def test_half_a_character_in_an_argument_is_told_as_one_that_nobody_has(written:
 def test_half_a_character_in_a_free_text_too(written: str) -> None:
     text = f'<tool_call>\n{{"name": "run", "arguments": {{"input": "{written}"}}}}\n</tool_call>'
     wanted = [PieceCallStart("call_1", "run", "custom"), PieceCallArguments(json.loads(f'"{HALVES[written]}"'))]
+    made = planned(None)
     for cut in range(len(text)):
-        assert read(plan(), text[:cut], text[cut:]) == (wanted, None)
-    assert read(plan(), *text) == (wanted, None)
+        assert read(made, text[:cut], text[cut:]) == (wanted, None)
+    assert read(made, *text) == (wanted, None)
 
 
 _ROW: JsonObject = {"$ref": "#/$defs/row"}
