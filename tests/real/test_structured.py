@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from fakes.schemas import ENFORCED, REFUSED
 
-from .conftest import RUNS, Program
+from .conftest import BYTES, RUNS, Program
 
 OBJECTS = {name: schema for name, schema in ENFORCED.items() if isinstance(schema, dict)}
 EACH = {"cpu": 1, "llama": 1} if RUNS >= 50 else {"cpu": 4, "llama": 8}
@@ -33,7 +33,7 @@ def output(schema: Any) -> dict[str, Any]:
 def ask(program: Program, schema: Any, **fields: Any) -> Any:
     ask: Any = [{"role": "user", "content": "Give me one short example in JSON."}]
     return program.client.chat.completions.create(
-        model="smollm2", messages=ask, response_format=output(schema), **{"seed": 1} | fields
+        messages=ask, response_format=output(schema), **{"model": "smollm2", "seed": 1} | fields
     )
 
 
@@ -104,3 +104,20 @@ def test_parse_gives_objects(program: Program) -> None:
     assert streamed == whole
     with pytest.raises(openai.LengthFinishReasonError):
         completions.parse(**fields, max_tokens=6)
+
+
+def test_bytes_that_are_no_text_are_the_characters_that_a_grammar_counts(program: Program) -> None:
+    """A model of bytes and chance writes many. Half a surrogate pair is one character to llama.cpp's grammars."""
+    short = {"type": "string", "minLength": 3, "maxLength": 5}
+    schema = {
+        "type": "object",
+        "properties": {"a": short, "b": short, "c": {"type": "string", "pattern": "^[^x]{4}$"}},
+        "required": ["a", "b", "c"],
+        "additionalProperties": False,
+    }
+    answers = [ask(program, schema, model=BYTES, seed=number, max_tokens=200).choices[0] for number in range(8)]
+    for answer in answers:
+        assert answer.finish_reason == "stop"
+        valid(answer.message.content, schema)
+    if program.environment["PUNA_ENGINE"] == "llama":
+        assert any("\N{REPLACEMENT CHARACTER}" in answer.message.content for answer in answers)

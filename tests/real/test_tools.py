@@ -84,10 +84,9 @@ SCHEMAS = {tool["function"]["name"]: tool["function"]["parameters"] for tool in 
 NAMES = [*SCHEMAS]
 OF_MODEL: dict[str, dict[str, Any]] = {
     "smollm2": {"max_tokens": 240},
-    BYTES: {"max_tokens": 1000, "logit_bias": {str(byte): -100 for byte in range(128, 256)}},
+    BYTES: {"max_tokens": 1000},
 }
-"""Room for an answer that has to end by itself. By chance BYTES would write bytes that are no text, several of
-which are one character to llama.cpp's grammars."""
+"""Room for an answer that has to end by itself."""
 
 
 def named(name: str) -> dict[str, Any]:

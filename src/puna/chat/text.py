@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from puna.chat.characters import read_by_grammar
 from puna.template.facts import ThinkTags
 from puna.types import TokenLogprob
 
@@ -234,9 +235,13 @@ class Splitter(Protocol):
 
 
 class TextStream:
-    """Bytes of tokens in, pieces of text out. `stop` is the stop string that ended it."""
+    """Bytes of tokens in, pieces of text out. `stop` is the stop string that ended it.
 
-    def __init__(self, stops: Sequence[str] = (), splitter: Splitter | None = None) -> None:
+    `held`: a grammar holds the answer, whose characters are those that it has read.
+    """
+
+    def __init__(self, stops: Sequence[str] = (), splitter: Splitter | None = None, *, held: bool = False) -> None:
+        self._held = held
         self._half = b""
         self._matcher = StopMatcher(stops)
         self._splitter = splitter or ThinkingSplitter(None)
@@ -269,7 +274,7 @@ class TextStream:
     def decode(self, data: bytes, final: bool = False) -> str:
         """The whole characters that the bytes of one token complete. A broken one becomes U+FFFD."""
         data = self._half + data
-        text, used = utf_8_decode(data, "replace", final)
+        text, used = read_by_grammar(data, final) if self._held else utf_8_decode(data, "replace", final)
         self._half = data[used:]
         self.decoded += len(text)
         return text

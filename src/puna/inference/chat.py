@@ -244,7 +244,7 @@ class ChatRun:
         checked = isinstance(output, JsonOutput) and not request.prefill
         return Choice(
             index,
-            TextStream(stops, _splitter(self._plan.facts.thinking, built.inside)),
+            TextStream(stops, _splitter(self._plan.facts.thinking, built.inside), held=calls.constraint is not None),
             parser=calls.parser() if calls.form is not None else None,
             controls=controls,
             logprobs=request.logprobs is not None,

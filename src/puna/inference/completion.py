@@ -184,7 +184,8 @@ class CompletionRun:
                     seed=choice_seed(seed, number),
                     logprobs=0 if ranked and request.logprobs is None else request.logprobs,
                 )
-                choice = Choice(index, TextStream(stops), controls=controls, logprobs=request.logprobs is not None)
+                stream = TextStream(stops, held=constraint is not None)
+                choice = Choice(index, stream, controls=controls, logprobs=request.logprobs is not None)
                 opening = () if echo is None else (replace(echo, index=index),)
                 prompt = Prompt(text.tokens, cache_key=request.cache_key)
                 group.append(Job(choice, prompt, settings if limit else None, constraint, opening=opening))

@@ -504,8 +504,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if self._received or not self._in_body or self._astray:
-            # Behind the last chunk of a body, in one piece with it. Clients of today do not do that.
+            # Behind the last chunk of a body, in one piece with it. Clients of today do not do that; one that does is
+            # told by the answer that this connection ends with it.
             self._astray = True
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
             return
         super().on_message_begin()
 
@@ -514,9 +517,12 @@ class Protocol(HttpToolsProtocol):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A trailer is read and left out: as a header it would come after everybody has looked at these."""
+        """A trailer is read and left out: as a header it would come after everybody has looked at these.
+
+        White space around a value is no part of it (RFC 9112, 5.1); the parser leaves tabs behind it.
+        """
         if not self._astray and not self._fields_done:
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         if self._astray:

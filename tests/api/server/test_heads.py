@@ -80,7 +80,14 @@ def test_a_request_behind_a_last_chunk_adds_nothing_to_the_body_before_it(server
     request = head + b"%x\r\n" % len(CHAT) + CHAT + b"\r\n0\r\n\r\n"
     with connected(server.port) as connection:
         send(connection, request * 2)
-        assert read_answer(connection).status == 200
+        answer = read_answer(connection)
+    assert (answer.status, answer.headers["connection"]) == (200, "close"), "the second is not read, and so it is told"
+
+
+@pytest.mark.parametrize("blank", [b"\t", b" \t ", b"  "])
+def test_blanks_around_a_value_are_nothing(server, blank):
+    head = b"GET /api/version HTTP/1.1\r\nhost:" + blank + b"localhost" + blank + b"\r\n\r\n"
+    assert exchange(server.port, head).status == 200
 
 
 def test_a_url_that_is_too_long(server):
