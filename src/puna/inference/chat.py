@@ -18,7 +18,7 @@ from puna.errors import Unsupported
 from puna.grammar.around import after_thinking
 from puna.grammar.schema import conforms
 from puna.inference.choice import Choice
-from puna.inference.controls import control_bytes
+from puna.inference.controls import all_control_bytes, control_bytes
 from puna.inference.decode import Job, decode_all, prompt_size
 from puna.inference.prompt import ChatPrompt, Rendering, build_prompt, chat_prompt, whole_messages
 from puna.inference.report import done, started, whole
@@ -212,7 +212,10 @@ class ChatRun:
         request, options = self._plan.request, decided.options
         limit = room(len(built.prompt.tokens), self._runner.info.num_ctx, options.num_predict)
         seed = first_seed(options.seed, lambda: secrets.randbits(32))
-        controls = await control_bytes(self._runner, (*(options.stop or ()), *self._marks()))
+        if self._plan.calls.constraint is not None:
+            controls = all_control_bytes(self._runner.info.markup)
+        else:
+            controls = await control_bytes(self._runner, (*(options.stop or ()), *self._marks()))
         constraint = self._constraint(built)
         thought = self._thought()
         jobs = []

@@ -16,7 +16,7 @@ from puna.chat.text import TextStream
 from puna.engine.runner import Constraint, Feature, Prompt, Runner, RunnerInfo
 from puna.errors import InvalidRequest, Unsupported
 from puna.inference.choice import Choice, ChoiceEvent
-from puna.inference.controls import control_bytes
+from puna.inference.controls import all_control_bytes, control_bytes
 from puna.inference.decode import Job, decode_all
 from puna.inference.length import check_least_beside
 from puna.inference.literal import tokenize_prompt, tokenize_written
@@ -162,9 +162,12 @@ class CompletionRun:
     async def _jobs(self, decided: Decided, texts: Sequence[_Text]) -> list[list[Job]]:
         request, options = self._request, decided.options
         stops = options.stop or ()
-        controls = await control_bytes(self._runner, stops)
         output = request.output
-        constraint = None if output is None else await in_planning(lambda: _constraint(output))
+        if output is None:
+            constraint, controls = None, await control_bytes(self._runner, stops)
+        else:
+            constraint = await in_planning(lambda: _constraint(output))
+            controls = all_control_bytes(self._runner.info.markup)
         many = request.best_of or request.n
         ranked = many > request.n
         groups: list[list[Job]] = []

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from puna.engine.runner import Runner
+from puna.model.markup import Markup
 
 
 async def control_bytes(runner: Runner, marks: Iterable[str]) -> dict[int, bytes]:
@@ -18,6 +19,11 @@ async def control_bytes(runner: Runner, marks: Iterable[str]) -> dict[int, bytes
     known = {token for row in ids for token in row}
     pieces = await asyncio.gather(*(runner.detokenize([token]) for token in known))
     return dict(zip(known, pieces, strict=True))
+
+
+def all_control_bytes(markup: Markup) -> dict[int, bytes]:
+    """The same of every control token. A grammar that holds an answer may read them as their texts: llama.cpp's do."""
+    return {token: text.encode() for text, token in markup.ids.items()}
 
 
 def _may_be_control(mark: str) -> bool:
