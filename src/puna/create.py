@@ -174,15 +174,19 @@ def _check_bounds(header: Header, cage: Cage, report: Report) -> None:
         report(Progress(f"warning: chats with this model will be refused: {error}; a TEMPLATE takes the file's place"))
 
 
+_SAID = "What would somebody say here, in a line or two? " * 8
+"""Long enough for templates that look at the beginning of a text."""
+
+
 def _try(template: ChatTemplate) -> None:
     """The error of the simplest chat, if a longer one with tools fails too."""
-    user = Message.of("user", "?")
+    user = Message.of("user", _SAID)
     try:
         if "<no value>" in template.render([user]):
             raise ModelFileError("it prints <no value>: in a chat, a variable of it has none")
     except ModelFileError as error:
         with suppress(ModelFileError):
-            turns = [Message.of("system", "?"), user, Message.of("assistant", "?"), user]
+            turns = [Message.of("system", _SAID), user, Message.of("assistant", _SAID), user]
             if "<no value>" not in template.render(turns, tools=[Tool("tool", "?")]):
                 return
         raise error from None

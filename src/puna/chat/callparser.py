@@ -109,7 +109,7 @@ class _State(Enum):
 class CallParser:
     """Feed it text, then finish it. `form` None: nothing is a call.
 
-    `repeated`: the last call was the one before it again, word for word, so the model has ended. Such a call is not
+    `repeated`: the last call was the one before it again, white space apart, so the model has ended. Such a call is not
     given, nor is what follows it: its pieces are held back as long as it could become one.
     """
 
@@ -127,7 +127,9 @@ class CallParser:
         self._arguments = _Arguments()
         self._called = False
         self.repeated = False
+        self._tight = _Tight()
         self._before: tuple[str, str] | None = None
+        """The call before: its tool, and its arguments without white space."""
         self._doubtful: list[Piece] | None = None
         if form is None:
             self._form, self._state = _NO_FORM, _State.PLAIN
@@ -279,7 +281,7 @@ class CallParser:
             self._doubtful = [] if self._before is not None and self._before[0] == self._name else None
             (self._out if self._doubtful is None else self._doubtful).append(start)
             self._state, self._called = _State.ARGUMENTS, True
-            self._arguments, self._raw, self._said = _Arguments(), [], []
+            self._arguments, self._raw, self._said, self._tight = _Arguments(), [], [], _Tight()
             return at
         if char not in _SPACE:
             self._fail("a tool call without a JSON object of arguments")
@@ -298,22 +300,22 @@ class CallParser:
             self._doubtful.append(PieceCallArguments(shown))
         elif shown:
             self._add(PieceCallArguments(shown))
-        if self._is_again(part):
+        if self._is_again(self._tight.add(part)):
             self.repeated, self._doubtful, self._state = True, None, _State.OVER
             return end
         if self._arguments.done:
-            self._before = self._name, "".join(self._raw)
-            self._check(tool, self._before[1] if tool.kind == "custom" else "".join(self._said))
+            self._before = self._name, self._tight.text
+            self._check(tool, "".join(self._raw if tool.kind == "custom" else self._said))
             self._state, self._left, self._held = _State.CLOSING, self._form.closing, ""
             if not self._left:
                 self._reached()
         return end
 
     def _is_again(self, part: str) -> bool:
-        """Whether the call that `part` ends is the one before, word for word. What differs is held back no longer."""
+        """Whether the call that `part` ends is the one before. What differs is held back no longer."""
         if self._doubtful is None or self._before is None:
             return False
-        read = sum(map(len, self._raw))
+        read = self._tight.size
         same = self._before[1].startswith(part, read - len(part))
         if same and self._arguments.done and read == len(self._before[1]):
             return True
@@ -373,6 +375,37 @@ class CallParser:
 
 
 _NO_FORM = CallForm("", "", "", "", "", "", False)
+
+
+class _Tight:
+    """A JSON text, piece by piece, without the white space outside its strings."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._inside = False
+        self._escaped = False
+        self.size = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+    def add(self, part: str) -> str:
+        """What `part` adds to `text`."""
+        kept = []
+        for char in part:
+            if self._inside:
+                self._inside = char != '"' or self._escaped
+                self._escaped = char == "\\" and not self._escaped
+            elif char in _SPACE:
+                continue
+            else:
+                self._inside = char == '"'
+            kept.append(char)
+        added = "".join(kept)
+        self._parts.append(added)
+        self.size += len(added)
+        return added
 
 
 class _Arguments:

@@ -28,25 +28,32 @@ def loosened(schema: JsonValue, error: SchemaError) -> tuple[JsonValue, tuple[st
     """`schema` without the cause of `error`, and the JSON pointers of what was taken out; "": all of it."""
     # What several places say together is named with all of them.
     for paths in ([error.path], error.path.split(" and ")):
-        found = [path for path in paths if error.keyword and _has(_at(schema, _steps(path)), error.keyword)]
+        found = [path for path in paths if error.keyword and _has(_at(schema, _steps(schema, path)), error.keyword)]
         if found:
             taken: list[str] = []
             for path in found:
-                schema, keywords = _without(schema, _steps(path), str(error.keyword))
+                schema, keywords = _without(schema, _steps(schema, path), str(error.keyword))
                 taken += [f"{path}/{keyword}".removeprefix("#") for keyword in keywords]
             return schema, tuple(taken)
-    if error.path.startswith("#/") and _at(schema, _steps(error.path)) is not None:
-        return _replaced(schema, _steps(error.path), True), (error.path.removeprefix("#"),)
+    if error.path.startswith("#/") and _at(schema, _steps(schema, error.path)) is not None:
+        return _replaced(schema, _steps(schema, error.path), True), (error.path.removeprefix("#"),)
     return {}, ("",)
 
 
 def is_there(schema: JsonValue, error: SchemaError) -> bool:
     """Whether the cause of `error` still is: others may have gone with what was taken out before."""
-    return _has(_at(schema, _steps(error.path)), error.keyword or "")
+    return _has(_at(schema, _steps(schema, error.path)), error.keyword or "")
 
 
-def _steps(path: str) -> list[str]:
-    return [unquote(step).replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]
+def _steps(schema: JsonValue, path: str) -> list[str]:
+    """A path's names. Below a `$ref` they are as it writes them, with escapes of a URL; others are as they are."""
+    written = path.split("/")[1:]
+    steps = [_unescaped(step) for step in written]
+    return steps if _at(schema, steps) is not None else [_unescaped(unquote(step)) for step in written]
+
+
+def _unescaped(step: str) -> str:
+    return step.replace("~1", "/").replace("~0", "~")
 
 
 def _at(schema: JsonValue, steps: list[str]) -> JsonValue:

@@ -162,7 +162,9 @@ def _value(rules: Rules, schema: JsonValue, param: str, types: frozenset[str] | 
         places += (Located({"type": [*sorted(types)]}, "#"),)
     value = writer.value(places)
     if not rules.can_end(value):
-        reason = writer.impossible[0] if writer.impossible else "#: it contains itself without end"
+        # What `false` forbids is seldom the cause: it stands where nothing more is to come.
+        causes = [reason for reason in writer.impossible if not reason.endswith(_NOTHING)] or writer.impossible
+        reason = causes[0] if causes else "#: it contains itself without end"
         raise UnsatisfiableSchema(f"{_CANNOT} no value can satisfy it: {reason}", param=param)
     return value
 
@@ -178,6 +180,7 @@ def conforms(text: str, schema: JsonValue) -> str | None:
     return first_error(value, schema)
 
 
+_NOTHING = "nothing is allowed here"
 _CANNOT = "This JSON schema cannot be enforced."
 
 
@@ -276,7 +279,7 @@ class Writer:
     def _of(self, places: tuple[Located, ...]) -> Expression:
         shape = self.reader.read(places)
         if shape is None:
-            return self._never(f"{places[0].path}: nothing is allowed here")
+            return self._never(f"{places[0].path}: {_NOTHING}")
         # References and allOf multiply.
         self.rules.spend(_READ * len(shape.plain))
         if shape.values is not None:
@@ -427,6 +430,9 @@ class Writer:
     # -- objects
 
     def _object(self, shape: SchemaShape) -> Expression:
+        low, high = shape.min_properties, shape.max_properties
+        if high is not None and low > high:
+            return self._never(f"{shape.where}: minProperties: more than maxProperties")
         names, closed = self._names(shape)
         extra = None if closed else self._extra(shape, names)
         members = [
@@ -438,10 +444,12 @@ class Writer:
         ]
         if closed and not shape.required.keys() <= set(names):
             return self._never(f"{shape.where}: propertyNames: it does not allow what is required")
-        if extra is not None and shape.min_properties - len(names) > 1:
+        if extra is not None and low - len(names) > 1:
             raise SchemaError(
                 shape.where, "minProperties", "more than one property without a given name; they could be the same"
             )
+        if extra is None and low > len(members):
+            return self._never(f"{shape.where}: minProperties: there are no more than {len(members)}")
         return self._members(shape, members, extra)
 
     def _names(self, shape: SchemaShape) -> tuple[list[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from puna.chat.harmony import HarmonySplitter
 from puna.chat.text import Splitter, TextStream, ThinkingSplitter
 from puna.chat.turns import spelled_out, told, with_short_ids
 from puna.engine.runner import Constraint, Feature, Runner, RunnerInfo
-from puna.errors import Unsupported
+from puna.errors import InvalidRequest, ModelFileError, Unsupported
 from puna.grammar.around import after_thinking
 from puna.grammar.schema import conforms
 from puna.inference.choice import Choice
@@ -71,7 +72,7 @@ def plan_chat(model: Model, template: ChatTemplate, request: ChatRequest) -> Cha
         rendering=Rendering(template, calls.tools, arguments, request.prefill, model.header),
         messages=_messages(whole_messages(model, request), calls, facts),
         calls=calls,
-        ignored=(*calls.ignored, *ignored, *_dropped_names(request, facts)),
+        ignored=(*calls.ignored, *ignored, *_dropped_names(request, facts), *_unread(request, template)),
         media=_first(request.messages, ImagePart, AudioPart),
     )
 
@@ -84,10 +85,28 @@ def _dropped_names(request: ChatRequest, facts: TemplateFacts) -> list[str]:
     return [f"messages[{index}].name" for index in named]
 
 
+_GO_NAMES = {"enable_thinking": "Think", "reasoning_effort": "ThinkLevel"}
+"""What templates of Ollama's language call the same."""
+
+
+def _unread(request: ChatRequest, template: ChatTemplate) -> list[str]:
+    """Template arguments that the template nowhere names."""
+    return [
+        f"template_arguments.{name}"
+        for name in request.template_arguments
+        if not any(re.search(rf"\b{re.escape(word)}\b", template.source) for word in (name, _GO_NAMES.get(name, name)))
+    ]
+
+
 def _check_model(model: Model, template: ChatTemplate, request: ChatRequest) -> None:
     name = model.name.short
     if Capability.COMPLETION not in model.capabilities:
         raise Unsupported(f'"{name}" does not support chat', param="model")
+    if request.template is not None:
+        try:
+            template.check()
+        except ModelFileError as error:
+            raise InvalidRequest(f"template error: {error}", param="template") from error
     if not template.facts.user:
         whose = f'of "{name}"' if request.template is None else "of this request"
         param = "model" if request.template is None else "template"

@@ -113,9 +113,11 @@ def options_from_json(shape: Mapping[str, JsonValue], *, param: str = "options")
     ignored: list[str] = []
     for name, value in shape.items():
         row = PARAMETERS.get(name)
+        if value is None:
+            continue
         if row is None:
             ignored.append(name)
-        elif value is not None:
+        else:
             said[name] = _checked(row, value, f"{param}.{name}")
             ignored += [name] if _cut(row, value) else []
     return _options(said), tuple(sorted(ignored))

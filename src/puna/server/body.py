@@ -44,6 +44,21 @@ def dump(value: JsonValue) -> bytes:
     return _utf8(_written(value))
 
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+
+def one_line(text: str) -> str:
+    """A JSON text without the characters at which some readers end a line: those that httpx has, under Ollama's library
+    and others. Go escapes them too.
+    """
+    return text if text.isascii() else text.translate(_LINE_ENDS)
+
+
+def dump_line(value: JsonValue) -> bytes:
+    """A JSON value as a line of a stream."""
+    return _utf8(one_line(_written(value))) + b"\n"
+
+
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 

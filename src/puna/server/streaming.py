@@ -17,7 +17,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from puna.errors import Cancelled, PunaError
-from puna.server.body import dump
+from puna.server.body import dump_line, one_line
 from puna.server.errors import internal_error, ollama_error, openai_error
 
 GRACE = 5.0
@@ -42,18 +42,18 @@ class Framing:
 
 def sse_data(text: str) -> bytes:
     """One server-sent event. `text` holds no line break, as JSON text does not."""
-    return f"data: {text}\n\n".encode("utf-8", "replace")
+    return f"data: {one_line(text)}\n\n".encode("utf-8", "replace")
 
 
 SSE = Framing(
     media_type="text/event-stream; charset=utf-8",
     comment=lambda text: f": {text}\n\n".encode("utf-8", "replace"),
-    error=lambda error: b"data: " + dump(openai_error(error)) + b"\n\n",
+    error=lambda error: b"data: " + dump_line(openai_error(error)) + b"\n",
 )
 NDJSON = Framing(
     media_type="application/x-ndjson",
     comment=None,
-    error=lambda error: dump(ollama_error(error)) + b"\n",
+    error=lambda error: dump_line(ollama_error(error)),
 )
 
 

@@ -98,6 +98,10 @@ class ChatTemplate(Protocol):
     @property
     def facts(self) -> TemplateFacts: ...
 
+    def check(self) -> None:
+        """ModelFileError where it asks for what no template is given."""
+        ...
+
     @property
     def inserts(self) -> bool:
         """It can fill in the middle."""

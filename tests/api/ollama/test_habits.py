@@ -290,7 +290,16 @@ def test_what_create_cuts_is_told_in_its_header(server):
 
 
 def test_a_template_of_the_request_is_held_to_the_same(server):
-    for template, said in (("{{ .Prompt", "unclosed action"), ("{{ .System }}", "no place for what a user says")):
+    for template, said in (
+        ("{{ .Prompt", "unclosed action"),
+        ("{{ .System }}", "no place for what a user says"),
+        ("{{ .Prompt }}{{ .Input }}", ".Input"),
+    ):
         answer = server.post("/api/generate", {"model": "tiny", "prompt": "Hi", "template": template, "stream": False})
         assert answer.status == 400
         assert said in answer.json["error"]
+
+
+def test_a_template_may_look_at_the_beginning_of_a_text(server):
+    template = '{{ range .Messages }}{{ if eq (slice .Content 0 2) "//" }}!{{ end }}{{ .Content }}{{ end }}'
+    assert create(server, "slices", template=template).status == 200

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from ollama import AsyncClient, Client, ResponseError
 
+from api.conftest import run_server
 from fakes.gguf_files import CHATML, write_tiny_llama
 from puna.server.ollama.routes_models import OLLAMA_API
+from puna.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,25 @@ def test_a_model_is_made_copied_and_deleted(own: Client, tmp_path: Path) -> None
 
 def test_the_api_is_of_the_release_that_it_says() -> None:
     assert OLLAMA_API == "0.33.0"
+
+
+def test_characters_at_which_readers_end_a_line_are_read(settings: Settings) -> None:
+    text = "a\u2028b\u2029c\x85d"
+    with run_server(settings, {"default": {"text": text}}) as server:
+        client = Client(host=server.url)
+        asked = [{"role": "user", "content": "Hi"}]
+        assert "".join(part.message.content or "" for part in client.chat("tiny", asked, stream=True)) == text
+        assert "".join(part.response for part in client.generate("tiny", "Hi", stream=True)) == text
+        assert client.chat("tiny", asked).message.content == text
+        client._client.close()
+        for path, body in (
+            ("/v1/chat/completions", {"messages": asked}),
+            ("/v1/completions", {"prompt": "Hi"}),
+            ("/v1/responses", {"input": "Hi"}),
+            ("/v1/messages", {"messages": asked, "max_tokens": 9}),
+        ):
+            answer = server.post(path, {"model": "tiny", "stream": True, **body})
+            assert answer.status == 200
+            lines = answer.body.decode()
+            assert lines.splitlines() == lines.replace("\r\n", "\n").split("\n")[:-1], path
+            assert "\\u2028" in lines

@@ -199,6 +199,40 @@ def test_a_text_that_only_a_break_keeps_text_beside_an_image(server: Any, path: 
     assert answer.headers["x-puna-ignored"] == named
 
 
+CHAT = {"messages": MESSAGES}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/api/chat", {**CHAT, "top_logprobs": 2}, "top_logprobs"),
+        ("/api/generate", {"prompt": "Hi", "top_logprobs": 2, "logprobs": False}, "top_logprobs"),
+        ("/api/generate", {"prompt": "Hi", "raw": True, "top_logprobs": 2}, "top_logprobs"),
+        ("/api/chat", {**CHAT, "top_logprobs": 2, "logprobs": True}, None),
+        ("/api/chat", {"messages": [{**MESSAGES[0], "tool_name": "x"}]}, "messages[0].tool_name"),
+        ("/api/generate", {"keep_alive": 0, "options": {"num_ctx": 256}}, "options.num_ctx"),
+        ("/api/chat", {"messages": [], "keep_alive": 0, "options": {"num_batch": 8}}, "options.num_batch"),
+        ("/api/chat", {**CHAT, "options": {"nothing": None, "num_keep": None}}, None),
+        ("/tokenize", {"prompt": "Hi", "tools": [], "add_special": True}, "add_special, tools"),
+        ("/tokenize", {"content": "Hi", "add_special_tokens": True, "parse_special": True}, "add_special_tokens"),
+        ("/tokenize", {**CHAT, "add_special_tokens": True, "parse_special": True}, "add_special_tokens, parse_special"),
+        ("/tokenize", {"prompt": "Hi", "add_special_tokens": True, "parse_special": False}, None),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "chat_template_kwargs": {"foo": 1, "enable_thinking": True}},
+            "chat_template_kwargs.foo, chat_template_kwargs.enable_thinking",
+        ),
+        ("/tokenize", {**CHAT, "chat_template_kwargs": {"foo": 1}}, "chat_template_kwargs.foo"),
+    ],
+)
+def test_what_means_nothing_here_is_told(server: Any, path: str, body: Any, told: str | None) -> None:
+    answer = server.post(
+        path, {"model": "tiny", "stream": False, **body} if path != "/tokenize" else {"model": "tiny"} | body
+    )
+    assert answer.status == 200, answer.body
+    assert answer.headers.get("x-puna-ignored") == told
+
+
 PINNED = {
     "/api/chat": {"messages": MESSAGES, "stream": False},
     "/api/generate": {"stream": False},

@@ -157,17 +157,18 @@ def test_a_custom_call_is_unwrapped_to_its_text() -> None:
 
 def test_several_calls_and_the_white_space_between_them() -> None:
     call = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
-    other = call.replace("{}", "{ }")
+    other = call.replace("now", "add").replace("{}", '{"a": 1}')
     pieces, error = read(plan(), f"Yes.\n\n{call}\n{other}\n")
     assert texts(pieces) == ["Yes."]
-    assert names(pieces) == ["now", "now"]
+    assert names(pieces) == ["now", "add"]
     assert error is None
 
 
 def test_an_array_of_calls() -> None:
     made = plan(syntax=MISTRAL)
     call = '{"name": "now", "arguments": {}, "id": "Zz09aB12c"}'
-    assert names(read(made, f"[TOOL_CALLS] [{call}, {call.replace('{}', '{ }')}]")[0]) == ["now", "now"]
+    other = call.replace("now", "add").replace("{}", '{"a": 1}')
+    assert names(read(made, f"[TOOL_CALLS] [{call}, {other}]")[0]) == ["now", "add"]
     assert names(read(made, f"[TOOL_CALLS][{call}]")[0]) == ["now"]
 
 
@@ -499,9 +500,19 @@ def test_a_call_again_word_for_word_is_the_end(syntax: str, width: int) -> None:
     assert parser.parse_error is None
 
 
+@pytest.mark.parametrize("again", ['{"city":"Paris"}', '{\n  "city" :\t"Paris"\n}', '{ "city": "Paris" }'])
+@pytest.mark.parametrize("width", [1, 3, 1000])
+def test_white_space_makes_no_other_call(again: str, width: int) -> None:
+    text = "\n".join(made_call("get_weather", arguments, "default") for arguments in (OSLO, PARIS, again, again))
+    pieces, _ = read(plan(), *(text[at : at + width] for at in range(0, len(text), width)))
+    assert [piece.text for piece in pieces if isinstance(piece, PieceCallArguments)] == [OSLO, PARIS]
+
+
 @pytest.mark.parametrize(
     "calls",
     [
+        [("get_weather", '{"city": "a\\" b"}'), ("get_weather", '{"city": "a\\"b"}')],
+        [("get_weather", PARIS), ("get_weather", '{"city": " Paris"}')],
         [("get_weather", PARIS), ("get_weather", OSLO), ("get_weather", PARIS)],
         [("get_weather", PARIS), ("now", PARIS)],
         [("get_weather", PARIS), ("get_weather", '{"city": "Paris", "days": 2}')],

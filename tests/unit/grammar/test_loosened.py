@@ -29,6 +29,18 @@ def loose(schema: Any) -> tuple[Gbnf, tuple[str, ...]]:
             '{"a/b":["x","x"],"c":1}',
             '{"a/b":["x"],"c":"1"}',
         ),
+        (
+            {"properties": {"a%20b": {"type": "str"}, "100%25": SET, "c": {"enum": ["d"]}}, "required": ["c"]},
+            ("p/properties/a%20b/type", "p/properties/100%25/uniqueItems"),
+            '{"a%20b":1,"c":"d"}',
+            '{"c":"e"}',
+        ),
+        (
+            {"$defs": {"a b": SET}, "items": {"$ref": "#/$defs/a%20b"}},
+            ("p/$defs/a%20b/uniqueItems",),
+            '[["a","a"]]',
+            "[1]",
+        ),
         ({"type": "string", "format": "semver"}, ("p/format",), '"x"', "1"),
         ({"type": "string", "pattern": "(?<=x)y", "maxLength": 2}, ("p/pattern",), '"ab"', '"abc"'),
         ({"$defs": {"a": SET}, "items": {"$ref": "#/$defs/a"}}, ("p/$defs/a/uniqueItems",), '[["a","a"]]', "[1]"),

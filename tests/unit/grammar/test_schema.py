@@ -16,6 +16,7 @@ from puna.errors import InvalidRequest, UnsatisfiableSchema
 from puna.grammar import gbnf, validation
 from puna.grammar.gbnf import GrammarTooLarge, Rules
 from puna.grammar.schema import FREE_DEPTH, conforms, loose_json_value, schema_to_gbnf
+from puna.types import JsonObject
 
 PAIR = {"propertyNames": {"anyOf": [{"const": "a"}, {"enum": ["b", 7]}]}}
 """Names of a or b, as alternatives."""
@@ -237,6 +238,29 @@ def test_what_is_only_not_written_is_not_said_to_be_impossible(format_: str, len
 def test_what_no_text_of_a_format_keeps_is_impossible(format_: str, lengths: dict[str, int]) -> None:
     with pytest.raises(UnsatisfiableSchema, match="no value can satisfy it"):
         schema_to_gbnf({"type": "string", "format": format_, **lengths})
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "array", "prefixItems": [{"type": "string", "minLength": 13, "maxLength": 8}], "items": False,
+          "minItems": 1}, "#/prefixItems/0: "),
+        (object_of({"a": {"type": "integer"}}) | {"minProperties": 2}, "#: minProperties: there are no more than 1"),
+        ({"type": "object", "minProperties": 2, "maxProperties": 1}, "#: minProperties: more than maxProperties"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_what_is_impossible_is_named(schema: JsonObject, said: str) -> None:
+    with pytest.raises(UnsatisfiableSchema, match=f"no value can satisfy it: {re.escape(said)}"):
+        schema_to_gbnf(schema)
+
+
+@pytest.mark.parametrize("digits", [1, 6, 7, 9])
+def test_a_time_as_exact_as_a_pattern_wants_it(digits: int) -> None:
+    """What zod writes for `z.iso.datetime({ precision })`."""
+    pattern = rf"^\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{{{digits}}}Z$"
+    grammar = Gbnf(schema_to_gbnf({"type": "string", "format": "date-time", "pattern": pattern}))
+    assert grammar.accepts(f'"2026-12-01T10:00:00.{"1" * digits}Z"')
+    assert not grammar.accepts('"2026-12-01T10:00:00Z"')
 
 
 def test_a_long_chain_of_references_is_followed() -> None:

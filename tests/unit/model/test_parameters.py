@@ -41,7 +41,9 @@ def test_json_round_trip() -> None:
 
 
 def test_unknown_and_obsolete_are_named_and_nulls_are_absent() -> None:
-    options, ignored = options_from_json({"zeta": 1, "f16_kv": True, "seed": None, "top_k": 5.0})
+    options, ignored = options_from_json(
+        {"zeta": 1, "f16_kv": True, "seed": None, "top_k": 5.0, "eta": None, "num_keep": None}
+    )
     assert (options, ignored) == (Options(top_k=5), ("f16_kv", "zeta"))
 
 

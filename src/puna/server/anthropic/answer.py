@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from puna.errors import EngineError, PunaError
 from puna.server.anthropic.convert import Style
-from puna.server.body import dump, dump_string, dump_text
+from puna.server.body import dump_line, dump_string, dump_text, one_line
 from puna.server.contract.report import Report
 from puna.server.errors import anthropic_error
 from puna.server.streaming import Framing
@@ -45,7 +45,7 @@ def framing(request_id: str) -> Framing:
 
 
 def _error_frame(error: PunaError, request_id: str) -> bytes:
-    return b"event: error\ndata: " + dump(anthropic_error(error, request_id)) + b"\n\n"
+    return b"event: error\ndata: " + dump_line(anthropic_error(error, request_id)) + b"\n"
 
 
 def usage_json(usage: Usage, *, marked: bool) -> JsonObject:
@@ -195,7 +195,8 @@ async def stream(answer: Answer, style: Style, report: Report) -> AsyncGenerator
         async for event in arriving:
             comment = report.start(event) if isinstance(event, Started) else b""
             frame = comment + b"".join(
-                f"event: {name}\ndata: {text}\n\n".encode("utf-8", "replace") for name, text in events.told(event)
+                f"event: {name}\ndata: {one_line(text)}\n\n".encode("utf-8", "replace")
+                for name, text in events.told(event)
             )
             if isinstance(event, Started):
                 frame += PING

@@ -15,6 +15,7 @@ from starlette.datastructures import State
 from puna.errors import InvalidRequest
 from puna.inference.chat import CountedPrompt
 from puna.inference.inference import LoadedModel
+from puna.model.parameters import options_to_json
 from puna.server.contract.converted import Converted, Request_co
 from puna.server.contract.names import FieldNames
 from puna.settings import LONGEST
@@ -144,6 +145,10 @@ class Report:
     def loaded(self, loaded: LoadedModel) -> None:
         """The same for a model that was only loaded."""
         self._told(loaded.ignored, loaded.ignored_parameters, 0)
+
+    def unloaded(self, options: Options) -> None:
+        """The same for a model that was unloaded: nothing is loaded by `options`."""
+        self._told([*options_to_json(options)], (), 0)
 
     def estimated(self, ignored: Sequence[str], parameters: Sequence[str]) -> None:
         """The same for a model that is only reckoned."""

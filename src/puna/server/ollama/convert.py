@@ -25,7 +25,14 @@ _NAMES = {
 _GENERATE = FieldNames(
     {**_NAMES, "messages[].content[]": "images", "messages[].content": "prompt", "messages": "prompt"}
 )
-_CHAT = FieldNames({**_NAMES, "messages[].content[]": "messages[].images", "tools[].name": "tools[].function.name"})
+_CHAT = FieldNames(
+    {
+        **_NAMES,
+        "messages[].content[]": "messages[].images",
+        "messages[].name": "messages[].tool_name",
+        "tools[].name": "tools[].function.name",
+    }
+)
 _TOOLS = FieldNames({**_CHAT.paths, "grammar": "tools"})
 _EMBED = FieldNames(_NAMES)
 _EMBEDDINGS = FieldNames({**_NAMES, "input[]": "prompt", "input": "prompt"})
@@ -48,7 +55,9 @@ def loads_only(body: GenerateBody | ChatBody) -> bool:
 def _options(body: GenerateBody | ChatBody) -> tuple[Options, tuple[str, ...]]:
     """And the paths of those without effect; of all that is said where the model is only loaded."""
     if not loads_only(body):
-        return read_options(body.options)
+        options, ignored = read_options(body.options)
+        # Alternatives are of log-probabilities, which were not asked for.
+        return options, (*ignored, "top_logprobs") if body.top_logprobs and not body.logprobs else ignored
     options, ignored = read_options(body.options, loading=True)
     said = (body.model_fields_set & type(body).model_fields.keys()) - _LOADING
     return options, (*ignored, *(name for name in sorted(said) if getattr(body, name)))

@@ -150,10 +150,15 @@ def card_items(model: Model, header: Header) -> int:
     return arrays + len(header.tensors) + sum(len(message.content) for message in model.messages) + texts // 80
 
 
+def _plain(value: JsonValue) -> JsonValue:
+    """1.0 as Go writes it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def parameter_lines(options: Options) -> str:
-    """One line a value: the name in 30 columns, texts quoted."""
+    """One line a value: the name in 30 columns, texts quoted, numbers plain."""
     return "\n".join(
-        f"{name:<30} {json.dumps(item, ensure_ascii=False)}"
+        f"{name:<30} {json.dumps(_plain(item), ensure_ascii=False)}"
         for name, value in options_to_json(options).items()
         for item in (value if isinstance(value, list) else [value])
     )

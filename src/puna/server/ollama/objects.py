@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import cast
 
-from puna.server.body import dump, dump_string
+from puna.server.body import dump_line, dump_string, one_line
 from puna.template.shaping import arguments_json
 from puna.types import (
     Candidate,
@@ -65,10 +65,10 @@ class Turn:
     def line_of(self, event: Event) -> bytes | None:
         """The line of a stream that tells `event`. Of plain text, which comes with every token, all else is written."""
         if isinstance(event, TextDelta) and not event.logprobs:
-            line = f"{self._before}{timestamp()}{self._between}{dump_string(event.text)}{self._after}"
+            line = f"{self._before}{timestamp()}{self._between}{one_line(dump_string(event.text))}{self._after}"
             return line.encode("utf-8", "replace")
         item = self.object_of(event)
-        return None if item is None else dump(item) + b"\n"
+        return None if item is None else dump_line(item)
 
     def object_of(self, event: Event) -> JsonObject | None:
         """The object that tells `event`; None if there is nothing to tell yet."""

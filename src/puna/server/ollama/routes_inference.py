@@ -91,6 +91,7 @@ class InferenceRoutes:
             if wanted.keep_alive == 0:
                 await asyncio.to_thread(self._library.resolve, Reference.parse(wanted.model))
                 await self._inference.unload(wanted.model)
+                report.unloaded(wanted.options)
                 return JsonReply(idle_object(wanted.model, "unload", chat=chat))
             load = self._inference.load(wanted.model, wanted.options, wanted.keep_alive)
             report.loaded(await unless_gone(request.receive, load))

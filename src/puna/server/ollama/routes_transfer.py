@@ -21,7 +21,7 @@ from puna.lane import in_hashing, in_uploads, on_trial, while_taking
 from puna.model.digest import Digest
 from puna.model.name import Name
 from puna.model.reference import Reference
-from puna.server.body import JsonReply, beside, dump
+from puna.server.body import JsonReply, beside, dump_line
 from puna.server.ollama.bodies import CreateBody, PullBody, TransferBody, VerifyBody
 from puna.server.ollama.exchange import is_local, read_body, required
 from puna.server.ollama.messages import to_message
@@ -219,7 +219,7 @@ async def verified(
 async def _dumped(steps: AsyncGenerator[JsonObject, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(steps):
         async for step in steps:
-            yield dump(step) + b"\n"
+            yield dump_line(step)
 
 
 async def _found(steps: AsyncGenerator[JsonObject, None]) -> JsonObject:
@@ -247,7 +247,7 @@ def _step(progress: Progress) -> JsonObject:
 async def _lines(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(steps):
         async for progress in steps:
-            yield dump(_step(progress)) + b"\n"
+            yield dump_line(_step(progress))
 
 
 async def _last(steps: AsyncGenerator[Progress, None]) -> JsonObject:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from puna.errors import EngineError
-from puna.server.body import dump_string, dump_text
+from puna.server.body import dump_string, dump_text, one_line
 from puna.server.contract.report import Report
 from puna.server.openai.bodies import ChatCompletionBody
 from puna.server.openai.frames import frames
@@ -300,7 +300,8 @@ class ChatChunks:
         if isinstance(event, TextDelta):
             introduction = self._introduce(event.index, "") if event.index >= self._introduced else b""
             if self._plain:
-                return introduction + f"{self._text[event.index]}{dump_string(event.text)}{self._text_end}".encode()
+                text = one_line(dump_string(event.text))
+                return introduction + f"{self._text[event.index]}{text}{self._text_end}".encode()
             delta = dump_text({"content": event.text})
             return introduction + self._chunk(event.index, delta, logprobs=self._logprobs(event.logprobs))
         match event:

@@ -117,6 +117,21 @@ def to_counted_chat(body: TokenizeBody, model: str, images: Images) -> Converted
     return Converted(request, ignored, FieldNames({**tool_names(body), **_ARGUMENTS}))
 
 
+_OF_FORMS = {
+    "prompt": ("add_special_tokens", "parse_special"),
+    "content": ("add_special", "parse_special"),
+    "messages": ("tools", "chat_template_kwargs"),
+}
+"""What is said of a text or chat that is tokenised, by the field that has it."""
+
+
+def of_another_form(body: TokenizeBody) -> list[str]:
+    """Fields that mean nothing to what is tokenised here."""
+    here = {name for form, names in _OF_FORMS.items() if getattr(body, form) is not None for name in names}
+    others = {name for names in _OF_FORMS.values() for name in names} - here
+    return sorted(name for name in others if getattr(body, name) is not None)
+
+
 _ARGUMENTS = {"template_arguments": "chat_template_kwargs", "cache_key": "prompt_cache_key"}
 
 

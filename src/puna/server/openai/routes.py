@@ -218,6 +218,7 @@ class _Api:
             raise InvalidRequest(
                 "Send one of 'prompt', 'content' and 'messages'.", param="prompt", code="missing_required_parameter"
             )
+        report.ignore(convert.of_another_form(body))
         special = body.parse_special is not False
         if body.content is not None:
             tokens = await self._inference.tokenize(name, body.content, special=special, bos=bool(body.add_special))

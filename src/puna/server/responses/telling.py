@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from puna.errors import PunaError
-from puna.server.body import dump_text
+from puna.server.body import dump_text, one_line
 from puna.server.openai.chat import logprob_entries
 from puna.server.responses.ids import ResponseIds
 from puna.server.responses.objects import PREFIXES, Draft, Status
@@ -59,7 +59,7 @@ class Manner:
 
 def sse(told: ResponseEvent) -> bytes:
     """One server-sent event, named."""
-    return f"event: {told['type']}\ndata: {dump_text(told)}\n\n".encode("utf-8", "replace")
+    return f"event: {told['type']}\ndata: {one_line(dump_text(told))}\n\n".encode("utf-8", "replace")
 
 
 def error_told(error: PunaError, number: int) -> ResponseEvent:
