@@ -233,6 +233,32 @@ def test_what_means_nothing_here_is_told(server: Any, path: str, body: Any, told
     assert answer.headers.get("x-puna-ignored") == told
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/v1/models/tiny", "/api/tags", "/api/ps", "/api/version", "/v1/chat/completions", "/api/chat",
+     "/v1/responses", "/v1/messages", "/tokenize"],
+)  # fmt: skip
+def test_a_parameter_of_the_url_that_nobody_reads_is_told(server: Any, path: str) -> None:
+    bodies: dict[str, Any] = {
+        "/v1/responses": {"input": "Hi"},
+        "/tokenize": {"prompt": "Hi"},
+        "/v1/messages": {**CHAT, "max_tokens": 2},
+    }
+    posted = path in bodies or "chat" in path
+    body = {"model": "tiny", **bodies.get(path, CHAT)}
+
+    def told(query: str) -> str | None:
+        answer = server.post(path + query, body) if posted else server.get(path + query)
+        assert answer.status == 200, answer.body
+        found: str | None = answer.headers.get("x-puna-ignored")
+        return found
+
+    assert told("") is None
+    assert told("?odd=1&even=2") == "odd, even"
+    if posted:
+        assert told("?beta=true") is None, "Anthropic's client says so"
+
+
 PINNED = {
     "/api/chat": {"messages": MESSAGES, "stream": False},
     "/api/generate": {"stream": False},

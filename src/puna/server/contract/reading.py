@@ -32,10 +32,15 @@ BACKGROUND = "x-puna-background"
 ShapeType = TypeVar("ShapeType", bound=Shape)
 
 
+_SAID_BY_CLIENTS = ("beta",)
+"""Parameters of a URL that mean nothing beside a body, and that Anthropic's client always has."""
+
+
 async def read_request(
-    request: Request, shape: type[ShapeType], wording: Wording, *, strict: bool
+    request: Request, shape: type[ShapeType], wording: Wording, *, strict: bool, known: Collection[str] = ()
 ) -> tuple[ShapeType, Report]:
-    """The checked body, and what its answer has to report. `strict`: the setting.
+    """The checked body, and what its answer has to report. `strict`: the setting. `known`: parameters of the URL that
+    the caller reads; others have no effect.
 
     InvalidRequest names the field at fault; Unsupported a field that cannot be honoured.
     """
@@ -43,7 +48,8 @@ async def read_request(
     read = [await read_object(request)]
     refused = refuses_unknown(request, strict)
     body, ignored = await beside(request, lambda: check(shape, read.pop(), wording, strict=refused))
-    return body, Report(request.state, ignored)
+    unread = (name for name in request.query_params if name not in known and name not in _SAID_BY_CLIENTS)
+    return body, Report(request.state, [*ignored, *unread])
 
 
 def read_parameters(request: Request, known: Collection[str], lists: Collection[str] = ()) -> QueryParams:

@@ -20,6 +20,7 @@ from puna.model.name import Name
 from puna.model.reference import Reference
 from puna.server.body import JsonReply, reply_beside
 from puna.server.contract.options import read_options
+from puna.server.contract.reading import read_parameters
 from puna.server.ollama import listing
 from puna.server.ollama.bodies import CopyBody, DeleteBody, EstimateBody, ShowBody, UnloadBody
 from puna.server.ollama.exchange import missing_as, read_body, required
@@ -41,6 +42,7 @@ class ModelRoutes:
         self._strict = services.settings.strict
 
     async def version(self, request: Request) -> Response:
+        read_parameters(request, ())
         return JsonReply({"version": OLLAMA_API, "puna": puna.__version__})
 
     async def status(self, request: Request) -> Response:
@@ -48,6 +50,7 @@ class ModelRoutes:
         return JsonReply({"cloud": {"disabled": True, "source": "none"}})
 
     async def tags(self, request: Request) -> Response:
+        read_parameters(request, ())
         models = await asyncio.to_thread(self._library.listed)
         return await reply_beside(
             lambda: {"models": [listing.tag(model) for model in models]}, len(models) * listing.TAG_ITEMS
@@ -55,6 +58,7 @@ class ModelRoutes:
 
     async def ps(self, request: Request) -> Response:
         """Those that stay longest come first. Requests that wait are told where there are any."""
+        read_parameters(request, ())
         now = datetime.now(timezone.utc)
         forever = datetime.max.replace(tzinfo=timezone.utc)
         loaded = sorted(self._scheduler.loaded(), key=lambda item: item.expires_at or forever, reverse=True)

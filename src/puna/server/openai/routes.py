@@ -19,7 +19,7 @@ from puna.model.reference import Reference
 from puna.server.body import JsonReply, beside, read_object, reply_beside
 from puna.server.contract.converted import Converted
 from puna.server.contract.forms import read_form
-from puna.server.contract.reading import ShapeType, read_request
+from puna.server.contract.reading import ShapeType, read_parameters, read_request
 from puna.server.contract.report import Report
 from puna.server.kept_files import file_text
 from puna.server.multipart import FormBounds, whole_file
@@ -193,11 +193,13 @@ class _Api:
 
     # ------------------------------------------------------------------------------------------------------ models
 
-    async def models(self, _request: Request) -> Response:
+    async def models(self, request: Request) -> Response:
+        read_parameters(request, ())
         found = await asyncio.to_thread(self._library.listed)
         return JsonReply({"object": "list", "data": [self._shown(model, model.name.short) for model in found]})
 
     async def model(self, request: Request) -> Response:
+        read_parameters(request, ())
         id_: str = request.path_params["id"]
         return JsonReply(self._shown(Listed.of(await self._resolve(id_)), id_))
 

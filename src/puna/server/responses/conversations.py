@@ -111,7 +111,7 @@ class _Conversations:
     # ------------------------------------------------------------------------------------------------------ shared
 
     async def _read(self, request: Request, shape: type[ShapeType]) -> tuple[ShapeType, Report]:
-        return await read_request(request, shape, WORDING, strict=self._strict)
+        return await read_request(request, shape, WORDING, strict=self._strict, known=NAMES)
 
     async def _conversation(self, request: Request) -> Record:
         return await expect_conversation(self._state, request.path_params["id"], owner_of(request))
