@@ -223,6 +223,13 @@ CHAT = {"messages": MESSAGES}
             "chat_template_kwargs.foo, chat_template_kwargs.enable_thinking",
         ),
         ("/tokenize", {**CHAT, "chat_template_kwargs": {"foo": 1}}, "chat_template_kwargs.foo"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "temperature": 1, "top_k": 3, "options": {"temperature": 0.5, "top_k": 3, "min_p": 0.1}},
+            "options.temperature",
+        ),
+        ("/v1/responses", {"input": "Hi", "num_ctx": 512, "options": {"num_ctx": 256}}, "options.num_ctx"),
+        ("/v1/messages", {**CHAT, "max_tokens": 4, "options": {"num_predict": 9}}, "options.num_predict"),
     ],
 )
 def test_what_means_nothing_here_is_told(server: Any, path: str, body: Any, told: str | None) -> None:

@@ -12,7 +12,7 @@ from puna.server.anthropic.thinking import to_output, to_thought
 from puna.server.anthropic.tools import nonstandard_tools, parallel_calls, to_tool_choice, to_tools
 from puna.server.contract.converted import Converted
 from puna.server.contract.names import FieldNames
-from puna.server.contract.options import read_keep_alive
+from puna.server.contract.options import overruled, read_keep_alive
 from puna.server.contract.shapes import Shape
 from puna.server.openai.options import load_options
 from puna.types import ChatRequest, Options
@@ -92,7 +92,7 @@ def _converted(
     names = {**_NAMES, **nested, **output_names, **thought.names, **turns.names}
     if tools and output is None:
         names["grammar"] = "tools"
-    ignored = (*base.ignored, *thought.ignored)
+    ignored = (*base.ignored, *overruled(base.options, said), *thought.ignored)
     return Converted(request, ignored, FieldNames(names), (*thought.nonstandard, *nonstandard_tools(tools)))
 
 

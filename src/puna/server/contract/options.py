@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias, cast
 from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
-from puna.model.parameters import LOAD_PARAMETERS, PARAMETERS, options_from_json
+from puna.model.parameters import LOAD_PARAMETERS, PARAMETERS, options_from_json, options_to_json
 from puna.server.contract.shapes import UNION
 from puna.settings import parse_duration
 from puna.types import JsonObject, Options
@@ -41,6 +41,14 @@ def read_options(value: object, *, path: str = "options", loading: bool = False)
         said = [name for name in cast("JsonObject", value or {}) if getattr(options, name, None) is not None]
         ignored = (*ignored, *(name for name in said if name not in LOAD_PARAMETERS))
     return options, tuple(f"{path}.{name}" for name in sorted(ignored))
+
+
+def overruled(options: Options, said: Options) -> tuple[str, ...]:
+    """The paths of those of `options` that a field of the request wins over, since it says something else."""
+    other = options_to_json(said)
+    return tuple(
+        f"options.{name}" for name, value in options_to_json(options).items() if other.get(name, value) != value
+    )
 
 
 def duration(text: str) -> float:

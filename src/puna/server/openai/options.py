@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from puna.errors import InvalidRequest
 from puna.model.parameters import LONGEST_STOP
-from puna.server.contract.options import KeepAlive, read_options, within
+from puna.server.contract.options import KeepAlive, overruled, read_options, within
 from puna.server.contract.shapes import UNION, Honoured, Int64, JsonObject, Reported, Shape
 from puna.server.openai.output import Shaped
 from puna.types import NO_OPTIONS, Options
@@ -139,7 +139,8 @@ def sampled_options(body: Drawing, max_tokens: int | None) -> Asked:
     )
     # The request's own fields win over `options`, so an error is about them.
     nested = {name: path for name, path in base.names.items() if getattr(said, name, None) is None}
-    return Asked(said.over(base.options), base.ignored, {"num_predict": "max_tokens", **nested})
+    ignored = (*base.ignored, *overruled(base.options, said))
+    return Asked(said.over(base.options), ignored, {"num_predict": "max_tokens", **nested})
 
 
 def load_options(body: Extras, *, loading: bool = False) -> Asked:
@@ -147,7 +148,7 @@ def load_options(body: Extras, *, loading: bool = False) -> Asked:
     options, ignored = read_options(body.options, loading=loading)
     said = NO_OPTIONS if body.num_ctx is None else Options(num_ctx=body.num_ctx)
     names = {name: f"options.{name}" for name in body.options or {} if name != "num_ctx" or body.num_ctx is None}
-    return Asked(said.over(options), ignored, names)
+    return Asked(said.over(options), (*ignored, *overruled(options, said)), names)
 
 
 def _biases(bias: Mapping[str, float]) -> Iterator[tuple[int, float]]:
