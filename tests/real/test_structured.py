@@ -124,3 +124,14 @@ def test_what_is_no_text_to_others_is_what_the_grammar_has_read(program: Program
     if program.environment["PUNA_ENGINE"] == "llama":
         for odd in ("\N{REPLACEMENT CHARACTER}", "<|im_start|>"):
             assert any(odd in answer.message.content for answer in answers)
+
+
+def test_what_ends_a_turn_is_text_in_a_form(program: Program) -> None:
+    """The default model stores both as stop strings. Who sends one means it."""
+    text = "a<|im_start|>b<|im_end|>c"
+    schema = {"type": "object", "properties": {"v": {"const": text}}, "required": ["v"], "additionalProperties": False}
+    [choice] = ask(program, schema, max_tokens=60).choices
+    assert choice.finish_reason == "stop"
+    assert json.loads(choice.message.content) == {"v": text}
+    [cut] = ask(program, schema, max_tokens=60, stop="<|im_end|>").choices
+    assert cut.message.content.endswith("<|im_start|>b")

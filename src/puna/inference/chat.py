@@ -19,7 +19,7 @@ from puna.errors import InvalidRequest, ModelFileError, Unsupported
 from puna.grammar.around import after_thinking
 from puna.grammar.schema import conforms
 from puna.inference.choice import Choice
-from puna.inference.controls import all_control_bytes, control_bytes
+from puna.inference.controls import all_control_bytes, control_bytes, in_a_form
 from puna.inference.decode import Job, decode_all, prompt_size
 from puna.inference.prompt import ChatPrompt, Rendering, build_prompt, chat_prompt, whole_messages
 from puna.inference.report import done, started, whole
@@ -231,10 +231,13 @@ class ChatRun:
         request, options = self._plan.request, decided.options
         limit = room(len(built.prompt.tokens), self._runner.info.num_ctx, options.num_predict)
         seed = first_seed(options.seed, lambda: secrets.randbits(32))
+        stops = options.stop or ()
+        if request.options.stop is None and (request.output is not None or request.tool_choice.mode == "required"):
+            stops = in_a_form(stops, self._runner.info.markup)
         if self._plan.calls.constraint is not None:
             controls = all_control_bytes(self._runner.info.markup)
         else:
-            controls = await control_bytes(self._runner, (*(options.stop or ()), *self._marks()))
+            controls = await control_bytes(self._runner, (*stops, *self._marks()))
         constraint = self._constraint(built)
         thought = self._thought()
         jobs = []
@@ -246,7 +249,7 @@ class ChatRun:
                 logprobs=request.logprobs,
                 cut=thought is not None,
             )
-            choice = self._choice(index, options.stop or (), controls, built)
+            choice = self._choice(index, stops, controls, built)
             asked = settings if limit else None
             jobs.append(Job(choice, built.prompt, asked, constraint, computed=not index, thought=thought))
         return jobs

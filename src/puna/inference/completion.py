@@ -16,7 +16,7 @@ from puna.chat.text import TextStream
 from puna.engine.runner import Constraint, Feature, Prompt, Runner, RunnerInfo
 from puna.errors import InvalidRequest, Unsupported
 from puna.inference.choice import Choice, ChoiceEvent
-from puna.inference.controls import all_control_bytes, control_bytes
+from puna.inference.controls import all_control_bytes, control_bytes, in_a_form
 from puna.inference.decode import Job, decode_all
 from puna.inference.length import check_least_beside
 from puna.inference.literal import tokenize_prompt, tokenize_written
@@ -167,6 +167,8 @@ class CompletionRun:
             constraint, controls = None, await control_bytes(self._runner, stops)
         else:
             constraint = await in_planning(lambda: _constraint(output))
+            if request.options.stop is None:
+                stops = in_a_form(stops, self._runner.info.markup)
             controls = all_control_bytes(self._runner.info.markup)
         many = request.best_of or request.n
         ranked = many > request.n

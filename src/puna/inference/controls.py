@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from puna.engine.runner import Runner
 from puna.model.markup import Markup
@@ -24,6 +24,13 @@ async def control_bytes(runner: Runner, marks: Iterable[str]) -> dict[int, bytes
 def all_control_bytes(markup: Markup) -> dict[int, bytes]:
     """The same of every control token. A grammar that holds an answer may read them as their texts: llama.cpp's do."""
     return {token: text.encode() for text, token in markup.ids.items()}
+
+
+def in_a_form(stops: Sequence[str], markup: Markup) -> tuple[str, ...]:
+    """A model's own stop strings where the whole answer is a form: its grammar ends it, and what ends a turn elsewhere
+    is text inside its texts.
+    """
+    return tuple(stop for stop in stops if stop not in markup.ids)
 
 
 def _may_be_control(mark: str) -> bool:
