@@ -134,6 +134,10 @@ _TOKEN_ID = WholeRange(-1, (1 << 32) - 1)
 
 TEXTS = ("general.name", "tokenizer.chat_template", "tokenizer.ggml.model", "tokenizer.ggml.pre")
 
+NAMES = ("tokenizer.ggml.model", "tokenizer.ggml.pre")
+MAX_NAME = 64
+"""Characters of a text that names a kind. A longer one is none, and an engine's word about it is lost in its length."""
+
 _OTHER_PARTS = frozenset({"adapter", "projector", "mmproj"})
 _FLAG = re.compile(r"tokenizer\.ggml\.(?:add_[a-z_]+|[a-z_]+_whitespaces)")
 _ID = re.compile(r"tokenizer\.ggml\.[a-z_]+_token_id")
@@ -172,6 +176,8 @@ def _check_value(key: str, of_architecture: str, value: MetadataValue) -> None:
         raise Unsound(f"{key} is {value}, which is no number")
     if key in TEXTS and not isinstance(value, str):
         raise Unsound(f"{key} is {in_words(value)}, not a text")
+    if key in NAMES and isinstance(value, str) and len(value) > MAX_NAME:
+        raise Unsound(f"{key} is a text of {len(value)} characters, not the name of a kind")
     if (_FLAG.fullmatch(key) or (key != of_architecture and of_architecture in FLAGS)) and not isinstance(value, bool):
         raise Unsound(f"{key} is {in_words(value)}, not true or false")
     if (whole := _TOKEN_ID if _ID.fullmatch(key) else WHOLE.get(key)) is not None:

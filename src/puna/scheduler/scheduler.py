@@ -150,12 +150,15 @@ class Scheduler:
         return self._needs.reckon(model, options, embedding=embedding, available=self._available())
 
     def context_now(self, name: Name, model: Label) -> int:
-        """Tokens that a request to this model has under this Name, which asks for no number of them."""
+        """Tokens that a request to this model has under this Name, which asks for no number of them: where it is loaded
+        with more than it would be, all those; where with less, it is loaded anew.
+        """
+        own = self._needs.context_of(name, model.num_ctx, model.context_length)
         if model.num_ctx is None:
             for place in self._places.values():
                 if place.model.weights_digest.hex == model.weights and not place.leaving:
-                    return place.load.num_ctx
-        return self._needs.context_of(name, model.num_ctx, model.context_length)
+                    return max(place.load.num_ctx, own)
+        return own
 
     def context(self, model: Model, options: Options) -> int:
         """Tokens that a request with these options would have for its prompt and answer."""

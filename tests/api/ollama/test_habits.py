@@ -89,6 +89,15 @@ def test_listings_tell_what_a_request_gets_and_what_was_trained(serving, tmp_pat
             own.request("DELETE", "/api/delete", {"model": name})
 
 
+def test_a_model_that_runs_with_less_is_loaded_anew_for_who_asks_for_nothing(serving):
+    with serving(context_length=1024) as own:
+        chat(own, options={"num_ctx": 256})
+        assert [one["context_length"] for one in own.get("/api/ps").json["models"]] == [256]
+        assert own.get("/v1/models/tiny").json["context_length"] == 1024
+        chat(own)
+        assert [one["context_length"] for one in own.get("/api/ps").json["models"]] == [1024]
+
+
 # -------------------------------------------------------------------------------------------------- numbers
 
 

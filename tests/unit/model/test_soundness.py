@@ -53,6 +53,10 @@ REFUSED: dict[str, tuple[Mapping[str, Value], str]] = {
         {"llama.block_count": 1},
         "llama.block_count is 1, and there are tensors of layer 1",
     ),
+    "a name without end": (
+        {"tokenizer.ggml.model": "x" * 65},
+        "tokenizer.ggml.model is a text of 65 characters, not the name of a kind",
+    ),
     "negative layers": ({"llama.block_count": -1}, "llama.block_count is -1"),
     "layers in words": ({"llama.block_count": "two"}, "llama.block_count is the text 'two', not a whole number"),
     "layers by halves": ({"llama.block_count": 2.5}, "llama.block_count is 2.5, not a whole number"),
