@@ -231,11 +231,11 @@ class ChatRun:
         request, options = self._plan.request, decided.options
         limit = room(len(built.prompt.tokens), self._runner.info.num_ctx, options.num_predict)
         seed = first_seed(options.seed, lambda: secrets.randbits(32))
-        stops = options.stop or ()
-        if request.options.stop is None and (request.output is not None or request.tool_choice.mode == "required"):
-            stops = in_a_form(stops, self._runner.info.markup)
-        if self._plan.calls.constraint is not None:
-            controls = all_control_bytes(self._runner.info.markup)
+        stops, markup = options.stop or (), self._runner.info.markup
+        if request.output is not None or request.tool_choice.mode == "required":
+            # The whole answer is a form. Where it may be free text, control tokens in that are left out as ever.
+            stops = in_a_form(stops, markup) if request.options.stop is None else stops
+            controls = all_control_bytes(markup)
         else:
             controls = await control_bytes(self._runner, (*stops, *self._marks()))
         constraint = self._constraint(built)
