@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,13 +91,63 @@ def private_directory() -> Path:
     if len(os.fsencode(parent)) > SOCKET_PATH_LIMIT - len("/puna-4194304-12345678/runner.sock") and os.name != "nt":
         parent = Path("/tmp")
     _sweep(parent)
-    return Path(tempfile.mkdtemp(prefix=f"puna-{os.getpid()}-", dir=parent))
+    directory = Path(tempfile.mkdtemp(prefix=f"puna-{os.getpid()}-", dir=parent))
+    if (lock := _locked(directory)) is not None:
+        _locks[directory] = lock
+    return directory
+
+
+_locks: dict[Path, int] = {}
+"""Descriptors that hold this process's private directories. A container that shares their parent sees no process of
+another, and is not to take them for left behind."""
+
+_UNLOCKED_SECONDS = 60.0
+"""So young a directory may not have its lock yet."""
+
+
+def _locked(directory: Path) -> int | None:
+    """A descriptor that holds it until it is closed; None: another process does, or it cannot be held here."""
+    if os.name == "nt":
+        return None
+    import fcntl
+
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def remove_private(directory: Path) -> None:
+    """Remove it with all that is in it. Another directory may be given, too."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if (lock := _locks.pop(directory, None)) is not None:
+        os.close(lock)
+
+
+def _is_left(directory: Path) -> bool:
+    """Whether nobody holds it, whatever processes are seen from here."""
+    try:
+        young = time.time() - directory.stat().st_mtime < _UNLOCKED_SECONDS
+    except OSError:
+        return False
+    if os.name == "nt":
+        return not young
+    if young or (lock := _locked(directory)) is None:
+        return False
+    os.close(lock)
+    return True
 
 
 def _sweep(parent: Path) -> None:
     for directory in parent.glob("puna-*-*"):
         owner = _DIRECTORY.fullmatch(directory.name)
-        if owner is not None and not psutil.pid_exists(int(owner[1])):
+        if owner is not None and not psutil.pid_exists(int(owner[1])) and _is_left(directory):
             # Another user's cannot be removed, and need not.
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -141,10 +192,10 @@ class ChildProcess:
         try:
             child = await HeardChild.start(arguments, process._hear, environment=environment, directory=directory)
         except OSError as error:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_private(directory)
             raise LoadFailed(f"{arguments[0]} cannot be run: {error.strerror or error}") from error
         except asyncio.CancelledError:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_private(directory)
             raise
         process._child = child
         ends_first(child.pid)
@@ -194,7 +245,7 @@ class ChildProcess:
             if not self.died.done():
                 self._started.kill()
             await asyncio.wait({self.died})
-            shutil.rmtree(self.directory, ignore_errors=True)
+            remove_private(self.directory)
 
     def _ask(self) -> None:
         self._closing = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from puna.engine.process import (
     cause,
     child_environment,
     private_directory,
+    remove_private,
     runner_environment,
 )
 from puna.errors import LoadFailed
@@ -68,6 +70,43 @@ def test_a_private_directory_is_short_and_ours(monkeypatch: pytest.MonkeyPatch, 
     assert directory.stat().st_mode & 0o777 == 0o700
     assert not any(deep.iterdir())
     directory.rmdir()
+
+
+HOLD = """
+import fcntl, os, sys
+held = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(held, fcntl.LOCK_EX)
+print("held", flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="directories are not locked there")
+def test_what_another_container_uses_is_not_taken_for_left_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its processes are not seen from here, as that of this number is not."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    used, left, young = (tmp_path / f"puna-4194304-{name}" for name in ("used0000", "left0000", "young000"))
+    for directory in (used, left, young):
+        directory.mkdir()
+        (directory / "runner.sock").touch()
+    for directory in (used, left):
+        os.utime(directory, (0, 0))
+    command = [sys.executable, "-c", HOLD, str(used)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        first = private_directory()
+        assert sorted(tmp_path.iterdir()) == sorted([used, young, first])
+        holder.communicate("\n")
+    second = private_directory()
+    assert sorted(tmp_path.iterdir()) == sorted([young, first, second])
+    before = len(list(Path("/dev/fd").iterdir()))
+    for own in (first, second):
+        remove_private(own)
+    assert list(tmp_path.iterdir()) == [young]
+    assert len(list(Path("/dev/fd").iterdir())) == before - 2
 
 
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:

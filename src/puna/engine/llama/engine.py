@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sys
 from abc import ABC, abstractmethod
 from array import array
@@ -39,7 +38,7 @@ from puna.engine.llama.options import (
 from puna.engine.llama.profile import BINARY, COSTS, WHEEL
 from puna.engine.llama.saved import SavedSlots
 from puna.engine.memory import Estimate, estimate, over, projector_kinds
-from puna.engine.process import ChildProcess, private_directory, python
+from puna.engine.process import ChildProcess, private_directory, python, remove_private
 from puna.engine.runner import Feature, LoadOptions, ModelFiles, Runner, RunnerInfo
 from puna.errors import LoadFailed, LoadTimeout, ModelFileError, Unsupported
 from puna.model.gguf import Header, read_header
@@ -139,7 +138,7 @@ class _LlamaEngine(Unprepared, ABC):
         whole_images = await asyncio.to_thread(_whole_images, files.projectors)
         async with AsyncExitStack() as stack:
             directory = private_directory()
-            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            stack.callback(remove_private, directory)
             started = parameters(
                 await asyncio.to_thread(_beside, _resolved(files), directory),
                 load if _mappable(header) else replace(load, use_mmap=False),
