@@ -87,6 +87,7 @@ def test_what_another_container_uses_is_not_taken_for_left_behind(
 ) -> None:
     """Its processes are not seen from here, as that of this number is not."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("puna.engine.process.SOCKET_PATH_LIMIT", 4096)  # pytest's directories are deep
     used, left, young = (tmp_path / f"puna-4194304-{name}" for name in ("used0000", "left0000", "young000"))
     for directory in (used, left, young):
         directory.mkdir()
