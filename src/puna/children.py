@@ -32,13 +32,22 @@ def spawned(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
 
     Linux ends a child that asked for it (`puna.engine.leash`) with the thread that started it.
     """
+    process, _ = _begun(arguments, options)
+    return process
+
+
+def _begun(arguments: Sequence[str], options: Mapping[str, Any]) -> tuple[subprocess.Popen[Any], bool]:
+    """And whether it was ended before it was more than a copy."""
     started = threading.Event()
     threading.Thread(target=_end_copies, args=(started,), name="spawn", daemon=True).start()
     try:
         with _fork:
-            return subprocess.Popen(list(arguments), **options)
+            process = subprocess.Popen(list(arguments), **options)
     finally:
         started.set()
+    ended = process.pid in _ended_copies
+    _ended_copies.discard(process.pid)
+    return process, ended
 
 
 def answered(
@@ -83,6 +92,9 @@ class _Fork:
 
 _fork = _Fork()
 
+_ended_copies: set[int] = set()
+"""Until whoever started them has looked."""
+
 
 def _end_copies(started: threading.Event) -> None:
     """Unless the child has begun in time, end what is stopped and still a copy of this process."""
@@ -92,13 +104,15 @@ def _end_copies(started: threading.Event) -> None:
             for child in own.children():
                 with contextlib.suppress(psutil.Error):
                     if child.status() == psutil.STATUS_STOPPED and child.cmdline() == own.cmdline():
+                        _ended_copies.add(child.pid)  # first: its start returns as soon as it is gone
                         child.kill()
 
 
 class HeardChild:
     """A child whose words, and whose end, a thread of its own waits for. Made by `start`.
 
-    `ended`: its return code, once it is gone and all that it said is heard.
+    `ended`: its return code, once it is gone and all that it said is heard. `stillborn`: something stopped it before it
+    was more than a copy of this process, and it was ended.
     """
 
     def __init__(self, hear: Callable[[bytes], None]) -> None:
@@ -106,6 +120,7 @@ class HeardChild:
         self._hear = hear
         self._process: subprocess.Popen[Any] | None = None
         self._unwanted = False
+        self.stillborn = False
         self._begun: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[int] = self._loop.create_future()
 
@@ -184,7 +199,8 @@ class HeardChild:
 
     def _live(self, arguments: Sequence[str], options: Mapping[str, Any]) -> None:
         try:
-            self._process = process = spawned(arguments, **options)
+            process, self.stillborn = _begun(arguments, options)
+            self._process = process
         except Exception as error:  # noqa: BLE001 - it is raised where the start is awaited
             self._post(self._fail, error)
             return

@@ -101,7 +101,14 @@ async def test_meanwhile_the_loop_goes_on() -> None:
     await turns_until(begun, 20, "the start")
     assert looks > 10
     child = await starting
-    assert "SIGKILL" in await child.died
+    assert await child.died == "something stopped it (SIGSTOP) before it began, and it was ended after 2 s"
+    await child.close()
+
+
+async def test_one_that_is_killed_once_it_has_begun_is_told_as_killed() -> None:
+    child = await ChildProcess.start([sys.executable, "-c", "input()"], private_directory())
+    os.kill(child.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    assert "SIGKILL" in await child.died or sys.platform == "win32"
     await child.close()
 
 

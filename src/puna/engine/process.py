@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from puna.children import HeardChild
+from puna.children import COPY_SECONDS, HeardChild
 from puna.errors import LoadFailed
 from puna.shortage import ends_first
 
@@ -267,7 +267,12 @@ class ChildProcess:
     def _ended(self, code: asyncio.Future[int]) -> None:
         if self._rest:
             self._lines.append(self._rest.decode(errors="replace"))
-        self.died.set_result(self._verdict or ("closed" if self._closing else cause(code.result(), self._lines)))
+        self.died.set_result(self._verdict or ("closed" if self._closing else self._cause(code.result())))
+
+    def _cause(self, code: int) -> str:
+        if self._started.stillborn:
+            return f"something stopped it (SIGSTOP) before it began, and it was ended after {COPY_SECONDS:g} s"
+        return cause(code, self._lines)
 
 
 def python(module: str, *arguments: str) -> list[str]:
