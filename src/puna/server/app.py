@@ -35,6 +35,7 @@ from puna.server.responses.renewal import Left
 from puna.server.responses.routes import response_routes
 from puna.server.services import Services
 from puna.server.state import routes as state_routes
+from puna.server.turns import Turns
 
 
 def create_app(services: Services) -> PunaApp:
@@ -76,6 +77,7 @@ def create_app(services: Services) -> PunaApp:
             Middleware(Keys, settings.api_keys),
             callers,
             bodies,
+            Middleware(Turns),
         ],
         exception_handlers={HTTPException: _unroutable},
     )

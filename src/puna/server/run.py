@@ -86,7 +86,10 @@ def open_many_files() -> int | None:
     return None if least == resource.RLIM_INFINITY else least
 
 
-OWN_FILES, FILES_EACH = 32, 3
+AT_ONCE = 16
+"""Connections that come in at once."""
+
+OWN_FILES, FILES_EACH = 32 + AT_ONCE, 3
 """That the server has open for itself; and for a connection: it, another one to a runner, a file."""
 
 
@@ -137,6 +140,15 @@ def _listen(address: Address) -> socket.socket:
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, where = found[0]
     return socket.create_server((str(where[0]), int(where[1])), family=family, backlog=2048)
+
+
+def doors(listener: socket.socket) -> list[socket.socket]:
+    """What a server is to listen on, to hear `listener`: itself, as often as connections are to come in at once.
+
+    Of each, libuv takes one connection in a turn of the event loop. Whoever comes behind a hundred others would wait
+    until all their requests had begun, one a turn, before it is known what he asks.
+    """
+    return [listener, *(listener.dup() for _ in range(AT_ONCE - 1))] if sys.platform != "win32" else [listener]
 
 
 def _url(address: Address) -> str:
@@ -312,7 +324,7 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
         with _signals(server.stop) as caught:
             preloading = asyncio.create_task(_preload(services))
             try:
-                await server.serve(sockets=[listener])
+                await server.serve(sockets=doors(listener))
             finally:
                 preloading.cancel()
                 await asyncio.gather(preloading, return_exceptions=True)
