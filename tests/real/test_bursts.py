@@ -40,7 +40,8 @@ def test_a_burst_is_not_waited_for(quiet, path, apart):
     """All of it lies in the server's sockets, which is stopped meanwhile, before the quick one comes."""
     before = len(order(quiet))
     body = json.dumps(BODIES[path]).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    fields = f"Host: localhost\r\nContent-Length: {len(body)}\r\nConnection: close"
+    head = f"POST {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode()
     server = psutil.Process(quiet.process.pid)
     with ExitStack() as stack:
         server.suspend()

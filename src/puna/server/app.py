@@ -21,6 +21,7 @@ from puna.server.callers import Callers
 from puna.server.ending import Ends
 from puna.server.errors import error_response
 from puna.server.files.routes import routes as files_routes
+from puna.server.gate import Gate
 from puna.server.home import Home
 from puna.server.inside import InsideAnswer, ask_inside
 from puna.server.keys import Keys
@@ -35,7 +36,6 @@ from puna.server.responses.renewal import Left
 from puna.server.responses.routes import response_routes
 from puna.server.services import Services
 from puna.server.state import routes as state_routes
-from puna.server.turns import Turns
 
 
 def create_app(services: Services) -> PunaApp:
@@ -77,7 +77,7 @@ def create_app(services: Services) -> PunaApp:
             Middleware(Keys, settings.api_keys),
             callers,
             bodies,
-            Middleware(Turns),
+            Middleware(Gate),
         ],
         exception_handlers={HTTPException: _unroutable},
     )

@@ -1,5 +1,5 @@
 """What every request passes before its route, from the outside in: Identify, `ending`, Origins, Hosts, `keys`,
-`callers`, BodyLimit.
+`callers`, BodyLimit, `gate`.
 
 Pure ASGI, so that streams flow through untouched. Each raises a PunaError; Identify, the outermost, renders it.
 """

@@ -29,9 +29,12 @@ from puna.model.model import Model
 from puna.scheduler.scheduler import Scheduler
 from puna.server.app import create_app
 from puna.server.collector import keep_what_is_there
+from puna.server.contract.shapes import build
 from puna.server.engines import engines, stand_in_for
 from puna.server.metrics import Metrics
 from puna.server.middleware import is_loopback, parse_origins
+from puna.server.ollama.bodies import ChatBody, GenerateBody
+from puna.server.openai.bodies import ChatCompletionBody
 from puna.server.protocol import Limits, Protocol
 from puna.server.services import Services
 from puna.settings import IDENTITY, Address, SettingError, Settings
@@ -317,6 +320,7 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
         services = await stack.enter_async_context(parts(settings, found, stand_in_for(found)))
 
         def ready() -> None:
+            build(ChatCompletionBody, ChatBody, GenerateBody)
             _announce(settings, listener, on_ready)
             services.cage.start()  # beside what the first request needs, not before it
 

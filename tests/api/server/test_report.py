@@ -91,6 +91,7 @@ def test_a_stored_context_that_is_cut_is_shown_as_answers_report_it(server):
     answer = server.post("/api/generate", {"model": "too-wide", "prompt": "Hi", "stream": False})
     assert names(answer, PARAMETERS) == {"num_ctx"}
     shown = server.post("/api/show", {"model": "too-wide"}).json
+    assert server.request("DELETE", "/v1/models/too-wide").status == 200
     assert (shown["ignored_parameters"], shown["context_length"] < 2**24) == (["num_ctx"], True)
 
 

@@ -20,7 +20,7 @@ def test_a_server_may_open_as_many_files_as_it_is_allowed() -> None:
 
 def test_connections_leave_files_for_what_they_ask_for() -> None:
     settings = Settings.from_environment({"PUNA_MAX_CONNECTIONS": "1000"})
-    assert [within_files(settings, files).max_connections for files in (16, 64, 1024)] == [1, 10, 330]
+    assert [within_files(settings, files).max_connections for files in (16, 64, 1024)] == [1, 5, 325]
     assert within_files(settings, 1_000_000) is within_files(settings, None) is settings
 
 

@@ -17,7 +17,7 @@ AHEAD = OPEN_PATHS | {"/api/version"}
 """Paths whose answers take no time: nobody waits for them, and they for nobody."""
 
 
-class Turns:
+class Gate:
     """ASGI middleware, the innermost: a route is entered in a turn, and goes on in one once its body is whole.
 
     One event loop only. Between two turns the loop looks at its sockets and runs what is ready.

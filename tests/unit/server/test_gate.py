@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from puna.server.turns import AHEAD, Turns
+from puna.server.gate import AHEAD, Gate
 
 
 class House:
@@ -15,7 +15,7 @@ class House:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.turns = Turns(self._app)
+        self.gate = Gate(self._app)
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         self.said.append(f"begin {scope['name']}")
@@ -33,7 +33,7 @@ class House:
             raise AssertionError(message)
 
         scope = {"type": "http", "path": path, "name": name, "reads": path not in AHEAD}
-        return asyncio.create_task(self.turns(scope, receive, send))
+        return asyncio.create_task(self.gate(scope, receive, send))
 
     async def tick(self) -> None:
         """What a socket would do that the loop looks at between turns."""
