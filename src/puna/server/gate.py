@@ -26,7 +26,9 @@ class Gate:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._taken = False
         self._turn: asyncio.Task[object] | None = None
+        """Whose turn it is; None between the moment when one is given and the one when it is begun."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in AHEAD:
@@ -45,7 +47,8 @@ class Gate:
     async def _take(self) -> None:
         """Returns when it is the current task's turn."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        if self._turn is None:
+        if not self._taken:
+            self._taken = True
             loop.call_soon(self._pass_on)
         elif self._turn is not task:
             turn: asyncio.Future[None] = loop.create_future()
@@ -56,9 +59,12 @@ class Gate:
     def _pass_on(self) -> None:
         """To the one that waits longest; whoever has gone meanwhile is passed over."""
         self._turn = None
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                asyncio.get_running_loop().call_soon(self._pass_on)
-                return
+        waiting = next((turn for turn in iter(self._next, None) if not turn.done()), None)
+        if waiting is None:
+            self._taken = False
+        else:
+            waiting.set_result(None)
+            asyncio.get_running_loop().call_soon(self._pass_on)
+
+    def _next(self) -> asyncio.Future[None] | None:
+        return self._waiting.popleft() if self._waiting else None

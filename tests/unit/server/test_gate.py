@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -81,12 +82,16 @@ async def test_bodies_that_end_together_go_on_in_turns():
     assert house.said.index("loop 2") < house.said.index("read d")
 
 
-async def test_one_that_comes_just_then_has_no_turn_of_another():
-    """Between the moment when a turn is given and the one when it is used, somebody comes."""
+async def test_those_that_come_while_a_turn_changes_hands_wait_for_theirs():
+    """Each would begin at once, beside the one that has waited."""
     house = House()
     tasks = [house.ask("a"), house.ask("b")]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)  # b has been told
-    tasks.append(house.ask("c"))
+    begun = []
+    for number in range(40):
+        await asyncio.sleep(0)
+        begun.append(sum(said.startswith("begin") for said in house.said))
+        if number < 10:
+            tasks.append(house.ask(str(number)))
     await asyncio.gather(*tasks)
-    assert [said for said in house.said if said.startswith("begin")] == ["begin a", "begin b", "begin c"]
+    assert [said.split()[1] for said in house.said if said.startswith("begin")] == ["a", "b", *map(str, range(10))]
+    assert max(later - before for before, later in itertools.pairwise(begun)) == 1
