@@ -202,6 +202,29 @@ async def test_a_constraint_holds_and_a_bad_one_is_refused(runner: Runner) -> No
         await answer(runner, "Hello", GREEDY, Constraint("root ::= nowhere"))
 
 
+@pytest.mark.parametrize("again", [True, False])
+async def test_a_grammar_has_counted_the_characters_that_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Also where what is no text cannot be told byte by byte, since another try went otherwise."""
+
+    async def otherwise(*_: object) -> None:
+        return None
+
+    if not again:
+        monkeypatch.setattr(LlamaRunner, "replay", otherwise)
+    async with starting(write_tiny_llama(tmp_path / "bytes.gguf", context_length=512)) as start:
+        runner = await start()
+        broken = 0
+        for seed in range(40):
+            sampling = Sampling(max_tokens=100, seed=seed, temperature=1.0)
+            tokens, _ = await answer(runner, Prompt((1, 2, 3)), sampling, Constraint('root ::= [^"]{12}'))
+            read = TextStream(held=True).decode(b"".join(token.data for token in tokens), True)
+            assert len(read) == 12, read
+            broken += "\N{REPLACEMENT CHARACTER}" in read
+    assert broken
+
+
 async def test_a_bias_forbids_a_token(runner: Runner) -> None:
     [first, *_], _ = await answer(runner, "The sea is", GREEDY)
     banned = Sampling(max_tokens=12, seed=1, temperature=0.0, logit_bias=((first.id, -100.0),))
