@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ def test_a_burst_is_not_waited_for(quiet, path, apart):
     server = psutil.Process(quiet.process.pid)
     with ExitStack() as stack:
         server.suspend()
-        stack.callback(quiet.process.send_signal, signal.SIGCONT)
+        stack.callback(server.resume)
         burst = [stack.enter_context(socket.create_connection(("127.0.0.1", quiet.port), 60)) for _ in range(MANY)]
         for one in burst:
             one.sendall(head if apart else head + body)

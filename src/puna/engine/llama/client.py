@@ -78,7 +78,7 @@ _UNCUT = "Failed to tokenize prompt"
 _UNREADABLE = "Failed to load image or audio file"
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BROKEN = re.compile(f"{_REPLACEMENT}+")
-"""What the engine tells of bytes that are no text, one or more for each character that its grammar has read."""
+"""Bytes that are no text, as the engine tells them."""
 _DEATH_WAIT = 2.0
 _LEAST = 2.0**-24
 _TOO_LONG = re.compile(r"input \((\d+) tokens\) is too large to process.*batch size: (\d+)")
@@ -572,7 +572,8 @@ class _Reader:
             replayed = await self._runner.replay(self._body, self._ids, self._predicted)
             ids = replayed if replayed and len(replayed) == count and replayed[-1] == last else None
         if ids is None:
-            # What cannot be told is not made up: one token, whose bytes are right as text.
+            # What cannot be told is not made up: one token, whose bytes are right as text. A grammar has read one
+            # character, seldom more, where the engine tells several U+FFFD.
             if entry is None and self._body["grammar"]:
                 data = _BROKEN.sub(_REPLACEMENT, content).encode()
             return [self._give(self._token(last, data, entry))]
